@@ -1,0 +1,65 @@
+"""Data sets behind `load(name, root=..., **parameters) -> MultimodalData`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from vgmr.data.batch import Batch, MultimodalData
+
+_MODULES = {
+    "digits": "digits",
+    "synthetic": "synthetic",
+}
+
+
+def names() -> list[str]:
+    """All names that `load` knows."""
+    return sorted(_MODULES)
+
+
+def loader(name: str) -> Callable[..., MultimodalData]:
+    """The function behind `name`; its signature lists the parameters that `load` accepts.
+
+    Raises ValueError with the list of names if `name` is unknown.
+    """
+    if name not in _MODULES:
+        raise ValueError(f"unknown data set {name!r}; there are: {', '.join(names())}")
+    module = import_module(f"vgmr.data.{_MODULES[name]}")
+    function: Callable[..., MultimodalData] = getattr(module, "load_" + name.replace("-", "_"))
+    return function
+
+
+def load(name: str, root: str | None = None, *, standardise: bool = True, **parameters: Any) -> MultimodalData:
+    """Load a data set, checked, with every feature channel standardised by its training part.
+
+    Args:
+        name: one of `names()`.
+        root: folder that holds the files, for data sets that are read from disk; None looks in the folder
+            named by the environment variable VGMR_DATA, then in the download cache.
+        standardise: shift and scale each channel by mean and deviation of the training part.
+        parameters: those of the data set's own loader.
+
+    Raises:
+        ValueError: unknown data set or parameter (with the list of those that exist), or content that is
+            not as documented.
+        FileNotFoundError: files that can be neither found nor downloaded, with what to do.
+    """
+    function = loader(name)
+    known = inspect.signature(function).parameters
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        choices = ", ".join(sorted(set(known) - {"root"})) or "none"
+        raise ValueError(f"unknown parameter {', '.join(unknown)} for data set {name!r}; there are: {choices}")
+    if "root" in known:
+        parameters["root"] = root
+    elif root is not None:
+        raise ValueError(f"data set {name!r} is made or built in and takes no root; leave root out")
+    data = function(**parameters)
+    data.check()
+    return data.standardised() if standardise else data
+
+
+__all__ = ["Batch", "MultimodalData", "load", "loader", "names"]
