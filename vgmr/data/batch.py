@@ -94,9 +94,8 @@ class Batch:
                 )
             mask = self.mask[name]
             if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
-                raise ValueError(
-                    f"{name}: expected a bool mask of shape {tuple(x.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}"
-                )
+                got = f"{mask.dtype} {tuple(mask.shape)}"
+                raise ValueError(f"{name}: expected a bool mask of shape {tuple(x.shape[:2])}, got {got}")
             if not mask.any(1).all():
                 row = int((~mask.any(1)).nonzero()[0])
                 raise ValueError(f"{name}: sample {row} has no real time step; every sample needs at least one")
@@ -106,8 +105,10 @@ class Batch:
             if x.masked_select(~mask.unsqueeze(2)).any():
                 raise ValueError(f"{name}: padded time steps must hold zeros")
         if self.label.dtype != torch.int64 or self.label.ndim != 1:
-            raise ValueError(f"label: expected int64 of shape (B,), got {self.label.dtype} {tuple(self.label.shape)}")
-        if size and not (0 <= int(self.label.min()) and int(self.label.max()) < num_classes):
+            raise ValueError(
+                f"label: expected int64 of shape (B,), got {self.label.dtype} {tuple(self.label.shape)}"
+            )
+        if size and (int(self.label.min()) < 0 or int(self.label.max()) >= num_classes):
             raise ValueError(
                 f"label: expected 0 to {num_classes - 1} for {num_classes} classes, "
                 f"got {int(self.label.min())} to {int(self.label.max())}"
@@ -156,7 +157,9 @@ class MultimodalData:
     @property
     def max_lengths(self) -> dict[str, int]:
         """Longest sequence T_m over the three parts, by modality name."""
-        return {name: max(part.features[name].shape[1] for part in self.parts.values()) for name in self.modalities}
+        return {
+            name: max(part.features[name].shape[1] for part in self.parts.values()) for name in self.modalities
+        }
 
     @property
     def majority_rate(self) -> float:
@@ -184,14 +187,18 @@ class MultimodalData:
             if batch.dims != self.dims:
                 raise ValueError(f"{self.name}, {part}: dims {batch.dims} differ from those of train {self.dims}")
 
-    def standardised(self) -> MultimodalData:
+    def standardised(self, by: Batch | None = None) -> MultimodalData:
         """Every feature channel shifted and scaled by its mean and deviation over the real training steps.
 
         Channels that are constant in training are only shifted. Padding stays zero.
+
+        Args:
+            by: raw training part whose statistics are used; by default this data set's own.
         """
+        by = self.train if by is None else by
         statistics = {}
-        for name, x in self.train.features.items():
-            real = x[self.train.mask[name]].double()
+        for name, x in by.features.items():
+            real = x[by.mask[name]].double()
             deviation = real.std(0, correction=0)
             statistics[name] = (
                 real.mean(0).float(),

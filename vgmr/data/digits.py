@@ -59,7 +59,9 @@ def load_digits(conflict: float = 0.3, conflict_seed: int = 0, split_seed: int =
     parts = {name: part(index) for name, index in rows.items()}
     return MultimodalData(
         "digits",
-        *(batch for batch, _ in parts.values()),
+        train=parts["train"][0],
+        validation=parts["validation"][0],
+        test=parts["test"][0],
         classes=tuple(str(digit) for digit in range(10)),
         source="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998, as in scikit-learn",
         licence="CC BY 4.0",

@@ -99,7 +99,9 @@ def load_synthetic(
     parts = [part(samples), part(max(2, samples // 4)), part(max(4, samples // 2))]
     return MultimodalData(
         "synthetic",
-        *parts,
+        train=parts[0],
+        validation=parts[1],
+        test=parts[2],
         classes=tuple(f"class {index}" for index in range(num_classes)),
         source=f"made by vgmr in the shapes of {like}",
         licence="MIT",

@@ -1,0 +1,138 @@
+"""Corruptions as pure functions `Batch -> Batch`; each marks in `struck` where it struck, real steps only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from vgmr.data.batch import Batch
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _check(batch: Batch, modalities: Sequence[str] | None, share: float) -> list[str]:
+    names = list(batch.features) if modalities is None else list(modalities)
+    unknown = sorted(set(names) - set(batch.features))
+    if unknown:
+        raise ValueError(f"unknown modalities {unknown}; there are {list(batch.features)}")
+    if not 0 <= share <= 1:
+        raise ValueError(f"a share must lie in 0 to 1, got {share}")
+    return names
+
+
+def _marked(batch: Batch, features: Mapping[str, Tensor], hit: Mapping[str, Tensor]) -> Batch:
+    struck = {
+        name: torch.zeros(len(batch), 1, 1, dtype=torch.bool, device=x.device)
+        for name, x in batch.features.items()
+    }
+    struck.update(batch.struck or {})
+    for name, where in hit.items():
+        struck[name] = struck[name] | where
+    return replace(batch, features={**batch.features, **features}, struck=struck)
+
+
+def noise(
+    batch: Batch,
+    train: Batch,
+    share: float,
+    weight: float = 1.0,
+    granularity: int = 1,
+    modalities: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Batch:
+    """Replace blocks of time steps by Gaussian noise, section 4.8: x <- (1 - weight) x + weight noise.
+
+    Args:
+        train: part whose mean and deviation per channel, over real steps, the noise takes.
+        share: probability that a block is struck, 0 to 1.
+        weight: of the noise, 0 to 1.
+        granularity: length of a block in steps.
+        modalities: which; None for all.
+    """
+    names, generator = _check(batch, modalities, share), _generator(seed)
+    if not 0 <= weight <= 1 or granularity < 1:
+        raise ValueError(
+            f"expected weight in 0 to 1 and granularity of at least 1, got {weight} and {granularity}"
+        )
+    features, hit = {}, {}
+    for name in names:
+        x, mask = batch.features[name], batch.mask[name]
+        real = train.features[name][train.mask[name]]
+        blocks = torch.rand(len(x), -(-x.shape[1] // granularity), generator=generator) < share
+        where = blocks.repeat_interleave(granularity, 1)[:, : x.shape[1]].to(x.device) & mask
+        drawn = torch.randn(x.shape, generator=generator).to(x.device) * real.std(0, correction=0) + real.mean(0)
+        features[name] = torch.where(where.unsqueeze(2), (1 - weight) * x + weight * drawn, x)
+        hit[name] = where.unsqueeze(2)
+    return _marked(batch, features, hit)
+
+
+def missing(batch: Batch, modality: str, share: float = 1.0, seed: int = 0) -> Batch:
+    """Set a modality to zero, the training mean of standardised data, in a share of the samples."""
+    _check(batch, [modality], share)
+    x = batch.features[modality]
+    gone = (torch.rand(len(x), generator=_generator(seed)) < share).to(x.device)[:, None, None]
+    return _marked(batch, {modality: x.masked_fill(gone, 0.0)}, {modality: gone})
+
+
+def temporal_masking(batch: Batch, share: float, modalities: Sequence[str] | None = None, seed: int = 0) -> Batch:
+    """Set one contiguous stretch, a share of each sequence's real steps, to zero."""
+    names, generator = _check(batch, modalities, share), _generator(seed)
+    features, hit = {}, {}
+    for name in names:
+        x, length = batch.features[name], batch.mask[name].sum(1)
+        stretch = (share * length).round().long()
+        start = (torch.rand(len(x), generator=generator).to(x.device) * (length - stretch + 1)).long()
+        step = torch.arange(x.shape[1], device=x.device)
+        where = (step >= start.unsqueeze(1)) & (step < (start + stretch).unsqueeze(1))
+        features[name], hit[name] = x.masked_fill(where.unsqueeze(2), 0.0), where.unsqueeze(2)
+    return _marked(batch, features, hit)
+
+
+def sensor_dropout(batch: Batch, share: float, modalities: Sequence[str] | None = None, seed: int = 0) -> Batch:
+    """Set each channel of each sample to zero, for the whole sequence, with probability `share`."""
+    names, generator = _check(batch, modalities, share), _generator(seed)
+    features, hit = {}, {}
+    for name in names:
+        x = batch.features[name]
+        dead = (torch.rand(len(x), 1, x.shape[2], generator=generator) < share).to(x.device)
+        features[name], hit[name] = x.masked_fill(dead, 0.0), dead & batch.mask[name].unsqueeze(2)
+    return _marked(batch, features, hit)
+
+
+def asynchrony(batch: Batch, shift: int, modality: str) -> Batch:
+    """Rotate a modality's real steps by `shift`, so that it no longer runs in time with the others."""
+    _check(batch, [modality], 0)
+    x, mask = batch.features[modality], batch.mask[modality]
+    length = mask.sum(1, keepdim=True)
+    step = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+    source = torch.where(mask, (step - shift) % length, step)
+    moved = x.gather(1, source.unsqueeze(2).expand_as(x))
+    where = mask & ((shift % length) != 0)
+    return _marked(batch, {modality: moved}, {modality: where.unsqueeze(2)})
+
+
+def conflict(batch: Batch, share: float, modalities: Sequence[str] | None = None, seed: int = 0) -> Batch:
+    """Give one random modality of a share of the samples the content of a sample of another class."""
+    names, generator = _check(batch, modalities, share), _generator(seed)
+    if len(batch.label.unique()) < 2:
+        raise ValueError("a conflict needs at least two classes in the batch")
+    label = batch.label.cpu()
+    rows = torch.randperm(len(label), generator=generator)[: round(share * len(label))]
+    chosen = torch.randint(len(names), (len(rows),), generator=generator)
+    origin = {name: torch.arange(len(label)) for name in names}
+    for row, position in zip(rows.tolist(), chosen.tolist(), strict=True):
+        candidates = (label != label[row]).nonzero().squeeze(1)
+        pick = torch.randint(len(candidates), (1,), generator=generator)
+        origin[names[position]][row] = candidates[pick]
+    features, masks, hit = {}, dict(batch.mask), {}
+    for name in names:
+        source = origin[name].to(batch.label.device)
+        features[name] = batch.features[name][source]
+        masks[name] = batch.mask[name][source]
+        hit[name] = (source != torch.arange(len(label), device=source.device))[:, None, None]
+    return replace(_marked(batch, features, hit), mask=masks)

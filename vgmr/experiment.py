@@ -1,0 +1,373 @@
+"""`Experiment` says what to run, `Run` what came of it; runs are cached on disk by all that determines them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from safetensors.torch import load_file, save_file
+from torch import nn
+from tqdm.auto import tqdm
+
+from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
+from vgmr.data import load
+from vgmr.data.batch import MultimodalData
+from vgmr.evaluation import accuracy, confusion, macro_f1, paired_difference
+from vgmr.objective import Objective
+from vgmr.prefusion import (
+    CrossAttention,
+    FeatureMLP,
+    Identity,
+    SigmoidTanhGate,
+    count_parameters,
+    width_for_budget,
+)
+from vgmr.refiner import VGMR
+from vgmr.training import History, fit, predict
+
+PREFUSIONS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
+BACKBONES = ("pooled", "transformer")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training, flat and complete; see the functions that take these values for what they mean.
+
+    `prefusion` other than "none" and "vgmr" gets the width whose parameters equal VGMR's at `latent_dim`.
+    `backbone_options` go to the backbone, `data_options` to the data set's loader.
+    """
+
+    dataset: str
+    prefusion: str = "vgmr"
+    backbone: str = "pooled"
+    seed: int = 0
+    root: str | None = None
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+    modalities: tuple[str, ...] | None = None
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    latent_dim: int = 32
+    amplification: float = 0.5
+    retention: float = 0.2
+    norm: str = "layer"
+    dropout: float = 0.1
+    use_global_value: bool = True
+    use_channel_value: bool = True
+    use_agreement: bool = True
+    use_discrepancy: bool = True
+    value_weight: float = 0.1
+    regulariser_weight: float = 0.01
+    temperature: float = 1.0
+    warmup_epochs: int = 0
+    removal: str = "after"
+    epochs: int = 30
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    prefusion_learning_rate: float | None = None
+    weight_decay: float = 0.01
+    length_buckets: bool = False
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for what, value, choices in (
+            ("prefusion", self.prefusion, PREFUSIONS),
+            ("backbone", self.backbone, BACKBONES),
+        ):
+            if value not in choices:
+                raise ValueError(f"unknown {what} {value!r}; there are: {', '.join(choices)}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of an `Experiment`.
+
+    Attributes:
+        metrics: accuracy, macro_f1 (test part, scored once), validation_accuracy, majority_rate; all 0 to 1.
+        prediction, label: of the test part, as lists of class numbers.
+        parameters, prefusion_parameters: trainable values in all, and before fusion.
+        seconds: wall time of the training; peak_memory: of the process, in MiB.
+        stand_in: the data are made, not real.
+        environment: versions, machine and commit.
+        path: folder on disk.
+    """
+
+    experiment: Experiment
+    metrics: dict[str, float]
+    history: History
+    prediction: list[int]
+    label: list[int]
+    parameters: int
+    prefusion_parameters: int
+    seconds: float
+    peak_memory: float
+    fingerprint: str
+    stand_in: bool
+    environment: dict[str, str]
+    path: str
+
+    def model(self) -> Classifier:
+        """The trained model, in evaluation mode."""
+        data = experiment_data(self.experiment)
+        model = build(self.experiment, data)
+        model.load_state_dict(load_file(Path(self.path) / "model.safetensors"))
+        return model.eval()
+
+
+def cache_folder() -> Path:
+    """$VGMR_CACHE, else vgmr in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "vgmr"
+    return Path(os.environ.get("VGMR_CACHE", default)).expanduser()
+
+
+@lru_cache(maxsize=8)
+def _loaded(dataset: str, root: str | None, options: str) -> MultimodalData:
+    return load(dataset, root, **json.loads(options))
+
+
+def experiment_data(experiment: Experiment) -> MultimodalData:
+    """The data of an experiment, loaded once per process."""
+    data = _loaded(experiment.dataset, experiment.root, json.dumps(dict(experiment.data_options), sort_keys=True))
+    return data if experiment.modalities is None else data.select(list(experiment.modalities))
+
+
+def build(experiment: Experiment, data: MultimodalData) -> Classifier:
+    """The untrained model of an experiment; initial weights follow from its seed.
+
+    The backbone draws its weights first, so that it starts the same behind every pre-fusion module.
+    """
+    torch.manual_seed(experiment.seed)
+    dims, num_classes = data.dims, len(data.classes)
+    backbone: PooledBackbone | TransformerBackbone
+    if experiment.backbone == "pooled":
+        backbone = PooledBackbone(dims, num_classes, **experiment.backbone_options)
+    else:
+        longest = max(data.max_lengths.values())
+        backbone = TransformerBackbone(dims, num_classes, **{"max_length": longest, **experiment.backbone_options})
+    return Classifier(make_prefusion(experiment, dims), backbone)
+
+
+def make_prefusion(experiment: Experiment, dims: Mapping[str, int]) -> nn.Module:
+    """The pre-fusion module of an experiment."""
+
+    def vgmr() -> VGMR:
+        return VGMR(
+            dims,
+            experiment.latent_dim,
+            experiment.amplification,
+            experiment.retention,
+            experiment.dropout,
+            experiment.norm,
+            experiment.use_global_value,
+            experiment.use_channel_value,
+            experiment.use_agreement,
+            experiment.use_discrepancy,
+        )
+
+    if experiment.prefusion == "none":
+        return Identity(dims)
+    if experiment.prefusion == "vgmr":
+        return vgmr()
+    rival, multiple = {
+        "mlp": (FeatureMLP, 1),
+        "cross-attention": (CrossAttention, 4),
+        "sigmoid-tanh": (SigmoidTanhGate, 1),
+    }[experiment.prefusion]
+    with torch.device("meta"):
+        budget = count_parameters(vgmr())
+    width = width_for_budget(lambda width: rival(dims, width), budget, multiple)
+    module: nn.Module = rival(dims, width, dropout=experiment.dropout)
+    return module
+
+
+@lru_cache(maxsize=1)
+def _code_digest() -> str:
+    folder = Path(__file__).parent
+    names = ["refiner", "prefusion", "backbones", "objective", "training", "evaluation", "experiment"]
+    files = [folder / f"{name}.py" for name in names] + sorted(folder.glob("balancing/*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def environment() -> dict[str, str]:
+    """Versions, machine and commit, for the record of a run."""
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "commit": git.stdout.strip() or "unknown",
+    }
+
+
+def _run_folder(experiment: Experiment, data: MultimodalData) -> Path:
+    settings = {name: value for name, value in asdict(experiment).items() if name != "root"}
+    everything = [settings, data.fingerprint, _code_digest(), torch.__version__]
+    key = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:24]
+    return cache_folder() / "runs" / key
+
+
+def read_run(folder: Path) -> Run:
+    """A finished run from its folder."""
+    content = json.loads((folder / "run.json").read_text())
+    options = content.pop("experiment")
+    if options["modalities"] is not None:
+        options["modalities"] = tuple(options["modalities"])
+    return Run(
+        experiment=Experiment(**options), history=History(**content.pop("history")), path=str(folder), **content
+    )
+
+
+def run(experiment: Experiment) -> Run:
+    """Train and score an experiment, or read it from the cache if it was finished before.
+
+    The test part is scored here, once, after the best epoch was chosen on the validation part. A run appears on
+    disk whole or not at all.
+    """
+    data = experiment_data(experiment)
+    folder = _run_folder(experiment, data)
+    if (folder / "run.json").exists():
+        return read_run(folder)
+    torch.set_num_threads(1)
+    data = data.to(experiment.device)
+    model = build(experiment, data).to(experiment.device)
+    started = time.perf_counter()
+    history = fit(
+        model,
+        data,
+        epochs=experiment.epochs,
+        batch_size=experiment.batch_size,
+        learning_rate=experiment.learning_rate,
+        prefusion_learning_rate=experiment.prefusion_learning_rate,
+        weight_decay=experiment.weight_decay,
+        objective=Objective(
+            experiment.value_weight,
+            experiment.regulariser_weight,
+            experiment.temperature,
+            removal=experiment.removal,
+            warmup_epochs=experiment.warmup_epochs,
+        ),
+        length_buckets=experiment.length_buckets,
+        seed=experiment.seed,
+    )
+    prediction = predict(model, data.test).argmax(1)
+    counts = confusion(prediction, data.test.label, len(data.classes))
+    content = {
+        "experiment": asdict(experiment),
+        "metrics": {
+            "accuracy": accuracy(counts),
+            "macro_f1": macro_f1(counts),
+            "validation_accuracy": history.validation_accuracy[history.best_epoch],
+            "majority_rate": data.majority_rate,
+        },
+        "history": asdict(history),
+        "prediction": prediction.tolist(),
+        "label": data.test.label.tolist(),
+        "parameters": count_parameters(model),
+        "prefusion_parameters": count_parameters(model.prefusion),
+        "seconds": time.perf_counter() - started,
+        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "fingerprint": data.fingerprint,
+        "stand_in": data.stand_in,
+        "environment": environment(),
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
+    try:
+        save_file(
+            {name: value.cpu().contiguous() for name, value in model.state_dict().items()},
+            unfinished / "model.safetensors",
+        )
+        (unfinished / "run.json").write_text(json.dumps(content))
+        os.replace(unfinished, folder)
+    except OSError:
+        if not (folder / "run.json").exists():  # else another process finished the same run first
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return read_run(folder)
+
+
+def run_all(experiments: Iterable[Experiment], jobs: int = 2, progress: bool = True) -> list[Run]:
+    """Run many experiments, `jobs` processes with one thread each, in the order given.
+
+    Finished ones are read from the cache, so an interrupted call goes on where it stopped.
+    """
+    todo = list(experiments)
+
+    runs: dict[int, Run] = {}
+    with tqdm(total=len(todo), desc="runs", disable=not progress, leave=False) as bar:
+        missing = []
+        for position, experiment in enumerate(todo):
+            folder = _run_folder(experiment, experiment_data(experiment))
+            if (folder / "run.json").exists():
+                runs[position] = read_run(folder)
+                bar.update()
+            else:
+                missing.append(position)
+        workers = min(jobs, len(missing))
+        results: Iterable[tuple[int, Run]]
+        if workers > 1:
+            parallel = Parallel(workers, return_as="generator_unordered", batch_size=1)
+            results = parallel(delayed(_numbered)(position, todo[position]) for position in missing)
+        else:
+            results = ((position, run(todo[position])) for position in missing)
+        for position, finished in results:
+            runs[position] = finished
+            bar.update()
+    return [runs[position] for position in range(len(todo))]
+
+
+def _numbered(position: int, experiment: Experiment) -> tuple[int, Run]:
+    return position, run(experiment)
+
+
+def compare(variants: Mapping[str, Sequence[Run]], baseline: str, metric: str = "accuracy") -> pd.DataFrame:
+    """One row per variant: mean and deviation over seeds, and the paired difference to `baseline`.
+
+    The first row is the majority rate. Columns: mean, deviation, difference, low, high (95% interval), seeds,
+    parameters. Metrics are shares in 0 to 1; deviation is the sample deviation over seeds.
+
+    Raises:
+        ValueError: an unknown baseline, variants run on other data, or with other seeds than the baseline.
+    """
+    if baseline not in variants:
+        raise ValueError(f"unknown baseline {baseline!r}; there are: {', '.join(variants)}")
+    reference = {run.experiment.seed: run for run in variants[baseline]}
+    rows: dict[str, dict[str, Any]] = {}
+    if metric == "accuracy":
+        majority = {run.metrics["majority_rate"] for runs in variants.values() for run in runs}
+        if len(majority) > 1:
+            raise ValueError("the variants were not run on the same test part; compare one data set at a time")
+        rows["majority class"] = {"mean": majority.pop()}
+    for name, runs in variants.items():
+        if {run.experiment.seed for run in runs} != set(reference) or len(runs) != len(reference):
+            raise ValueError(f"{name}: expected the seeds {sorted(reference)} of {baseline}, once each")
+        values = np.array([run.metrics[metric] for run in runs])
+        row = {"mean": values.mean(), "deviation": values.std(ddof=1), "seeds": len(runs)}
+        row["parameters"] = runs[0].parameters
+        if name != baseline:
+            difference = paired_difference(
+                values.tolist(), [reference[run.experiment.seed].metrics[metric] for run in runs]
+            )
+            row |= {"difference": difference.mean, "low": difference.low, "high": difference.high}
+        rows[name] = row
+    columns = ["mean", "deviation", "difference", "low", "high", "seeds", "parameters"]
+    table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
+    return table.astype({"seeds": "Int64", "parameters": "Int64"})

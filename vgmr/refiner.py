@@ -1,0 +1,298 @@
+"""Value-guided modality refinement (VGMR), section 3 of the paper, equation by equation.
+
+Axes: B samples, T_m time steps and d_m features of modality m, d latent dimension. Symbols of the paper stand
+beside the code that computes them; `method.md`'s open choices are arguments, with the choice made as default.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What stands before fusion gives to what comes behind; dicts by modality name.
+
+    Attributes:
+        features: (B, T_m, d_m), the same shapes as the input; padded steps hold zeros.
+        global_value: (B,) in (0, 1), v^g of Eq. (10).
+        channel_value: (B, d) in (0, 1), v^c of Eq. (10).
+        gate: (B, T_m, d_m) in (0, 1), G of Eq. (11).
+        effective_gate: (B, T_m, d_m), E of Eq. (13).
+
+    The last four are empty for anything but VGMR.
+    """
+
+    features: dict[str, Tensor]
+    global_value: dict[str, Tensor] = field(default_factory=dict)
+    channel_value: dict[str, Tensor] = field(default_factory=dict)
+    gate: dict[str, Tensor] = field(default_factory=dict)
+    effective_gate: dict[str, Tensor] = field(default_factory=dict)
+
+
+def check_dims(dims: Mapping[str, int], at_least: int = 1) -> dict[str, int]:
+    """The modalities and their feature dimensions, or ValueError in one line."""
+    if len(dims) < at_least:
+        raise ValueError(
+            f"expected at least {at_least} modalities to compare with each other, got {len(dims)}: {list(dims)}"
+        )
+    for name, dim in dims.items():
+        if not isinstance(name, str) or not name or "." in name:
+            raise ValueError(f"a modality name must be a non-empty string without a dot, got {name!r}")
+        if not isinstance(dim, int) or dim < 1:
+            raise ValueError(f"{name}: expected a feature dimension of at least 1, got {dim!r}")
+    return dict(dims)
+
+
+def check_inputs(
+    dims: Mapping[str, int], features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
+    """Features with padding set to zero, and masks, both in the order of `dims`.
+
+    Args:
+        dims: expected feature dimension by modality name.
+        features: name -> (B, T_m, d_m) floating point.
+        mask: name -> (B, T_m) bool, True where a step is real; None if all are.
+
+    Raises:
+        ValueError: a modality that is unknown or missing, a wrong shape or type, a sample without a real step,
+            NaN or infinite values in real steps. Values are looked at on the CPU only, where that costs
+            nothing; `Batch.check` does it once for data that live on a GPU.
+    """
+    for what, given in (("features", features), ("mask", mask)):
+        if given is None:
+            continue
+        unknown, missing = sorted(set(given) - set(dims)), sorted(set(dims) - set(given))
+        if unknown or missing:
+            raise ValueError(
+                f"{what}: expected the modalities {list(dims)}, got {list(given)}"
+                + (f"; unknown: {', '.join(unknown)}" if unknown else "")
+                + (f"; missing: {', '.join(missing)}" if missing else "")
+            )
+    size = len(next(iter(features.values())))
+    checked: dict[str, Tensor] = {}
+    masks: dict[str, Tensor | None] = {}
+    for name, dim in dims.items():
+        x = features[name]
+        if x.ndim != 3 or x.shape[2] != dim or len(x) != size or not x.shape[1]:
+            hint = "; a single vector per sample needs a time axis: x.unsqueeze(1)" if x.ndim == 2 else ""
+            raise ValueError(f"{name}: expected features of shape ({size}, T, {dim}), got {tuple(x.shape)}{hint}")
+        if not x.is_floating_point():
+            raise ValueError(f"{name}: expected floating point features, got {x.dtype}")
+        real = None if mask is None else mask[name]
+        if real is not None:
+            if real.dtype != torch.bool or real.shape != x.shape[:2]:
+                got = f"{real.dtype} {tuple(real.shape)}"
+                raise ValueError(f"{name}: expected a bool mask of shape {tuple(x.shape[:2])}, got {got}")
+            x = x.masked_fill(~real.unsqueeze(2), 0.0)
+        if x.device.type == "cpu":
+            if real is not None and not real.any(1).all():
+                row = int((~real.any(1)).nonzero()[0])
+                raise ValueError(
+                    f"{name}: sample {row} has no real time step in its mask; each needs at least one"
+                )
+            if not torch.isfinite(x.detach().sum()) and not torch.isfinite(x).all():
+                row = int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
+                raise ValueError(f"{name}: sample {row} holds NaN or infinite features; clean them before")
+        checked[name], masks[name] = x, real
+    return checked, masks
+
+
+def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over real time steps: (B, T, d) -> (B, d)."""
+    if mask is None:
+        return x.mean(1)
+    weight = mask.to(x.dtype)
+    return torch.einsum("btd,bt->bd", x, weight) / weight.sum(1, keepdim=True)
+
+
+def mlp(width_in: int, width_out: int) -> nn.Sequential:
+    """The paper's lightweight two-layer MLP; GELU and hidden width = output width are our choice."""
+    return nn.Sequential(nn.Linear(width_in, width_out), nn.GELU(), nn.Linear(width_out, width_out))
+
+
+class ModalityMaps(nn.Module):
+    """The maps of one modality m; every modality has its own."""
+
+    def __init__(
+        self,
+        dim: int,
+        latent_dim: int,
+        interaction_dim: int,
+        dropout: float,
+        norm: str,
+        use_global_value: bool,
+        use_channel_value: bool,
+    ):
+        super().__init__()
+        self.projection = nn.Linear(dim, latent_dim)  # phi
+        self.summary_encoder = mlp(2 * latent_dim, latent_dim)  # E^s
+        self.interaction_encoder = mlp(interaction_dim, latent_dim)  # E^i
+        self.value_encoder = mlp(2 * latent_dim, latent_dim)  # E^v
+        self.global_value = nn.Linear(latent_dim, 1)  # w, b
+        self.channel_value = nn.Linear(latent_dim, latent_dim)  # W, b^c
+        self.gate_from_features = nn.Linear(dim, dim)  # f^x
+        self.gate_from_latent = nn.Linear(latent_dim, dim)  # f^h
+        self.gate_from_global = nn.Linear(1, dim) if use_global_value else None  # f^g
+        self.gate_from_channel = nn.Linear(latent_dim, dim) if use_channel_value else None  # f^c
+        self.norm = nn.LayerNorm(dim) if norm == "layer" else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.folded: nn.Linear | None = None
+
+    def gate_weight(self) -> tuple[Tensor, Tensor]:
+        """f^x(X) + f^h(phi(X)) as one affine map of X: its weight (d_m, d_m) and bias (d_m,)."""
+        outer, inner = self.gate_from_latent, self.projection
+        weight = self.gate_from_features.weight + outer.weight @ inner.weight
+        return weight, self.gate_from_features.bias + outer.bias + outer.weight @ inner.bias
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """H of Eq. (2), (B, T, d), and the feature evidence f^x(X) + f^h(H) of Eq. (11), (B, T, d_m)."""
+        if self.folded is not None:
+            latent, evidence = self.folded(x).split([self.channel_value.in_features, x.shape[2]], 2)
+            return latent, evidence
+        latent = self.projection(x)
+        if x.shape[0] * x.shape[1] > x.shape[2]:  # folding costs d_m rows and saves B * T of them
+            return latent, F.linear(x, *self.gate_weight())
+        return latent, self.gate_from_features(x) + self.gate_from_latent(latent)
+
+    def summarise(self, latent: Tensor, mask: Tensor | None) -> Tensor:
+        """s of Eq. (3): (B, T, d) -> (B, d)."""
+        real = latent if mask is None else latent.masked_fill(~mask.unsqueeze(2), -torch.inf)
+        summary: Tensor = self.summary_encoder(torch.cat([masked_mean(latent, mask), real.amax(1)], 1))
+        return summary
+
+    def values(self, summary: Tensor, interaction_input: Tensor) -> tuple[Tensor, Tensor]:
+        """v^g (B,) and v^c (B, d) of Eq. (10), by way of r and u of Eq. (9)."""
+        interaction = self.interaction_encoder(interaction_input)
+        state = self.value_encoder(torch.cat([summary, interaction], 1))
+        return torch.sigmoid(self.global_value(state)).squeeze(1), torch.sigmoid(self.channel_value(state))
+
+    def gate(self, evidence: Tensor, global_value: Tensor, channel_value: Tensor) -> Tensor:
+        """G of Eq. (11): (B, T, d_m)."""
+        context = evidence.new_zeros(1)
+        if self.gate_from_global is not None:
+            context = context + self.gate_from_global(global_value.unsqueeze(1) - 0.5)
+        if self.gate_from_channel is not None:
+            context = context + self.gate_from_channel(channel_value - 0.5)
+        return torch.sigmoid(evidence + context.unsqueeze(-2))
+
+
+class VGMR(nn.Module):
+    """Refine each modality by what the others make of it, before any fusion.
+
+    `features = vgmr(features, mask).features` leaves all shapes as they were, so any model can stand behind.
+
+    Args:
+        dims: feature dimension d_m by modality name, at least two.
+        latent_dim: d, the width in which summaries are compared.
+        amplification: the paper's alpha in 0 to 1, Eq. (12); 0 switches the gate off.
+        retention: the paper's rho in 0 to 1, Eq. (13); 1 switches the gate off.
+        dropout: in R_m, 0 to 1.
+        norm: "layer" is the paper's R_m (LayerNorm, then Dropout); "none" leaves the LayerNorm out and with it
+            keeps the scale of each step.
+        use_global_value, use_channel_value: the terms f^g and f^c of Eq. (11).
+        use_agreement, use_discrepancy: the blocks a and q of Eq. (8); a dropped block narrows the first layer
+            behind it.
+
+    Raises:
+        ValueError: fewer than two modalities, or an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        latent_dim: int = 32,
+        amplification: float = 0.5,
+        retention: float = 0.2,
+        dropout: float = 0.1,
+        norm: str = "layer",
+        use_global_value: bool = True,
+        use_channel_value: bool = True,
+        use_agreement: bool = True,
+        use_discrepancy: bool = True,
+    ):
+        super().__init__()
+        self.dims = check_dims(dims, at_least=2)
+        for what, value in (("amplification", amplification), ("retention", retention), ("dropout", dropout)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{what} must lie in 0 to 1, got {value}")
+        if norm not in ("layer", "none"):
+            raise ValueError(f"norm must be 'layer' or 'none', got {norm!r}")
+        if latent_dim < 1:
+            raise ValueError(f"latent_dim must be at least 1, got {latent_dim}")
+        self.amplification, self.retention = amplification, retention
+        self.use_agreement, self.use_discrepancy = use_agreement, use_discrepancy
+        self.others = {name: sorted(set(self.dims) - {name}) for name in self.dims}  # Eq. (4)
+        blocks = 2 + (len(self.dims) - 1) * (1 + use_agreement + use_discrepancy)
+        self.maps = nn.ModuleDict(
+            {
+                name: ModalityMaps(
+                    dim, latent_dim, blocks * latent_dim, dropout, norm, use_global_value, use_channel_value
+                )
+                for name, dim in self.dims.items()
+            }
+        )
+
+    def interaction_input(self, name: str, summary: Mapping[str, Tensor]) -> Tensor:
+        """I of Eq. (8): own summary, the others', agreement and discrepancy with each, their mean."""
+        own, others = summary[name], [summary[other] for other in self.others[name]]
+        agreement = [own * other for other in others] if self.use_agreement else []  # Eq. (6), (7)
+        discrepancy = [(own - other).abs() for other in others] if self.use_discrepancy else []
+        context = torch.stack(others).mean(0)  # Eq. (5)
+        return torch.cat([own, *others, *agreement, *discrepancy, context], 1)
+
+    def forward(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None) -> Refinement:
+        """Eqs. (1) to (13) and the refinement of section 3.7.
+
+        Args:
+            features: name -> (B, T_m, d_m).
+            mask: name -> (B, T_m) bool, True where a step is real; None if all are.
+
+        Raises:
+            ValueError: see `check_inputs`.
+        """
+        checked, masks = check_inputs(self.dims, features, mask)
+        evidence, summary = {}, {}
+        for name, x in checked.items():
+            latent, evidence[name] = self._of(name).project(x)
+            summary[name] = self._of(name).summarise(latent, masks[name])
+        refinement = Refinement({}, {}, {}, {}, {})
+        strength = (1 - self.retention) * self.amplification
+        for name, x in checked.items():
+            maps = self._of(name)
+            global_value, channel_value = maps.values(summary[name], self.interaction_input(name, summary))
+            gate = maps.gate(evidence[name], global_value, channel_value)
+            # rho + (1 - rho) (1 + alpha (2 G - 1)), Eqs. (12) and (13), with the constants drawn together
+            effective_gate = gate * (2 * strength) + (1 - strength)
+            refined = maps.dropout(maps.norm(effective_gate * x))
+            real = masks[name]
+            refinement.features[name] = refined if real is None else refined * real.unsqueeze(2)
+            refinement.global_value[name] = global_value
+            refinement.channel_value[name] = channel_value
+            refinement.gate[name] = gate
+            refinement.effective_gate[name] = effective_gate
+        return refinement
+
+    def fold(self) -> VGMR:
+        """A copy for inference in which phi, f^x and f^h are one product of X; equal within 1e-5."""
+        folded = copy.deepcopy(self).eval().requires_grad_(False)
+        for name, dim in self.dims.items():
+            maps = folded._of(name)
+            weight, bias = maps.gate_weight()
+            product = nn.Linear(dim, len(maps.projection.weight) + dim, device=weight.device, dtype=weight.dtype)
+            product.weight.data = torch.cat([maps.projection.weight, weight])
+            product.bias.data = torch.cat([maps.projection.bias, bias])
+            maps.folded = product.requires_grad_(False)
+            del maps.projection, maps.gate_from_features, maps.gate_from_latent
+        return folded
+
+    def _of(self, name: str) -> ModalityMaps:
+        maps = self.maps[name]
+        assert isinstance(maps, ModalityMaps)
+        return maps

@@ -1,0 +1,182 @@
+"""`fit`, the only training loop, and `predict`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from vgmr.backbones import Classifier
+from vgmr.data.batch import Batch, MultimodalData
+from vgmr.objective import Objective
+
+
+@dataclass
+class History:
+    """One value per epoch: losses in nats (train with all terms, validation the task loss), accuracy in 0 to 1.
+
+    `best_epoch` counts from 0; `seconds` is the wall time of the whole training.
+    """
+
+    train_loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    validation_accuracy: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+    seconds: float = 0.0
+
+
+class ByteDropout(nn.Module):
+    """Dropout whose mask is drawn as bytes, several times cheaper on a CPU; p is rounded to 1/256."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.threshold = round(256 * p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x, in training with a share p zero and the rest scaled by 1 / (1 - p)."""
+        if not self.training or not self.threshold:
+            return x
+        words = torch.empty(x.numel() // 8 + 1, dtype=torch.int64, device=x.device)
+        # the full range: without bounds random_ never sets the sign bit, and every eighth byte is below 128
+        words.random_(-(2**63), None)
+        keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.threshold
+        return x * keep.to(x.dtype).mul_(256 / (256 - self.threshold))
+
+
+def use_byte_dropout(model: nn.Module) -> None:
+    """Replace every `nn.Dropout` of `model` by `ByteDropout`, and switch dropout of attention weights off."""
+    for module in list(model.modules()):
+        if isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+        for name, child in module.named_children():
+            if isinstance(child, nn.Dropout):
+                setattr(module, name, ByteDropout(child.p))
+
+
+def trim(batch: Batch, lengths: dict[str, int]) -> Batch:
+    """The same samples without the steps beyond `lengths`, which must hold padding only."""
+    return replace(
+        batch,
+        features={name: x[:, : lengths[name]] for name, x in batch.features.items()},
+        mask={name: mask[:, : lengths[name]] for name, mask in batch.mask.items()},
+        struck=None,
+    )
+
+
+def mini_batches(
+    part: Batch, batch_size: int, generator: torch.Generator, length_buckets: bool = False
+) -> Iterator[Batch]:
+    """All samples once, in random order, as mini-batches on the device where `part` lies.
+
+    Args:
+        length_buckets: put samples of like length together and cut their common padding off; cheaper, but
+            mini-batches are then no longer drawn uniformly.
+    """
+    order = torch.randperm(len(part), generator=generator)
+    if not length_buckets:
+        for rows in order.to(part.label.device).split(batch_size):
+            yield part.index(rows)
+        return
+    lengths = {name: length.cpu() for name, length in part.lengths().items()}
+    total = torch.stack(list(lengths.values())).sum(0)
+    buckets = order[total[order].argsort(stable=True)].split(batch_size)
+    for position in torch.randperm(len(buckets), generator=generator).tolist():
+        rows = buckets[position]
+        longest = {name: int(length[rows].max()) for name, length in lengths.items()}
+        yield trim(part.index(rows.to(part.label.device)), longest)
+
+
+@torch.inference_mode()
+def predict(model: Classifier, part: Batch, keep: list[str] | None = None, batch_size: int = 256) -> Tensor:
+    """Logits (N, classes) of a whole part in evaluation mode; `keep` as in `Classifier.forward`."""
+    was_training = model.training
+    model.eval()
+    logits = []
+    for rows in torch.arange(len(part), device=part.label.device).split(batch_size):
+        batch = part.index(rows)
+        logits.append(model(batch.features, batch.mask, keep).logits)
+    model.train(was_training)
+    return torch.cat(logits)
+
+
+def fit(
+    model: Classifier,
+    data: MultimodalData,
+    *,
+    epochs: int = 30,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
+    prefusion_learning_rate: float | None = None,
+    weight_decay: float = 0.01,
+    objective: Objective | None = None,
+    length_buckets: bool = False,
+    seed: int = 0,
+    progress: bool = False,
+) -> History:
+    """Train with AdamW and leave the model at its best epoch by validation accuracy (ties: lower loss).
+
+    Args:
+        model: on the device where `data` lies.
+        data: only its training and validation part are used.
+        epochs: passes over the training part.
+        batch_size: samples per step.
+        learning_rate: of all parameters.
+        prefusion_learning_rate: of those of `model.prefusion`, if they shall have another.
+        weight_decay: of AdamW.
+        objective: `Objective()` by default.
+        length_buckets: see `mini_batches`.
+        seed: of the order of samples and of dropout; initial weights are the caller's.
+        progress: show a bar over epochs.
+
+    Raises:
+        ValueError: labels out of range for the model, or fewer than one epoch.
+        FloatingPointError: the training loss is no longer finite.
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    objective = Objective() if objective is None else objective
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    prefusion = list(model.prefusion.parameters())
+    groups = [
+        {"params": list(model.backbone.parameters()), "lr": learning_rate},
+        {"params": prefusion, "lr": prefusion_learning_rate or learning_rate},
+    ]
+    optimizer = torch.optim.AdamW(
+        [group for group in groups if group["params"]], weight_decay=weight_decay, fused=True
+    )
+    history = History()
+    best: tuple[float, float] = (-1.0, 0.0)
+    best_state = {}
+    started = time.perf_counter()
+    for epoch in tqdm(range(epochs), desc="epochs", leave=False, disable=not progress):
+        model.train()
+        total = torch.zeros((), device=data.train.label.device)
+        for batch in mini_batches(data.train, batch_size, generator, length_buckets):
+            loss = objective(model, model(batch.features, batch.mask), batch, epoch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach() * len(batch)
+        logits = predict(model, data.validation)
+        history.train_loss.append(float(total) / len(data.train))
+        history.validation_loss.append(float(F.cross_entropy(logits, data.validation.label)))
+        history.validation_accuracy.append(float((logits.argmax(1) == data.validation.label).float().mean()))
+        if not torch.isfinite(total):
+            raise FloatingPointError(
+                f"the training loss is {history.train_loss[-1]} in epoch {epoch}; "
+                f"lower learning_rate, now {learning_rate}"
+            )
+        score = (history.validation_accuracy[-1], -history.validation_loss[-1])
+        if score > best:
+            best, history.best_epoch = score, epoch
+            best_state = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(best_state)
+    model.eval()
+    history.seconds = time.perf_counter() - started
+    return history
