@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -171,11 +171,14 @@ class MultimodalData:
         unknown = sorted(set(names) - set(self.modalities))
         if unknown:
             raise ValueError(f"unknown modalities {unknown}; {self.name} has {self.modalities}")
-        return replace(self, **{part: batch.select(names) for part, batch in self.parts.items()})
+        return self._each(lambda batch: batch.select(names))
 
     def to(self, device: torch.device | str) -> MultimodalData:
         """The same data on `device`."""
-        return replace(self, **{part: batch.to(device) for part, batch in self.parts.items()})
+        return self._each(lambda batch: batch.to(device))
+
+    def _each(self, change: Callable[[Batch], Batch]) -> MultimodalData:
+        return replace(self, train=change(self.train), validation=change(self.validation), test=change(self.test))
 
     def check(self) -> None:
         """Raise ValueError naming the part and what is wrong with it."""
@@ -212,7 +215,7 @@ class MultimodalData:
                 features[name] = ((x - mean) / deviation).masked_fill(~batch.mask[name].unsqueeze(2), 0.0)
             return replace(batch, features=features)
 
-        return replace(self, **{part: apply(batch) for part, batch in self.parts.items()})
+        return self._each(apply)
 
 
 def pad(sequences: list[np.ndarray], length: int | None = None) -> tuple[Tensor, Tensor]:

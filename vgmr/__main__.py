@@ -1,0 +1,5 @@
+import sys
+
+from vgmr.cli import main
+
+sys.exit(main())

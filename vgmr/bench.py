@@ -1,0 +1,239 @@
+"""Costs side by side in one run, at the paper's efficiency setting (Table 7), as ratios to the plain model.
+
+One thread, CPU seconds of the process, the variants interleaved round by round, medians of the per-round ratios:
+wall time with several threads on a loaded machine says nothing. On a GPU, wall time around synchronised work.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm.auto import tqdm
+
+from vgmr.backbones import Classifier
+from vgmr.data import load
+from vgmr.data.batch import Batch, MultimodalData
+from vgmr.experiment import Experiment, build
+from vgmr.objective import Objective, contributions
+from vgmr.prefusion import count_parameters
+from vgmr.refiner import VGMR
+from vgmr.training import fit, use_byte_dropout
+
+VARIANTS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
+PAPER = {  # Table 7: training s/epoch and inference ms/batch, as ratios to Concat
+    "none": (1.0, 1.0),
+    "mlp": (4.82 / 4.26, 1.33 / 1.17),
+    "cross-attention": (7.32 / 4.26, 2.86 / 1.17),
+    "sigmoid-tanh": (5.25 / 4.26, 1.46 / 1.17),
+    "vgmr": (10.01 / 4.26, 3.87 / 1.17),
+}
+
+
+def _seconds(work: Callable[[], Any], device: str) -> float:
+    if device == "cpu":
+        started = time.process_time()
+        work()
+        return time.process_time() - started
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _flops(work: Callable[[], Any]) -> int:
+    """FLOPs of matrix products in `work`, with fused attention kernels taken apart so that they count."""
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter:
+            work()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    return int(counter.get_total_flops())
+
+
+def _bare_epoch(model: Classifier, batches: list[Batch]) -> None:
+    """Forward, backward, step on batches that lie ready: what no loop can do without."""
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    objective = Objective()
+    model.train()
+    for batch in batches:
+        loss = objective(model, model(batch.features, batch.mask), batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+
+def bench(
+    rounds: int = 7, steps: int = 4, device: str = "cpu", byte_dropout: bool = False, progress: bool = True
+) -> dict[str, Any]:
+    """Parameters, FLOPs, training and inference time of every pre-fusion variant before the plain Transformer.
+
+    Setting: text 768, audio 74, vision 35, 50 steps, batch 32, latent width 164, value supervision on.
+
+    Args:
+        rounds: interleaved repetitions.
+        steps: training steps per epoch and round.
+        device: "cpu" or "cuda".
+        byte_dropout: measure with `use_byte_dropout`.
+        progress: show a bar over rounds.
+
+    Returns a JSON-able dict: device, setting, rows (one per variant; FLOPs of one inference pass and of one
+    training step; ratios to "none"), loop_overhead (of `fit` over bare steps, for vgmr, share) and
+    contribution_share (contribution targets over one forward pass).
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    data = load("synthetic", like="mosei", samples=32 * steps).to(device)
+    data = replace(data, validation=data.validation.index(torch.arange(2, device=device)))
+    batches = [data.train.index(rows) for rows in torch.arange(32 * steps, device=device).split(32)]
+    models = {
+        variant: build(Experiment("synthetic", variant, "transformer", latent_dim=164), data).to(device)
+        for variant in VARIANTS
+    }
+    if byte_dropout:
+        for model in models.values():
+            use_byte_dropout(model)
+    folded = copy.deepcopy(models["vgmr"]).eval()
+    assert isinstance(folded.prefusion, VGMR)
+    folded.prefusion = folded.prefusion.fold()
+    times = _measure(models, folded, data, batches, rounds, device, progress)
+    result = {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
+        "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35; {rounds} rounds of {steps} steps",
+        "rows": [_row(variant, models, folded, batches[0], times) for variant in (*VARIANTS, "vgmr folded")],
+        "loop_overhead": _ratio(times["fit vgmr"], times["bare vgmr"]) - 1,
+        "contribution_share": _ratio(times["contributions"], times["infer none"]),
+    }
+    torch.set_num_threads(threads)
+    return result
+
+
+def _ratio(values: list[float], reference: list[float]) -> float:
+    return statistics.median(value / other for value, other in zip(values, reference, strict=True))
+
+
+def _measure(
+    models: Mapping[str, Classifier],
+    folded: Classifier,
+    data: MultimodalData,
+    batches: list[Batch],
+    rounds: int,
+    device: str,
+    progress: bool,
+) -> dict[str, list[float]]:
+    batch = batches[0]
+
+    @torch.inference_mode()
+    def infer(model: Classifier) -> None:
+        model.eval()
+        for _ in range(2):
+            model(batch.features, batch.mask)
+
+    with torch.inference_mode():
+        encodings = models["vgmr"].eval()(batch.features, batch.mask).encodings
+    work: dict[str, Callable[[], Any]] = {}
+    for variant, model in models.items():
+        work[f"fit {variant}"] = lambda model=model: fit(model, data, epochs=1)
+        work[f"infer {variant}"] = lambda model=model: infer(model)
+    work["infer vgmr folded"] = lambda: infer(folded)
+    work["bare vgmr"] = lambda: _bare_epoch(models["vgmr"], batches)
+    work["contributions"] = lambda: [
+        contributions(models["vgmr"].backbone, encodings, batch.label) for _ in range(2)
+    ]
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for name in work:
+        work[name]()
+    for _ in tqdm(range(rounds), desc="rounds", disable=not progress, leave=False):
+        for name in work:
+            times[name].append(_seconds(work[name], device))
+    return times
+
+
+def _row(
+    variant: str,
+    models: Mapping[str, Classifier],
+    folded: Classifier,
+    batch: Batch,
+    times: Mapping[str, list[float]],
+) -> dict[str, Any]:
+    is_folded = variant == "vgmr folded"
+    model = folded if is_folded else models[variant]
+    named = "vgmr" if is_folded else variant
+
+    def forward(model: Classifier) -> Callable[[], Tensor]:
+        return lambda: model.eval()(batch.features, batch.mask).logits
+
+    def step(model: Classifier) -> Callable[[], None]:
+        return lambda: _bare_epoch(copy.deepcopy(model), [batch])
+
+    with torch.no_grad():
+        flops, plain_flops = _flops(forward(model)), _flops(forward(models["none"]))
+    total = count_parameters(models[named])
+    row: dict[str, Any] = {
+        "variant": variant,
+        "parameters": total,
+        "extra_parameters": total - count_parameters(models["none"]),
+        "flops": flops,
+        "inference_ratio": _ratio(times[f"infer {variant}"], times["infer none"]),
+        "inference_flop_ratio": flops / plain_flops,
+        "inference_ratio_paper": PAPER[named][1],
+        "inference_seconds_per_batch": statistics.median(times[f"infer {variant}"]) / 2,
+    }
+    if not is_folded:
+        training_flops, plain_training_flops = _flops(step(model)), _flops(step(models["none"]))
+        row |= {
+            "training_flops": training_flops,
+            "training_ratio": _ratio(times[f"fit {variant}"], times["fit none"]),
+            "training_flop_ratio": training_flops / plain_training_flops,
+            "training_ratio_paper": PAPER[named][0],
+            "training_seconds_per_epoch": statistics.median(times[f"fit {variant}"]),
+        }
+    return row
+
+
+def table(result: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of `bench` for reading: ratios to the plain model, measured, by FLOPs, and the paper's."""
+    frame = pd.DataFrame(result["rows"]).set_index("variant")
+    columns = {
+        "parameters": "parameters",
+        "extra_parameters": "extra",
+        "training_ratio": "training",
+        "training_flop_ratio": "training FLOPs",
+        "training_ratio_paper": "training, paper",
+        "inference_ratio": "inference",
+        "inference_flop_ratio": "inference FLOPs",
+        "inference_ratio_paper": "inference, paper",
+    }
+    return frame[list(columns)].rename(columns=columns).round(3)
+
+
+def main(arguments: list[str]) -> int:
+    """`vgmr bench [--rounds N] [--device D] [--byte-dropout] [--json FILE]`."""
+    import argparse
+
+    parser = argparse.ArgumentParser("vgmr bench", description="costs of every pre-fusion variant, as ratios")
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved repetitions")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--byte-dropout", action="store_true", help="draw dropout masks as bytes")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    options = parser.parse_args(arguments)
+    result = bench(options.rounds, device=options.device, byte_dropout=options.byte_dropout)
+    print(f"{result['device']}; {result['setting']}")
+    print(table(result).to_string(na_rep="-"))
+    print(f"fit over bare steps: {result['loop_overhead']:+.1%}")
+    print(f"contribution targets over one forward pass: {result['contribution_share']:.2%}")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1))
+    return 0

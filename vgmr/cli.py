@@ -1,0 +1,29 @@
+"""The `vgmr` command."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "run": ("vgmr.batch", "execute a notebook with parameters"),
+    "bench": ("vgmr.bench", "measure cost as ratios to the plain model"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `vgmr COMMAND ...`; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] not in COMMANDS:
+        if arguments and arguments[0] not in ("-h", "--help"):
+            print(f"unknown command {arguments[0]!r}", file=sys.stderr)
+        print("usage: vgmr COMMAND ...\n")
+        for name, (_, purpose) in COMMANDS.items():
+            print(f"  {name:8}{purpose}")
+        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    try:
+        status: int = import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
+    except (ValueError, FileNotFoundError) as error:
+        print(f"vgmr {arguments[0]}: {error}", file=sys.stderr)
+        return 1
+    return status
