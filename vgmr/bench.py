@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,10 +146,10 @@ def _measure(
         encodings = models["vgmr"].eval()(batch.features, batch.mask).encodings
     work: dict[str, Callable[[], Any]] = {}
     for variant, model in models.items():
-        work[f"fit {variant}"] = lambda model=model: fit(model, data, epochs=1)
-        work[f"infer {variant}"] = lambda model=model: infer(model)
-    work["infer vgmr folded"] = lambda: infer(folded)
-    work["bare vgmr"] = lambda: _bare_epoch(models["vgmr"], batches)
+        work[f"fit {variant}"] = partial(fit, model, data, epochs=1)
+        work[f"infer {variant}"] = partial(infer, model)
+    work["infer vgmr folded"] = partial(infer, folded)
+    work["bare vgmr"] = partial(_bare_epoch, models["vgmr"], batches)
     work["contributions"] = lambda: [
         contributions(models["vgmr"].backbone, encodings, batch.label) for _ in range(2)
     ]

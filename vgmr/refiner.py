@@ -154,8 +154,8 @@ class ModalityMaps(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """H of Eq. (2), (B, T, d), and the feature evidence f^x(X) + f^h(H) of Eq. (11), (B, T, d_m)."""
         if self.folded is not None:
-            latent, evidence = self.folded(x).split([self.channel_value.in_features, x.shape[2]], 2)
-            return latent, evidence
+            product, latent_dim = self.folded(x), self.channel_value.in_features
+            return product[..., :latent_dim], product[..., latent_dim : latent_dim + x.shape[2]]
         latent = self.projection(x)
         if x.shape[0] * x.shape[1] > x.shape[2]:  # folding costs d_m rows and saves B * T of them
             return latent, F.linear(x, *self.gate_weight())
@@ -285,9 +285,12 @@ class VGMR(nn.Module):
         for name, dim in self.dims.items():
             maps = folded._of(name)
             weight, bias = maps.gate_weight()
-            product = nn.Linear(dim, len(maps.projection.weight) + dim, device=weight.device, dtype=weight.dtype)
-            product.weight.data = torch.cat([maps.projection.weight, weight])
-            product.bias.data = torch.cat([maps.projection.bias, bias])
+            weight = torch.cat([maps.projection.weight, weight])
+            bias = torch.cat([maps.projection.bias, bias])
+            surplus = -len(weight) % 16  # rows of zeros: matrix products of odd widths are slower
+            product = nn.Linear(dim, len(weight) + surplus, device=weight.device, dtype=weight.dtype)
+            product.weight.data = F.pad(weight, (0, 0, 0, surplus))
+            product.bias.data = F.pad(bias, (0, surplus))
             maps.folded = product.requires_grad_(False)
             del maps.projection, maps.gate_from_features, maps.gate_from_latent
         return folded
