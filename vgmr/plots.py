@@ -1,0 +1,145 @@
+"""Every figure: data in, `Axes` out. Colours are seaborn's colour-blind palette."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+
+from vgmr.data.batch import Batch
+from vgmr.experiment import Run
+
+
+def style() -> None:
+    """The look of all figures."""
+    sns.set_theme(style="whitegrid", context="notebook", palette="colorblind")
+    plt.rcParams |= {"figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True}
+    plt.rcParams |= {"axes.titlesize": 12, "axes.labelsize": 11, "font.size": 11, "legend.fontsize": 10}
+
+
+def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.ndarray:
+    """One image per sample (row) and modality (column): time downwards, channels across; struck ones framed.
+
+    Returns the array of axes (samples, modalities).
+    """
+    names = list(batch.features)
+    figure, axes = plt.subplots(
+        len(rows), len(names), figsize=(1.9 * len(names) + 1, 1.75 * len(rows)), squeeze=False
+    )
+    for line, row in zip(axes, rows, strict=True):
+        for ax, name in zip(line, names, strict=True):
+            real = batch.mask[name][row]
+            ax.imshow(batch.features[name][row][real], cmap="cividis", aspect="auto")
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+            if batch.struck is not None and batch.struck[name][row].any():
+                for spine in ax.spines.values():
+                    spine.set(color="C3", linewidth=4)
+                ax.set_xlabel("from another image", color="C3")
+        line[0].set_ylabel(f"class {classes[int(batch.label[row])]}\ntime step")
+    for ax, name in zip(axes[0], names, strict=True):
+        ax.set_title(name)
+    figure.align_labels()
+    return axes
+
+
+def seed_points(variants: Mapping[str, Sequence[Run]], ax: Axes | None = None, metric: str = "accuracy") -> Axes:
+    """Every seed's score as a dot, the mean as a bar, the majority rate as a dashed line."""
+    ax = plt.subplots(figsize=(7, 0.5 * len(variants) + 1.3))[1] if ax is None else ax
+    for position, (name, runs) in enumerate(variants.items()):
+        values = [run.metrics[metric] for run in runs]
+        ax.plot(
+            values, [position] * len(values), "o", color="C0", alpha=0.6, label="one seed" if not position else ""
+        )
+        ax.plot(
+            [np.mean(values)] * 2,
+            [position - 0.3, position + 0.3],
+            color="k",
+            label="mean" if not position else "",
+        )
+    if metric == "accuracy":
+        rate = next(iter(variants.values()))[0].metrics["majority_rate"]
+        ax.axvline(rate, color="C3", linestyle="--", label="majority rate")
+    ax.set(yticks=range(len(variants)), yticklabels=list(variants), xlabel=f"test {metric.replace('_', ' ')}")
+    ax.invert_yaxis()
+    ax.legend(loc="best")
+    return ax
+
+
+def intervals(table: pd.DataFrame, ax: Axes | None = None, xlabel: str = "difference to plain") -> Axes:
+    """The differences of `compare`, with their 95% intervals, around zero."""
+    rows = table.dropna(subset=["difference"])
+    ax = plt.subplots(figsize=(7, 0.5 * len(rows) + 1.3))[1] if ax is None else ax
+    for position, (low, mean, high) in enumerate(rows[["low", "difference", "high"]].to_numpy(float)):
+        ax.errorbar(mean, position, xerr=[[mean - low], [high - mean]], fmt="o", color="C0", capsize=4)
+    ax.axvline(0, color="k", linewidth=1)
+    ax.set(yticks=range(len(rows)), yticklabels=list(rows.index), xlabel=f"{xlabel} (mean, 95% interval)")
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    return ax
+
+
+def bands(
+    frame: pd.DataFrame, x: str, y: str, hue: str, ax: Axes | None = None, xlabel: str = "", ylabel: str = ""
+) -> Axes:
+    """Mean over seeds as lines with markers, the range from lowest to highest seed as bands."""
+    ax = plt.subplots(figsize=(7, 4))[1] if ax is None else ax
+    frame = frame.rename(columns={hue: hue.replace("_", " ")})
+    sns.lineplot(
+        frame,
+        x=x,
+        y=y,
+        hue=hue.replace("_", " "),
+        style=hue.replace("_", " "),
+        markers=True,
+        dashes=False,
+        errorbar=("pi", 100),
+        ax=ax,
+    )
+    ax.set(xlabel=xlabel or x.replace("_", " "), ylabel=ylabel or y.replace("_", " "))
+    return ax
+
+
+def struck_or_not(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """Distributions of columns of `value_and_gate`, struck against clean, by modality; array of axes."""
+    axes = plt.subplots(1, len(columns), figsize=(4.6 * len(columns), 3.6), squeeze=False)[1][0]
+    shown = frame.assign(view=frame["struck"].map({True: "from another image", False: "own"}))
+    for ax, column in zip(axes, columns, strict=True):
+        sns.boxplot(
+            shown,
+            x="modality",
+            y=column,
+            hue="view",
+            hue_order=["own", "from another image"],
+            ax=ax,
+            fliersize=2,
+        )
+        ax.set(xlabel="", ylabel=column.replace("_", " "))
+        ax.legend(title="")
+    for ax in axes[1:]:
+        ax.get_legend().remove()
+    return axes
+
+
+def gate_and_prediction(
+    gates: Mapping[str, torch.Tensor], probability: torch.Tensor, classes: Sequence[str], label: int
+) -> np.ndarray:
+    """Effective gates of one sample, (T_m, d_m) each, beside its class probabilities (classes,); array of axes."""
+    figure, axes = plt.subplots(
+        1, len(gates) + 1, figsize=(2 * len(gates) + 3.5, 2.8), width_ratios=[1] * len(gates) + [1.8]
+    )
+    for ax, (name, gate) in zip(axes, gates.items(), strict=False):
+        picture = ax.imshow(gate, cmap="RdBu", vmin=0, vmax=2, aspect="auto")
+        ax.set(title=name, xticks=[], yticks=[], xlabel=f"mean {float(gate.mean()):.2f}")
+        ax.grid(False)
+    axes[0].set_ylabel("time step")
+    figure.colorbar(picture, ax=axes[-2], label="effective gate")
+    colours = ["C2" if index == label else "C0" for index in range(len(classes))]
+    axes[-1].bar(range(len(classes)), probability, color=colours)
+    axes[-1].set(xticks=range(len(classes)), xticklabels=list(classes), ylim=(0, 1))
+    axes[-1].set(xlabel="class (true one in green)", ylabel="probability")
+    return axes
