@@ -7,6 +7,7 @@ from importlib import import_module
 
 COMMANDS = {
     "run": ("vgmr.batch", "execute a notebook with parameters"),
+    "notebooks": ("vgmr.publish", "execute and clean the committed notebooks, or check them"),
     "bench": ("vgmr.bench", "measure cost as ratios to the plain model"),
 }
 
@@ -19,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"unknown command {arguments[0]!r}", file=sys.stderr)
         print("usage: vgmr COMMAND ...\n")
         for name, (_, purpose) in COMMANDS.items():
-            print(f"  {name:8}{purpose}")
+            print(f"  {name:10}{purpose}")
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     try:
         status: int = import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])

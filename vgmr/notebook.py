@@ -28,9 +28,8 @@ def setup() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="IProgress not found")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    print(
-        f"vgmr {vgmr.__version__}, torch {torch.__version__.split('+')[0]}, Python {platform.python_version()}, {device}"
-    )
+    torch_version = torch.__version__.split("+")[0]
+    print(f"vgmr {vgmr.__version__}, torch {torch_version}, Python {platform.python_version()}, {device}")
 
 
 def fits(value: Any, annotation: Any) -> bool:

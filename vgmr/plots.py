@@ -51,7 +51,7 @@ def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.n
 def seed_points(variants: Mapping[str, Sequence[Run]], ax: Axes | None = None, metric: str = "accuracy") -> Axes:
     """Every seed's score as a dot, the mean as a bar, the majority rate as a dashed line."""
     ax = plt.subplots(figsize=(7, 0.5 * len(variants) + 1.3))[1] if ax is None else ax
-    for position, (name, runs) in enumerate(variants.items()):
+    for position, runs in enumerate(variants.values()):
         values = [run.metrics[metric] for run in runs]
         ax.plot(
             values, [position] * len(values), "o", color="C0", alpha=0.6, label="one seed" if not position else ""

@@ -1,0 +1,53 @@
+.PHONY: help install run test lab notebooks check bench clean
+PYTHON ?= python3
+BIN := .venv/bin
+export VGMR_CACHE ?= $(CURDIR)/.vgmr
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export OMP_NUM_THREADS ?= 1
+
+help:
+	@echo "make run        install if needed, execute the quickstart, print its result table"
+	@echo "make test       install if needed, run all tests"
+	@echo "make install    only the installation, into .venv"
+	@echo "make lab        JupyterLab on this machine's loopback address"
+	@echo "make notebooks  execute all notebooks at their defaults and write them clean"
+	@echo "make check      say what is off in the committed notebooks"
+	@echo "make bench      cost of every variant, as ratios"
+	@echo "make clean      remove the environment and the cached runs"
+
+install: .venv/installed
+
+# torch first: on its own, so that nothing else picks another build of it
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, $(PYTHON) is {v[0]}.{v[1]}; call make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q $$(grep '^torch==' constraints.txt)
+	$(BIN)/pip install -q -c constraints.txt setuptools wheel
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[notebooks,video,test]'
+	@touch $@
+
+run: install
+	$(BIN)/vgmr run 01
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/vgmr notebooks check
+	$(BIN)/pytest -q -n 2 --dist loadfile tests
+	$(BIN)/pytest -q -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks
+
+lab: install
+	$(BIN)/jupyter lab --ip 127.0.0.1 notebooks
+
+notebooks: install
+	$(BIN)/vgmr notebooks build
+
+check: install
+	$(BIN)/vgmr notebooks check
+
+bench: install
+	$(BIN)/vgmr bench
+
+clean:
+	rm -rf .venv .vgmr

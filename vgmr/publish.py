@@ -1,0 +1,169 @@
+"""Committed notebooks, kept clean by machine: generated cells, executed from top to bottom, nothing stray."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+
+FOLDER = Path("notebooks")
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+MAXIMUM_BYTES = 1_000_000
+
+
+def repository() -> str:
+    """The repository's address, the one setting in pyproject.toml."""
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    return str(project["urls"]["Repository"]).rstrip("/")
+
+
+def notebooks() -> list[Path]:
+    """All numbered notebooks, in order."""
+    return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+
+
+def title(path: Path) -> str:
+    """The text of a notebook's H1."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        for line in cell.source.splitlines():
+            if cell.cell_type == "markdown" and line.startswith("# "):
+                return str(line[2:].strip())
+    raise ValueError(f"{path}: no H1 heading; begin with a markdown cell '# Title'")
+
+
+def generated(path: Path, order: list[Path]) -> dict[str, Any]:
+    """The cells that stand alike in all notebooks, by tag."""
+    slug = repository().removeprefix("https://github.com/")
+    link = f"https://colab.research.google.com/github/{slug}/blob/main/notebooks/{path.name}"
+    install = f'import sys\n\nif "google.colab" in sys.modules:\n    %pip install -q "vgmr @ git+{repository()}"'
+    position = order.index(path)
+    neighbours = []
+    if position:
+        neighbours.append(f"Before: [{title(order[position - 1])}]({order[position - 1].name})")
+    if position + 1 < len(order):
+        neighbours.append(f"Next: [{title(order[position + 1])}]({order[position + 1].name})")
+    return {
+        "badge": nbformat.v4.new_markdown_cell(f"[![Open in Colab]({BADGE})]({link})"),
+        "colab": nbformat.v4.new_code_cell(install),
+        "navigation": nbformat.v4.new_markdown_cell(" · ".join(neighbours) or f"[All notebooks]({repository()})"),
+    }
+
+
+def prepared(path: Path) -> Any:
+    """The notebook with generated cells renewed, ids 1..n, and all outputs and stray metadata gone."""
+    book = nbformat.read(path, as_version=4)
+    fresh = generated(path, notebooks())
+    for cell in book.cells:
+        for tag, source in fresh.items():
+            if tag in cell.metadata.get("tags", []):
+                cell.source = source.source
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+    missing = set(fresh) - {tag for cell in book.cells for tag in cell.metadata.get("tags", [])}
+    if missing:
+        raise ValueError(f"{path}: no cell is tagged {', '.join(sorted(missing))}; tag an empty one for each")
+    for number, cell in enumerate(book.cells, 1):
+        cell["id"] = f"cell-{number:03d}"
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    book.metadata = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "language_info": {"name": "python"},
+    }
+    book.nbformat_minor = 5
+    return book
+
+
+def cleaned(book: Any) -> Any:
+    """An executed notebook without timings and widget state."""
+    book.metadata = {key: book.metadata[key] for key in ("kernelspec", "language_info")}
+    book.metadata["language_info"] = {"name": "python"}
+    for cell in book.cells:
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        for output in cell.get("outputs", []):
+            output.pop("metadata", None) if output["output_type"] == "stream" else None
+    return book
+
+
+def build(path: Path) -> None:
+    """Execute a notebook at its defaults and write it clean.
+
+    Raises:
+        ValueError: the executed notebook would not pass `problems`.
+    """
+    book = prepared(path)
+    nbformat.write(book, path)
+    subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(path)], check=True)
+    book = nbformat.read(path, as_version=4)
+    NotebookClient(book, timeout=600, kernel_name="python3", resources={"metadata": {"path": FOLDER}}).execute()
+    nbformat.write(cleaned(book), path)
+
+
+def problems(path: Path) -> list[str]:
+    """What is off in a committed notebook, a line each."""
+    book = nbformat.read(path, as_version=4)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    found = []
+    if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
+        found.append("not executed from top to bottom")
+    outputs = [output for cell in code for output in cell.outputs]
+    if any(output.output_type == "error" for output in outputs):
+        found.append("a traceback in its outputs")
+    if any(output.get("name") == "stderr" for output in outputs):
+        found.append("stderr in its outputs")
+    if set(book.metadata) != {"kernelspec", "language_info"}:
+        found.append(f"stray metadata: {sorted(set(book.metadata) - {'kernelspec', 'language_info'})}")
+    if any(set(cell.metadata) - {"tags"} for cell in book.cells):
+        found.append("stray cell metadata")
+    if [cell["id"] for cell in book.cells] != [f"cell-{number:03d}" for number in range(1, len(book.cells) + 1)]:
+        found.append("cell ids are not cell-001 to the last")
+    if path.stat().st_size > MAXIMUM_BYTES:
+        found.append(f"{path.stat().st_size} bytes, more than {MAXIMUM_BYTES}")
+    lines = [len(cell.source.splitlines()) for cell in code]
+    if statistics.median(lines) > 7 or max(lines) > 40:
+        found.append(f"code cells of {statistics.median(lines)} lines in the median, {max(lines)} at most")
+    tags = [tag for cell in book.cells for tag in cell.metadata.get("tags", [])]
+    if tags.count("parameters") != 1:
+        found.append("needs exactly one cell tagged parameters")
+    if tags.count("nbval-check-output") < 3:
+        found.append("fewer than three cells tagged nbval-check-output")
+    for tag, cell in generated(path, notebooks()).items():
+        if not any(tag in other.metadata.get("tags", []) and other.source == cell.source for other in book.cells):
+            found.append(f"generated cell {tag} is missing or stale")
+    for cell in code:
+        if "parameters" in cell.metadata.get("tags", []):
+            for line in cell.source.splitlines():
+                if line.strip() and not (":" in line.split("=")[0] and "#" in line):
+                    found.append(f"parameter without type or comment: {line}")
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """`vgmr notebooks build|check [NAME ...]`."""
+    parser = argparse.ArgumentParser("vgmr notebooks", description="keep the committed notebooks clean")
+    parser.add_argument("action", choices=["build", "check"])
+    parser.add_argument("names", nargs="*", help="numbers or names; all by default")
+    options = parser.parse_args(arguments)
+    chosen = [
+        path
+        for path in notebooks()
+        if not options.names or path.stem in options.names or path.stem[:2] in options.names
+    ]
+    failed = 0
+    for path in chosen:
+        if options.action == "build":
+            print(f"executing {path}", flush=True)
+            build(path)
+        found = problems(path)
+        for line in found:
+            print(f"{path}: {line}")
+        failed += bool(found)
+    if failed:
+        print("mend with: make notebooks")
+    return min(failed, 1)
