@@ -64,7 +64,7 @@ class Sequence:
         try:
             features = self._data[video]["features"][()]
             intervals = np.asarray(self._data[video]["intervals"][()], np.float64)
-        except (KeyError, OSError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, OSError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{self.path}, video {video}: no readable features and intervals ({error})") from None
         if features.ndim != 2 or not features.shape[1] or intervals.shape != (len(features), 2):
             raise ValueError(

@@ -100,7 +100,7 @@ def load_sentiment(
             notes["publisher's checksum"] = "matches" if same else "differs: custom or changed file"
     sizes = corpus.csd_sizes if layout == "csd" else (corpus.sizes,)
     found = tuple(len(part.video) for part in parts.values())
-    _check_counts(f"{path}: samples", found, sizes, allow_partial, notes)
+    _check_counts(path, "samples", found, sizes, allow_partial, notes)
     _check_shapes(corpus, path, parts, notes)
     batches = _batches(path, parts, labels, notes)
     return MultimodalData(
@@ -200,15 +200,22 @@ def _count_cleaned(notes: Notes, name: str, cleaned: dict[str, int]) -> None:
 
 
 def _check_counts(
-    what: str, found: tuple[int, ...], published: tuple[tuple[int, ...], ...], allow_partial: bool, notes: Notes
+    path: Path,
+    what: str,
+    found: tuple[int, ...],
+    published: tuple[tuple[int, ...], ...],
+    allow_partial: bool,
+    notes: Notes,
 ) -> None:
     if found in published:
         return
     counts = "/".join(str(number) for number in found)
     expected = " or ".join("/".join(str(number) for number in sizes) for sizes in published)
-    line = f"{what} in train/validation/test are {counts}, published are {expected}"
+    line = f"{what} in train/validation/test: found {counts}, published {expected}"
     if not allow_partial:
-        raise ValueError(f"{line}; get the whole data set, or pass allow_partial=True to use what is there")
+        raise ValueError(
+            f"{path}: {line}; get the whole data set, or pass allow_partial=True to use what is there"
+        )
     notes.setdefault("partial copy", []).append(line)
 
 
@@ -313,7 +320,10 @@ def _vector(data: dict[str, Any], part: str, key: str, size: int, path: Path) ->
 
 def _strings(values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
     """Object array of str; bytes are decoded."""
-    array = np.asarray(values, dtype=object)
+    try:
+        array = np.asarray(values, dtype=object)
+    except ValueError:
+        array = np.zeros(0, object)
     if array.shape != shape or not all(isinstance(item, str | bytes) for item in array.flat):
         raise ValueError(f"{where}: expected text of shape {shape}, got {array.shape}")
     decoded = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in array.flat]
@@ -455,7 +465,7 @@ def _read_csd(
             )
         folds = read_folds(lists[0])
         sizes = tuple(len(set(videos)) for videos in folds.values())
-        _check_counts(f"{lists[0]}: videos", sizes, (corpus.folds,), allow_partial, notes)
+        _check_counts(lists[0], "videos", sizes, (corpus.folds,), allow_partial, notes)
         labelled = sequences["labels"].videos
         listed = {video for videos in folds.values() for video in videos}
         unlisted = [video for video in labelled if video not in listed]
