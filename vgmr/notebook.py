@@ -117,3 +117,8 @@ def explore(draw: Callable[..., Figure], **controls: widgets.Widget) -> widgets.
         control.observe(refresh, "value")
     refresh()
     return widgets.VBox([*controls.values(), picture])
+
+
+def claim(text: str, holds: bool) -> None:
+    """Print whether a claim of the text held in this run; at the defaults the printed line is compared by a test."""
+    print(f"{'held' if holds else 'did not hold'}: {text}")
