@@ -165,7 +165,7 @@ def project(tmp_path, monkeypatch, small_notebook):
     ]
     path = folder / "01_small.ipynb"
     nbformat.write(book, path)
-    return path
+    return path.relative_to(tmp_path)
 
 
 def test_build_makes_a_notebook_that_passes_its_check(project):
