@@ -201,9 +201,15 @@ def test_aligned_words_stay_aligned_when_one_modality_begins_with_zeros(tmp_path
         data["train"][modality][0] = 0
         data["train"][modality][0, 2:] = 1.0
     data["train"]["vision"][0, 2:4] = 0
+    data["train"]["text"][1] = 0  # a first word without a vector
+    data["train"]["text"][1, 4] = 1.0
+    data["train"]["audio"][1] = 0
+    data["train"]["audio"][1, 3:] = 1.0
+    data["train"]["vision"][1] = 0
     batch = read_content(tmp_path, data).train
     for modality in MODALITIES:
-        assert batch.lengths()[modality][0] == 3
+        assert batch.lengths()[modality][:2].tolist() == [3, 2]
+    assert batch.features["text"][1, :, 0].tolist() == [0, 1, 0, 0, 0]
     assert batch.features["text"][0, :, 0].tolist() == [1, 1, 1, 0, 0]
     assert batch.features["vision"][0, :, 0].tolist() == [0, 0, 1, 0, 0]
 
@@ -427,13 +433,13 @@ def test_published_checksum_is_compared(tmp_path):
     assert note == "differs: custom or changed file"
 
 
-def test_memory_stays_near_the_file_and_one_modality(tmp_path):
+@pytest.mark.parametrize("layout", ["mmsa-unaligned", "mult-unaligned"])
+def test_memory_stays_near_the_file_and_one_modality(tmp_path, layout):
     """All float32 copies beside all float64 originals would be 1.5 times the file; here one at a time is."""
-    steps = {"text": 40, "audio": 50, "vision": 50}
-    parts = samples("mosi", (400, 20, 20), {"text": 20, "audio": 20, "vision": 20}, steps, aligned=False)
-    data = content("mult-unaligned", parts, "mosei", steps)
-    path = write_pickle(tmp_path / "mosei_senti_data_noalign.pkl", data)
-    del data, parts
+    steps = {"text": 2, "audio": 70, "vision": 70}
+    parts = samples("mosi", (200, 200, 200), {"text": 2, "audio": 20, "vision": 20}, steps, aligned=False)
+    path = write_pickle(tmp_path / "data.pkl", content(layout, parts, "mosei", steps))
+    del parts
     tracemalloc.start()
     read(path, load_mosei)
     peak = tracemalloc.get_traced_memory()[1]
@@ -636,6 +642,19 @@ def test_words_of_a_segment_by_hand(tmp_path):
         assert batch.label.tolist() == [(1, 0, 1)[number]]
         assert batch.group.tolist() == [number]
     assert data.notes["silences left out"] == 3
+
+
+def test_rows_in_any_order_are_read_in_order_of_time(tmp_path):
+    folder = by_hand(tmp_path)
+    sound = read(folder)
+    order = np.random.default_rng(0).permutation
+    for path in folder.glob("*.csd"):
+        with h5py.File(path, "r+") as file:
+            for video in file[next(iter(file))]["data"].values():
+                shuffled = order(len(video["intervals"]))
+                for key in ("features", "intervals"):
+                    video[key][...] = video[key][()][shuffled]
+    assert_same(sound, read(folder))
 
 
 def test_dirty_frames_are_zero_before_the_mean(tmp_path):

@@ -166,6 +166,17 @@ def test_shape_that_does_not_fit_its_bytes_is_refused(tmp_path):
             read_pickle(write(tmp_path, forged))
 
 
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_characters_that_do_not_exist_are_refused(tmp_path, protocol, order):
+    """NumPy would make strings of them that crash later, in `split` or `print`."""
+    raw = pickle.dumps(np.array(["abc", "d"]).astype(f"{order}U3"), protocol=protocol)
+    bad, good = (np.array(point, f"{order}u4").tobytes() for point in (0x110000, ord("d")))
+    assert raw.count(good) == 1
+    with pytest.raises(ValueError, match=r"characters that do not exist"):
+        read_pickle(write(tmp_path, raw.replace(good, bad)))
+
+
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_every_truncation_is_refused(tmp_path, protocol):
     raw = pickle.dumps({"x": np.arange(3.0), "y": [b"ab", "cd"]}, protocol=protocol)

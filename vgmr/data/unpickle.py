@@ -107,14 +107,20 @@ class _Array(np.ndarray):
                 raise ValueError(f"an object array of shape {shape} does not hold as many items")
         else:
             raw = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
-            _check_size(len(raw), shape, dtype)
+            _check_bytes(raw, shape, dtype)
         super().__setstate__((1, shape, dtype, bool(fortran), raw))  # type: ignore[arg-type]
 
 
-def _check_size(found: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def _check_bytes(raw: bytes | bytearray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     size = math.prod(shape)
-    if min(shape, default=0) < 0 or found != size * dtype.itemsize or (size and not dtype.itemsize):
-        raise ValueError(f"an array of shape {shape} and type {dtype} does not fit its {found} bytes")
+    if min(shape, default=0) < 0 or len(raw) != size * dtype.itemsize or (size and not dtype.itemsize):
+        raise ValueError(f"an array of shape {shape} and type {dtype} does not fit its {len(raw)} bytes")
+    if (
+        dtype.kind == "U"
+        and raw
+        and np.frombuffer(raw, np.dtype("u4").newbyteorder(dtype.byteorder)).max() > 0x10FFFF
+    ):
+        raise ValueError("text with characters that do not exist")
 
 
 def _reconstruct(*_: Any) -> _Array:
@@ -126,7 +132,7 @@ def _from_buffer(
 ) -> np.ndarray:
     if not isinstance(raw, bytes | bytearray) or kind.value.kind == "O":
         raise _Refused("an array without its bytes; refused")
-    _check_size(len(raw), shape, kind.value)
+    _check_bytes(raw, shape, kind.value)
     if order == "K" and axes is not None:
         return np.frombuffer(raw, kind.value).reshape(shape).transpose(axes)
     return np.frombuffer(raw, kind.value).reshape(shape, order="F" if order == "F" else "C")
@@ -138,7 +144,7 @@ def _scalar(kind: _Type, raw: bytes | str) -> Any:
         raise _Refused("a scalar that is no number, text or bytes; refused")
     if not kind.value.itemsize and not raw:
         return kind.value.type()
-    _check_size(len(raw), (), kind.value)
+    _check_bytes(raw, (), kind.value)
     return np.frombuffer(raw, kind.value)[0]
 
 
