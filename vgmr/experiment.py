@@ -70,6 +70,7 @@ class Experiment:
     use_channel_value: bool = True
     use_agreement: bool = True
     use_discrepancy: bool = True
+    neutral_start: bool = False
     value_weight: float = 0.1
     regulariser_weight: float = 0.01
     temperature: float = 1.0
@@ -176,6 +177,7 @@ def make_prefusion(experiment: Experiment, dims: Mapping[str, int]) -> nn.Module
             experiment.use_channel_value,
             experiment.use_agreement,
             experiment.use_discrepancy,
+            experiment.neutral_start,
         )
 
     if experiment.prefusion == "none":

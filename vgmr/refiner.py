@@ -129,6 +129,7 @@ class ModalityMaps(nn.Module):
         norm: str,
         use_global_value: bool,
         use_channel_value: bool,
+        neutral_start: bool,
     ):
         super().__init__()
         self.projection = nn.Linear(dim, latent_dim)  # phi
@@ -144,6 +145,11 @@ class ModalityMaps(nn.Module):
         self.norm = nn.LayerNorm(dim) if norm == "layer" else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.folded: nn.Linear | None = None
+        if neutral_start:
+            for gate in (self.gate_from_features, self.gate_from_latent, self.gate_from_global, self.gate_from_channel):
+                if gate is not None:
+                    nn.init.zeros_(gate.weight)
+                    nn.init.zeros_(gate.bias)
 
     def gate_weight(self) -> tuple[Tensor, Tensor]:
         """f^x(X) + f^h(phi(X)) as one affine map of X: its weight (d_m, d_m) and bias (d_m,)."""
@@ -199,6 +205,9 @@ class VGMR(nn.Module):
         use_global_value, use_channel_value: the terms f^g and f^c of Eq. (11).
         use_agreement, use_discrepancy: the blocks a and q of Eq. (8); a dropped block narrows the first layer
             behind it.
+        neutral_start: begin with every gate at 1/2, so that the model behind first sees what it would see
+            without VGMR (but for the norm); else the maps to the gate begin like any linear layer. The paper
+            leaves it open.
 
     Raises:
         ValueError: fewer than two modalities, or an argument out of its range.
@@ -216,6 +225,7 @@ class VGMR(nn.Module):
         use_channel_value: bool = True,
         use_agreement: bool = True,
         use_discrepancy: bool = True,
+        neutral_start: bool = False,
     ):
         super().__init__()
         self.dims = check_dims(dims, at_least=2)
@@ -233,7 +243,14 @@ class VGMR(nn.Module):
         self.maps = nn.ModuleDict(
             {
                 name: ModalityMaps(
-                    dim, latent_dim, blocks * latent_dim, dropout, norm, use_global_value, use_channel_value
+                    dim,
+                    latent_dim,
+                    blocks * latent_dim,
+                    dropout,
+                    norm,
+                    use_global_value,
+                    use_channel_value,
+                    neutral_start,
                 )
                 for name, dim in self.dims.items()
             }
