@@ -10,8 +10,17 @@ from typing import Any
 from vgmr.data.batch import Batch, MultimodalData
 
 _MODULES = {
+    "avdigits": "avdigits",
+    "cremad-ratings": "cremad_ratings",
+    "mosi-utterance": "mosi_utterance",
+    "utd-mhad": "utd_mhad",
     "digits": "digits",
     "synthetic": "synthetic",
+    "mosi": "mosi",
+    "mosei": "mosei",
+    "ucf101": "ucf101",
+    "ave": "ave",
+    "cremad": "cremad",
 }
 
 

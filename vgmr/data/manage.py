@@ -1,0 +1,183 @@
+"""What is behind `vgmr data list`, `vgmr data check` and `vgmr data prepare`."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pandas as pd
+
+from vgmr.data import load, loader, names
+from vgmr.data.fetch import Source, cache_folder, expected, find, problems
+from vgmr.data.store import MANIFEST
+
+SHOWN = 10
+
+
+def source_of(name: str) -> Source | None:
+    """The published files of a data set, or None where its loader keeps no list of them."""
+    source = getattr(import_module(loader(name).__module__), "SOURCE", None)
+    return source if isinstance(source, Source) else None
+
+
+def overview(root: str | Path | None = None) -> pd.DataFrame:
+    """One row per data set: name, state, files, size, licence and folder; nothing is read or downloaded."""
+    return pd.DataFrame([_row(name, root) for name in names()])
+
+
+def _row(name: str, root: str | Path | None) -> dict[str, str]:
+    source = source_of(name)
+    row = {"name": name, "state": "", "files": "", "size": "", "licence": "", "folder": ""}
+    if source is None:
+        folder = _own_folder(name, root)
+        if "root" not in inspect.signature(loader(name)).parameters:
+            return row | {"state": "built in"}
+        if folder is None:
+            return row | {"state": "not there", "licence": "see its page"}
+        inside = [file for file in folder.rglob("*") if file.is_file()]
+        return row | {
+            "state": "there, not checked",
+            "files": f"{len(inside):,}",
+            "size": _megabytes(sum(file.stat().st_size for file in inside)),
+            "licence": "see its page",
+            "folder": str(folder),
+        }
+    row |= {"licence": source.licence, "size": _megabytes(sum(size for size, _ in source.files.values()))}
+    folder = find(source, root)
+    if folder is None:
+        can = bool(source.addresses) or source.archive is not None
+        state = "not there, downloads when loaded" if can else "not there, get it by hand"
+        return row | {"state": state, "files": f"0 of {len(source.files):,}"}
+    wrong = problems(source, folder)
+    missing = sum(what == "missing" for what in wrong.values())
+    return row | {
+        "state": "incomplete" if missing else "changed" if wrong else "complete",
+        "files": f"{len(source.files) - len(wrong):,} of {len(source.files):,}",
+        "folder": str(folder),
+    }
+
+
+def _own_folder(name: str, root: str | Path | None) -> Path | None:
+    base = root or os.environ.get("VGMR_DATA")
+    if base is None:
+        return None
+    for folder in [Path(base).expanduser() / name, *([Path(root).expanduser()] if root else [])]:
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def wrong_files(name: str, root: str | Path | None = None) -> pd.DataFrame:
+    """Columns file and problem: what is missing, of a wrong size or of changed content (all SHA-256 computed).
+
+    Raises FileNotFoundError if there is no file at all, with what is expected.
+    """
+    source = source_of(name)
+    if source is None:
+        return pd.DataFrame({"file": [], "problem": []})
+    folder = find(source, root)
+    if folder is None:
+        place = root or os.environ.get("VGMR_DATA") or cache_folder()
+        raise FileNotFoundError(f"no files of {name} in {place}; {expected(source)}")
+    found = problems(source, folder, content=True)
+    return pd.DataFrame({"file": list(found), "problem": list(found.values())})
+
+
+def contents(name: str, root: str | Path | None = None) -> pd.DataFrame:
+    """Load a data set with its defaults, downloading and preparing it if need be; one row per part and modality."""
+    takes_root = "root" in inspect.signature(loader(name)).parameters
+    data = load(name, None if root is None or not takes_root else str(root))
+    rows = []
+    for part, batch in data.parts.items():
+        for modality, x in batch.features.items():
+            steps = batch.mask[modality].sum(1)
+            rows.append(
+                {
+                    "part": part,
+                    "samples": len(batch),
+                    "groups": "" if batch.group is None else str(len(batch.group.unique())),
+                    "modality": modality,
+                    "width": x.shape[2],
+                    "steps": f"{int(steps.min())} to {int(steps.max())}",
+                }
+            )
+    table = pd.DataFrame(rows)
+    table.attrs = {
+        "classes": len(data.classes),
+        "majority rate": round(data.majority_rate, 4),
+        "source": data.source,
+        "licence": data.licence,
+        "fingerprint": data.fingerprint,
+        "notes": data.notes,
+    }
+    return table
+
+
+def run(arguments: list[str]) -> int:
+    """`vgmr data list | check NAME | prepare NAME`; returns 0, or 1 where something is missing or wrong."""
+    parser = argparse.ArgumentParser(
+        prog="vgmr data", description="what data there are, and whether they are sound"
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    purposes = {
+        "list": "all data sets: what is there, what is missing, size and licence",
+        "check": "every file of a data set against its SHA-256, then load it; nothing is downloaded",
+        "prepare": "download and prepare a data set, so that it loads at once",
+    }
+    for command, purpose in purposes.items():
+        sub = commands.add_parser(command, help=purpose, description=purpose)
+        if command != "list":
+            sub.add_argument("name", choices=names(), metavar="NAME", help=", ".join(names()))
+        sub.add_argument("--root", help="folder with the files; by default VGMR_DATA, then the download cache")
+    given = parser.parse_args(arguments)
+    if given.command == "list":
+        print(overview(given.root).to_string(index=False, justify="left"))
+        prepared = sorted((cache_folder() / "prepared").glob(f"*/{MANIFEST}"))
+        print(f"\n{len(prepared)} prepared in {cache_folder() / 'prepared'}")
+        return 0
+    try:
+        return _check(given.name, given.root) if given.command == "check" else _prepare(given.name, given.root)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"vgmr data {given.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def _check(name: str, root: str | None) -> int:
+    wrong = wrong_files(name, root)
+    source = source_of(name)
+    if len(wrong):
+        total = len(source.files) if source else 0
+        print(f"{name}: {len(wrong):,} of {total:,} files are not as published")
+        print(wrong.head(SHOWN).to_string(index=False, justify="left"))
+        if len(wrong) > SHOWN:
+            print(f"... and {len(wrong) - SHOWN:,} more")
+        if source:
+            print(f"get them from {source.page}")
+        return 1
+    if source:
+        print(f"{name}: all {len(source.files):,} files in {find(source, root)} are as published (SHA-256)")
+    _print(contents(name, root))
+    return 0
+
+
+def _prepare(name: str, root: str | None) -> int:
+    start = time.perf_counter()
+    table = contents(name, root)
+    print(f"{name}: ready in {time.perf_counter() - start:.1f} s")
+    _print(table)
+    return 0
+
+
+def _print(table: pd.DataFrame) -> None:
+    print(table.to_string(index=False))
+    for key, value in table.attrs.items():
+        print(f"{key}: {value}")

@@ -1,0 +1,165 @@
+"""Prepared data on disk: made once, loaded in moments, never half written and never silently stale."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from vgmr.data.batch import Batch, MultimodalData
+from vgmr.data.fetch import cache_folder
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+PARTS = ("train", "validation", "test")
+
+
+def prepared(key: Mapping[str, Any], make: Callable[[], MultimodalData]) -> MultimodalData:
+    """What `make` returns, kept on disk under `key` and loaded from there the next time.
+
+    `key` holds, as JSON, everything that determines the content: data set ("data"), version of the preparation,
+    parameters, digests of the raw files. Notes come back as JSON gives them. What lies on disk is checked by
+    SHA-256; if it does not fit, a warning says so and it is made again.
+    """
+    folder = store_folder(key)
+    if folder.is_dir():
+        try:
+            return read(folder, key)
+        except ValueError as error:
+            warnings.warn(f"prepared data refused and made again: {error}", stacklevel=2)
+    write(folder, key, make())
+    return read(folder, key)
+
+
+def store_folder(key: Mapping[str, Any]) -> Path:
+    """Where the data of `key` lie or will lie."""
+    text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
+    return cache_folder() / "prepared" / f"{key['data']}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def write(folder: Path, key: Mapping[str, Any], data: MultimodalData) -> None:
+    """Write `data` beside `folder`, then move it into place at once."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        content = {}
+        for part, batch in data.parts.items():
+            packed = safetensors.torch.save(_tensors(batch))
+            (temporary / f"{part}.safetensors").write_bytes(packed)
+            content[part] = hashlib.sha256(packed).hexdigest()
+        manifest = {
+            "key": dict(key),
+            "name": data.name,
+            "modalities": data.modalities,
+            "shapes": {
+                part: {name: list(x.shape) for name, x in batch.features.items()}
+                for part, batch in data.parts.items()
+            },
+            "classes": list(data.classes),
+            "source": data.source,
+            "licence": data.licence,
+            "fingerprint": data.fingerprint,
+            "stand_in": data.stand_in,
+            "notes": data.notes,
+            "content": content,
+        }
+        manifest["seal"] = _seal(manifest)
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        _move(temporary, folder, key)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read(folder: Path, key: Mapping[str, Any]) -> MultimodalData:
+    """Load what `write` wrote; ValueError in one line if anything is missing, changed or of another key."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        seal = manifest.pop("seal")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{folder / MANIFEST} is missing or no intact manifest") from None
+    if seal != _seal(manifest):
+        raise ValueError(f"{folder / MANIFEST} was changed since it was written")
+    if manifest["key"] != json.loads(json.dumps(dict(key))):
+        raise ValueError(f"{folder} holds data prepared from another key")
+    names = manifest["modalities"]
+    parts = {}
+    for part in PARTS:
+        file = folder / f"{part}.safetensors"
+        try:
+            packed = file.read_bytes()
+        except OSError:
+            raise ValueError(f"{file} is missing or cannot be read") from None
+        if hashlib.sha256(packed).hexdigest() != manifest["content"][part]:
+            raise ValueError(f"{file} was changed or damaged since it was written")
+        try:
+            parts[part] = _batch(safetensors.torch.load(packed), names)
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"{file} does not hold what its manifest says ({error})") from None
+    return MultimodalData(
+        manifest["name"],
+        parts["train"],
+        parts["validation"],
+        parts["test"],
+        classes=tuple(manifest["classes"]),
+        source=manifest["source"],
+        licence=manifest["licence"],
+        fingerprint=manifest["fingerprint"],
+        stand_in=manifest["stand_in"],
+        notes=manifest["notes"],
+    )
+
+
+def _tensors(batch: Batch) -> dict[str, Tensor]:
+    tensors = {"label": batch.label}
+    for kind, named in (("features", batch.features), ("mask", batch.mask), ("struck", batch.struck or {})):
+        tensors |= {f"{kind}/{name}": x.contiguous() for name, x in named.items()}
+    if batch.group is not None:
+        tensors["group"] = batch.group
+    return tensors
+
+
+def _batch(tensors: dict[str, Tensor], names: list[str]) -> Batch:
+    struck = {name: tensors[f"struck/{name}"] for name in names if f"struck/{name}" in tensors}
+    return Batch(
+        {name: tensors[f"features/{name}"] for name in names},
+        {name: tensors[f"mask/{name}"] for name in names},
+        tensors["label"],
+        tensors.get("group"),
+        struck or None,
+    )
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _move(temporary: Path, folder: Path, key: Mapping[str, Any]) -> None:
+    """Rename into place; what another process put there meanwhile stays if it is sound, else makes way."""
+    while True:
+        try:
+            os.rename(temporary, folder)
+            return
+        except OSError:
+            if not folder.is_dir():
+                raise
+        try:
+            read(folder, key)
+            return
+        except ValueError:
+            rubbish = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+            try:
+                os.rename(folder, rubbish / "old")
+            except FileNotFoundError:
+                pass
+            finally:
+                shutil.rmtree(rubbish, ignore_errors=True)
