@@ -6,9 +6,10 @@ import sys
 from importlib import import_module
 
 COMMANDS = {
-    "run": ("vgmr.batch", "execute a notebook with parameters"),
-    "notebooks": ("vgmr.publish", "execute and clean the committed notebooks, or check them"),
-    "bench": ("vgmr.bench", "measure cost as ratios to the plain model"),
+    "run": ("vgmr.batch:main", "execute a notebook with parameters"),
+    "data": ("vgmr.data.manage:run", "list, check or prepare data sets"),
+    "notebooks": ("vgmr.publish:main", "execute and clean the committed notebooks, or check them"),
+    "bench": ("vgmr.bench:main", "measure cost as ratios to the plain model"),
 }
 
 
@@ -23,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"  {name:10}{purpose}")
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     try:
-        status: int = import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
+        module, _, function = COMMANDS[arguments[0]][0].partition(":")
+        status: int = getattr(import_module(module), function)(arguments[1:])
     except (ValueError, FileNotFoundError) as error:
         print(f"vgmr {arguments[0]}: {error}", file=sys.stderr)
         return 1
