@@ -143,3 +143,65 @@ def gate_and_prediction(
     axes[-1].set(xticks=range(len(classes)), xticklabels=list(classes), ylim=(0, 1))
     axes[-1].set(xlabel="class (true one in green)", ylabel="probability")
     return axes
+
+
+def learning_curves(variants: Mapping[str, Sequence[Run]]) -> np.ndarray:
+    """Training loss, validation loss (nats) and validation accuracy by epoch; mean and range over seeds."""
+    axes = plt.subplots(1, 3, figsize=(13, 3.6))[1]
+    titles = {
+        "train_loss": "training loss (nats, all terms)",
+        "validation_loss": "validation loss (nats)",
+        "validation_accuracy": "validation accuracy",
+    }
+    for ax, (field, label) in zip(axes, titles.items(), strict=True):
+        for number, (name, runs) in enumerate(variants.items()):
+            curves = np.array([getattr(run.history, field) for run in runs])
+            epochs = np.arange(1, curves.shape[1] + 1)
+            ax.plot(epochs, curves.mean(0), color=f"C{number}", label=name)
+            ax.fill_between(epochs, curves.min(0), curves.max(0), color=f"C{number}", alpha=0.15)
+        ax.set(xlabel="epoch", ylabel=label)
+    axes[2].legend()
+    return axes
+
+
+def confusion_matrix(counts: torch.Tensor, classes: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Share of each true class (row) answered as each class (column); counts as from `confusion`."""
+    ax = plt.subplots(figsize=(4.2, 3.6))[1] if ax is None else ax
+    share = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    few = len(classes) <= 10
+    sns.heatmap(
+        share.numpy(),
+        vmin=0,
+        vmax=1,
+        cmap="cividis",
+        ax=ax,
+        xticklabels=list(classes) if few else 5,
+        yticklabels=list(classes) if few else 5,
+        cbar_kws={"label": "share of the true class"},
+    )
+    ax.set(xlabel="predicted class", ylabel="true class")
+    return ax
+
+
+def per_class(
+    baseline: Sequence[Run], refined: Sequence[Run], classes: Sequence[str], ax: Axes | None = None
+) -> Axes:
+    """Change of each class's recall from `baseline` to `refined`, mean over paired seeds, sorted."""
+
+    def recall(runs: Sequence[Run]) -> np.ndarray:
+        table = []
+        for run in runs:
+            label, right = np.array(run.label), np.array(run.label) == np.array(run.prediction)
+            table.append(
+                [right[label == index].mean() if (label == index).any() else 0 for index in range(len(classes))]
+            )
+        return np.array(table)
+
+    change = (recall(refined) - recall(baseline)).mean(0)
+    order = change.argsort()
+    ax = plt.subplots(figsize=(max(4, 0.3 * len(classes) + 2), 3.6))[1] if ax is None else ax
+    ax.bar(range(len(classes)), change[order], color=["C3" if value < 0 else "C0" for value in change[order]])
+    ax.axhline(0, color="k", linewidth=1)
+    ax.set(ylabel="change of recall", xlabel="class")
+    ax.set_xticks(range(len(classes)), [classes[index] for index in order], rotation=90 if len(classes) > 6 else 0)
+    return ax

@@ -1,0 +1,93 @@
+"""The one protocol of all training notebooks: same variants, same small search on validation, same seeds."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vgmr.experiment import Experiment, Run, run_all
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {"prefusion": "none"},
+    "Concat+MLP": {"prefusion": "mlp"},
+    "VGMR": {"prefusion": "vgmr", "norm": "layer"},
+    "VGMR, no norm": {"prefusion": "vgmr", "norm": "none"},
+}
+RATES = (3e-4, 1e-3, 3e-3)
+SEARCH_SEEDS = (100, 101, 102)
+
+
+def alone(modalities: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The plain model on each single modality, as variants."""
+    return {f"{name} alone": {"prefusion": "none", "modalities": (name,)} for name in modalities}
+
+
+def search(
+    variants: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any], jobs: int = 2, progress: bool = True
+) -> pd.DataFrame:
+    """Mean validation accuracy of each variant (rows) at each learning rate (columns); equal budget for all.
+
+    Tries `RATES` over `SEARCH_SEEDS`, which no reported training uses; test scores are not looked at.
+    """
+    cells = [(name, rate) for name in variants for rate in RATES]
+    experiments = [
+        Experiment(**{**common, **variants[name], "learning_rate": rate, "seed": seed})
+        for name, rate in cells
+        for seed in SEARCH_SEEDS
+    ]
+    runs = run_all(experiments, jobs, progress)
+    scores = pd.DataFrame(
+        [
+            {"variant": name, "rate": rate, "accuracy": run.metrics["validation_accuracy"]}
+            for (name, rate), run in zip((cell for cell in cells for _ in SEARCH_SEEDS), runs, strict=True)
+        ]
+    )
+    table = scores.pivot_table(index="variant", columns="rate", values="accuracy")
+    return table.loc[list(variants)]
+
+
+def write_choice(path: Path, table: pd.DataFrame, common: Mapping[str, Any]) -> None:
+    """Keep what `search` found: the settings it ran under, all scores, and the best rate of each variant."""
+    content = {
+        "settings": {key: value for key, value in common.items() if key != "root"},
+        "seeds": list(SEARCH_SEEDS),
+        "validation_accuracy": {
+            name: {f"{rate:g}": round(score, 4) for rate, score in row.items()} for name, row in table.iterrows()
+        },
+        "learning_rate": {name: float(rate) for name, rate in table.idxmax(axis=1).items()},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(unfinished, path)
+
+
+def read_choice(path: Path, variants: Mapping[str, Any]) -> dict[str, float]:
+    """The learning rate of each variant as searched before; 0.001 for all where no search was kept."""
+    if not path.exists():
+        return dict.fromkeys(variants, 1e-3)
+    rates = json.loads(path.read_text())["learning_rate"]
+    return {name: rates.get(name, rates["plain"]) for name in variants}
+
+
+def train(
+    variants: Mapping[str, Mapping[str, Any]],
+    rates: Mapping[str, float],
+    common: Mapping[str, Any],
+    seeds: int,
+    jobs: int = 2,
+    progress: bool = True,
+) -> dict[str, list[Run]]:
+    """`seeds` trainings of each variant at its own learning rate, by variant name."""
+    experiments = [
+        Experiment(**{**common, **options, "learning_rate": rates[name], "seed": seed})
+        for name, options in variants.items()
+        for seed in range(seeds)
+    ]
+    finished = run_all(experiments, jobs, progress)
+    return {name: finished[start * seeds : (start + 1) * seeds] for start, name in enumerate(variants)}
