@@ -19,6 +19,7 @@ SHAPES: dict[str, tuple[dict[str, tuple[int, int]], int]] = {
 def load_synthetic(
     like: str = "mosei",
     samples: int = 1000,
+    steps: int | None = None,
     redundant: float = 1.0,
     unique: float = 1.0,
     synergistic: float = 0.0,
@@ -38,6 +39,7 @@ def load_synthetic(
     Args:
         like: whose shapes: mosi, mosei, ucf101, ave or cremad.
         samples: size of the training part; validation has a quarter, test a half of it.
+        steps: longest sequence, to make the stand-in cheaper; None keeps the data set's own lengths.
         redundant, unique, synergistic: strength of each kind of evidence, in deviations of the background.
         noise: share of steps, and of channels, of each sample overwritten by noise of three deviations.
         conflict: share of samples in which one random modality shows the evidence of another class.
@@ -48,16 +50,19 @@ def load_synthetic(
     Returns data whose `struck` marks corrupted steps and channels and conflicting modalities.
 
     Raises:
-        ValueError: unknown `like`, a share outside 0 to 1, or `samples` below 8.
+        ValueError: unknown `like`, a share outside 0 to 1, `samples` below 8 or `steps` below 1.
     """
     if like not in SHAPES:
         raise ValueError(f"unknown like={like!r}; there are: {', '.join(SHAPES)}")
     for name, value in {"noise": noise, "conflict": conflict, "padding": padding, "balance": balance or 0}.items():
         if not 0 <= value <= 1:
             raise ValueError(f"{name} is a share and must lie in 0 to 1, got {value}")
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
     if samples < 8:
         raise ValueError(f"samples must be at least 8, got {samples}")
-    shapes, num_classes = SHAPES[like]
+    full, num_classes = SHAPES[like]
+    shapes = {name: (length if steps is None else min(steps, length), d) for name, (length, d) in full.items()}
     generator = np.random.default_rng(seed)
     channels = {name: generator.permutation(d)[: max(2, d // 4)] for name, (_, d) in shapes.items()}
     codes = {}
@@ -77,17 +82,17 @@ def load_synthetic(
         shares = generator.integers(num_classes, size=(len(shapes), size))
         shares[-1] = (label - shares[:-1].sum(0)) % num_classes
         features, masks, struck = {}, {}, {}
-        for position, (name, (steps, d)) in enumerate(shapes.items()):
+        for position, (name, (longest, d)) in enumerate(shapes.items()):
             shown = np.where(clash == position, wrong, label)
             evidence = redundant * codes[name][0, shown]
             evidence += unique * (carrier == position)[:, None] * codes[name][1, shown]
             evidence += synergistic * codes[name][2, shares[position]]
-            length = np.ceil(steps * (1 - padding * generator.random(size))).clip(1).astype(int)
-            mask = np.arange(steps) < length[:, None]
-            active = generator.random((size, steps)) < 0.5
-            x = generator.normal(size=(size, steps, d)).astype(np.float32)
+            length = np.ceil(longest * (1 - padding * generator.random(size))).clip(1).astype(int)
+            mask = np.arange(longest) < length[:, None]
+            active = generator.random((size, longest)) < 0.5
+            x = generator.normal(size=(size, longest, d)).astype(np.float32)
             x[:, :, channels[name]] += active[:, :, None] * evidence[:, None, :]
-            hit_steps = (generator.random((size, steps)) < noise) & mask
+            hit_steps = (generator.random((size, longest)) < noise) & mask
             hit_channels = generator.random((size, d)) < noise
             hit = hit_steps[:, :, None] | (hit_channels[:, None, :] & mask[:, :, None])
             x = np.where(hit, 3 * generator.normal(size=x.shape), x)
@@ -110,6 +115,7 @@ def load_synthetic(
                 "data": "synthetic",
                 "version": 1,
                 "like": like,
+                "steps": steps,
                 "strengths": [redundant, unique, synergistic],
                 "shares": [noise, conflict, padding, balance],
                 "seed": seed,
