@@ -34,7 +34,7 @@ def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.n
     for line, row in zip(axes, rows, strict=True):
         for ax, name in zip(line, names, strict=True):
             real = batch.mask[name][row]
-            ax.imshow(batch.features[name][row][real], cmap="cividis", aspect="auto")
+            ax.imshow(batch.features[name][row][real].numpy(), cmap="cividis", aspect="auto")
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
             if batch.struck is not None and batch.struck[name][row].any():
@@ -133,13 +133,13 @@ def gate_and_prediction(
         1, len(gates) + 1, figsize=(2 * len(gates) + 3.5, 2.8), width_ratios=[1] * len(gates) + [1.8]
     )
     for ax, (name, gate) in zip(axes, gates.items(), strict=False):
-        picture = ax.imshow(gate, cmap="RdBu", vmin=0, vmax=2, aspect="auto")
+        picture = ax.imshow(gate.numpy(), cmap="RdBu", vmin=0, vmax=2, aspect="auto")
         ax.set(title=name, xticks=[], yticks=[], xlabel=f"mean {float(gate.mean()):.2f}")
         ax.grid(False)
     axes[0].set_ylabel("time step")
     figure.colorbar(picture, ax=axes[-2], label="effective gate")
     colours = ["C2" if index == label else "C0" for index in range(len(classes))]
-    axes[-1].bar(range(len(classes)), probability, color=colours)
+    axes[-1].bar(range(len(classes)), probability.numpy(), color=colours)
     axes[-1].set(xticks=range(len(classes)), xticklabels=list(classes), ylim=(0, 1))
     axes[-1].set(xlabel="class (true one in green)", ylabel="probability")
     return axes

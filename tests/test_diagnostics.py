@@ -1,0 +1,60 @@
+"""Diagnostics find what was planted and nothing where there is nothing."""
+
+import pandas as pd
+import pytest
+import torch
+
+from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.data import Batch
+from vgmr.diagnostics import detection, value_and_gate
+from vgmr.prefusion import Identity
+from vgmr.refiner import VGMR
+
+DIMS = {"sound": 3, "video": 2}
+
+
+def batch(size: int = 6) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    features = {name: torch.randn(size, 4, dim, generator=generator) for name, dim in DIMS.items()}
+    mask = {name: torch.ones(size, 4, dtype=torch.bool) for name in DIMS}
+    mask["sound"][0, 2:] = False
+    features["sound"][0, 2:] = 0
+    struck = {name: torch.zeros(size, 1, 1, dtype=torch.bool) for name in DIMS}
+    struck["video"][3] = True
+    return Batch(features, mask, torch.zeros(size, dtype=torch.int64), struck=struck)
+
+
+def test_value_and_gate_are_those_of_the_refiner_over_real_steps():
+    torch.manual_seed(0)
+    model = Classifier(VGMR(DIMS, latent_dim=4), PooledBackbone(DIMS, 2, width=3)).eval()
+    part = batch()
+    frame = value_and_gate(model, part)
+    with torch.no_grad():
+        refinement = model(part.features, part.mask).refinement
+    assert len(frame) == len(part) * len(DIMS)
+    row = frame[(frame["sample"] == 0) & (frame["modality"] == "sound")].iloc[0]
+    assert row["global_value"] == pytest.approx(float(refinement.global_value["sound"][0]), abs=1e-6)
+    assert row["channel_value"] == pytest.approx(float(refinement.channel_value["sound"][0].mean()), abs=1e-6)
+    assert row["channel_deviation"] == pytest.approx(float(refinement.channel_value["sound"][0].std()), abs=1e-6)
+    assert row["gate"] == pytest.approx(float(refinement.gate["sound"][0, :2].mean()), abs=1e-6)
+    everything = float(refinement.gate["sound"][0].mean())
+    assert row["gate"] != pytest.approx(everything, abs=1e-6), "a masked step must not count"
+    struck = frame[frame["struck"]]
+    assert list(zip(struck["sample"], struck["modality"], strict=True)) == [(3, "video")]
+
+
+def test_value_and_gate_needs_the_refiner():
+    model = Classifier(Identity(DIMS), PooledBackbone(DIMS, 2, width=3))
+    with pytest.raises(ValueError, match="expected a model with VGMR before fusion, got Identity"):
+        value_and_gate(model, batch())
+
+
+def test_detection_finds_a_planted_signal_and_nothing_in_shuffled_truth():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(4000, generator=generator) < 0.3
+    low = torch.randn(4000, generator=generator) - 2 * truth
+    frame = pd.DataFrame({"modality": "sound", "gate": low.numpy(), "struck": truth.numpy()})
+    assert detection(frame, "gate") == pytest.approx(0.921, abs=0.02)  # Phi(2 / sqrt 2)
+    assert detection(frame, "gate", lower_is_struck=False) == pytest.approx(1 - detection(frame, "gate"))
+    shuffled = frame.assign(struck=truth[torch.randperm(4000, generator=generator)].numpy())
+    assert detection(shuffled, "gate") == pytest.approx(0.5, abs=0.03)

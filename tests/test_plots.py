@@ -1,0 +1,112 @@
+"""Every figure says what it shows: axes are labelled, the drawn numbers are those given."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from vgmr import plots
+from vgmr.data import load
+from vgmr.experiment import Experiment, Run, compare
+from vgmr.training import History
+
+
+def made_run(seed: int, prediction: list[int], label: list[int], prefusion: str = "none") -> Run:
+    right = float(np.mean(np.array(prediction) == np.array(label)))
+    return Run(
+        experiment=Experiment("digits", prefusion, seed=seed),
+        metrics={"accuracy": right, "macro_f1": right, "validation_accuracy": right, "majority_rate": 0.5},
+        history=History([1.0, 0.5], [1.1, 0.9], [0.5, 0.6 + seed / 10], 1, 1.0),
+        prediction=prediction,
+        label=label,
+        parameters=10,
+        prefusion_parameters=0,
+        seconds=1.0,
+        peak_memory=1.0,
+        fingerprint="",
+        stand_in=False,
+        environment={},
+        path="",
+    )
+
+
+LABEL = [0, 0, 1, 1]
+VARIANTS = {
+    "plain": [made_run(0, [0, 0, 0, 0], LABEL), made_run(1, [0, 0, 0, 1], LABEL)],
+    "refined": [made_run(0, [0, 1, 1, 1], LABEL), made_run(1, [0, 0, 1, 1], LABEL)],
+}
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    plots.style()
+    yield
+    plt.close("all")
+
+
+def labelled(ax) -> bool:
+    return bool(ax.get_xlabel()) and bool(ax.get_ylabel())
+
+
+def test_sequences_frame_what_is_struck():
+    part = load("digits", conflict=1.0).test
+    axes = plots.sequences(part, [0, 1], [str(digit) for digit in range(10)])
+    assert axes.shape == (2, 3)
+    framed = [[bool(ax.get_xlabel()) for ax in line] for line in axes]
+    struck = [[bool(part.struck[name][row].any()) for name in part.features] for row in (0, 1)]
+    assert framed == struck
+    np.testing.assert_allclose(axes[0, 0].images[0].get_array(), part.features["left"][0])
+
+
+def test_seed_points_draw_every_seed_and_the_majority_rate():
+    ax = plots.seed_points(VARIANTS)
+    drawn = sorted(x for line in ax.lines if line.get_marker() == "o" for x in line.get_xdata())
+    assert drawn == [0.5, 0.75, 0.75, 1.0]
+    assert any(line.get_linestyle() == "--" and line.get_xdata()[0] == 0.5 for line in ax.lines)
+    assert ax.get_xlabel() == "test accuracy"
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["plain", "refined"]
+
+
+def test_intervals_hold_the_tables_numbers():
+    table = compare(VARIANTS, "plain")
+    ax = plots.intervals(table)
+    low, high = (float(x) for x in ax.containers[0].lines[2][0].get_segments()[0][:, 0])
+    assert low == pytest.approx(table.low["refined"])
+    assert high == pytest.approx(table.high["refined"])
+
+
+def test_learning_curves_are_means_over_seeds():
+    axes = plots.learning_curves(VARIANTS)
+    assert all(labelled(ax) for ax in axes)
+    np.testing.assert_allclose(axes[2].lines[0].get_ydata(), [0.5, 0.65])
+
+
+def test_confusion_matrix_shows_shares_of_the_true_class():
+    ax = plots.confusion_matrix(torch.tensor([[3, 1], [0, 2]]), ["a", "b"])
+    np.testing.assert_allclose(ax.collections[0].get_array().reshape(2, 2), [[0.75, 0.25], [0, 1]])
+    assert labelled(ax)
+
+
+def test_per_class_is_the_mean_paired_change_of_recall():
+    """Recalls of classes 0 and 1: plain (1, 0), (1, 1/2); refined (1/2, 1), (1, 1): changes -1/4 and 3/4."""
+    ax = plots.per_class(VARIANTS["plain"], VARIANTS["refined"], ["a", "b"])
+    assert [bar.get_height() for bar in ax.patches] == pytest.approx([-0.25, 0.75])
+    assert labelled(ax)
+
+
+def test_bands_and_boxes_are_labelled():
+    frame = pd.DataFrame({"share": [0, 0, 1, 1], "accuracy": [0.9, 0.8, 0.5, 0.4], "model": "plain"})
+    assert labelled(plots.bands(frame, "share", "accuracy", "model"))
+    values = pd.DataFrame({"modality": ["a"] * 4, "struck": [True, False] * 2, "gate": [0.1, 0.2, 0.3, 0.4]})
+    axes = plots.struck_or_not(values, ["gate"])
+    assert axes[0].get_ylabel() == "gate"
+
+
+def test_gate_and_prediction_marks_the_true_class():
+    axes = plots.gate_and_prediction(
+        {"left": torch.ones(2, 3), "right": torch.ones(4, 2)}, torch.tensor([0.2, 0.8]), ["a", "b"], 1
+    )
+    colours = [bar.get_facecolor() for bar in axes[-1].patches]
+    assert colours[0] != colours[1]
+    assert [bar.get_height() for bar in axes[-1].patches] == pytest.approx([0.2, 0.8])

@@ -1,0 +1,60 @@
+"""The search is the same for all, and what it chose is kept and found."""
+
+import json
+
+import pytest
+
+from vgmr import protocol
+from vgmr.experiment import Experiment
+
+COMMON = {"dataset": "digits", "epochs": 1, "batch_size": 256, "latent_dim": 2}
+
+
+@pytest.fixture
+def few(monkeypatch, tmp_path):
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(protocol, "RATES", (1e-3, 3e-2))
+    monkeypatch.setattr(protocol, "SEARCH_SEEDS", (100,))
+    return {name: protocol.VARIANTS[name] for name in ("plain", "VGMR")}
+
+
+def test_search_scores_validation_at_every_rate(few, monkeypatch):
+    from vgmr.experiment import run
+
+    table = protocol.search(few, COMMON, jobs=1, progress=False)
+    assert list(table.index) == ["plain", "VGMR"]
+    assert list(table.columns) == [1e-3, 3e-2]
+    again = run(Experiment(**COMMON, **few["plain"], learning_rate=3e-2, seed=100))
+    assert table.loc["plain", 3e-2] == again.metrics["validation_accuracy"]
+
+
+def test_choice_is_the_best_rate_and_survives_on_disk(few, tmp_path):
+    table = protocol.search(few, COMMON, jobs=1, progress=False)
+    path = tmp_path / "kept" / "digits.json"
+    protocol.write_choice(path, table, {**COMMON, "root": "somewhere"})
+    content = json.loads(path.read_text())
+    assert content["settings"] == COMMON, "a folder on one machine says nothing on another"
+    assert protocol.read_choice(path, few) == {name: table.loc[name].idxmax() for name in few}
+    assert [entry.name for entry in path.parent.iterdir()] == ["digits.json"]
+
+
+def test_without_a_search_all_variants_get_one_rate(few, tmp_path):
+    assert protocol.read_choice(tmp_path / "none.json", few) == {"plain": 1e-3, "VGMR": 1e-3}
+
+
+def test_train_groups_runs_by_variant_and_seed(few):
+    runs = protocol.train(few, {"plain": 1e-3, "VGMR": 3e-2}, COMMON, seeds=2, jobs=1, progress=False)
+    assert {name: [run.experiment.seed for run in found] for name, found in runs.items()} == {
+        "plain": [0, 1],
+        "VGMR": [0, 1],
+    }
+    assert runs["VGMR"][0].experiment.learning_rate == 3e-2
+
+
+def test_search_seeds_are_no_reported_seeds():
+    assert min(protocol.SEARCH_SEEDS) >= 100
+
+
+def test_the_paper_has_figures_for_one_setting_only():
+    assert protocol.paper("mosei", "transformer")["VGMR"] == 0.8446
+    assert protocol.paper("mosei", "pooled") == protocol.paper("mosi", "transformer") == {}
