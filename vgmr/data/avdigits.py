@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import wave
 from collections.abc import Sequence
 from pathlib import Path
@@ -148,12 +149,13 @@ def _name(path: str) -> tuple[int, int, int]:
 def _samples(copy: Copy, path: str) -> np.ndarray:
     """The (samples,) int16 of a recording."""
     place = copy.folder / path
+    content = copy.read(path)
     try:
-        with wave.open(io.BytesIO(copy.read(path))) as sound:
+        with wave.open(io.BytesIO(content)) as sound:
             form = sound.getnchannels(), sound.getsampwidth(), sound.getframerate()
             stated = sound.getnframes()
             samples = sound.readframes(stated)
-    except (wave.Error, EOFError) as error:
+    except (wave.Error, EOFError, RuntimeError, ValueError, struct.error) as error:
         raise ValueError(f"{place}: no intact wav file ({error}); get it again") from None
     if form != (1, 2, RATE):
         raise ValueError(

@@ -93,7 +93,7 @@ def wrong_files(name: str, root: str | Path | None = None) -> pd.DataFrame:
 
 
 def contents(name: str, root: str | Path | None = None) -> pd.DataFrame:
-    """Load a data set with its defaults, downloading and preparing it if need be; one row per part and modality."""
+    """Load a data set with its defaults, downloaded and prepared if need be; one row per part and modality."""
     takes_root = "root" in inspect.signature(loader(name)).parameters
     data = load(name, None if root is None or not takes_root else str(root))
     rows = []

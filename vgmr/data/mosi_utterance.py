@@ -57,7 +57,7 @@ def load_mosi_utterance(
     if split == "official":
         raise ValueError(
             "split 'official' is refused for mosi-utterance: its text and vision features were trained on the "
-            "labels of 62 videos, and 24 of the 31 official test videos are among them; use 'clean' or 'within-test'"
+            "labels of 62 videos, among them 24 of the 31 official test videos; use 'clean' or 'within-test'"
         )
     if split not in ("clean", "within-test"):
         raise ValueError(f"split must be 'clean' or 'within-test', got {split!r}")

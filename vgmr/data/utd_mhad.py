@@ -176,7 +176,8 @@ def _matrix(copy: Copy, clip: tuple[int, int, int], kind: str) -> np.ndarray:
     try:
         x = loadmat(io.BytesIO(content), variable_names=[name])[name]
     except Exception as error:
-        raise ValueError(f"{place}: no intact MATLAB file with {name} ({error}); get it again") from None
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{place}: no intact MATLAB file with {name} ({reason}); get it again") from None
     fits = x.ndim == 2 and x.shape[1] == 6 if kind == "inertial" else x.ndim == 3 and x.shape[:2] == (20, 3)
     if not fits or not x.size or x.dtype.kind not in "fiu":
         wanted = "(T, 6)" if kind == "inertial" else "(20, 3, T)"

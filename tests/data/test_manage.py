@@ -1,0 +1,97 @@
+import shutil
+
+import pytest
+
+from vgmr.data import cremad_ratings, names
+from vgmr.data.manage import contents, overview, run, source_of, wrong_files
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("VGMR_DATA", str(tmp_path / "none"))
+
+
+@pytest.fixture
+def cremad(real_data, tmp_path):
+    folder = tmp_path / "copy" / "cremad"
+    folder.mkdir(parents=True)
+    for path in cremad_ratings.SOURCE.files:
+        shutil.copyfile(real_data / "cremad" / path, folder / path)
+    return folder
+
+
+def test_overview_covers_all_names_and_reads_nothing(nothing):
+    table = overview().set_index("name")
+    assert list(table.index) == names()
+    assert table["state"]["digits"] == table["state"]["synthetic"] == "built in"
+    assert table["state"]["utd-mhad"] == "not there, get it by hand"
+    assert table["state"]["avdigits"] == "not there, downloads when loaded"
+    assert table["files"]["avdigits"] == "0 of 3,000"
+    assert "ODbL" in table["licence"]["cremad-ratings"]
+
+
+def test_overview_of_the_real_data(real_data):
+    table = overview().set_index("name")
+    for name in ("avdigits", "utd-mhad", "mosi-utterance", "cremad-ratings"):
+        assert table["state"][name] == "complete"
+        assert table["folder"][name].startswith(str(real_data))
+
+
+def test_list_prints_every_name(nothing, capsys):
+    assert run(["list"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"{name} " in printed for name in names()) and "0 prepared in" in printed
+
+
+def test_check_of_a_sound_copy(cremad, capsys):
+    assert wrong_files("cremad-ratings", cremad).empty
+    assert run(["check", "cremad-ratings", "--root", str(cremad)]) == 0
+    printed = capsys.readouterr().out
+    assert "all 3 files" in printed and "fingerprint: " in printed and "6028" in printed
+
+
+def test_check_names_what_is_missing_and_what_is_wrong(cremad, capsys):
+    (cremad / "train.csv").unlink()
+    content = (cremad / "test.csv").read_bytes()
+    (cremad / "test.csv").write_bytes(content.replace(b"NEU", b"HAP", 1))
+    table = wrong_files("cremad-ratings", cremad).set_index("file")["problem"]
+    assert table.to_dict() == {"train.csv": "missing", "test.csv": "content differs from the published file"}
+    assert run(["check", "cremad-ratings", "--root", str(cremad)]) == 1
+    printed = capsys.readouterr().out
+    assert "2 of 3 files are not as published" in printed and "https://github.com" in printed
+    assert overview(cremad).set_index("name")["state"]["cremad-ratings"] == "incomplete"
+
+
+def test_check_of_nothing_says_what_is_expected(nothing, capsys):
+    assert run(["check", "utd-mhad"]) == 1
+    error = capsys.readouterr().err
+    assert "expected Inertial/" in error and "utdallas" in error and error.count("\n") == 1
+
+
+def test_check_and_prepare_of_built_in_data(capsys):
+    assert source_of("digits") is None
+    assert run(["check", "digits"]) == 0
+    assert run(["prepare", "digits"]) == 0
+    assert "digits: ready in" in capsys.readouterr().out
+
+
+def test_prepare_leaves_the_data_prepared(real_data, capsys, cache, tmp_path):
+    assert run(["prepare", "utd-mhad", "--root", str(real_data)]) == 0
+    assert [path.name[:8] for path in (tmp_path / "cache" / "prepared").iterdir()] == ["utd-mhad"]
+    assert "skeleton" in capsys.readouterr().out
+    assert contents("utd-mhad").attrs["classes"] == 27
+    assert run(["list"]) == 0
+    assert "1 prepared in" in capsys.readouterr().out
+
+
+def test_unknown_names_and_commands_end_with_usage(capsys):
+    for arguments in (["check", "nobody"], ["burn"], []):
+        with pytest.raises(SystemExit) as error:
+            run(arguments)
+        assert error.value.code == 2
+    assert "nobody" in capsys.readouterr().err
