@@ -73,15 +73,57 @@ class TensorHead(nn.Module):
         return logits
 
 
-HEADS: dict[str, type[ConcatHead] | type[SumHead] | type[TensorHead]] = {
+class SharedHead(nn.Module):
+    """Late fusion: one linear layer for every modality by itself, then a weighted sum of its logits.
+
+    The weights are those of MLA (Zhang et al., 2024): per sample, softmax over the present modalities of minus the
+    entropy of each one's prediction. `set_weights` fixes them instead, as the released MLA does by default.
+    """
+
+    sharpness: Tensor
+    preference: Tensor
+
+    def __init__(self, names: Collection[str], width: int, num_classes: int):
+        super().__init__()
+        self.names = sorted(names)
+        self.linear = nn.Linear(width, num_classes)
+        self.register_buffer("sharpness", torch.ones(()))
+        self.register_buffer("preference", torch.zeros(len(self.names)))
+
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        """Weigh every sample alike, by positive `weights`, one for each modality."""
+        if set(weights) != set(self.names) or min(weights.values()) <= 0:
+            raise ValueError(f"expected a positive weight for each of {self.names}, got {dict(weights)}")
+        self.sharpness.zero_()
+        self.preference.copy_(torch.tensor([weights[name] for name in self.names]).log())
+
+    def weights(self, logits: Tensor, preference: Tensor) -> Tensor:
+        """Logits (present, B, classes) and preference (present,) to weights (present, B) that sum to 1."""
+        log_probability = logits.log_softmax(2)
+        entropy = -(log_probability.exp() * log_probability).sum(2)
+        return (preference.unsqueeze(1) - self.sharpness * entropy).softmax(0)
+
+    def forward(self, encodings: Mapping[str, Tensor], keep: Collection[str]) -> Tensor:
+        """name -> (B, width) to logits (B, classes)."""
+        present = [name for name in self.names if name in keep]
+        if not present:
+            nothing: Tensor = self.linear(torch.zeros_like(encodings[self.names[0]]))
+            return nothing
+        logits = torch.stack([self.linear(encodings[name]) for name in present])
+        preference = self.preference[[self.names.index(name) for name in present]]
+        return (self.weights(logits, preference).unsqueeze(2) * logits).sum(0)
+
+
+HEADS: dict[str, type[ConcatHead] | type[SumHead] | type[TensorHead] | type[SharedHead]] = {
     "concat": ConcatHead,
     "sum": SumHead,
     "tensor": TensorHead,
+    "shared": SharedHead,
 }
 
 
 def make_head(head: str, names: Collection[str], width: int, num_classes: int) -> nn.Module:
-    """A fusion head by name: concat, sum or tensor."""
+    """A fusion head by name: concat, sum, tensor or shared."""
     if head not in HEADS:
         raise ValueError(f"unknown head {head!r}; there are: {', '.join(HEADS)}")
     return HEADS[head](names, width, num_classes)
@@ -98,9 +140,32 @@ class Backbone(Protocol):
 class _HeadedBackbone(nn.Module):
     head: nn.Module
 
-    def __init__(self, dims: Mapping[str, int]):
+    def __init__(self, dims: Mapping[str, int], width: int):
         super().__init__()
         self.dims = check_dims(dims)
+        self.width = width
+
+    def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
+        """One modality alone: (B, T_m, d_m) to (B, width)."""
+        raise NotImplementedError
+
+    def branch_modules(self, name: str) -> list[nn.Module]:
+        """What serves the modality `name` alone."""
+        raise NotImplementedError
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """What encodes more than one modality."""
+        raise NotImplementedError
+
+    def encode(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        """name -> (B, T_m, d_m) to name -> (B, width)."""
+        return {
+            name: self.encode_one(name, features[name], None if mask is None else mask[name]) for name in self.dims
+        }
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """What stands behind the encodings."""
+        return list(self.head.parameters())
 
     def fuse(self, encodings: Mapping[str, Tensor], keep: Collection[str] | None = None) -> Tensor:
         """Encodings name -> (B, width) to logits (B, classes), with only the modalities `keep` present."""
@@ -121,7 +186,7 @@ class PooledBackbone(_HeadedBackbone):
         num_classes: number of classes.
         width: of each modality's encoding.
         dropout: on the encodings.
-        head: concat, sum or tensor.
+        head: concat, sum, tensor or shared.
     """
 
     def __init__(
@@ -132,7 +197,7 @@ class PooledBackbone(_HeadedBackbone):
         dropout: float = 0.1,
         head: str = "concat",
     ):
-        super().__init__(dims)
+        super().__init__(dims, width)
         self.encoder = nn.ModuleDict(
             {
                 name: nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Dropout(dropout))
@@ -141,12 +206,18 @@ class PooledBackbone(_HeadedBackbone):
         )
         self.head = make_head(head, self.dims, width, num_classes)
 
-    def encode(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        """name -> (B, T_m, d_m) to name -> (B, width)."""
-        return {
-            name: self.encoder[name](masked_mean(features[name], None if mask is None else mask[name]))
-            for name in self.dims
-        }
+    def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
+        """One modality alone: (B, T_m, d_m) to (B, width)."""
+        encoding: Tensor = self.encoder[name](masked_mean(x, mask))
+        return encoding
+
+    def branch_modules(self, name: str) -> list[nn.Module]:
+        """The layer of the modality `name`."""
+        return [self.encoder[name]]
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """None: here every modality has its own encoder."""
+        return []
 
 
 class TransformerBackbone(_HeadedBackbone):
@@ -160,7 +231,7 @@ class TransformerBackbone(_HeadedBackbone):
         max_length: longest sequence that will come.
         width, num_layers, num_heads, feedforward_dim: of the encoder (pre-norm, GELU).
         dropout: in the encoder.
-        head: concat, sum or tensor.
+        head: concat, sum, tensor or shared.
     """
 
     def __init__(
@@ -175,7 +246,7 @@ class TransformerBackbone(_HeadedBackbone):
         dropout: float = 0.1,
         head: str = "concat",
     ):
-        super().__init__(dims)
+        super().__init__(dims, width)
         self.project = nn.ModuleDict({name: nn.Linear(dim, width) for name, dim in self.dims.items()})
         self.position = nn.Parameter(0.02 * torch.randn(max_length, width))
         layer = nn.TransformerEncoderLayer(
@@ -186,22 +257,25 @@ class TransformerBackbone(_HeadedBackbone):
         )
         self.head = make_head(head, self.dims, width, num_classes)
 
-    def encode(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        """name -> (B, T_m, d_m) to name -> (B, width).
+    def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
+        """One modality alone: (B, T_m, d_m) to (B, width).
 
         Raises:
             ValueError: a sequence longer than `max_length`.
         """
-        encodings = {}
-        for name in self.dims:
-            x = features[name]
-            if x.shape[1] > len(self.position):
-                raise ValueError(f"{name}: {x.shape[1]} time steps, but max_length is {len(self.position)}")
-            real = None if mask is None else mask[name]
-            tokens = self.project[name](x) + self.position[: x.shape[1]]
-            states = self.encoder(tokens, src_key_padding_mask=None if real is None else ~real)
-            encodings[name] = masked_mean(states, real)
-        return encodings
+        if x.shape[1] > len(self.position):
+            raise ValueError(f"{name}: {x.shape[1]} time steps, but max_length is {len(self.position)}")
+        tokens = self.project[name](x) + self.position[: x.shape[1]]
+        states = self.encoder(tokens, src_key_padding_mask=None if mask is None else ~mask)
+        return masked_mean(states, mask)
+
+    def branch_modules(self, name: str) -> list[nn.Module]:
+        """The linear map of the modality `name`; all that follows serves every modality."""
+        return [self.project[name]]
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Positions and encoder: their gradients are sums over modalities."""
+        return [self.position, *self.encoder.parameters()]
 
 
 @dataclass(frozen=True)
@@ -244,3 +318,43 @@ class Classifier(nn.Module):
         refinement = self.prefusion(features, mask)
         encodings = self.backbone.encode(refinement.features, mask)
         return Output(self.backbone.fuse(encodings, keep), encodings, refinement)
+
+    def branch_modules(self, name: str) -> list[nn.Module]:
+        """What belongs to the modality `name`: its part of the backbone, and of the pre-fusion module.
+
+        Of the pre-fusion module, that is the entry `name` of every `nn.ModuleDict` over the modalities. In VGMR
+        these are `maps[name]`, although the value encoder of one modality reads the summaries of the others: a
+        loss of modality m alone has gradients in all maps.
+        """
+        keyed = [child for child in self.prefusion.children() if isinstance(child, nn.ModuleDict)]
+        own = [child[name] for child in keyed if set(child) == set(self.backbone.dims)]
+        return [*self.backbone.branch_modules(name), *own]
+
+    def branch_parameters(self, name: str) -> list[nn.Parameter]:
+        """The parameters of `branch_modules`; disjoint between modalities."""
+        return [parameter for module in self.branch_modules(name) for parameter in module.parameters()]
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """All that is neither in a branch nor in the head, such as the Transformer's one encoder."""
+        owned = {id(parameter) for name in self.backbone.dims for parameter in self.branch_parameters(name)}
+        before = [parameter for parameter in self.prefusion.parameters() if id(parameter) not in owned]
+        return [*self.backbone.shared_parameters(), *before]
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the fusion head."""
+        return self.backbone.head_parameters()
+
+    def modulable(self, name: str) -> list[nn.Parameter]:
+        """The weights of a branch that gradient modulation touches: of linear, convolution and attention layers.
+
+        No biases, norms or embeddings.
+        """
+        left_out = (nn.Embedding, nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+        return [
+            parameter
+            for branch in self.branch_modules(name)
+            for module in branch.modules()
+            if not isinstance(module, left_out)
+            for parameter in module.parameters(recurse=False)
+            if parameter.ndim >= 2
+        ]

@@ -26,6 +26,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
+from vgmr.balancing import METHODS, make_method
 from vgmr.data import load
 from vgmr.data.batch import MultimodalData
 from vgmr.evaluation import accuracy, confusion, macro_f1, paired_difference
@@ -39,7 +40,7 @@ from vgmr.prefusion import (
     width_for_budget,
 )
 from vgmr.refiner import VGMR
-from vgmr.training import History, fit, predict
+from vgmr.training import OPTIMIZERS, History, fit, predict
 
 PREFUSIONS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
 BACKBONES = ("pooled", "transformer")
@@ -50,7 +51,8 @@ class Experiment:
     """One training, flat and complete; see the functions that take these values for what they mean.
 
     `prefusion` other than "none" and "vgmr" gets the width whose parameters equal VGMR's at `latent_dim`.
-    `backbone_options` go to the backbone, `data_options` to the data set's loader.
+    `backbone_options` go to the backbone, `data_options` to the data set's loader, `method_options` to the method,
+    one of `vgmr.balancing`. With the method "mla" the head is "shared", unless `backbone_options` say otherwise.
     """
 
     dataset: str
@@ -83,14 +85,20 @@ class Experiment:
     weight_decay: float = 0.01
     length_buckets: bool = False
     device: str = "cpu"
+    method: str = "none"
+    method_options: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
         for what, value, choices in (
             ("prefusion", self.prefusion, PREFUSIONS),
             ("backbone", self.backbone, BACKBONES),
+            ("method", self.method, METHODS),
+            ("optimizer", self.optimizer, OPTIMIZERS),
         ):
             if value not in choices:
                 raise ValueError(f"unknown {what} {value!r}; there are: {', '.join(choices)}")
+        make_method(self.method, **self.method_options)
 
 
 @dataclass(frozen=True)
@@ -153,12 +161,15 @@ def build(experiment: Experiment, data: MultimodalData) -> Classifier:
     """
     torch.manual_seed(experiment.seed)
     dims, num_classes = data.dims, len(data.classes)
+    options = dict(experiment.backbone_options)
+    if experiment.method == "mla":
+        options.setdefault("head", "shared")
     backbone: PooledBackbone | TransformerBackbone
     if experiment.backbone == "pooled":
-        backbone = PooledBackbone(dims, num_classes, **experiment.backbone_options)
+        backbone = PooledBackbone(dims, num_classes, **options)
     else:
         longest = max(data.max_lengths.values())
-        backbone = TransformerBackbone(dims, num_classes, **{"max_length": longest, **experiment.backbone_options})
+        backbone = TransformerBackbone(dims, num_classes, **{"max_length": longest, **options})
     return Classifier(make_prefusion(experiment, dims), backbone)
 
 
@@ -267,6 +278,8 @@ def run(experiment: Experiment) -> Run:
         ),
         length_buckets=experiment.length_buckets,
         seed=experiment.seed,
+        method=make_method(experiment.method, **experiment.method_options),
+        optimizer=experiment.optimizer,
     )
     prediction = predict(model, data.test).argmax(1)
     counts = confusion(prediction, data.test.label, len(data.classes))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from vgmr.backbones import Classifier
+from vgmr.balancing.base import Balancing, Loop
 from vgmr.data.batch import Batch, MultimodalData
 from vgmr.objective import Objective
 
@@ -20,12 +22,14 @@ from vgmr.objective import Objective
 class History:
     """One value per epoch: losses in nats (train with all terms, validation the task loss), accuracy in 0 to 1.
 
+    `coefficients` holds what a balancing method did, by modality: the mean over steps, for epochs in which it did.
     `best_epoch` counts from 0; `seconds` is the wall time of the whole training.
     """
 
     train_loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
+    coefficients: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int = 0
     seconds: float = 0.0
 
@@ -104,6 +108,50 @@ def predict(model: Classifier, part: Batch, keep: list[str] | None = None, batch
     return torch.cat(logits)
 
 
+OPTIMIZERS = ("adamw", "sgd")
+
+
+def make_optimizer(
+    kind: str,
+    model: Classifier,
+    learning_rate: float,
+    prefusion_learning_rate: float | None = None,
+    weight_decay: float = 0.01,
+    method: nn.Module | None = None,
+) -> torch.optim.Optimizer:
+    """AdamW, or SGD with momentum 0.9; groups for the backbone, `model.prefusion` and the method's parameters."""
+    if kind not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {kind!r}; there are: {', '.join(OPTIMIZERS)}")
+    prefusion = list(model.prefusion.parameters())
+    owned = {id(parameter) for parameter in prefusion}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in owned]
+    groups = [
+        {"params": rest, "lr": learning_rate},
+        {"params": prefusion, "lr": prefusion_learning_rate or learning_rate},
+        {"params": [] if method is None else list(method.parameters()), "lr": learning_rate},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if kind == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay, fused=True)
+    return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
+
+
+def train_epoch(
+    model: Classifier,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    objective: Objective,
+    method: Balancing,
+    epoch: int,
+) -> Tensor:
+    """One step per mini-batch, as `method` takes it; returns the sum of the loss over samples, in nats."""
+    model.train()
+    total = torch.zeros((), device=next(model.parameters()).device)
+    for batch in batches:
+        total += method.step(model, batch, objective, optimizer, epoch) * len(batch)
+    return total
+
+
 def fit(
     model: Classifier,
     data: MultimodalData,
@@ -117,8 +165,10 @@ def fit(
     length_buckets: bool = False,
     seed: int = 0,
     progress: bool = False,
+    method: Balancing | None = None,
+    optimizer: str = "adamw",
 ) -> History:
-    """Train with AdamW and leave the model at its best epoch by validation accuracy (ties: lower loss).
+    """Train and leave the model at its best epoch by validation accuracy (ties: lower loss).
 
     Args:
         model: on the device where `data` lies.
@@ -127,14 +177,17 @@ def fit(
         batch_size: samples per step.
         learning_rate: of all parameters.
         prefusion_learning_rate: of those of `model.prefusion`, if they shall have another.
-        weight_decay: of AdamW.
+        weight_decay: of the optimiser.
         objective: `Objective()` by default.
         length_buckets: see `mini_batches`.
         seed: of the order of samples and of dropout; initial weights are the caller's.
         progress: show a bar over epochs.
+        method: a fresh one of `vgmr.balancing`; None for plain training.
+        optimizer: "adamw", or "sgd" with momentum 0.9.
 
     Raises:
-        ValueError: labels out of range for the model, or fewer than one epoch.
+        ValueError: labels out of range for the model, fewer than one epoch, or a method that is not defined for
+            this model.
         FloatingPointError: the training loss is no longer finite.
     """
     if epochs < 1:
@@ -142,29 +195,39 @@ def fit(
     objective = Objective() if objective is None else objective
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    prefusion = list(model.prefusion.parameters())
-    groups = [
-        {"params": list(model.backbone.parameters()), "lr": learning_rate},
-        {"params": prefusion, "lr": prefusion_learning_rate or learning_rate},
-    ]
-    optimizer = torch.optim.AdamW(
-        [group for group in groups if group["params"]], weight_decay=weight_decay, fused=True
+    method = Balancing() if method is None else method
+    method.start(model, data, epochs, seed)
+    new_optimizer = partial(
+        make_optimizer,
+        optimizer,
+        learning_rate=learning_rate,
+        prefusion_learning_rate=prefusion_learning_rate,
+        weight_decay=weight_decay,
     )
+    stepper = new_optimizer(model, method=method)
+
+    def train_copy(copy: Classifier, part: Batch, epochs: int, seed: int) -> None:
+        device = part.label.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            order = torch.Generator().manual_seed(seed)
+            plain, own = Balancing(), new_optimizer(copy)
+            for epoch in range(epochs):
+                batches = mini_batches(part, batch_size, order, length_buckets)
+                train_epoch(copy, batches, own, Objective(0, 0), plain, epoch)
+
+    loop = Loop(stepper, train_copy)
+    part = method.training_part(data)
     history = History()
     best: tuple[float, float] = (-1.0, 0.0)
     best_state = {}
     started = time.perf_counter()
     for epoch in tqdm(range(epochs), desc="epochs", leave=False, disable=not progress):
-        model.train()
-        total = torch.zeros((), device=data.train.label.device)
-        for batch in mini_batches(data.train, batch_size, generator, length_buckets):
-            loss = objective(model, model(batch.features, batch.mask), batch, epoch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach() * len(batch)
+        method.epoch_start(model, data, epoch, loop)
+        batches = mini_batches(part, batch_size, generator, length_buckets)
+        total = train_epoch(model, batches, stepper, objective, method, epoch)
         logits = predict(model, data.validation)
-        history.train_loss.append(float(total) / len(data.train))
+        history.train_loss.append(float(total) / len(part))
         history.validation_loss.append(float(F.cross_entropy(logits, data.validation.label)))
         history.validation_accuracy.append(float((logits.argmax(1) == data.validation.label).float().mean()))
         if not torch.isfinite(total):
@@ -176,6 +239,9 @@ def fit(
         if score > best:
             best, history.best_epoch = score, epoch
             best_state = {name: value.clone() for name, value in model.state_dict().items()}
+        method.epoch_end(model, data, epoch, loop)
+        for name, value in method.noted().items():
+            history.coefficients.setdefault(name, []).append(value)
     model.load_state_dict(best_state)
     model.eval()
     history.seconds = time.perf_counter() - started

@@ -1,0 +1,183 @@
+"""One small protocol for training-stage balancing: hooks around the steps of `fit`, which do nothing here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vgmr.backbones import HEADS, Classifier, ConcatHead, Output
+from vgmr.data.batch import Batch, MultimodalData
+from vgmr.objective import Objective
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What `fit` lends to a method between epochs.
+
+    Attributes:
+        optimizer: of the running training.
+        train: (copy of the model, part, epochs, seed): trains the copy on its cross-entropy alone, with a fresh
+            optimiser of the same kind at the current learning rates, and leaves the random state as it was.
+    """
+
+    optimizer: torch.optim.Optimizer
+    train: Callable[[Classifier, Batch, int, int], None]
+
+
+class Balancing(nn.Module):
+    """Training without balancing, and the protocol: methods override the hooks that they need.
+
+    A method's own parameters and buffers are those of an `nn.Module`, so `state_dict` holds all that a resumed
+    training needs; the parameters get a group of their own in the optimiser. Epochs count from 0, windows are
+    inclusive, and outside its window a method changes nothing. Hooks in the order of a training:
+
+        start, training_part
+        each epoch: epoch_start; each batch: step = losses, backward, modify_gradients, (optimiser), after_step;
+                    (validation), epoch_end
+
+    Attributes:
+        least_modalities: fewest for which the method is defined.
+        head: kind of fusion head that it needs; None for any.
+    """
+
+    least_modalities = 1
+    head: str | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def start(self, model: Classifier, data: MultimodalData, epochs: int, seed: int) -> None:
+        """Build what the training needs; must leave the model and the global random state alone.
+
+        Raises:
+            ValueError: the method is not defined for this model.
+        """
+        self.names = list(model.backbone.dims)
+        if len(self.names) < self.least_modalities:
+            raise ValueError(
+                f"{type(self).__name__} weighs modalities against each other and needs at least "
+                f"{self.least_modalities}, got {self.names}"
+            )
+        if self.head is not None and not isinstance(model.backbone.head, HEADS[self.head]):
+            raise ValueError(
+                f"{type(self).__name__} is defined for the head {self.head!r} only, got "
+                f"{type(model.backbone.head).__name__}; build the backbone with head={self.head!r}"
+            )
+
+    def training_part(self, data: MultimodalData) -> Batch:
+        """The samples to take steps on."""
+        return data.train
+
+    def epoch_start(self, model: Classifier, data: MultimodalData, epoch: int, loop: Loop) -> None:
+        """Before the first step of an epoch."""
+
+    def losses(
+        self, model: Classifier, output: Output, batch: Batch, joint: Tensor, epoch: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The joint loss, from `Objective`, as it shall be, and further terms by modality; scalars in nats."""
+        return joint, {}
+
+    def backward(self, model: Classifier, joint: Tensor, unimodal: Mapping[str, Tensor]) -> None:
+        """Leave the gradients of one step in `.grad`."""
+        sum(unimodal.values(), start=joint).backward()
+
+    def modify_gradients(self, model: Classifier, output: Output, batch: Batch, epoch: int) -> None:
+        """Change the gradients before the optimiser sees them."""
+
+    def after_step(self, model: Classifier, epoch: int) -> None:
+        """Change the parameters after the optimiser."""
+
+    def step(
+        self,
+        model: Classifier,
+        batch: Batch,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        epoch: int,
+    ) -> Tensor:
+        """All that is done with one mini-batch; returns its loss with all terms, detached."""
+        output = model(batch.features, batch.mask)
+        joint = objective(model, output, batch, epoch)
+        joint, unimodal = self.losses(model, output, batch, joint, epoch)
+        optimizer.zero_grad(set_to_none=True)
+        self.backward(model, joint, unimodal)
+        self.modify_gradients(model, output, batch, epoch)
+        optimizer.step()
+        self.after_step(model, epoch)
+        return sum((loss.detach() for loss in unimodal.values()), start=joint.detach())
+
+    def epoch_end(self, model: Classifier, data: MultimodalData, epoch: int, loop: Loop) -> None:
+        """After an epoch's validation, and after its state was kept if it is the best so far."""
+
+    def note(self, values: Mapping[str, Tensor]) -> None:
+        """Remember scalars of a step, such as coefficients by modality, without waiting for the device."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach()
+        self._count += 1
+
+    def noted(self) -> dict[str, float]:
+        """Means of what was noted since the last call."""
+        means = {name: float(total) / self._count for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means
+
+
+def unimodal_heads(model: Classifier, num_classes: int, seed: int) -> nn.ModuleDict:
+    """A linear classifier on each modality's encoding, drawn like `nn.Linear` from a generator of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    width = model.backbone.width
+    heads = {}
+    for name in model.backbone.dims:
+        head = nn.utils.skip_init(nn.Linear, width, num_classes)
+        for parameter in head.parameters():
+            nn.init.uniform_(parameter, -(width**-0.5), width**-0.5, generator=generator)
+        heads[name] = head
+    return nn.ModuleDict(heads).to(next(model.parameters()).device)
+
+
+def unimodal_losses(heads: nn.ModuleDict, output: Output, label: Tensor) -> dict[str, Tensor]:
+    """Cross-entropy of each modality's own head, with gradients into head and encoder."""
+    return {name: F.cross_entropy(head(output.encodings[name]), label) for name, head in heads.items()}
+
+
+def split_logits(model: Classifier, encodings: Mapping[str, Tensor], full_bias: bool = False) -> dict[str, Tensor]:
+    """Unimodal logits out of a concatenation head: h_m W_m^T + b / K, which sum to the joint logits.
+
+    Args:
+        encodings: name -> (B, width).
+        full_bias: h_m W_m^T + b instead, the joint head on one modality.
+    """
+    head = model.backbone.head
+    assert isinstance(head, ConcatHead)
+    surplus = 0.0 if full_bias else head.linear.bias * (1 - 1 / len(encodings))
+    return {name: model.backbone.fuse(encodings, {name}) - surplus for name in encodings}
+
+
+@torch.no_grad()
+def encode_all(model: Classifier, part: Batch, batch_size: int = 256) -> dict[str, Tensor]:
+    """Encodings name -> (N, width) of a whole part in evaluation mode; the model's mode is restored."""
+    was_training = model.training
+    model.eval()
+    pieces = []
+    for rows in torch.arange(len(part), device=part.label.device).split(batch_size):
+        batch = part.index(rows)
+        pieces.append(model(batch.features, batch.mask).encodings)
+    model.train(was_training)
+    return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def check_window(window: tuple[int, int] | None) -> tuple[int, int] | None:
+    """A window of epochs, both ends inclusive, or ValueError; None stays None."""
+    if window is None:
+        return None
+    first, last = window
+    if first < 0 or last < first:
+        raise ValueError(f"window must be two epochs, 0 <= first <= last, got {tuple(window)}")
+    return int(first), int(last)
