@@ -256,8 +256,8 @@ def read_voice(path: Path) -> tuple[np.ndarray, bytes]:
             warnings.simplefilter("error", wavfile.WavFileWarning)
             warnings.filterwarnings("ignore", "Chunk .* not understood", wavfile.WavFileWarning)
             rate, signal = wavfile.read(io.BytesIO(raw))
-        if not len(signal) or rate < 1:
-            raise ValueError("no samples")
+        if not len(signal) or not 4000 <= rate <= 200000:
+            raise ValueError(f"{len(signal)} samples at {rate} Hz")
         signal = signal[: int(np.ceil(LONGEST * rate))]
         signal = unit_scale(signal)
         if signal.ndim == 2:
@@ -266,7 +266,7 @@ def read_voice(path: Path) -> tuple[np.ndarray, bytes]:
             divisor = gcd(rate, RATE)
             signal = resample_poly(signal, RATE // divisor, rate // divisor)
         return log_mel(signal[: round(LONGEST * RATE)], RATE, BANDS, WINDOW, HOP), hashlib.sha256(raw).digest()
-    except (ValueError, EOFError, MemoryError, struct.error, wavfile.WavFileWarning) as error:
+    except (ValueError, EOFError, MemoryError, UnboundLocalError, struct.error, wavfile.WavFileWarning) as error:
         hint = "; pass bad_clips='drop' to leave it out" if path.stem in BAD_CLIPS else "; get it again"
         line = " ".join(str(error).split())
         raise ValueError(f"{path}: not a usable .wav file ({line}){hint}") from None
