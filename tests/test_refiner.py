@@ -678,6 +678,21 @@ def test_bad_dims_are_refused_in_one_line(dims, parts):
     assert all(part in one_line(error) for part in parts)
 
 
+def test_neutral_start_begins_with_gates_of_one_half_and_can_leave_them():
+    """Every E is 1, so X~ = R(X); each gate map gets a gradient. The default does not start there."""
+    vgmr = VGMR(DIMS, 3, dropout=0.0, norm="none", neutral_start=True).double()
+    features, mask = made_inputs(DIMS, 4, LENGTHS)
+    got = vgmr(features, mask)
+    for name, x in features.items():
+        assert torch.equal(got.gate[name], torch.full_like(x, 0.5))
+        torch.testing.assert_close(got.features[name], x * mask[name].unsqueeze(2), atol=1e-12, rtol=0)
+    sum((x**3).sum() for x in got.features.values()).backward()
+    for name, parameter in vgmr.named_parameters():
+        assert "gate_from" not in name or parameter.grad.any(), name
+    default = VGMR(DIMS, 3).double()(features, mask)
+    assert not torch.equal(default.gate["text"], torch.full_like(features["text"], 0.5))
+
+
 @pytest.mark.parametrize("name", ["type", "values", "float"])
 def test_names_that_torch_keeps_for_itself_are_refused_in_one_line(name):
     """`ModuleDict` has methods of these names and raises KeyError, which says nothing about modalities."""
