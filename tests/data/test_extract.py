@@ -1,9 +1,33 @@
 """Log-mel bands, flow images, image networks and the store of features."""
 
+import hashlib
+import sys
+import types
+
 import numpy as np
 import pytest
+import torch
+from made_audio_visual import POINTER, StandIn, write_image
+from PIL import Image
+from torch import nn
 
-from vgmr.data.extract import log_mel, mel_filters
+from vgmr.data.extract import (
+    RESNET,
+    ImageNetwork,
+    check_complete,
+    complete_stored,
+    decode_flow,
+    flow_input,
+    log_mel,
+    mel_filters,
+    numbered_images,
+    read_images,
+    read_lines,
+    read_raw,
+    read_stored,
+    rgb_input,
+    square,
+)
 
 
 @pytest.mark.parametrize(("rate", "bands"), [(16000, 64), (8000, 32), (22050, 64), (48000, 128)])
@@ -59,3 +83,199 @@ def test_integers_are_scaled_to_one_and_a_constant_offset_is_silence():
 def test_unusable_signals_are_refused(signal, rate):
     with pytest.raises(ValueError, match="log_mel"):
         log_mel(signal, rate)
+
+
+def test_flow_is_decoded_to_pixels_a_frame():
+    np.testing.assert_allclose(decode_flow(np.array([0, 255, 51, 204], np.uint8)), [-20, 20, -12, 12], atol=1e-5)
+    assert abs(decode_flow(np.array([127, 128], np.uint8))).max() < 0.08
+    u, v = np.full((1, 2, 2), 204, np.uint8), np.full((1, 2, 2), 229, np.uint8)
+    motion = 229 / 255 * 40 - 20
+    expected = [1.2, motion / 10, np.hypot(12, motion) / 10]
+    np.testing.assert_allclose(flow_input(u, v)[0, :, 0, 0], expected, rtol=1e-5)
+    assert flow_input(u, v).shape == (1, 3, 2, 2)
+
+
+def test_colours_are_scaled_as_imagenet_networks_expect():
+    x = rgb_input(np.array([[[[255, 0, 128]]]], np.uint8))
+    assert x.dtype == np.float32
+    expected = [(1 - 0.485) / 0.229, -0.456 / 0.224, (128 / 255 - 0.406) / 0.225]
+    np.testing.assert_allclose(x[0, :, 0, 0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(256, 256), (340, 256), (64, 90), (512, 300)])
+def test_square_is_the_middle(size):
+    ramp = np.broadcast_to(np.linspace(0, 255, size[0]), (size[1], size[0])).astype(np.uint8)
+    out = square(Image.fromarray(ramp))
+    assert out.shape == (224, 224)
+    half = 112 / (256 / min(size)) / size[0] * 255
+    np.testing.assert_allclose([out[0, 0], out[0, -1]], [127.5 - half, 127.5 + half], atol=3)
+
+
+def test_images_are_read_by_number_with_a_digest_of_the_files(tmp_path):
+    for number in (10, 9, 1):
+        write_image(tmp_path / f"{number}.jpg", np.full((40, 40), 20 * number))
+    write_image(tmp_path / "frame3.jpg", np.zeros((40, 40)))
+    images = numbered_images(tmp_path)
+    assert list(images) == [1, 9, 10]
+    assert list(numbered_images(tmp_path, "frame")) == [3]
+    assert numbered_images(tmp_path / "nowhere") == {}
+    pixels, digest = read_images(list(images.values()), grey=True)
+    assert pixels[:, 0, 0].tolist() == [20, 180, 200]
+    assert read_images(list(images.values()))[0].shape == (3, 224, 224, 3)
+    assert digest == read_images(list(images.values()))[1] != read_images([images[1], images[9]])[1]
+    images[9].write_bytes(images[9].read_bytes()[:300])
+    with pytest.raises(ValueError, match=r"9\.jpg: not a whole image"):
+        read_images(list(images.values()))
+    images[9].write_bytes(POINTER)
+    with pytest.raises(ValueError, match="git lfs pull"):
+        read_images(list(images.values()))
+
+
+def test_network_is_frozen_and_named_by_its_weights():
+    network = nn.Sequential(nn.Flatten(), nn.LazyLinear(3), nn.Dropout(0.5)).train()
+    network(torch.zeros(1, 3, 224, 224))
+    images = np.ones((2, 3, 224, 224), np.float32)
+    wrapped = ImageNetwork(network)
+    first = wrapped(images)
+    assert first.shape == (2, 3)
+    np.testing.assert_array_equal(first, wrapped(images))
+    assert network.training
+    assert wrapped.name == ImageNetwork(network).name
+    with torch.no_grad():
+        network[1].bias += 1
+    assert ImageNetwork(network).name != wrapped.name
+    assert ImageNetwork(StandIn()).name == ImageNetwork(StandIn()).name
+    assert ImageNetwork(StandIn(5)).name != ImageNetwork(StandIn()).name
+    assert ImageNetwork("kept").name == "kept"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda images: images,
+        lambda images: images.flatten(1)[:1],
+        lambda images: images.flatten(1).numpy(),
+        lambda images: images.flatten(1)[:, :2] / 0,
+    ],
+)
+def test_networks_that_give_no_features_are_refused(wrong):
+    wrong.name = "wrong"
+    with pytest.raises(ValueError, match="extractor wrong"):
+        ImageNetwork(wrong)(np.zeros((2, 3, 224, 224), np.float32))
+
+
+def test_without_torchvision_one_line_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    network = ImageNetwork()
+    assert network.name == RESNET
+    with pytest.raises(ImportError, match="install torchvision, or give extractor=") as refused:
+        network(np.zeros((1, 3, 224, 224), np.float32))
+    assert "\n" not in str(refused.value)
+
+
+def test_torchvision_network_loses_its_last_layer(monkeypatch):
+    asked = []
+
+    def resnet18(weights):
+        asked.append(weights)
+        network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        network.fc = nn.LazyLinear(1000)
+        return network
+
+    models = types.ModuleType("torchvision.models")
+    models.resnet18 = resnet18
+    models.ResNet18_Weights = types.SimpleNamespace(IMAGENET1K_V1="weights")
+    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    network = ImageNetwork()
+    assert asked == []
+    assert network(np.ones((2, 3, 224, 224), np.float32)).shape == (2, 3)
+    assert network(np.ones((1, 3, 224, 224), np.float32)).tolist() == [[1, 1, 1]]
+    assert asked == ["weights"]
+
+
+def test_features_are_stored_as_they_go(tmp_path):
+    made = []
+
+    def make(name):
+        if name == "c" and len(made) < 3:
+            raise KeyboardInterrupt
+        made.append(name)
+        return np.full((len(made), 2), ord(name), np.float64), hashlib.sha256(name.encode()).digest()
+
+    def complete(names):
+        return complete_stored(tmp_path, names, read_stored(tmp_path, names), make, "made")
+
+    with pytest.raises(KeyboardInterrupt):
+        complete(["a", "b", "c", "d"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "b.npy"]
+    made.append("-")
+    features, digests = complete(["d", "c", "b", "a"])
+    assert made == ["a", "b", "-", "d", "c"]
+    assert [x[0, 0] for x in features] == [100, 99, 98, 97]
+    assert {x.dtype for x in features} == {np.dtype(np.float32)}
+    assert digests == [hashlib.sha256(name).digest() for name in (b"d", b"c", b"b", b"a")]
+    np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), features[2])
+    again, _ = complete(["d", "c", "b", "a"])
+    assert len(made) == 5
+    np.testing.assert_array_equal(again[0], features[0])
+
+
+@pytest.mark.parametrize("harm", ["short", "empty", "pickle", "shape", "nan", "type"])
+def test_damaged_stored_features_are_made_again(tmp_path, harm):
+    digest = bytes(32)
+    path = tmp_path / "a.npy"
+    complete_stored(tmp_path, ["a"], {}, lambda _: (np.ones((2, 2)), digest), "made")
+    assert list(read_stored(tmp_path, ["a", "b"])) == ["a"]
+    values = {
+        "pickle": np.array([[{}]], object),
+        "shape": np.ones(3, np.float32),
+        "nan": np.full((2, 2), np.nan, np.float32),
+        "type": np.ones((2, 2)),
+    }
+    if harm in values:
+        with open(path, "wb") as file:
+            np.save(file, values[harm], allow_pickle=True)
+            file.write(digest)
+    else:
+        path.write_bytes(b"" if harm == "empty" else path.read_bytes()[:-1])
+    assert read_stored(tmp_path, ["a"]) == {}
+
+
+def test_stored_features_of_two_widths_or_without_a_place_are_refused(tmp_path):
+    widths = iter([2, 3])
+    with pytest.raises(ValueError, match=r"widths \[2, 3\]"):
+        complete_stored(tmp_path, ["a", "b"], {}, lambda _: (np.ones((1, next(widths))), bytes(32)), "made")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match="give store= a folder"):
+        complete_stored(tmp_path / "file", ["a"], {}, lambda _: (np.ones((1, 1)), bytes(32)), "made")
+
+
+def test_raw_files_and_lines(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes("\ufeffone\r\n\r\ntw\u00f6\n".encode())
+    assert read_lines(path) == ["one", "tw\u00f6"]
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="not text in UTF-8"):
+        read_lines(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="empty"):
+        read_raw(path)
+    with pytest.raises(FileNotFoundError, match=r"no .*other; from there"):
+        read_raw(tmp_path / "other", "from there")
+    with pytest.raises(FileNotFoundError):
+        read_raw(path / "below")
+
+
+def test_missing_clips_are_named_and_counted():
+    notes = {}
+    check_complete("made", [], 3, "there", False, notes)
+    assert notes == {}
+    with pytest.raises(
+        FileNotFoundError, match=r"4 of 9 clips .*\(a, b, c, \.\.\.\); get them from there, or pass"
+    ):
+        check_complete("made", ["a", "b", "c", "d"], 9, "there", False, notes)
+    with pytest.raises(FileNotFoundError, match=r"get them from there$"):
+        check_complete("made", ["a"], 1, "there", True, notes)
+    check_complete("made", ["a"], 9, "there", True, notes)
+    assert notes == {"partial copy": "1 of 9 clips are missing or incomplete: a"}
