@@ -90,7 +90,8 @@ class Objective:
         temperature: tau of the value target, in nats.
         minimum_deviation: s_min of the regulariser.
         removal: "after" the refiner (the default, from cached encodings) or "before" it (a pass per modality).
-        warmup_epochs: epochs in which the value term grows linearly from 0 to its weight.
+        warmup_epochs: epochs before the value term has its full weight; in epoch e, from 0, it has the
+            share (e + 1) / (warmup_epochs + 1).
     """
 
     value_weight: float = 0.1
