@@ -45,7 +45,7 @@ def check_dims(dims: Mapping[str, int], at_least: int = 1) -> dict[str, int]:
     for name, dim in dims.items():
         if not isinstance(name, str) or not name or "." in name:
             raise ValueError(f"a modality name must be a non-empty string without a dot, got {name!r}")
-        if hasattr(nn.ModuleDict, name):
+        if hasattr(nn.ModuleDict(), name):
             raise ValueError(f"{name!r} is a name that torch keeps for itself; call this modality otherwise")
         if not isinstance(dim, int) or dim < 1:
             raise ValueError(f"{name}: expected a feature dimension of at least 1, got {dim!r}")
