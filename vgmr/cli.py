@@ -8,6 +8,7 @@ from importlib import import_module
 COMMANDS = {
     "run": ("vgmr.batch:main", "execute a notebook with parameters"),
     "data": ("vgmr.data.manage:run", "list, check or prepare data sets"),
+    "search": ("vgmr.search:main", "search one default for VGMR on the open data"),
     "notebooks": ("vgmr.publish:main", "execute and clean the committed notebooks, or check them"),
     "bench": ("vgmr.bench:main", "measure cost as ratios to the plain model"),
 }
