@@ -23,6 +23,7 @@ FLOORS = [
     "diagnostics",
     "experiment",
     "protocol",
+    "search",
     "plots",
     "notebook",
     "bench",
@@ -30,7 +31,7 @@ FLOORS = [
     "publish",
     "cli",
 ]
-DOORS = {"vgmr", "vgmr.__main__"}  # they open on every floor, and no floor opens on them
+DOORS = {"vgmr", "vgmr.__main__"}
 
 
 def module_name(path: Path) -> str:
@@ -60,6 +61,11 @@ IMPORTS = {name: imports(name, path.read_text()) for name, path in FILES.items()
 
 
 def floor(name: str) -> int:
+    """The front door stands as high as what it shows; nothing may go through the back door."""
+    if name == "vgmr":
+        return max(floor(other) for other in IMPORTS[name])
+    if name == "vgmr.__main__":
+        return len(FLOORS)
     return FLOORS.index(name.split(".")[1])
 
 
@@ -69,7 +75,7 @@ def upward(graph: dict[str, set[str]]) -> list[str]:
         for name, others in graph.items()
         if name not in DOORS
         for other in others
-        if other in DOORS or floor(other) > floor(name)
+        if floor(other) > floor(name)
     ]
 
 
@@ -137,7 +143,8 @@ def test_training_does_not_see_the_metrics_of_the_test_part():
 def test_these_tests_would_notice():
     names = {name: set(others) for name, others in IMPORTS.items()}
     assert upward({**names, "vgmr.refiner": {"vgmr.training"}}) == ["vgmr.refiner imports vgmr.training"]
-    assert upward({**names, "vgmr.training": {"vgmr"}}) == ["vgmr.training imports vgmr"]
+    assert upward({**names, "vgmr.backbones": {"vgmr"}}) == ["vgmr.backbones imports vgmr"]
+    assert upward({**names, "vgmr.cli": {"vgmr.__main__"}}) == ["vgmr.cli imports vgmr.__main__"]
     ring = {**names, "vgmr.data.batch": {"vgmr.data.digits"}}
     assert set(circle(ring)) == {"vgmr.data.batch", "vgmr.data.digits"}
     inside = "def f():\n    from vgmr import training\n    import vgmr.data.batch"

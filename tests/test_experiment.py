@@ -1,0 +1,327 @@
+"""Runs: cached by all that determines them, whole or not at all, the same in many processes as in one."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from vgmr import experiment as module
+from vgmr.experiment import Experiment, compare, experiment_data, read_run, run, run_all
+from vgmr.training import History, predict
+
+QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path))
+    module._loaded.cache_clear()
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The seeds that were trained, in order."""
+    seeds = []
+    fit = module.fit
+    monkeypatch.setattr(
+        module, "fit", lambda *given, **named: (seeds.append(named["seed"]), fit(*given, **named))[1]
+    )
+    return seeds
+
+
+def without_time(one):
+    return replace(one, seconds=0, peak_memory=0, path="", history=replace(one.history, seconds=0))
+
+
+# run
+
+
+def test_a_run_is_found_again(trained, cache):
+    first, second = run(QUICK), run(QUICK)
+    assert trained == [0]
+    assert first == second and first.experiment == QUICK
+    assert len(list(cache.iterdir())) == 1
+    assert sorted(path.name for path in next(cache.iterdir()).iterdir()) == ["model.safetensors", "run.json"]
+
+
+def test_what_a_run_says():
+    finished = run(QUICK)
+    data = experiment_data(QUICK)
+    assert finished.label == data.test.label.tolist()
+    hits = sum(a == b for a, b in zip(finished.prediction, finished.label, strict=True))
+    assert finished.metrics["accuracy"] == pytest.approx(hits / 359)
+    assert finished.metrics["majority_rate"] == data.majority_rate
+    assert finished.metrics["validation_accuracy"] == finished.history.validation_accuracy[0]
+    assert set(finished.metrics) == {"accuracy", "macro_f1", "validation_accuracy", "majority_rate"}
+    assert finished.prefusion_parameters == 0
+    assert finished.parameters == (4 + 1) * 64 * 2 + (5 + 1) * 64 + (3 * 64 + 1) * 10
+    assert finished.fingerprint == data.fingerprint and finished.stand_in is False
+    assert set(finished.environment) == {"python", "torch", "numpy", "machine", "commit"}
+    assert finished.seconds > 0 and finished.peak_memory > 50
+
+
+def test_the_model_gives_the_recorded_predictions():
+    finished = run(replace(QUICK, prefusion="vgmr"))
+    model = finished.model()
+    assert not model.training
+    assert predict(model, experiment_data(QUICK).test).argmax(1).tolist() == finished.prediction
+    assert finished.prefusion_parameters > 0
+
+
+def test_that_the_data_are_made_is_carried_over():
+    made = Experiment("synthetic", "none", data_options={"like": "cremad", "samples": 8}, epochs=1)
+    assert run(made).stand_in is True
+    assert read_run(next((module.cache_folder() / "runs").iterdir())).stand_in is True
+
+
+def test_a_run_of_some_modalities():
+    chosen = replace(QUICK, modalities=("right", "left"))
+    assert run(chosen).experiment.modalities == ("right", "left")
+    assert run(chosen).parameters == 2 * (4 + 1) * 64 + (2 * 64 + 1) * 10
+
+
+OTHER = {
+    "dataset": "synthetic",
+    "prefusion": "mlp",
+    "backbone": "transformer",
+    "seed": 1,
+    "data_options": {"conflict": 0.1},
+    "modalities": ("left",),
+    "backbone_options": {"width": 8},
+    "latent_dim": 33,
+    "amplification": 0.4,
+    "retention": 0.3,
+    "norm": "none",
+    "dropout": 0.2,
+    "use_global_value": False,
+    "use_channel_value": False,
+    "use_agreement": False,
+    "use_discrepancy": False,
+    "neutral_start": True,
+    "value_weight": 0.2,
+    "regulariser_weight": 0.02,
+    "temperature": 0.5,
+    "warmup_epochs": 1,
+    "removal": "before",
+    "epochs": 2,
+    "batch_size": 16,
+    "learning_rate": 0.01,
+    "prefusion_learning_rate": 0.1,
+    "weight_decay": 0.02,
+    "length_buckets": True,
+    "device": "cuda",
+    "method": "uniform",
+    "method_options": {"alpha": 0.5},
+    "optimizer": "sgd",
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Experiment) if field.name != "root"])
+def test_the_key_changes_with_every_field(name):
+    """A field added later fails here until it is known that it changes the key."""
+    data = experiment_data(QUICK)
+    base = replace(QUICK, method="ogm-ge") if name == "method_options" else QUICK
+    changed = replace(base, **{name: OTHER.get(name, "unheard of")})
+    assert getattr(changed, name) != getattr(base, name)
+    assert module._run_folder(changed, data) != module._run_folder(base, data)
+
+
+def test_the_key_changes_with_data_and_code_but_not_with_the_root(monkeypatch):
+    data = experiment_data(QUICK)
+    folder = module._run_folder(QUICK, data)
+    assert module._run_folder(replace(QUICK, root="elsewhere"), data) == folder
+    assert module._run_folder(QUICK, replace(data, fingerprint="other")) != folder
+    monkeypatch.setattr(module, "_code_digest", lambda: "other")
+    assert module._run_folder(QUICK, data) != folder
+
+
+def test_an_interrupted_run_leaves_nothing(monkeypatch, cache):
+    def interrupted(*given, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(QUICK)
+    assert not cache.exists()
+
+
+def test_a_run_that_cannot_be_written_leaves_nothing(monkeypatch, cache):
+    def full(*given):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(OSError, match="no space left"):
+        run(QUICK)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_leftover_does_not_count(trained, cache):
+    """Neither an unfinished folder nor one without its run.json; both kinds do not stop a run."""
+    (cache / ".unfinished-left").mkdir(parents=True)
+    (cache / ".unfinished-left" / "run.json").write_text("{}")
+    module._run_folder(QUICK, experiment_data(QUICK)).mkdir()
+    assert run(QUICK).metrics and trained == [0]
+    assert run(QUICK).metrics and trained == [0]
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_two_processes_that_finish_the_same_run_agree(monkeypatch, cache):
+    """The other one's folder appears while this one trains."""
+    first = run(QUICK)
+    folder = next(cache.iterdir())
+    content = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    fit = module.fit
+
+    def meanwhile(*given, **named):
+        folder.mkdir()
+        for name, raw in content.items():
+            (folder / name).write_bytes(raw)
+        return fit(*given, **named)
+
+    monkeypatch.setattr(module, "fit", meanwhile)
+    assert run(QUICK) == first
+    assert [path.name for path in cache.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        (
+            {"prefusion": "vgrm"},
+            "unknown prefusion 'vgrm'; there are: none, mlp, cross-attention, sigmoid-tanh, vgmr",
+        ),
+        ({"backbone": "resnet"}, "unknown backbone 'resnet'; there are: pooled, transformer"),
+    ],
+)
+def test_unknown_parts_are_refused_at_once(field, message):
+    with pytest.raises(ValueError, match=message):
+        Experiment("digits", **field)
+
+
+@pytest.mark.parametrize("prefusion", module.PREFUSIONS)
+def test_the_backbone_starts_the_same_behind_every_module(prefusion):
+    data = experiment_data(QUICK)
+    plain = module.build(QUICK, data).backbone.state_dict()
+    other = module.build(replace(QUICK, prefusion=prefusion), data).backbone.state_dict()
+    assert all(torch.equal(x, other[name]) for name, x in plain.items())
+
+
+# run_all
+
+
+def test_many_processes_give_the_same_bits_as_one(tmp_path, monkeypatch):
+    todo = [replace(QUICK, seed=seed, prefusion="vgmr") for seed in (3, 1)]
+    together = run_all(todo, jobs=2, progress=False)
+    assert [finished.experiment.seed for finished in together] == [3, 1], "in the order given"
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "other"))
+    alone = [run(one) for one in todo]
+    for one, other in zip(alone, together, strict=True):
+        assert one.path != other.path
+        assert without_time(one) == without_time(other)
+        for a, b in zip(one.model().parameters(), other.model().parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+KILLED = """
+import os, signal
+from dataclasses import replace
+from vgmr import experiment as module
+fit, seeds = module.fit, []
+def third_kills(*given, **named):
+    seeds.append(named["seed"])
+    if len(seeds) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return fit(*given, **named)
+module.fit = third_kills
+quick = module.Experiment("digits", prefusion="none", epochs=1, batch_size=256)
+module.run_all([replace(quick, seed=seed) for seed in range(5)], jobs=1, progress=False)
+"""
+
+
+def test_a_killed_call_goes_on_where_it_stopped(trained, cache):
+    done = subprocess.run([sys.executable, "-c", KILLED], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(cache.glob("*/run.json"))) == 2
+    runs = run_all([replace(QUICK, seed=seed) for seed in range(5)], jobs=1, progress=False)
+    assert trained == [2, 3, 4]
+    assert [finished.experiment.seed for finished in runs] == [0, 1, 2, 3, 4]
+
+
+# compare
+
+
+def made_run(seed: int, accuracy: float, prefusion: str = "none", **changes) -> module.Run:
+    metrics = {"accuracy": accuracy, "macro_f1": accuracy / 2, "validation_accuracy": 0.0, "majority_rate": 0.4}
+    empty = {"prediction": [], "label": [], "prefusion_parameters": 0, "seconds": 0.0, "peak_memory": 0.0}
+    content = {"fingerprint": "f", "stand_in": False, "environment": {}, "path": "", "parameters": 7, **empty}
+    chosen = replace(QUICK, seed=seed, prefusion=prefusion)
+    return module.Run(chosen, history=History(), **{**content, "metrics": metrics, **changes})
+
+
+PLAIN = [made_run(0, 0.5), made_run(1, 0.6), made_run(2, 0.7)]
+BETTER = [made_run(2, 0.76, "vgmr"), made_run(0, 0.52, "vgmr"), made_run(1, 0.64, "vgmr")]
+
+
+def test_compare_by_hand():
+    """Differences by seed 0.02, 0.04, 0.06, though the runs stand in another order; with three, the ends."""
+    table = compare({"plain": PLAIN, "VGMR": BETTER}, "plain")
+    assert list(table.index) == ["majority class", "plain", "VGMR"]
+    assert list(table.columns) == ["mean", "deviation", "difference", "low", "high", "seeds", "parameters"]
+    assert table.loc["majority class", "mean"] == 0.4 and table.loc["majority class"].isna().sum() == 6
+    assert table.loc["plain", ["mean", "deviation"]].tolist() == pytest.approx([0.6, 0.1])
+    assert table.loc["plain", ["difference", "low", "high"]].isna().all()
+    row = table.loc["VGMR"]
+    assert row["mean"] == pytest.approx(0.64) and row["deviation"] == pytest.approx(0.12)
+    assert [row["difference"], row["low"], row["high"]] == pytest.approx([0.04, 0.02, 0.06], abs=1e-5)
+    assert row["seeds"] == 3 and row["parameters"] == 7
+
+
+def test_compare_another_metric():
+    table = compare({"plain": PLAIN, "VGMR": BETTER}, "plain", "macro_f1")
+    assert table.loc["VGMR", "difference"] == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    "runs", [BETTER[:2], [*BETTER, made_run(3, 0.5)], [*BETTER[:2], made_run(5, 0.5)], [*BETTER[:2], BETTER[0]]]
+)
+def test_compare_refuses_other_seeds(runs):
+    with pytest.raises(ValueError, match=r"VGMR: expected the seeds \[0, 1, 2\] of plain, once each"):
+        compare({"plain": PLAIN, "VGMR": runs}, "plain")
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+def test_compare_refuses_runs_on_other_data(metric):
+    """Even where the majority rates agree."""
+    other = [replace(finished, fingerprint="g") for finished in BETTER]
+    with pytest.raises(ValueError, match="data"):
+        compare({"plain": PLAIN, "VGMR": other}, "plain", metric)
+
+
+def test_compare_refuses_another_test_part():
+    other = [replace(finished, metrics={**finished.metrics, "majority_rate": 0.3}) for finished in BETTER]
+    with pytest.raises(ValueError, match="data"):
+        compare({"plain": PLAIN, "VGMR": other}, "plain")
+
+
+def test_compare_names_the_baselines():
+    with pytest.raises(ValueError, match="unknown baseline 'none'; there are: plain, VGMR"):
+        compare({"plain": PLAIN, "VGMR": BETTER}, "none")
+
+
+def test_compare_runs_from_disk():
+    variants = {
+        name: [run(replace(QUICK, prefusion=prefusion, seed=seed)) for seed in range(2)]
+        for name, prefusion in (("plain", "none"), ("VGMR", "vgmr"))
+    }
+    table = compare(variants, "plain")
+    means = [np.mean([finished.metrics["accuracy"] for finished in runs]) for runs in variants.values()]
+    assert table["mean"].tolist() == pytest.approx([variants["plain"][0].metrics["majority_rate"], *means])
