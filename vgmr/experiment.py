@@ -9,8 +9,8 @@ import platform
 import resource
 import shutil
 import subprocess
-import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -29,6 +29,7 @@ from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
 from vgmr.balancing import METHODS, make_method
 from vgmr.data import load
 from vgmr.data.batch import MultimodalData
+from vgmr.data.fetch import cache_folder
 from vgmr.evaluation import accuracy, confusion, macro_f1, paired_difference
 from vgmr.objective import Objective
 from vgmr.prefusion import (
@@ -137,12 +138,6 @@ class Run:
         return model.eval()
 
 
-def cache_folder() -> Path:
-    """$VGMR_CACHE, else vgmr in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "vgmr"
-    return Path(os.environ.get("VGMR_CACHE", default)).expanduser()
-
-
 @lru_cache(maxsize=8)
 def _loaded(dataset: str, root: str | None, options: str) -> MultimodalData:
     return load(dataset, root, **json.loads(options))
@@ -207,11 +202,13 @@ def make_prefusion(experiment: Experiment, dims: Mapping[str, int]) -> nn.Module
     return module
 
 
-@lru_cache(maxsize=1)
-def _code_digest() -> str:
+@lru_cache
+def _code_digest(with_methods: bool) -> str:
     folder = Path(__file__).parent
     names = ["refiner", "prefusion", "backbones", "objective", "training", "evaluation", "experiment"]
-    files = [folder / f"{name}.py" for name in names] + sorted(folder.glob("balancing/*.py"))
+    files = [folder / f"{name}.py" for name in [*names, "balancing/base"]]
+    if with_methods:
+        files += sorted(folder.glob("balancing/*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
@@ -231,7 +228,7 @@ def environment() -> dict[str, str]:
 
 def _run_folder(experiment: Experiment, data: MultimodalData) -> Path:
     settings = {name: value for name, value in asdict(experiment).items() if name != "root"}
-    everything = [settings, data.fingerprint, _code_digest(), torch.__version__]
+    everything = [settings, data.fingerprint, _code_digest(experiment.method != "none"), torch.__version__]
     key = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:24]
     return cache_folder() / "runs" / key
 
@@ -303,7 +300,8 @@ def run(experiment: Experiment) -> Run:
         "environment": environment(),
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
+    unfinished = folder.with_name(f".unfinished-{uuid.uuid4().hex}")
+    unfinished.mkdir()
     try:
         save_file(
             {name: value.cpu().contiguous() for name, value in model.state_dict().items()},

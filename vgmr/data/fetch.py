@@ -8,6 +8,7 @@ import logging
 import os
 import stat
 import tempfile
+import uuid
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -216,13 +217,12 @@ def extract(source: Source, archive: Path, folder: Path, wanted: list[str]) -> N
 def write(path: Path, content: bytes) -> None:
     """Write under a temporary name in the same folder, then move into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
-        with open(handle, "wb") as file:
-            file.write(content)
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
