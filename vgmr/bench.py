@@ -19,10 +19,12 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
 from vgmr.backbones import Classifier
+from vgmr.balancing import METHODS, Relearning, make_method
 from vgmr.data import load
 from vgmr.data.batch import Batch, MultimodalData
 from vgmr.experiment import Experiment, build
@@ -39,6 +41,7 @@ PAPER = {  # Table 7: training s/epoch and inference ms/batch, as ratios to Conc
     "sigmoid-tanh": (5.25 / 4.26, 1.46 / 1.17),
     "vgmr": (10.01 / 4.26, 3.87 / 1.17),
 }
+PAPER_METHODS = {"none": 1.0, "grad-blending": 13.24 / 4.26, "agm": 17.71 / 4.26}  # as training in Table 7
 
 
 def _seconds(work: Callable[[], Any], device: str) -> float:
@@ -57,7 +60,7 @@ def _flops(work: Callable[[], Any]) -> int:
     """FLOPs of matrix products in `work`, with fused attention kernels taken apart so that they count."""
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             work()
     finally:
         torch.backends.mha.set_fastpath_enabled(True)
@@ -119,6 +122,68 @@ def bench(
     }
     torch.set_num_threads(threads)
     return result
+
+
+def bench_methods(
+    rounds: int = 3, steps: int = 4, device: str = "cpu", byte_dropout: bool = False, progress: bool = True
+) -> dict[str, Any]:
+    """Training time per epoch of every balancing method, at the setting of `bench` and without a refiner.
+
+    Each method runs at its defaults through `fit`, in its window; Grad-Blending for a super-epoch of ten epochs
+    with its trials; to Diagnosing & Re-learning the share of a diagnosis that falls on one epoch is added. Plain epochs
+    are measured before and after each; the row "none" tells how far such ratios can be trusted.
+
+    Returns a JSON-able dict: device, setting and rows (one per method; ratios to "none").
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    data = load("synthetic", like="mosei", samples=32 * steps).to(device)
+    short = replace(data, validation=data.validation.index(torch.arange(2, device=device)))
+    epochs = {name: 10 if name == "grad-blending" else 1 for name in METHODS}
+    options = {name: {"start_epoch": -1} if name == "arl" else {} for name in METHODS}
+    models = {
+        name: build(Experiment("synthetic", "none", "transformer", method=name), data).to(device)
+        for name in METHODS
+    }
+    if byte_dropout:
+        for model in models.values():
+            use_byte_dropout(model)
+    relearning = Relearning()
+    relearning.start(models["relearning"], data, 1, 0)
+
+    def train(name: str) -> None:
+        fit(models[name], short, epochs=epochs[name], method=make_method(name, **options[name]))
+
+    work: dict[str, Callable[[], Any]] = {name: partial(train, name) for name in METHODS}
+    work["diagnosis"] = partial(relearning.gaps, models["relearning"], data)
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    ratios: dict[str, list[float]] = {name: [] for name in work}
+    train("none")
+    for _ in tqdm(range(rounds), desc="rounds", disable=not progress, leave=False):
+        before = _seconds(work["none"], device)
+        for name in work:
+            one = _seconds(work[name], device) / epochs.get(name, relearning.interval)
+            after = _seconds(work["none"], device)
+            seconds[name].append(one)
+            ratios[name].append(2 * one / (before + after))
+            before = after
+    for values in (seconds, ratios):
+        values["relearning"] = [sum(pair) for pair in zip(values["relearning"], values["diagnosis"], strict=True)]
+    rows = [
+        {
+            "method": name,
+            "training_ratio": statistics.median(ratios[name]),
+            "training_ratio_paper": PAPER_METHODS.get(name),
+            "training_seconds_per_epoch": statistics.median(seconds[name]),
+        }
+        for name in METHODS
+    ]
+    torch.set_num_threads(threads)
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
+        "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35; {rounds} rounds of {steps} steps",
+        "rows": rows,
+    }
 
 
 def _ratio(values: list[float], reference: list[float]) -> float:
@@ -205,8 +270,9 @@ def _row(
 
 
 def table(result: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows of `bench` for reading: ratios to the plain model, measured, by FLOPs, and the paper's."""
-    frame = pd.DataFrame(result["rows"]).set_index("variant")
+    """The rows of `bench` or `bench_methods` for reading: ratios to plain, measured, by FLOPs, and the paper's."""
+    frame = pd.DataFrame(result["rows"])
+    frame = frame.set_index("method" if "method" in frame else "variant")
     columns = {
         "parameters": "parameters",
         "extra_parameters": "extra",
@@ -217,24 +283,28 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
         "inference_flop_ratio": "inference FLOPs",
         "inference_ratio_paper": "inference, paper",
     }
-    return frame[list(columns)].rename(columns=columns).round(3)
+    there = [column for column in columns if column in frame]
+    return frame[there].rename(columns=columns).round(3)
 
 
 def main(arguments: list[str]) -> int:
-    """`vgmr bench [--rounds N] [--device D] [--byte-dropout] [--json FILE]`."""
+    """`vgmr bench [--methods] [--rounds N] [--device D] [--byte-dropout] [--json FILE]`."""
     import argparse
 
     parser = argparse.ArgumentParser("vgmr bench", description="costs of every pre-fusion variant, as ratios")
-    parser.add_argument("--rounds", type=int, default=7, help="interleaved repetitions")
+    parser.add_argument("--methods", action="store_true", help="balancing methods instead (minutes a round)")
+    parser.add_argument("--rounds", type=int, help="interleaved repetitions, by default 7, or 3 of the methods")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--byte-dropout", action="store_true", help="draw dropout masks as bytes")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args(arguments)
-    result = bench(options.rounds, device=options.device, byte_dropout=options.byte_dropout)
+    measure, rounds = (bench_methods, 3) if options.methods else (bench, 7)
+    result = measure(options.rounds or rounds, device=options.device, byte_dropout=options.byte_dropout)
     print(f"{result['device']}; {result['setting']}")
     print(table(result).to_string(na_rep="-"))
-    print(f"fit over bare steps: {result['loop_overhead']:+.1%}")
-    print(f"contribution targets over one forward pass: {result['contribution_share']:.2%}")
+    if not options.methods:
+        print(f"fit over bare steps: {result['loop_overhead']:+.1%}")
+        print(f"contribution targets over one forward pass: {result['contribution_share']:.2%}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
     return 0

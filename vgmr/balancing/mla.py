@@ -55,6 +55,7 @@ class MLA(Balancing):
     head = "shared"
     projector: Tensor
     updates: Tensor
+    seen: Tensor
 
     def __init__(
         self, projection: str = "rls", normalise: bool = False, weights: Mapping[str, float] | None = None
@@ -72,10 +73,11 @@ class MLA(Balancing):
         device = next(model.parameters()).device
         self.register_buffer("projector", torch.eye(model.backbone.width, device=device))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.samples, self.seen = len(data.train), 0
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.samples = len(data.train)
 
     def epoch_start(self, model: Classifier, data: MultimodalData, epoch: int, loop: Loop) -> None:
-        self.seen = 0
+        self.seen.zero_()
 
     def step(
         self,
@@ -89,7 +91,7 @@ class MLA(Balancing):
         assert isinstance(head, SharedHead)
         output = model(batch.features, batch.mask)
         optimizer.zero_grad(set_to_none=True)
-        regular = 0.1 ** (1 + self.seen / self.samples)
+        regular = 0.1 ** (1 + int(self.seen) / self.samples)
         total = torch.zeros((), device=batch.label.device)
         signals = []
         for name in self.names:

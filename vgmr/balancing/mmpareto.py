@@ -20,17 +20,21 @@ def joint_weight(joint: Sequence[Tensor], unimodal: Sequence[Tensor]) -> Tensor:
 
 
 def combine(
-    joint: Sequence[Tensor], unimodal: Sequence[Tensor], strength: float = 1.5, rescale: str = "tensor"
+    joint: Sequence[Tensor],
+    unimodal: Sequence[Tensor],
+    weight: Tensor,
+    strength: float = 1.5,
+    rescale: str = "tensor",
 ) -> list[Tensor]:
     """h = 2 c g + 2 (1 - c) u, brought back to the length of g + u where it is shorter, times `strength`.
 
     Args:
         joint, unimodal: g and u, one tensor per parameter of a branch.
+        weight: c, from `joint_weight`.
         strength: gamma.
         rescale: one ratio of lengths per "tensor" or for the whole "encoder". There is none where h all but
             vanishes against g + u, since its direction is then rounding error.
     """
-    weight = joint_weight(joint, unimodal)
     mixed = [2 * weight * g + 2 * (1 - weight) * u for g, u in zip(joint, unimodal, strict=True)]
     wanted = torch.stack([(g + u).norm() for g, u in zip(joint, unimodal, strict=True)])
     given = torch.stack([h.norm() for h in mixed])
@@ -72,18 +76,17 @@ class MMPareto(Uniform):
         for left, (name, loss) in zip(reversed(range(len(unimodal))), unimodal.items(), strict=True):
             own[name] = gradients(loss, keep_graph=left > 0)
         merged: dict[int, list[Tensor]] = {}
+        weights: dict[str, Tensor] = {}
         for name in self.names:
             branch = [id(p) for p in model.branch_parameters(name) if id(p) in total and id(p) in own[name]]
             if not branch:
                 continue
-            mixed = combine(
-                [total.pop(key) for key in branch],
-                [own[name].pop(key) for key in branch],
-                self.strength,
-                self.rescale,
-            )
+            g, u = [total.pop(key) for key in branch], [own[name].pop(key) for key in branch]
+            weights[name] = joint_weight(g, u)
+            mixed = combine(g, u, weights[name], self.strength, self.rescale)
             for key, gradient in zip(branch, mixed, strict=True):
                 merged[key] = [gradient]
+        self.note(weights)
         for part in (total, *own.values()):
             for key, gradient in part.items():
                 merged.setdefault(key, []).append(gradient)

@@ -21,7 +21,7 @@ def damping(score: Tensor, alpha: float = 0.3, ratio: str = "pairwise-mean", tie
     """
     if ratio == "pairwise-mean":
         quotient = score.unsqueeze(1) / score.clamp(min=1e-12)
-        rho = (quotient.sum(1) - quotient.diagonal()) / (len(score) - 1)
+        rho = quotient.fill_diagonal_(0).sum(1) / (len(score) - 1)
     else:
         rho = score / score.min().clamp(min=1e-12)
     leads = rho > 1

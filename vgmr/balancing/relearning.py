@@ -100,9 +100,9 @@ class Relearning(Balancing):
     @torch.no_grad()
     def reset(self, model: Classifier, gaps: dict[str, float], optimizer: torch.optim.Optimizer) -> None:
         """Move each branch the share `reset_share` of its gap back to where it began."""
-        for name in self.names:
-            share = reset_share(gaps[name], self.strength)
-            self.note({name: torch.tensor(share)})
+        shares = {name: reset_share(gaps[name], self.strength) for name in self.names}
+        self.note({name: torch.tensor(share) for name, share in shares.items()})
+        for name, share in shares.items():
             for position, parameter in enumerate(model.branch_parameters(name)):
                 initial = self.get_buffer(f"initial_{position}_{name}")
                 parameter.copy_(share * initial + (1 - share) * parameter)
