@@ -56,9 +56,15 @@ def test_what_a_run_says():
     assert finished.label == data.test.label.tolist()
     hits = sum(a == b for a, b in zip(finished.prediction, finished.label, strict=True))
     assert finished.metrics["accuracy"] == pytest.approx(hits / 359)
-    assert finished.metrics["majority_rate"] == data.majority_rate
+    assert finished.metrics["majority_accuracy"] == data.majority_rate
     assert finished.metrics["validation_accuracy"] == finished.history.validation_accuracy[0]
-    assert set(finished.metrics) == {"accuracy", "macro_f1", "validation_accuracy", "majority_rate"}
+    assert set(finished.metrics) == {
+        "accuracy",
+        "macro_f1",
+        "validation_accuracy",
+        "majority_accuracy",
+        "majority_macro_f1",
+    }
     assert finished.prefusion_parameters == 0
     assert finished.parameters == (4 + 1) * 64 * 2 + (5 + 1) * 64 + (3 * 64 + 1) * 10
     assert finished.fingerprint == data.fingerprint and finished.stand_in is False
@@ -137,7 +143,7 @@ def test_the_key_changes_with_data_and_code_but_not_with_the_root(monkeypatch):
     folder = module._run_folder(QUICK, data)
     assert module._run_folder(replace(QUICK, root="elsewhere"), data) == folder
     assert module._run_folder(QUICK, replace(data, fingerprint="other")) != folder
-    monkeypatch.setattr(module, "_code_digest", lambda: "other")
+    monkeypatch.setattr(module, "_code_digest", lambda with_methods: "other")
     assert module._run_folder(QUICK, data) != folder
 
 
@@ -260,7 +266,13 @@ def test_a_killed_call_goes_on_where_it_stopped(trained, cache):
 
 
 def made_run(seed: int, accuracy: float, prefusion: str = "none", **changes) -> module.Run:
-    metrics = {"accuracy": accuracy, "macro_f1": accuracy / 2, "validation_accuracy": 0.0, "majority_rate": 0.4}
+    metrics = {
+        "accuracy": accuracy,
+        "macro_f1": accuracy / 2,
+        "validation_accuracy": 0.0,
+        "majority_accuracy": 0.4,
+    }
+    metrics["majority_macro_f1"] = 0.2
     empty = {"prediction": [], "label": [], "prefusion_parameters": 0, "seconds": 0.0, "peak_memory": 0.0}
     content = {"fingerprint": "f", "stand_in": False, "environment": {}, "path": "", "parameters": 7, **empty}
     chosen = replace(QUICK, seed=seed, prefusion=prefusion)
@@ -288,6 +300,7 @@ def test_compare_by_hand():
 def test_compare_another_metric():
     table = compare({"plain": PLAIN, "VGMR": BETTER}, "plain", "macro_f1")
     assert table.loc["VGMR", "difference"] == pytest.approx(0.02)
+    assert table.loc["majority class", "mean"] == 0.2
 
 
 @pytest.mark.parametrize(
@@ -307,7 +320,7 @@ def test_compare_refuses_runs_on_other_data(metric):
 
 
 def test_compare_refuses_another_test_part():
-    other = [replace(finished, metrics={**finished.metrics, "majority_rate": 0.3}) for finished in BETTER]
+    other = [replace(finished, metrics={**finished.metrics, "majority_accuracy": 0.3}) for finished in BETTER]
     with pytest.raises(ValueError, match="data"):
         compare({"plain": PLAIN, "VGMR": other}, "plain")
 
@@ -324,4 +337,4 @@ def test_compare_runs_from_disk():
     }
     table = compare(variants, "plain")
     means = [np.mean([finished.metrics["accuracy"] for finished in runs]) for runs in variants.values()]
-    assert table["mean"].tolist() == pytest.approx([variants["plain"][0].metrics["majority_rate"], *means])
+    assert table["mean"].tolist() == pytest.approx([variants["plain"][0].metrics["majority_accuracy"], *means])

@@ -16,7 +16,7 @@ def made_run(seed: int, prediction: list[int], label: list[int], prefusion: str 
     right = float(np.mean(np.array(prediction) == np.array(label)))
     return Run(
         experiment=Experiment("digits", prefusion, seed=seed),
-        metrics={"accuracy": right, "macro_f1": right, "validation_accuracy": right, "majority_rate": 0.5},
+        metrics={"accuracy": right, "macro_f1": right, "validation_accuracy": right, "majority_accuracy": 0.5},
         history=History([1.0, 0.5], [1.1, 0.9], [0.5, 0.6 + seed / 10], 1, 1.0),
         prediction=prediction,
         label=label,
@@ -110,3 +110,17 @@ def test_gate_and_prediction_marks_the_true_class():
     colours = [bar.get_facecolor() for bar in axes[-1].patches]
     assert colours[0] != colours[1]
     assert [bar.get_height() for bar in axes[-1].patches] == pytest.approx([0.2, 0.8])
+
+
+def test_lengths_and_labels_draw_real_steps_and_shares():
+    data = load("synthetic")
+    axes = plots.lengths_and_labels({"first": data, "second": load("digits")})
+    assert axes.shape == (2, 2) and axes[0, 0].get_title() == "first"
+    assert [text.get_text() for text in axes[0, 0].get_yticklabels()] == data.modalities
+    longest = max(int(length.max()) for part in data.parts.values() for length in part.lengths().values())
+    drawn = max(line.get_xdata().max() for line in axes[0, 0].lines if len(line.get_xdata()))
+    assert drawn == longest
+    for line, part in zip(axes[1, 0].lines, data.parts.values(), strict=True):
+        share = part.label.bincount(minlength=len(data.classes)) / len(part)
+        np.testing.assert_allclose(line.get_ydata(), share)
+    assert all(ax.get_xlabel() for ax in axes.flat)

@@ -76,7 +76,8 @@ def missing(batch: Batch, modality: str, share: float = 1.0, seed: int = 0) -> B
     _check(batch, [modality], share)
     x = batch.features[modality]
     gone = (torch.rand(len(x), generator=_generator(seed)) < share).to(x.device)[:, None, None]
-    return _marked(batch, {modality: x.masked_fill(gone, 0.0)}, {modality: gone})
+    hit = gone & batch.mask[modality].unsqueeze(2)
+    return _marked(batch, {modality: x.masked_fill(gone, 0.0)}, {modality: hit})
 
 
 def temporal_masking(batch: Batch, share: float, modalities: Sequence[str] | None = None, seed: int = 0) -> Batch:
@@ -134,5 +135,6 @@ def conflict(batch: Batch, share: float, modalities: Sequence[str] | None = None
         source = origin[name].to(batch.label.device)
         features[name] = batch.features[name][source]
         masks[name] = batch.mask[name][source]
-        hit[name] = (source != torch.arange(len(label), device=source.device))[:, None, None]
+        moved = source != torch.arange(len(label), device=source.device)
+        hit[name] = moved[:, None, None] & masks[name].unsqueeze(2)
     return replace(_marked(batch, features, hit), mask=masks)

@@ -55,16 +55,17 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float], resamp
     Raises:
         ValueError: fewer than two pairs, or unequal numbers.
     """
-    difference = np.asarray(values, float) - np.asarray(baseline, float)
-    if len(values) != len(baseline) or len(difference) < 2:
+    if len(values) != len(baseline) or len(values) < 2:
         raise ValueError(f"expected at least two pairs of values, got {len(values)} and {len(baseline)}")
+    difference = np.asarray(values, float) - np.asarray(baseline, float)
     n = len(difference)
     if n <= 6:
         rows = np.array(list(itertools.product(range(n), repeat=n)))
     else:
         rows = np.random.default_rng(0).integers(n, size=(resamples, n))
     level = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(0.025, n - 1))
-    low, high = np.quantile(difference[rows].mean(1), [level, 1 - level])
+    means = difference[rows].mean(1)
+    low, high = np.quantile(means, level, method="lower"), np.quantile(means, 1 - level, method="higher")
     return Difference(float(difference.mean()), float(low), float(high), n)
 
 
@@ -74,6 +75,7 @@ def auroc(score: Tensor, truth: Tensor) -> float:
     Raises:
         ValueError: all cases are struck, or none.
     """
+    truth = truth.bool()
     positive = int(truth.sum())
     negative = len(truth) - positive
     if not positive or not negative:

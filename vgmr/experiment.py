@@ -107,7 +107,8 @@ class Run:
     """What came of an `Experiment`.
 
     Attributes:
-        metrics: accuracy, macro_f1 (test part, scored once), validation_accuracy, majority_rate; all 0 to 1.
+        metrics: accuracy, macro_f1 (test part, scored once), validation_accuracy, majority_accuracy and
+            majority_macro_f1 (of answering the most frequent class); all 0 to 1.
         prediction, label: of the test part, as lists of class numbers.
         parameters, prefusion_parameters: trainable values in all, and before fusion.
         seconds: wall time of the training; peak_memory: of the process, in MiB.
@@ -206,7 +207,7 @@ def make_prefusion(experiment: Experiment, dims: Mapping[str, int]) -> nn.Module
 def _code_digest(with_methods: bool) -> str:
     folder = Path(__file__).parent
     names = ["refiner", "prefusion", "backbones", "objective", "training", "evaluation", "experiment"]
-    files = [folder / f"{name}.py" for name in [*names, "balancing/base"]]
+    files = [folder / f"{name}.py" for name in [*names, "balancing/base", "data/batch"]]
     if with_methods:
         files += sorted(folder.glob("balancing/*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
@@ -279,18 +280,21 @@ def run(experiment: Experiment) -> Run:
         optimizer=experiment.optimizer,
     )
     prediction = predict(model, data.test).argmax(1)
-    counts = confusion(prediction, data.test.label, len(data.classes))
+    label = data.test.label
+    counts = confusion(prediction, label, len(data.classes))
+    constant = confusion(label.mode().values.expand_as(label), label, len(data.classes))
     content = {
         "experiment": asdict(experiment),
         "metrics": {
             "accuracy": accuracy(counts),
             "macro_f1": macro_f1(counts),
             "validation_accuracy": history.validation_accuracy[history.best_epoch],
-            "majority_rate": data.majority_rate,
+            "majority_accuracy": accuracy(constant),
+            "majority_macro_f1": macro_f1(constant),
         },
         "history": asdict(history),
         "prediction": prediction.tolist(),
-        "label": data.test.label.tolist(),
+        "label": label.tolist(),
         "parameters": count_parameters(model),
         "prefusion_parameters": count_parameters(model.prefusion),
         "seconds": time.perf_counter() - started,
@@ -354,21 +358,25 @@ def _numbered(position: int, experiment: Experiment) -> tuple[int, Run]:
 def compare(variants: Mapping[str, Sequence[Run]], baseline: str, metric: str = "accuracy") -> pd.DataFrame:
     """One row per variant: mean and deviation over seeds, and the paired difference to `baseline`.
 
-    The first row is the majority rate. Columns: mean, deviation, difference, low, high (95% interval), seeds,
-    parameters. Metrics are shares in 0 to 1; deviation is the sample deviation over seeds.
+    The first row is a constant answer, the test part's most frequent class. Columns: mean, deviation (over seeds),
+    difference, low, high (95% interval), seeds, parameters; metrics are shares in 0 to 1.
 
     Raises:
-        ValueError: an unknown baseline, variants run on other data, or with other seeds than the baseline.
+        ValueError: an unknown baseline, fewer than two seeds, variants run on other data, or with other seeds
+            than the baseline.
     """
     if baseline not in variants:
         raise ValueError(f"unknown baseline {baseline!r}; there are: {', '.join(variants)}")
+    if len(variants[baseline]) < 2:
+        raise ValueError(f"differences over seeds need at least two of them, got {len(variants[baseline])}")
     reference = {run.experiment.seed: run for run in variants[baseline]}
     rows: dict[str, dict[str, Any]] = {}
-    if metric == "accuracy":
-        majority = {run.metrics["majority_rate"] for runs in variants.values() for run in runs}
-        if len(majority) > 1:
-            raise ValueError("the variants were not run on the same test part; compare one data set at a time")
-        rows["majority class"] = {"mean": majority.pop()}
+    if len({run.fingerprint for runs in variants.values() for run in runs}) > 1:
+        raise ValueError("the variants were not run on the same data; compare one data set at a time")
+    rates = {run.metrics[f"majority_{metric}"] for runs in variants.values() for run in runs}
+    if len(rates) > 1:
+        raise ValueError("the variants were not run on the same test data; compare one data set at a time")
+    rows["majority class"] = {"mean": rates.pop()}
     for name, runs in variants.items():
         if {run.experiment.seed for run in runs} != set(reference) or len(runs) != len(reference):
             raise ValueError(f"{name}: expected the seeds {sorted(reference)} of {baseline}, once each")

@@ -120,5 +120,5 @@ def explore(draw: Callable[..., Figure], **controls: widgets.Widget) -> widgets.
 
 
 def claim(text: str, holds: bool) -> None:
-    """Print whether a claim of the text held in this run; at the defaults the printed line is compared by a test."""
+    """Print whether a claim of the text held in this run; at the defaults a test compares the printed line."""
     print(f"{'held' if holds else 'did not hold'}: {text}")

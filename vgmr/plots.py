@@ -11,7 +11,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 
-from vgmr.data.batch import Batch
+from vgmr.data.batch import Batch, MultimodalData
 from vgmr.experiment import Run
 
 
@@ -49,7 +49,7 @@ def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.n
 
 
 def seed_points(variants: Mapping[str, Sequence[Run]], ax: Axes | None = None, metric: str = "accuracy") -> Axes:
-    """Every seed's score as a dot, the mean as a bar, the majority rate as a dashed line."""
+    """Every seed's score as a dot, the mean as a bar, the majority class as a dashed line."""
     ax = plt.subplots(figsize=(7, 0.5 * len(variants) + 1.3))[1] if ax is None else ax
     for position, runs in enumerate(variants.values()):
         values = [run.metrics[metric] for run in runs]
@@ -62,9 +62,8 @@ def seed_points(variants: Mapping[str, Sequence[Run]], ax: Axes | None = None, m
             color="k",
             label="mean" if not position else "",
         )
-    if metric == "accuracy":
-        rate = next(iter(variants.values()))[0].metrics["majority_rate"]
-        ax.axvline(rate, color="C3", linestyle="--", label="majority rate")
+    rate = next(iter(variants.values()))[0].metrics[f"majority_{metric}"]
+    ax.axvline(rate, color="C3", linestyle="--", label="majority class")
     ax.set(yticks=range(len(variants)), yticklabels=list(variants), xlabel=f"test {metric.replace('_', ' ')}")
     ax.invert_yaxis()
     ax.legend(loc="best")
@@ -205,3 +204,26 @@ def per_class(
     ax.set(ylabel="change of recall", xlabel="class")
     ax.set_xticks(range(len(classes)), [classes[index] for index in order], rotation=90 if len(classes) > 6 else 0)
     return ax
+
+
+def lengths_and_labels(sets: Mapping[str, MultimodalData]) -> np.ndarray:
+    """By data set (column): real time steps of each modality above, share of each class by part below.
+
+    Boxes hold the middle half of all samples, whiskers reach from the shortest to the longest. Array of axes.
+    """
+    figure, axes = plt.subplots(2, len(sets), figsize=(4 * len(sets), 5.6), squeeze=False)
+    for (above, below), (name, data) in zip(axes.T, sets.items(), strict=True):
+        steps = {m: torch.cat([part.lengths()[m] for part in data.parts.values()]) for m in data.modalities}
+        above.boxplot([x.numpy() for x in steps.values()], vert=False, whis=(0, 100), widths=0.5)
+        above.set(title=name, yticks=range(1, len(steps) + 1), yticklabels=list(steps), xlabel="real time steps")
+        above.set_xlim(0, 1.05 * max(2, max(int(x.max()) for x in steps.values())))
+        above.invert_yaxis()
+        for (part, batch), marker in zip(data.parts.items(), "o^s", strict=True):
+            share = batch.label.bincount(minlength=len(data.classes)) / len(batch)
+            below.plot(share.numpy(), marker, alpha=0.7, label=part)
+        below.set(xlabel="class", ylabel="share of the part", ylim=(0, None))
+        if len(data.classes) <= 10:
+            below.set(xticks=range(len(data.classes)), xticklabels=list(data.classes))
+            below.set_xlim(-0.5, len(data.classes) - 0.5)
+    axes[1, 0].legend()
+    return axes

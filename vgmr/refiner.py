@@ -148,7 +148,12 @@ class ModalityMaps(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.folded: nn.Linear | None = None
         if neutral_start:
-            for gate in (self.gate_from_features, self.gate_from_latent, self.gate_from_global, self.gate_from_channel):
+            for gate in (
+                self.gate_from_features,
+                self.gate_from_latent,
+                self.gate_from_global,
+                self.gate_from_channel,
+            ):
                 if gate is not None:
                     nn.init.zeros_(gate.weight)
                     nn.init.zeros_(gate.bias)

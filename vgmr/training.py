@@ -35,11 +35,11 @@ class History:
 
 
 class ByteDropout(nn.Module):
-    """Dropout whose mask is drawn as bytes, several times cheaper on a CPU; p is rounded to 1/256."""
+    """Dropout with masks drawn as bytes, several times cheaper on a CPU; p is rounded to 1/256, below 1."""
 
     def __init__(self, p: float):
         super().__init__()
-        self.threshold = round(256 * p)
+        self.threshold = min(round(256 * p), 255)
 
     def forward(self, x: Tensor) -> Tensor:
         """x, in training with a share p zero and the rest scaled by 1 / (1 - p)."""
@@ -192,6 +192,8 @@ def fit(
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
+    for name, part in (("train", data.train), ("validation", data.validation)):
+        part.check_labels(len(data.classes), name)
     objective = Objective() if objective is None else objective
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -230,9 +232,10 @@ def fit(
         history.train_loss.append(float(total) / len(part))
         history.validation_loss.append(float(F.cross_entropy(logits, data.validation.label)))
         history.validation_accuracy.append(float((logits.argmax(1) == data.validation.label).float().mean()))
-        if not torch.isfinite(total):
+        if not (torch.isfinite(total) and torch.isfinite(logits).all()):
             raise FloatingPointError(
-                f"the training loss is {history.train_loss[-1]} in epoch {epoch}; "
+                f"the loss is no longer finite in epoch {epoch}: training {history.train_loss[-1]}, "
+                f"validation {history.validation_loss[-1]}; "
                 f"lower learning_rate, now {learning_rate}"
             )
         score = (history.validation_accuracy[-1], -history.validation_loss[-1])

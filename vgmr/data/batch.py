@@ -99,18 +99,41 @@ class Batch:
             if not mask.any(1).all():
                 row = int((~mask.any(1)).nonzero()[0])
                 raise ValueError(f"{name}: sample {row} has no real time step; every sample needs at least one")
+            if (mask[:, 1:] & ~mask[:, :-1]).any():
+                row = int((mask[:, 1:] & ~mask[:, :-1]).any(1).nonzero()[0])
+                raise ValueError(f"{name}: sample {row} has padding before a real step; it must stand at the end")
             if not torch.isfinite(x).all():
                 row = int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
                 raise ValueError(f"{name}: sample {row} holds NaN or infinite values; clean them before training")
             if x.masked_select(~mask.unsqueeze(2)).any():
                 raise ValueError(f"{name}: padded time steps must hold zeros")
+        if self.group is not None and self.group.shape != (size,):
+            raise ValueError(f"group: expected shape ({size},), got {tuple(self.group.shape)}")
+        if self.struck is not None:
+            if set(self.struck) != set(self.features):
+                raise ValueError(
+                    f"struck names {sorted(self.struck)} differ from feature names {sorted(self.features)}"
+                )
+            for name, hit in self.struck.items():
+                full = self.features[name].shape
+                fits = hit.ndim == 3 and all(n in (1, m) for n, m in zip(hit.shape[1:], full[1:], strict=True))
+                if not fits or len(hit) != size or hit.dtype != torch.bool:
+                    got = f"{hit.dtype} {tuple(hit.shape)}"
+                    raise ValueError(
+                        f"{name}: expected bool struck of shape {tuple(full)}, or 1 for T or d, got {got}"
+                    )
+        self.check_labels(num_classes)
+
+    def check_labels(self, num_classes: int, part: str = "") -> None:
+        """Raise ValueError if labels are not int64 in 0 to `num_classes` - 1; `part` opens the line."""
+        where = f"{part}, label" if part else "label"
         if self.label.dtype != torch.int64 or self.label.ndim != 1:
             raise ValueError(
-                f"label: expected int64 of shape (B,), got {self.label.dtype} {tuple(self.label.shape)}"
+                f"{where}: expected int64 of shape (B,), got {self.label.dtype} {tuple(self.label.shape)}"
             )
-        if size and (int(self.label.min()) < 0 or int(self.label.max()) >= num_classes):
+        if len(self.label) and (int(self.label.min()) < 0 or int(self.label.max()) >= num_classes):
             raise ValueError(
-                f"label: expected 0 to {num_classes - 1} for {num_classes} classes, "
+                f"{where}: expected 0 to {num_classes - 1} for {num_classes} classes, "
                 f"got {int(self.label.min())} to {int(self.label.max())}"
             )
 
@@ -250,7 +273,7 @@ def holdout(
     else:
         taken: list[Any] = []
         for value in generator.permutation(np.unique(group)):
-            if np.isin(group, taken).sum() >= share * len(group):
+            if np.isin(group, taken).sum() >= share * len(group) or len(taken) + 1 == len(np.unique(group)):
                 break
             taken.append(value)
         out = np.flatnonzero(np.isin(group, taken))
