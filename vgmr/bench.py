@@ -130,8 +130,8 @@ def bench_methods(
     """Training time per epoch of every balancing method, at the setting of `bench` and without a refiner.
 
     Each method runs at its defaults through `fit`, in its window; Grad-Blending for a super-epoch of ten epochs
-    with its trials; to Diagnosing & Re-learning the share of a diagnosis that falls on one epoch is added. Plain epochs
-    are measured before and after each; the row "none" tells how far such ratios can be trusted.
+    with its trials; to Diagnosing & Re-learning the share of a diagnosis that falls on one epoch is added. Plain
+    epochs are measured before and after each; the row "none" tells how far such ratios can be trusted.
 
     Returns a JSON-able dict: device, setting and rows (one per method; ratios to "none").
     """
