@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import papermill
 
 from vgmr.protocol import SEARCH_SEEDS, TRIAL_RATE, TRIALS, search_default
@@ -48,6 +49,13 @@ def studies() -> dict[str, dict[str, Any]]:
     return found
 
 
+def adopted(table: pd.DataFrame) -> str:
+    """The trial with the highest mean among those that are below plain in no study; else the least harmful one."""
+    differences = table.drop(columns="mean")
+    harmless = table[(differences >= 0).all(axis=1)]
+    return str(harmless["mean"].idxmax() if len(harmless) else differences.min(axis=1).idxmax())
+
+
 def main(arguments: list[str]) -> int:
     """`vgmr search [--jobs N]`; writes what it found to notebooks/parameters/searched/default.json."""
     parser = argparse.ArgumentParser("vgmr search", description="search one default for VGMR on validation")
@@ -62,11 +70,11 @@ def main(arguments: list[str]) -> int:
         "trials": TRIALS,
         "studies": chosen,
         "validation_accuracy_above_plain": table.round(4).to_dict(orient="index"),
-        "best": str(table["mean"].idxmax()),
+        "adopted": adopted(table),
     }
     KEPT.parent.mkdir(parents=True, exist_ok=True)
     unfinished = KEPT.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(unfinished, KEPT)
-    print(f"best on average: {content['best']}; written to {KEPT}")
+    print(f"adopted: {content['adopted']}; written to {KEPT}")
     return 0
