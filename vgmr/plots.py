@@ -10,6 +10,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from vgmr.data.batch import Batch, MultimodalData
 from vgmr.experiment import Run
@@ -211,17 +212,19 @@ def lengths_and_labels(sets: Mapping[str, MultimodalData]) -> np.ndarray:
 
     Boxes hold the middle half of all samples, whiskers reach from the shortest to the longest. Array of axes.
     """
-    figure, axes = plt.subplots(2, len(sets), figsize=(4 * len(sets), 5.6), squeeze=False)
+    axes = plt.subplots(2, len(sets), figsize=(4.2 * len(sets), 5.6), squeeze=False)[1]
     for (above, below), (name, data) in zip(axes.T, sets.items(), strict=True):
         steps = {m: torch.cat([part.lengths()[m] for part in data.parts.values()]) for m in data.modalities}
         above.boxplot([x.numpy() for x in steps.values()], vert=False, whis=(0, 100), widths=0.5)
         above.set(title=name, yticks=range(1, len(steps) + 1), yticklabels=list(steps), xlabel="real time steps")
         above.set_xlim(0, 1.05 * max(2, max(int(x.max()) for x in steps.values())))
+        above.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         above.invert_yaxis()
         for (part, batch), marker in zip(data.parts.items(), "o^s", strict=True):
             share = batch.label.bincount(minlength=len(data.classes)) / len(batch)
             below.plot(share.numpy(), marker, alpha=0.7, label=part)
-        below.set(xlabel="class", ylabel="share of the part", ylim=(0, None))
+        below.set(xlabel="class", ylabel="share of the part")
+        below.set_ylim(0, 1.15 * below.dataLim.y1)
         if len(data.classes) <= 10:
             below.set(xticks=range(len(data.classes)), xticklabels=list(data.classes))
             below.set_xlim(-0.5, len(data.classes) - 0.5)
