@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from made_models import THREE, TWO, differing, gradients, make_model, names_of, start, take_step
+import torch.nn.functional as F
+from made_models import THREE, TWO, differing, digits, gradients, make_model, names_of, start, take_step
 
 from vgmr.balancing import ARL, Balancing
 from vgmr.balancing.arl import dependence_weights
@@ -84,6 +85,21 @@ def test_the_first_epochs_add_the_unimodal_losses_unscaled():
     assert method.noted() == {}
     assert not differing(warm, gradients(Unscaled(1.0, start_epoch=-1), model, epoch=3))
     assert differing(warm, gradients(Balancing(), model)) == set(warm)
+
+
+def test_unimodal_logits_are_the_joint_head_on_one_modality_with_its_whole_bias():
+    model = make_model()
+    ours = gradients(ARL(start_epoch=5), model)
+    batch = digits().train.index(torch.arange(32))
+    output = model(batch.features, batch.mask)
+    linear = model.backbone.head.linear
+    loss = F.cross_entropy(output.logits, batch.label)
+    for position, name in enumerate(THREE):
+        weight = linear.weight[:, 8 * position : 8 * position + 8]
+        loss = loss + F.cross_entropy(output.encodings[name] @ weight.T + linear.bias, batch.label)
+    expected = torch.autograd.grad(loss, list(model.parameters()))
+    for name, gradient in zip(ours, expected, strict=True):
+        torch.testing.assert_close(ours[name], gradient, atol=1e-6, rtol=1e-4)
 
 
 def test_neutral_factors_without_unimodal_losses_are_plain_training():

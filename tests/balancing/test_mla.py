@@ -154,6 +154,30 @@ def test_every_parameter_of_a_model_with_vgmr_and_a_shared_encoder_learns():
     assert not still
 
 
+def test_vgmrs_own_terms_stay_in_the_gradient():
+    found = []
+    for objective in (Objective(), Objective(0, 0)):
+        model = make_model(prefusion="vgmr", head="shared")
+        method = MLA()
+        optimizer = start(method, model)
+        batch = digits().train.index(torch.arange(32))
+        total = method.step(model, batch, objective, optimizer, 0)
+        found.append(({name: p.grad for name, p in model.named_parameters() if p.grad is not None}, total))
+    (with_terms, total), (without, task) = found
+    output = model(batch.features, batch.mask)
+    own = Objective()(model, output, batch) - F.cross_entropy(output.logits, batch.label)
+    torch.testing.assert_close(total - task, own.detach(), atol=1e-5, rtol=1e-4)
+    parameters = dict(model.named_parameters())
+    maps = [name for name in without if name.startswith("prefusion")]
+    expected = torch.autograd.grad(own, [parameters[name] for name in maps], allow_unused=True)
+    moved = 0
+    for name, gradient in zip(maps, expected, strict=True):
+        gradient = torch.zeros_like(without[name]) if gradient is None else gradient
+        torch.testing.assert_close(with_terms[name] - without[name], gradient, atol=1e-6, rtol=1e-3)
+        moved += bool(gradient.any())
+    assert moved > 10
+
+
 def test_the_second_modality_hardly_moves_the_head_along_the_mean_of_the_first():
     """With one modality standing for two turns, the projected step is a / (a + r r) of the free one along r."""
     model = make_model(("left",), head="shared")

@@ -67,7 +67,10 @@ def test_lengths_after_rescaling():
 
 
 def test_opposite_and_vanishing_gradients_stay_finite():
-    assert one((1.0, 2.0), (-1.0, -2.0)).abs().max() < 1e-5
+    for factor in (1.0, 0.3, 1.7, 1 / 3):
+        g = torch.tensor([0.1, 0.7, -0.3])
+        (merged,) = pareto([g], [-factor * g])
+        assert merged.abs().max() < 1e-5  # not stretched to the length of g + u in a direction left to rounding
     assert one((0.0, 0.0), (0.0, 0.0)).tolist() == [0, 0]
     torch.testing.assert_close(one((1.0, 2.0), (0.0, 0.0)), torch.tensor([1.5, 3.0]))
 

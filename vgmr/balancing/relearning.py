@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
-from sklearn.preprocessing import MinMaxScaler
 from torch import Tensor
 
 from vgmr.backbones import Classifier
@@ -24,6 +22,9 @@ def purity(cluster: np.ndarray, label: np.ndarray) -> float:
 
 def encoding_purity(encoding: Tensor, label: Tensor, num_classes: int) -> float:
     """Purity of k-means clusters, as many as classes, of encodings (N, d) scaled to -1 to 1 by channel."""
+    from sklearn.cluster import KMeans  # takes as long to import as all the rest
+    from sklearn.preprocessing import MinMaxScaler
+
     scaled = MinMaxScaler((-1, 1)).fit_transform(encoding.double().cpu().numpy())
     cluster = KMeans(num_classes, n_init=10, random_state=0).fit_predict(scaled)
     return purity(cluster, label.cpu().numpy())
