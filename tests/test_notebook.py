@@ -75,6 +75,7 @@ seeds: int = 2  # trainings
 rate: float = 0.5  # a share
 name: str = "x"  # a name
 names: list[str] = ["a"]  # several
+root: str | None = None  # a folder
 """
 
 
@@ -97,8 +98,9 @@ def small_notebook(tmp_path):
 def test_overrides_are_typed_and_known(small_notebook):
     given = {"seeds": "3", "rate": "1e-4", "name": "7", "names": "['b', 'c']"}
     expected = {"seeds": 3, "rate": 1e-4, "name": "7", "names": ["b", "c"]}
+    assert batch.check_overrides(small_notebook, {"root": "data"}) == {"root": "data"}
     assert batch.check_overrides(small_notebook, given) == expected
-    with pytest.raises(ValueError, match="no parameter 'seed'; there are: seeds, rate, name, names"):
+    with pytest.raises(ValueError, match="no parameter 'seed'; there are: seeds, rate, name, names, root"):
         batch.check_overrides(small_notebook, {"seed": 3})
     with pytest.raises(ValueError, match=r"parameter seeds: expected int, got 3\.5"):
         batch.check_overrides(small_notebook, {"seeds": "3.5"})

@@ -37,12 +37,15 @@ def find_notebook(name: str) -> Path:
     return found[0]
 
 
-def parameter_types(notebook: Path) -> dict[str, Any]:
-    """The parameters of a notebook: name -> type, from the annotations of its parameters cell."""
+def parameters(notebook: Path) -> dict[str, tuple[Any, Any]]:
+    """The parameters of a notebook: name -> (type, default), from the annotated lines of its parameters cell."""
     found = {}
-    for name, parameter in papermill.inspect_notebook(str(notebook)).items():
-        text = parameter["inferred_type_name"]
-        found[name] = eval(text, {"__builtins__": {}}, TYPES) if text != "None" else object
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            for line in ast.parse(cell.source).body:
+                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value:
+                    annotation = eval(ast.unparse(line.annotation), {"__builtins__": {}}, TYPES)
+                    found[line.target.id] = annotation, ast.literal_eval(line.value)
     return found
 
 
@@ -52,7 +55,7 @@ def check_overrides(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: an unknown name, with the list of real ones, or a value of another type.
     """
-    known = parameter_types(notebook)
+    known = {name: annotation for name, (annotation, _) in parameters(notebook).items()}
     checked = {}
     for name, value in given.items():
         if name not in known:
@@ -86,13 +89,13 @@ def run_notebook(
     The result appears under its name when the run is over; the last state of a failed run stays beside it as
     `NAME.failed.ipynb`.
     """
-    parameters = check_overrides(notebook, overrides)
+    checked = check_overrides(notebook, overrides)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_suffix(".failed.ipynb")
     papermill.execute_notebook(
         str(notebook),
         str(unfinished),
-        parameters,
+        checked,
         kernel_name="python3",
         cwd=str(notebook.parent),
         progress_bar={"desc": notebook.stem} if progress else False,

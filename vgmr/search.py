@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import papermill
 
+from vgmr.batch import parameters
 from vgmr.protocol import SEARCH_SEEDS, TRIAL_RATE, TRIALS, search_default
 
 NOTEBOOKS = ("06_training_ucf101", "07_training_ave", "08_training_cremad")
@@ -29,8 +28,7 @@ def studies() -> dict[str, dict[str, Any]]:
         found[f"digits, {backbone}"] = {"dataset": "digits", "epochs": 20, "batch_size": 64, "latent_dim": 16}
         found[f"digits, {backbone}"] |= {"backbone": backbone, "backbone_options": options}
     for name in NOTEBOOKS:
-        cell = papermill.inspect_notebook(f"notebooks/{name}.ipynb")
-        given = {key: ast.literal_eval(parameter["default"]) for key, parameter in cell.items()}
+        given = {key: value for key, (_, value) in parameters(Path(f"notebooks/{name}.ipynb")).items()}
         shared = {key: given[key] for key in ("dataset", "data_options", "epochs", "batch_size", "latent_dim")}
         for backbone in given["backbones"]:
             width = {"width": given["width"]}
