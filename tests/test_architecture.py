@@ -23,11 +23,11 @@ FLOORS = [
     "diagnostics",
     "experiment",
     "protocol",
-    "search",
     "plots",
     "notebook",
     "bench",
     "batch",
+    "search",
     "publish",
     "cli",
 ]
