@@ -195,7 +195,7 @@ RESUMED = {
     "agm": {},
     "mmpareto": {},
     "relearning": {},
-    "mla": {},
+    "mla": {"projection": "rls"},
     "arl": {"start_epoch": -1},
 }
 
@@ -249,7 +249,7 @@ def test_the_optimiser_has_a_group_for_each_learning_rate(kind):
     assert kind == "adamw" or optimizer.param_groups[0]["momentum"] == 0.9
 
 
-@pytest.mark.parametrize(("name", "options"), [("mla", {"projection": "none"}), ("ogm-ge", {"window": (0, 1)})])
+@pytest.mark.parametrize(("name", "options"), [("mla", {"projection": "rls"}), ("ogm-ge", {"window": (0, 1)})])
 def test_an_experiment_with_a_method_is_cached_and_read_again(name, options, tmp_path, monkeypatch):
     monkeypatch.setenv("VGMR_CACHE", str(tmp_path))
     experiment = Experiment(

@@ -14,7 +14,7 @@ from vgmr.balancing.base import Balancing, Loop
 from vgmr.data.batch import Batch, MultimodalData
 from vgmr.objective import Objective
 
-PROJECTIONS = ("rls", "elementwise", "none")
+PROJECTIONS = ("none", "rls", "elementwise")
 
 
 def update_projector(projector: Tensor, mean: Tensor, regular: float, kind: str = "rls") -> Tensor:
@@ -43,10 +43,11 @@ class MLA(Balancing):
     Weight decay meets the head once per modality, as in the official code.
 
     Args:
-        projection: "rls": gradients of the head's weight are projected before the step, then the projector
-            learns the mean encoding, as the formula demands (ours); "elementwise": as in the first public commit,
-            which learns first and divides elementwise; "none": as in the released code, where a filter by
-            parameter name never matches.
+        projection: "none", as in the released code, where a filter by parameter name never matches; "rls":
+            gradients of the head's weight are projected before the step, then the projector learns the mean
+            encoding, as the formula demands (ours); "elementwise": as in the first public commit, which learns
+            first and divides elementwise. The corrected projector never forgets: under SGD it soon holds the head
+            still.
         normalise: divide P by its Frobenius norm after each update, as the official code does.
         weights: fixed weights of the modalities in predictions instead of those by entropy, such as the official
             0.55 and 0.45.
@@ -58,7 +59,7 @@ class MLA(Balancing):
     seen: Tensor
 
     def __init__(
-        self, projection: str = "rls", normalise: bool = False, weights: Mapping[str, float] | None = None
+        self, projection: str = "none", normalise: bool = False, weights: Mapping[str, float] | None = None
     ):
         super().__init__()
         if projection not in PROJECTIONS:
