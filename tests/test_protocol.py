@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from vgmr import protocol
@@ -58,3 +59,12 @@ def test_search_seeds_are_no_reported_seeds():
 def test_the_paper_has_figures_for_one_setting_only():
     assert protocol.paper("mosei", "transformer")["VGMR, paper's form"] == 0.8446
     assert protocol.paper("mosei", "pooled") == protocol.paper("mosi", "transformer") == {}
+
+
+def test_summary_is_text_with_interval_where_there_is_one():
+    columns = ["mean", "difference", "low", "high"]
+    table = pd.DataFrame([[0.5, None, None, None], [0.61, 0.11, 0.05, 0.2]], ["plain", "VGMR"], columns)
+    assert protocol.summary(table, "pooled, ") == {
+        "pooled, plain": "0.500",
+        "pooled, VGMR": "0.610, difference +0.110 [+0.050, +0.200]",
+    }

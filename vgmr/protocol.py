@@ -136,3 +136,12 @@ def paper(dataset: str, backbone: str) -> dict[str, float]:
     if (dataset, backbone) != ("mosei", "transformer"):
         return {}
     return {"plain": 0.8255, "Concat+MLP": 0.8298, "VGMR, paper's form": 0.8446}
+
+
+def summary(table: pd.DataFrame, prefix: str = "") -> dict[str, str]:
+    """One line of text per row of `compare`: mean and, where there is one, the difference with its interval."""
+    lines = {}
+    for label, row in table.iterrows():
+        difference = f", difference {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        lines[f"{prefix}{label}"] = f"{row['mean']:.3f}" + (difference if pd.notna(row["difference"]) else "")
+    return lines
