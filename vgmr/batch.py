@@ -124,6 +124,8 @@ def main(arguments: list[str]) -> int:
         if not equals:
             raise ValueError(f"-p takes NAME=VALUE, got {item!r}")
         overrides[name] = value
+    if overrides.get("root"):
+        overrides["root"] = str(Path(overrides["root"]).resolve())  # the notebook runs in its own folder
     output = options.output or notebook.parent / "executed" / notebook.name
     for name, values in run_notebook(notebook, overrides, output).items():
         print(f"\n{name}")

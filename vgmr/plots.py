@@ -80,6 +80,7 @@ def intervals(table: pd.DataFrame, ax: Axes | None = None, xlabel: str = "differ
     ax.axvline(0, color="k", linewidth=1)
     ax.set(yticks=range(len(rows)), yticklabels=list(rows.index), xlabel=f"{xlabel} (mean, 95% interval)")
     ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.locator_params(axis="x", nbins=6)
     return ax
 
 

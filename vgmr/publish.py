@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import statistics
 import subprocess
 import sys
@@ -138,9 +139,10 @@ def problems(path: Path) -> list[str]:
             found.append(f"generated cell {tag} is missing or stale")
     for cell in code:
         if "parameters" in cell.metadata.get("tags", []):
-            for line in cell.source.splitlines():
-                if line.strip() and not (":" in line.split("=")[0] and "#" in line):
-                    found.append(f"parameter without type or comment: {line}")
+            lines_of_text = cell.source.splitlines()
+            for line in ast.parse(cell.source).body:
+                if not isinstance(line, ast.AnnAssign) or "#" not in lines_of_text[(line.end_lineno or 1) - 1]:
+                    found.append(f"parameter without type or comment: {ast.unparse(line)}")
     return found
 
 
