@@ -143,7 +143,7 @@ def test_the_key_changes_with_data_and_code_but_not_with_the_root(monkeypatch):
     folder = module._run_folder(QUICK, data)
     assert module._run_folder(replace(QUICK, root="elsewhere"), data) == folder
     assert module._run_folder(QUICK, replace(data, fingerprint="other")) != folder
-    monkeypatch.setattr(module, "_code_digest", lambda with_methods: "other")
+    monkeypatch.setattr(module, "_CODE", {False: "other", True: "other"})
     assert module._run_folder(QUICK, data) != folder
 
 

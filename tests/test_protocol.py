@@ -29,18 +29,21 @@ def test_search_scores_validation_at_every_rate(few, monkeypatch):
     assert table.loc["plain", 3e-2] == again.metrics["validation_accuracy"]
 
 
-def test_choice_is_the_best_rate_and_survives_on_disk(few, tmp_path):
+def test_choice_is_the_best_rate_and_survives_on_disk(few, tmp_path, capsys):
     table = protocol.search(few, COMMON, jobs=1, progress=False)
     path = tmp_path / "kept" / "digits.json"
     protocol.write_choice(path, table, {**COMMON, "root": "somewhere"})
     content = json.loads(path.read_text())
     assert content["settings"] == COMMON, "a folder on one machine says nothing on another"
-    assert protocol.read_choice(path, few) == {name: table.loc[name].idxmax() for name in few}
+    assert protocol.read_choice(path, few, COMMON) == {name: table.loc[name].idxmax() for name in few}
     assert [entry.name for entry in path.parent.iterdir()] == ["digits.json"]
+    assert "other settings" not in capsys.readouterr().out
+    protocol.read_choice(path, few, {**COMMON, "epochs": 2})
+    assert "under other settings" in capsys.readouterr().out
 
 
 def test_without_a_search_all_variants_get_one_rate(few, tmp_path):
-    assert protocol.read_choice(tmp_path / "none.json", few) == {"plain": 1e-3, "VGMR": 1e-3}
+    assert protocol.read_choice(tmp_path / "none.json", few, COMMON) == {"plain": 1e-3, "VGMR": 1e-3}
 
 
 def test_train_groups_runs_by_variant_and_seed(few):
@@ -68,3 +71,9 @@ def test_summary_is_text_with_interval_where_there_is_one():
         "pooled, plain": "0.500",
         "pooled, VGMR": "0.610, difference +0.110 [+0.050, +0.200]",
     }
+
+
+def test_shown_leaves_empty_columns_out():
+    table = pd.DataFrame({"mean": [0.51234], "paper, mosi": [None], "seeds": pd.array([5], "Int64")}, ["plain"])
+    html = protocol.shown(table, "a caption").to_html()
+    assert "0.512" in html and "a caption" in html and "paper" not in html and "0.51234" not in html

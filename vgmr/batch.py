@@ -13,11 +13,12 @@ from typing import Any
 
 import nbformat
 import papermill
+from papermill.exceptions import PapermillExecutionError
 
-from vgmr.notebook import RECORD, fits
+from vgmr.notebook import RECORD, described, fits
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict}
-CELL_TIMEOUT = 600  # seconds; without a limit a lost message between kernel and client waits for ever
+CELL_TIMEOUT = 24 * 3600  # seconds; without a limit a lost message between kernel and client waits for ever
 
 
 def find_notebook(name: str) -> Path:
@@ -37,6 +38,24 @@ def find_notebook(name: str) -> Path:
     return found[0]
 
 
+def annotated_type(node: ast.expr) -> Any:
+    """The type that an annotation names, such as `list[int]` or `str | None`, without evaluating it.
+
+    Raises:
+        ValueError: anything but int, float, str, bool, list, tuple, dict, None and combinations of them.
+    """
+    if isinstance(node, ast.Constant) and node.value is None:
+        return None
+    if isinstance(node, ast.Name) and node.id in TYPES:
+        return TYPES[node.id]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return annotated_type(node.left) | annotated_type(node.right)
+    if isinstance(node, ast.Subscript):
+        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        return annotated_type(node.value)[tuple(annotated_type(item) for item in inner)]
+    raise ValueError(f"type {ast.unparse(node)!r} is not one of {', '.join(TYPES)}, None or made of them")
+
+
 def parameters(notebook: Path) -> dict[str, tuple[Any, Any]]:
     """The parameters of a notebook: name -> (type, default), from the annotated lines of its parameters cell."""
     found = {}
@@ -44,8 +63,10 @@ def parameters(notebook: Path) -> dict[str, tuple[Any, Any]]:
         if "parameters" in cell.metadata.get("tags", []):
             for line in ast.parse(cell.source).body:
                 if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value:
-                    annotation = eval(ast.unparse(line.annotation), {"__builtins__": {}}, TYPES)
-                    found[line.target.id] = annotation, ast.literal_eval(line.value)
+                    try:
+                        found[line.target.id] = annotated_type(line.annotation), ast.literal_eval(line.value)
+                    except ValueError as error:
+                        raise ValueError(f"{notebook}, parameter {line.target.id}: {error}") from None
     return found
 
 
@@ -60,12 +81,15 @@ def check_overrides(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if name not in known:
             raise ValueError(f"{notebook.stem} has no parameter {name!r}; there are: {', '.join(known)}")
+        if value == "None" and fits(None, known[name]):
+            value = None
         if isinstance(value, str) and not fits(value, known[name]):
             with contextlib.suppress(ValueError, SyntaxError):
                 value = ast.literal_eval(value)
         if not fits(value, known[name]):
-            wanted = getattr(known[name], "__name__", known[name])
-            raise ValueError(f"{notebook.stem}, parameter {name}: expected {wanted}, got {value!r}")
+            raise ValueError(
+                f"{notebook.stem}, parameter {name}: expected {described(known[name])}, got {value!r}"
+            )
         checked[name] = value
     return checked
 
@@ -86,21 +110,29 @@ def run_notebook(
 ) -> dict[str, dict[str, Any]]:
     """Execute a notebook with checked parameters into `output`, and return what it recorded.
 
+    Raises RuntimeError naming the cell and its error if one fails.
+
     The result appears under its name when the run is over; the last state of a failed run stays beside it as
     `NAME.failed.ipynb`.
     """
     checked = check_overrides(notebook, overrides)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_suffix(".failed.ipynb")
-    papermill.execute_notebook(
-        str(notebook),
-        str(unfinished),
-        checked,
-        kernel_name="python3",
-        cwd=str(notebook.parent),
-        progress_bar={"desc": notebook.stem} if progress else False,
-        execution_timeout=CELL_TIMEOUT,
-    )
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(unfinished),
+            checked,
+            kernel_name="python3",
+            cwd=str(notebook.parent),
+            progress_bar={"desc": notebook.stem} if progress else False,
+            execution_timeout=CELL_TIMEOUT,
+        )
+    except PapermillExecutionError as error:
+        cause = f"{error.ename}: {error.evalue}"
+        raise RuntimeError(
+            f"{notebook.stem} failed in cell {error.exec_count}: {cause}; see {unfinished}"
+        ) from error
     os.replace(unfinished, output)
     return records(output)
 
@@ -118,13 +150,19 @@ def main(arguments: list[str]) -> int:
     if options.file is not None:
         import yaml
 
-        overrides |= yaml.safe_load(options.file.read_text()) or {}
+        try:
+            content = yaml.safe_load(options.file.read_text()) or {}
+        except yaml.YAMLError as error:
+            raise ValueError(f"{options.file} is not YAML: {str(error).splitlines()[0]}") from None
+        if not isinstance(content, dict):
+            raise ValueError(f"{options.file}: expected lines 'name: value', got a {type(content).__name__}")
+        overrides |= content
     for item in options.parameters:
         name, equals, value = item.partition("=")
         if not equals:
             raise ValueError(f"-p takes NAME=VALUE, got {item!r}")
         overrides[name] = value
-    if overrides.get("root"):
+    if overrides.get("root") not in (None, "", "None"):
         overrides["root"] = str(Path(overrides["root"]).resolve())  # the notebook runs in its own folder
     output = options.output or notebook.parent / "executed" / notebook.name
     for name, values in run_notebook(notebook, overrides, output).items():

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         module, _, function = COMMANDS[arguments[0]][0].partition(":")
         status: int = getattr(import_module(module), function)(arguments[1:])
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, FileNotFoundError, ImportError, RuntimeError, FloatingPointError) as error:
         print(f"vgmr {arguments[0]}: {error}", file=sys.stderr)
         return 1
     return status

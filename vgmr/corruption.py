@@ -131,10 +131,13 @@ def conflict(batch: Batch, share: float, modalities: Sequence[str] | None = None
         pick = torch.randint(len(candidates), (1,), generator=generator)
         origin[names[position]][row] = candidates[pick]
     features, masks, hit = {}, dict(batch.mask), {}
+    struck = dict(batch.struck or {})
     for name in names:
         source = origin[name].to(batch.label.device)
+        if name in struck:
+            struck[name] = struck[name][source]
         features[name] = batch.features[name][source]
         masks[name] = batch.mask[name][source]
         moved = source != torch.arange(len(label), device=source.device)
         hit[name] = moved[:, None, None] & masks[name].unsqueeze(2)
-    return replace(_marked(batch, features, hit), mask=masks)
+    return replace(_marked(replace(batch, struck=struck or None), features, hit), mask=masks)

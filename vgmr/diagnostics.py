@@ -24,6 +24,7 @@ def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
     """
     if not isinstance(model.prefusion, VGMR):
         raise ValueError(f"expected a model with VGMR before fusion, got {type(model.prefusion).__name__}")
+    was_training = model.training
     model.eval()
     frames = []
     for rows in torch.arange(len(part), device=part.label.device).split(256):
@@ -49,18 +50,25 @@ def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
             frame = pd.DataFrame({column: value.cpu().numpy() for column, value in columns.items()})
             frame.insert(1, "modality", name)
             frames.append(frame)
+    model.train(was_training)
     return pd.concat(frames, ignore_index=True)
 
 
 def detection(frame: pd.DataFrame, column: str, lower_is_struck: bool = True) -> float:
     """How well `column` of `value_and_gate` tells struck samples of a modality: AUROC, mean over modalities.
 
-    1/2 is chance. `lower_is_struck` says which way a struck modality is expected to deviate; below 1/2 it went
-    the other way.
+    Modalities of which all samples are struck, or none, are left out. 1/2 is chance. `lower_is_struck` says which
+    way a struck modality is expected to deviate; below 1/2 it went the other way.
+
+    Raises ValueError if no modality is left.
     """
     sign = -1.0 if lower_is_struck else 1.0
     areas = []
     for _, rows in frame.groupby("modality"):
+        if rows["struck"].nunique() < 2:
+            continue
         score = torch.from_numpy(sign * rows[column].to_numpy(dtype=float, copy=True))
         areas.append(auroc(score, torch.from_numpy(rows["struck"].to_numpy(copy=True))))
+    if not areas:
+        raise ValueError(f"no modality of {sorted(frame['modality'].unique())} has struck and other samples")
     return sum(areas) / len(areas)

@@ -12,7 +12,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,10 @@ class Experiment:
     optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
+        if self.root is not None:
+            object.__setattr__(self, "root", str(self.root))
+        if isinstance(self.modalities, str):
+            raise ValueError(f"modalities must be a tuple of names, got {self.modalities!r}")
         for what, value, choices in (
             ("prefusion", self.prefusion, PREFUSIONS),
             ("backbone", self.backbone, BACKBONES),
@@ -134,6 +138,10 @@ class Run:
     def model(self) -> Classifier:
         """The trained model, in evaluation mode."""
         data = experiment_data(self.experiment)
+        if data.fingerprint != self.fingerprint:
+            raise ValueError(
+                f"{self.experiment.dataset} is not the data that this run was trained on; run it again"
+            )
         model = build(self.experiment, data)
         model.load_state_dict(load_file(Path(self.path) / "model.safetensors"))
         return model.eval()
@@ -203,8 +211,7 @@ def make_prefusion(experiment: Experiment, dims: Mapping[str, int]) -> nn.Module
     return module
 
 
-@lru_cache
-def _code_digest(with_methods: bool) -> str:
+def _digest_of_code(with_methods: bool) -> str:
     folder = Path(__file__).parent
     names = ["refiner", "prefusion", "backbones", "objective", "training", "evaluation", "experiment"]
     files = [folder / f"{name}.py" for name in [*names, "balancing/base", "data/batch"]]
@@ -213,23 +220,31 @@ def _code_digest(with_methods: bool) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
+# taken at import, so that a run is filed under the code that trained it
+_CODE = {with_methods: _digest_of_code(with_methods) for with_methods in (False, True)}
+
+
 def environment() -> dict[str, str]:
     """Versions, machine and commit, for the record of a run."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
+    try:
+        git = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
+        )
+        commit = git.stdout.strip() or "unknown"
+    except OSError:
+        commit = "unknown"
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "machine": platform.machine(),
-        "commit": git.stdout.strip() or "unknown",
+        "commit": commit,
     }
 
 
 def _run_folder(experiment: Experiment, data: MultimodalData) -> Path:
     settings = {name: value for name, value in asdict(experiment).items() if name != "root"}
-    everything = [settings, data.fingerprint, _code_digest(experiment.method != "none"), torch.__version__]
+    everything = [settings, data.fingerprint, _CODE[experiment.method != "none"], torch.__version__]
     key = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:24]
     return cache_folder() / "runs" / key
 
@@ -254,8 +269,9 @@ def run(experiment: Experiment) -> Run:
     data = experiment_data(experiment)
     folder = _run_folder(experiment, data)
     if (folder / "run.json").exists():
-        return read_run(folder)
+        return replace(read_run(folder), experiment=experiment)
     torch.set_num_threads(1)
+    described = environment()
     data = data.to(experiment.device)
     model = build(experiment, data).to(experiment.device)
     started = time.perf_counter()
@@ -301,7 +317,7 @@ def run(experiment: Experiment) -> Run:
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "fingerprint": data.fingerprint,
         "stand_in": data.stand_in,
-        "environment": environment(),
+        "environment": described,
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f".unfinished-{uuid.uuid4().hex}")
@@ -312,6 +328,8 @@ def run(experiment: Experiment) -> Run:
             unfinished / "model.safetensors",
         )
         (unfinished / "run.json").write_text(json.dumps(content))
+        if folder.exists() and not (folder / "run.json").exists():
+            shutil.rmtree(folder)
         os.replace(unfinished, folder)
     except OSError:
         if not (folder / "run.json").exists():  # else another process finished the same run first
@@ -334,7 +352,7 @@ def run_all(experiments: Iterable[Experiment], jobs: int = 2, progress: bool = T
         for position, experiment in enumerate(todo):
             folder = _run_folder(experiment, experiment_data(experiment))
             if (folder / "run.json").exists():
-                runs[position] = read_run(folder)
+                runs[position] = replace(read_run(folder), experiment=experiment)
                 bar.update()
             else:
                 missing.append(position)

@@ -50,6 +50,11 @@ def fits(value: Any, annotation: Any) -> bool:
     return isinstance(value, annotation)
 
 
+def described(annotation: Any) -> str:
+    """A type as one writes it."""
+    return str(annotation) if typing.get_args(annotation) else getattr(annotation, "__name__", str(annotation))
+
+
 def check_parameters(namespace: Mapping[str, Any], **choices: Sequence[Any]) -> None:
     """Refuse parameters of a wrong type or outside their choices; print those in force.
 
@@ -65,8 +70,8 @@ def check_parameters(namespace: Mapping[str, Any], **choices: Sequence[Any]) -> 
     for name, annotation in parameters.items():
         value = namespace[name]
         if not fits(value, annotation):
-            wanted = getattr(annotation, "__name__", annotation)
-            raise TypeError(f"parameter {name}: expected {wanted}, got {type(value).__name__} {value!r}")
+            got = f"{type(value).__name__} {value!r}"
+            raise TypeError(f"parameter {name}: expected {described(annotation)}, got {got}")
         if name in choices and value not in choices[name]:
             raise ValueError(f"parameter {name}: expected one of {list(choices[name])}, got {value!r}")
     print(", ".join(f"{name}={namespace[name]!r}" for name in parameters))

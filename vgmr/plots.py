@@ -42,7 +42,7 @@ def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.n
                 for spine in ax.spines.values():
                     spine.set(color="C3", linewidth=4)
                 ax.set_xlabel("from another image", color="C3")
-        line[0].set_ylabel(f"class {classes[int(batch.label[row])]}\ntime step")
+        line[0].set_ylabel(f"{classes[int(batch.label[row])][:18]}\ntime step", fontsize=9)
     for ax, name in zip(axes[0], names, strict=True):
         ax.set_title(name)
     figure.align_labels()
@@ -178,6 +178,7 @@ def confusion_matrix(counts: torch.Tensor, classes: Sequence[str], ax: Axes | No
         ax=ax,
         xticklabels=list(classes) if few else 5,
         yticklabels=list(classes) if few else 5,
+        square=True,
         cbar_kws={"label": "share of the true class"},
     )
     ax.set(xlabel="predicted class", ylabel="true class")

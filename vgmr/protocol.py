@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
+from vgmr.data.fetch import write
 from vgmr.experiment import Experiment, Run, run_all
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -99,17 +100,20 @@ def write_choice(path: Path, table: pd.DataFrame, common: Mapping[str, Any]) -> 
         },
         "learning_rate": {name: float(rate) for name, rate in table.idxmax(axis=1).items()},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(unfinished, path)
+    write(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def read_choice(path: Path, variants: Mapping[str, Any]) -> dict[str, float]:
-    """The learning rate of each variant as searched before; 0.001 for all where no search was kept."""
+def read_choice(path: Path, variants: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, float]:
+    """The learning rate of each variant as searched before; 0.001 for all where no search was kept. Says which."""
     if not path.exists():
+        print(f"no search kept as {path}: learning rate 0.001 for all")
         return dict.fromkeys(variants, 1e-3)
-    rates = json.loads(path.read_text())["learning_rate"]
+    content = json.loads(path.read_text())
+    rates = content["learning_rate"]
+    same = content["settings"] == json.loads(
+        json.dumps({key: value for key, value in common.items() if key != "root"})
+    )
+    print(f"learning rates as searched, kept as {path}" + ("" if same else ", under other settings than these"))
     return {name: rates.get(name, rates["plain"]) for name in variants}
 
 
@@ -145,3 +149,11 @@ def summary(table: pd.DataFrame, prefix: str = "") -> dict[str, str]:
         difference = f", difference {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
         lines[f"{prefix}{label}"] = f"{row['mean']:.3f}" + (difference if pd.notna(row["difference"]) else "")
     return lines
+
+
+def shown(table: pd.DataFrame, caption: str) -> Styler:
+    """A table of `compare` for reading: three digits, counts whole, empty cells and columns left out."""
+    table = table.dropna(axis=1, how="all")
+    counts: list[Hashable] = [column for column in ("seeds", "parameters") if column in table]
+    styled = table.style.format("{:.3f}", na_rep="").set_caption(caption)
+    return styled.format("{:.0f}", subset=counts, na_rep="") if counts else styled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import statistics
 import subprocess
 import sys
@@ -93,17 +94,15 @@ def cleaned(book: Any) -> Any:
 
 
 def build(path: Path) -> None:
-    """Execute a notebook at its defaults and write it clean.
-
-    Raises:
-        ValueError: the executed notebook would not pass `problems`.
-    """
-    book = prepared(path)
-    nbformat.write(book, path)
-    subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(path)], check=True)
-    book = nbformat.read(path, as_version=4)
+    """Execute a notebook at its defaults and write it clean; a failure leaves the file as it was."""
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    nbformat.write(prepared(path), unfinished)
+    subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(unfinished)], check=True)
+    book = nbformat.read(unfinished, as_version=4)
+    unfinished.unlink()
     NotebookClient(book, timeout=600, kernel_name="python3", resources={"metadata": {"path": FOLDER}}).execute()
-    nbformat.write(cleaned(book), path)
+    nbformat.write(cleaned(book), unfinished)
+    os.replace(unfinished, path)
 
 
 def problems(path: Path) -> list[str]:
@@ -157,6 +156,10 @@ def main(arguments: list[str]) -> int:
         for path in notebooks()
         if not options.names or path.stem in options.names or path.stem[:2] in options.names
     ]
+    if not chosen:
+        raise ValueError(
+            f"no notebook {' '.join(options.names)}; there are: {', '.join(p.stem for p in notebooks())}"
+        )
     failed = 0
     for path in chosen:
         if options.action == "build":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from vgmr.batch import parameters
+from vgmr.data.fetch import write
 from vgmr.protocol import SEARCH_SEEDS, TRIAL_RATE, TRIALS, search_default
 
 NOTEBOOKS = ("06_training_ucf101", "07_training_ave", "08_training_cremad")
@@ -70,9 +70,6 @@ def main(arguments: list[str]) -> int:
         "validation_accuracy_above_plain": table.round(4).to_dict(orient="index"),
         "adopted": adopted(table),
     }
-    KEPT.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = KEPT.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(unfinished, KEPT)
+    write(KEPT, (json.dumps(content, indent=1) + "\n").encode())
     print(f"adopted: {content['adopted']}; written to {KEPT}")
     return 0

@@ -193,7 +193,10 @@ def fit(
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     for name, part in (("train", data.train), ("validation", data.validation)):
-        part.check_labels(len(data.classes), name)
+        try:
+            part.check(len(data.classes))
+        except ValueError as error:
+            raise ValueError(f"{data.name}, {name}: {error}") from None
     objective = Objective() if objective is None else objective
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)

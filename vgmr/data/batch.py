@@ -122,18 +122,13 @@ class Batch:
                     raise ValueError(
                         f"{name}: expected bool struck of shape {tuple(full)}, or 1 for T or d, got {got}"
                     )
-        self.check_labels(num_classes)
-
-    def check_labels(self, num_classes: int, part: str = "") -> None:
-        """Raise ValueError if labels are not int64 in 0 to `num_classes` - 1; `part` opens the line."""
-        where = f"{part}, label" if part else "label"
         if self.label.dtype != torch.int64 or self.label.ndim != 1:
             raise ValueError(
-                f"{where}: expected int64 of shape (B,), got {self.label.dtype} {tuple(self.label.shape)}"
+                f"label: expected int64 of shape (B,), got {self.label.dtype} {tuple(self.label.shape)}"
             )
         if len(self.label) and (int(self.label.min()) < 0 or int(self.label.max()) >= num_classes):
             raise ValueError(
-                f"{where}: expected 0 to {num_classes - 1} for {num_classes} classes, "
+                f"label: expected 0 to {num_classes - 1} for {num_classes} classes, "
                 f"got {int(self.label.min())} to {int(self.label.max())}"
             )
 
@@ -206,6 +201,8 @@ class MultimodalData:
     def check(self) -> None:
         """Raise ValueError naming the part and what is wrong with it."""
         for part, batch in self.parts.items():
+            if not len(batch):
+                raise ValueError(f"{self.name}, {part}: no samples; every part needs some")
             try:
                 batch.check(len(self.classes))
             except ValueError as error:
