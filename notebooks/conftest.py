@@ -17,7 +17,7 @@ def missing(notebook: Path) -> str:
         options = known["data_options"][1] if "data_options" in known else {}
         try:
             load(name, **options)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             return f"{name}: {error}"
     return ""
 

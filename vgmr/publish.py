@@ -88,8 +88,6 @@ def cleaned(book: Any) -> Any:
     book.metadata["language_info"] = {"name": "python"}
     for cell in book.cells:
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
-        for output in cell.get("outputs", []):
-            output.pop("metadata", None) if output["output_type"] == "stream" else None
     return book
 
 

@@ -31,18 +31,12 @@ def studies() -> dict[str, dict[str, Any]]:
         given = {key: value for key, (_, value) in parameters(Path(f"notebooks/{name}.ipynb")).items()}
         shared = {key: given[key] for key in ("dataset", "data_options", "epochs", "batch_size", "latent_dim")}
         for backbone in given["backbones"]:
-            width = {"width": given["width"]}
-            deeper = {
-                **width,
-                "num_layers": given["num_layers"],
-                "num_heads": 2,
-                "feedforward_dim": 2 * given["width"],
-            }
+            keys = ["width"] if backbone == "pooled" else ["width", "num_layers", "num_heads", "feedforward_dim"]
             found[f"{given['dataset']}, {backbone}"] = {
                 **shared,
                 "length_buckets": given["length_buckets"],
                 "backbone": backbone,
-                "backbone_options": width if backbone == "pooled" else deeper,
+                "backbone_options": {key: given[key] for key in keys},
             }
     return found
 
