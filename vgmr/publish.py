@@ -15,6 +15,8 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 
+from vgmr.batch import find_notebook
+
 FOLDER = Path("notebooks")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 MAXIMUM_BYTES = 1_000_000
@@ -149,15 +151,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("action", choices=["build", "check"])
     parser.add_argument("names", nargs="*", help="numbers or names; all by default")
     options = parser.parse_args(arguments)
-    chosen = [
-        path
-        for path in notebooks()
-        if not options.names or path.stem in options.names or path.stem[:2] in options.names
-    ]
+    chosen = [find_notebook(name) for name in options.names] or notebooks()
     if not chosen:
-        raise ValueError(
-            f"no notebook {' '.join(options.names)}; there are: {', '.join(p.stem for p in notebooks())}"
-        )
+        raise ValueError(f"no notebooks in {FOLDER.resolve()}; run this from the repository's folder")
     failed = 0
     for path in chosen:
         if options.action == "build":
