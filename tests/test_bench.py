@@ -25,7 +25,7 @@ def result():
 
     def one_second(models, *_):
         names = [f"{what} {variant}" for what in ("fit", "infer") for variant in models]
-        return {name: [1.0] for name in [*names, "infer vgmr folded", "bare vgmr", "contributions"]}
+        return {name: [1.0] for name in [*names, "infer vgmr folded", "bare vgmr", "loop vgmr", "contributions"]}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench, "_measure", one_second)
@@ -104,7 +104,7 @@ def test_every_round_times_everything(data):
     folded.prefusion = folded.prefusion.fold()
     batches = [data.train.index(torch.arange(4)), data.train.index(torch.arange(4, 8))]
     times = bench._measure(models, folded, data, batches, 2, "cpu", False)
-    expected = {"fit none", "fit vgmr", "infer none", "infer vgmr", "infer vgmr folded", "bare vgmr"}
+    expected = {"fit none", "fit vgmr", "infer none", "infer vgmr", "infer vgmr folded", "bare vgmr", "loop vgmr"}
     assert set(times) == expected | {"contributions"}
     assert all(len(values) == 2 and min(values) >= 0 for values in times.values())
 

@@ -121,6 +121,7 @@ OTHER = {
     "prefusion_learning_rate": 0.1,
     "weight_decay": 0.02,
     "length_buckets": True,
+    "byte_dropout": True,
     "device": "cuda",
     "method": "uniform",
     "method_options": {"alpha": 0.5},

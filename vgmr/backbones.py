@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -127,14 +126,6 @@ def make_head(head: str, names: Collection[str], width: int, num_classes: int) -
     if head not in HEADS:
         raise ValueError(f"unknown head {head!r}; there are: {', '.join(HEADS)}")
     return HEADS[head](names, width, num_classes)
-
-
-class Backbone(Protocol):
-    """What a backbone must be able to do."""
-
-    def encode(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None) -> dict[str, Tensor]: ...
-
-    def fuse(self, encodings: Mapping[str, Tensor], keep: Collection[str] | None = None) -> Tensor: ...
 
 
 class _HeadedBackbone(nn.Module):

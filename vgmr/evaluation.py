@@ -39,11 +39,6 @@ class Difference:
     high: float
     count: int
 
-    @property
-    def verdict(self) -> str:
-        """ "better", "worse" or "undecided", by whether the interval excludes zero."""
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "undecided"
-
 
 def paired_difference(values: Sequence[float], baseline: Sequence[float], resamples: int = 10_000) -> Difference:
     """Bootstrap interval of the mean of `values - baseline`, paired by seed.

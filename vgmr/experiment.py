@@ -41,7 +41,7 @@ from vgmr.prefusion import (
     width_for_budget,
 )
 from vgmr.refiner import VGMR
-from vgmr.training import OPTIMIZERS, History, fit, predict
+from vgmr.training import OPTIMIZERS, History, fit, predict, use_byte_dropout
 
 PREFUSIONS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
 BACKBONES = ("pooled", "transformer")
@@ -85,6 +85,7 @@ class Experiment:
     prefusion_learning_rate: float | None = None
     weight_decay: float = 0.01
     length_buckets: bool = False
+    byte_dropout: bool = False
     device: str = "cpu"
     method: str = "none"
     method_options: Mapping[str, Any] = field(default_factory=dict)
@@ -274,6 +275,8 @@ def run(experiment: Experiment) -> Run:
     described = environment()
     data = data.to(experiment.device)
     model = build(experiment, data).to(experiment.device)
+    if experiment.byte_dropout:
+        use_byte_dropout(model)
     started = time.perf_counter()
     history = fit(
         model,
@@ -345,32 +348,24 @@ def run_all(experiments: Iterable[Experiment], jobs: int = 2, progress: bool = T
     Finished ones are read from the cache, so an interrupted call goes on where it stopped.
     """
     todo = list(experiments)
-
-    runs: dict[int, Run] = {}
-    with tqdm(total=len(todo), desc="runs", disable=not progress, leave=False) as bar:
-        missing = []
-        for position, experiment in enumerate(todo):
-            folder = _run_folder(experiment, experiment_data(experiment))
-            if (folder / "run.json").exists():
-                runs[position] = replace(read_run(folder), experiment=experiment)
-                bar.update()
-            else:
-                missing.append(position)
-        workers = min(jobs, len(missing))
-        results: Iterable[tuple[int, Run]]
+    folders = [_run_folder(experiment, experiment_data(experiment)) for experiment in todo]
+    missing = {
+        folder: experiment
+        for folder, experiment in zip(folders, todo, strict=True)
+        if not (folder / "run.json").exists()
+    }
+    workers = min(jobs, len(missing))
+    done = len(todo) - len(missing)
+    with tqdm(total=len(todo), initial=done, desc="runs", disable=not progress, leave=False) as bar:
+        results: Iterable[Run]
         if workers > 1:
             parallel = Parallel(workers, return_as="generator_unordered", batch_size=1)
-            results = parallel(delayed(_numbered)(position, todo[position]) for position in missing)
+            results = parallel(delayed(run)(experiment) for experiment in missing.values())
         else:
-            results = ((position, run(todo[position])) for position in missing)
-        for position, finished in results:
-            runs[position] = finished
+            results = map(run, missing.values())
+        for _ in results:
             bar.update()
-    return [runs[position] for position in range(len(todo))]
-
-
-def _numbered(position: int, experiment: Experiment) -> tuple[int, Run]:
-    return position, run(experiment)
+    return [run(experiment) for experiment in todo]
 
 
 def compare(variants: Mapping[str, Sequence[Run]], baseline: str, metric: str = "accuracy") -> pd.DataFrame:

@@ -31,9 +31,10 @@ class Loop:
 class Balancing(nn.Module):
     """Training without balancing, and the protocol: methods override the hooks that they need.
 
-    A method's own parameters and buffers are those of an `nn.Module`, so `state_dict` holds all that a resumed
-    training needs; the parameters get a group of their own in the optimiser. Epochs count from 0, windows are
-    inclusive, and outside its window a method changes nothing. Hooks in the order of a training:
+    A method's own parameters and buffers are those of an `nn.Module`, so `state_dict` holds what its next step
+    depends on, but for the random state and for what `note` has gathered; the parameters get a group of their own
+    in the optimiser. Epochs count from 0, windows are inclusive, and outside its window a method changes nothing.
+    Hooks in the order of a training:
 
         start, training_part
         each epoch: epoch_start; each batch: step = losses, backward, modify_gradients, (optimiser), after_step;
