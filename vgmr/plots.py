@@ -41,7 +41,7 @@ def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.n
             if batch.struck is not None and batch.struck[name][row].any():
                 for spine in ax.spines.values():
                     spine.set(color="C3", linewidth=4)
-                ax.set_xlabel("from another image", color="C3")
+                ax.set_xlabel("in conflict", color="C3")
         line[0].set_ylabel(f"{classes[int(batch.label[row])][:18]}\ntime step", fontsize=9)
     for ax, name in zip(axes[0], names, strict=True):
         ax.set_title(name)
@@ -108,14 +108,14 @@ def bands(
 def struck_or_not(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     """Distributions of columns of `value_and_gate`, struck against clean, by modality; array of axes."""
     axes = plt.subplots(1, len(columns), figsize=(4.6 * len(columns), 3.6), squeeze=False)[1][0]
-    shown = frame.assign(view=frame["struck"].map({True: "from another image", False: "own"}))
+    shown = frame.assign(view=frame["struck"].map({True: "in conflict", False: "clean"}))
     for ax, column in zip(axes, columns, strict=True):
         sns.boxplot(
             shown,
             x="modality",
             y=column,
             hue="view",
-            hue_order=["own", "from another image"],
+            hue_order=["clean", "in conflict"],
             ax=ax,
             fliersize=2,
         )

@@ -39,6 +39,16 @@ TRIALS: dict[str, dict[str, Any]] = {
 TRIAL_RATE = 3e-3
 
 
+def behind(
+    backbone: str, width: int, num_layers: int = 1, num_heads: int = 2, feedforward_dim: int = 64
+) -> dict[str, Any]:
+    """The settings of an `Experiment` that name its backbone; all but `width` are for the Transformer alone."""
+    options = {"width": width}
+    if backbone == "transformer":
+        options |= {"num_layers": num_layers, "num_heads": num_heads, "feedforward_dim": feedforward_dim}
+    return {"backbone": backbone, "backbone_options": options}
+
+
 def alone(modalities: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The plain model on each single modality, as variants."""
     return {f"{name} alone": {"prefusion": "none", "modalities": (name,)} for name in modalities}
@@ -104,7 +114,10 @@ def write_choice(path: Path, table: pd.DataFrame, common: Mapping[str, Any]) -> 
 
 
 def read_choice(path: Path, variants: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, float]:
-    """The learning rate of each variant as searched before; 0.001 for all where no search was kept. Says which."""
+    """The learning rate of each variant as searched before, plain's for one that was not; prints where it is from.
+
+    Where no search was kept, all get 0.001.
+    """
     if not path.exists():
         print(f"no search kept as {path}: learning rate 0.001 for all")
         return dict.fromkeys(variants, 1e-3)
@@ -115,6 +128,16 @@ def read_choice(path: Path, variants: Mapping[str, Any], common: Mapping[str, An
     )
     print(f"learning rates as searched, kept as {path}" + ("" if same else ", under other settings than these"))
     return {name: rates.get(name, rates["plain"]) for name in variants}
+
+
+def choose(
+    name: str, variants: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any], again: bool, jobs: int = 2
+) -> dict[str, float]:
+    """The learning rate of each variant, kept in parameters/searched/NAME.json; `again` searches it anew."""
+    kept = Path("parameters/searched") / f"{name}.json"
+    if again:
+        write_choice(kept, search(variants, common, jobs), common)
+    return read_choice(kept, variants, common)
 
 
 def train(

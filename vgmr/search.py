@@ -11,9 +11,11 @@ import pandas as pd
 
 from vgmr.batch import parameters
 from vgmr.data.fetch import write
-from vgmr.protocol import SEARCH_SEEDS, TRIAL_RATE, TRIALS, search_default
+from vgmr.experiment import BACKBONES
+from vgmr.protocol import SEARCH_SEEDS, TRIAL_RATE, TRIALS, behind, search_default
 
 NOTEBOOKS = ("06_training_ucf101", "07_training_ave", "08_training_cremad")
+SHARED = ("dataset", "data_options", "epochs", "batch_size", "latent_dim", "length_buckets")
 KEPT = Path("notebooks/parameters/searched/default.json")
 
 
@@ -22,22 +24,14 @@ def studies() -> dict[str, dict[str, Any]]:
 
     `mosi-utterance` is left out: its validation part is contaminated, so nothing can be chosen on it.
     """
-    small = {"width": 32, "num_layers": 1, "num_heads": 2, "feedforward_dim": 64}
-    found: dict[str, dict[str, Any]] = {}
-    for backbone, options in (("pooled", {"width": 32}), ("transformer", small)):
-        found[f"digits, {backbone}"] = {"dataset": "digits", "epochs": 20, "batch_size": 64, "latent_dim": 16}
-        found[f"digits, {backbone}"] |= {"backbone": backbone, "backbone_options": options}
+    digits = {"dataset": "digits", "epochs": 20, "batch_size": 64, "latent_dim": 16}
+    found = {f"digits, {backbone}": digits | behind(backbone, 32) for backbone in BACKBONES}
     for name in NOTEBOOKS:
         given = {key: value for key, (_, value) in parameters(Path(f"notebooks/{name}.ipynb")).items()}
-        shared = {key: given[key] for key in ("dataset", "data_options", "epochs", "batch_size", "latent_dim")}
+        shared = {key: given[key] for key in SHARED}
         for backbone in given["backbones"]:
-            keys = ["width"] if backbone == "pooled" else ["width", "num_layers", "num_heads", "feedforward_dim"]
-            found[f"{given['dataset']}, {backbone}"] = {
-                **shared,
-                "length_buckets": given["length_buckets"],
-                "backbone": backbone,
-                "backbone_options": {key: given[key] for key in keys},
-            }
+            options = {key: given[key] for key in ("width", "num_layers", "num_heads", "feedforward_dim")}
+            found[f"{given['dataset']}, {backbone}"] = shared | behind(backbone, **options)
     return found
 
 

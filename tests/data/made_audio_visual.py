@@ -34,6 +34,14 @@ class StandIn(nn.Module):
         return nn.functional.conv2d(images, self.weight, stride=16).relu().mean((2, 3))
 
 
+def colours(images):
+    """The middle pixel of each image: a network that shows what it was given."""
+    return images[:, :, 112, 112]
+
+
+colours.name = "colours"
+
+
 def write_image(path: Path, pixels):
     """A JPEG of (H, W) or (H, W, 3) uint8."""
     path.parent.mkdir(parents=True, exist_ok=True)

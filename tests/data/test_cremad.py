@@ -9,7 +9,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_audio_visual import POINTER, StandIn, cremad_names, write_cremad, write_image, write_lists, write_voice
+from made_audio_visual import (
+    POINTER,
+    StandIn,
+    colours,
+    cremad_names,
+    write_cremad,
+    write_image,
+    write_lists,
+    write_voice,
+)
 from scipy.io import wavfile
 
 import vgmr.data.cremad as module
@@ -48,14 +57,6 @@ def truth(made):
 @pytest.fixture
 def root(made, tmp_path):
     return Path(shutil.copytree(made, tmp_path / "cremad"))
-
-
-def colours(images):
-    """The middle pixel of each image: a network that shows what it was given."""
-    return images[:, :, 112, 112]
-
-
-colours.name = "colours"
 
 
 def test_parts_classes_and_shapes(truth):

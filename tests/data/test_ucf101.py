@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made_audio_visual import POINTER, UCF_CLASSES, StandIn, write_image, write_ucf101, write_video
+from made_audio_visual import POINTER, UCF_CLASSES, StandIn, colours, write_image, write_ucf101, write_video
 
 from vgmr.data.extract import ImageNetwork, spread
 from vgmr.data.ucf101 import SIZES, load_ucf101, read_classes, read_list
@@ -39,14 +39,6 @@ def truth(made):
 @pytest.fixture
 def root(made, tmp_path):
     return Path(shutil.copytree(made, tmp_path / "ucf101"))
-
-
-def colours(images):
-    """The middle pixel of each image: a network that shows what it was given."""
-    return images[:, :, 112, 112]
-
-
-colours.name = "colours"
 
 
 def test_parts_labels_groups_and_padding(made):
