@@ -23,6 +23,7 @@ FLOORS = [
     "diagnostics",
     "experiment",
     "protocol",
+    "records",
     "plots",
     "notebook",
     "bench",

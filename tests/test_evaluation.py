@@ -9,7 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from vgmr.evaluation import Difference, accuracy, auroc, confusion, macro_f1, paired_difference
+from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.data.batch import Batch
+from vgmr.evaluation import (
+    Difference,
+    accuracy,
+    auroc,
+    confusion,
+    macro_f1,
+    paired_difference,
+    shapley,
+    subset_logits,
+)
+from vgmr.prefusion import Identity
+from vgmr.refiner import VGMR
+from vgmr.training import predict
 
 PREDICTION = torch.tensor([0, 0, 1, 1, 2, 0])
 LABEL = torch.tensor([0, 1, 1, 1, 0, 0])
@@ -169,3 +183,49 @@ def test_constant_scores_are_chance():
 def test_auroc_takes_zeros_and_ones_for_truth():
     score, truth = torch.tensor([3.0, 2, 1, 0]), torch.tensor([0, 0, 1, 1])
     assert auroc(score, truth) == auroc(score, truth.bool()) == 0
+
+
+# What each modality is worth
+
+
+def test_shapley_by_hand():
+    """Orders ab and ba: a adds 0.3 or 0.2, b adds 0.1 or 0.2 (from 0.5)."""
+    value = {"a+b": 0.9, "a": 0.8, "b": 0.7, "": 0.5}
+    assert shapley(value) == pytest.approx({"a": (0.3 + 0.2) / 2, "b": (0.2 + 0.1) / 2})
+
+
+@given(st.lists(st.floats(0, 1), min_size=8, max_size=8))
+def test_shapley_is_the_mean_over_all_orders(values):
+    names = ("a", "b", "c")
+    keys = ["+".join(keep) for size in range(4) for keep in itertools.combinations(names, size)]
+    value = dict(zip(keys, values, strict=True))
+    expected = dict.fromkeys(names, 0.0)
+    for order in itertools.permutations(names):
+        for position, name in enumerate(order):
+            with_it, without = ("+".join(sorted(order[:end])) for end in (position + 1, position))
+            expected[name] += (value[with_it] - value[without]) / 6
+    assert shapley(value) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_modality_that_never_matters_is_worth_nothing():
+    value = {"a+b": 0.9, "a": 0.9, "b": 0.4, "": 0.4}
+    assert shapley(value) == pytest.approx({"a": 0.5, "b": 0})
+
+
+def test_shapley_needs_every_subset():
+    with pytest.raises(ValueError, match=r"missing \['b', ''\]"):
+        shapley({"a+b": 0.9, "a": 0.9})
+
+
+@pytest.mark.parametrize("refined", [False, True])
+def test_subset_logits_are_those_of_single_passes(refined):
+    torch.manual_seed(0)
+    dims = {"text": 3, "audio": 2, "vision": 4}
+    model = Classifier(VGMR(dims, 4) if refined else Identity(dims), PooledBackbone(dims, 3, width=5))
+    features = {name: torch.randn(9, 4, d) for name, d in dims.items()}
+    mask = {name: torch.ones(9, 4, dtype=torch.bool) for name in dims}
+    part = Batch(features, mask, torch.zeros(9, dtype=torch.int64))
+    found = subset_logits(model, part, batch_size=4)
+    assert next(iter(found)) == "text+audio+vision" and len(found) == 8 and model.training
+    for key, logits in found.items():
+        torch.testing.assert_close(logits, predict(model, part, keep=key.split("+") if key else []))

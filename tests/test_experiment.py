@@ -80,6 +80,52 @@ def test_the_model_gives_the_recorded_predictions():
     assert finished.prefusion_parameters > 0
 
 
+def test_accuracy_with_every_subset_of_the_modalities():
+    """Each is that of `predict` with the others left out; the head's bias alone is one constant answer."""
+    finished = run(QUICK)
+    test, model = experiment_data(QUICK).test, finished.model()
+    names = list(test.features)
+    assert len(finished.subset_accuracy) == 2 ** len(names)
+    assert finished.subset_accuracy["+".join(names)] == finished.metrics["accuracy"]
+    for key, value in finished.subset_accuracy.items():
+        answer = predict(model, test, keep=key.split("+") if key else []).argmax(1)
+        assert value == pytest.approx(float((answer == test.label).float().mean()))
+
+
+def test_checkpoints_are_the_weights_after_each_epoch():
+    finished = run(replace(QUICK, epochs=3, checkpoints=True))
+    data = experiment_data(QUICK)
+    for epoch, seen in enumerate(finished.history.validation_accuracy):
+        answer = predict(finished.model(epoch), data.validation).argmax(1)
+        assert float((answer == data.validation.label).float().mean()) == pytest.approx(seen)
+    best = finished.model(finished.history.best_epoch).state_dict()
+    assert all(torch.equal(x, best[name]) for name, x in finished.model().state_dict().items())
+    with pytest.raises(ValueError, match="checkpoints=True"):
+        run(QUICK).model(0)
+
+
+def test_keeping_checkpoints_changes_nothing_else():
+    one, other = run(QUICK), run(replace(QUICK, checkpoints=True))
+    assert one.prediction == other.prediction and one.metrics == other.metrics
+
+
+def test_training_noise_strikes_training_and_validation_only(monkeypatch):
+    seen = []
+    fit = module.fit
+    monkeypatch.setattr(
+        module, "fit", lambda model, data, **named: (seen.append(data), fit(model, data, **named))[1]
+    )
+    run(replace(QUICK, training_noise={"share": 0.5, "seed": 3}))
+    data = experiment_data(QUICK)
+    expected = module.corruption.noise(data.train, data.train, 0.5, seed=3)
+    assert all(torch.equal(x, expected.features[name]) for name, x in seen[0].train.features.items())
+    assert not any(torch.equal(x, data.train.features[name]) for name, x in seen[0].train.features.items())
+    assert not any(
+        torch.equal(x, data.validation.features[name]) for name, x in seen[0].validation.features.items()
+    )
+    assert all(torch.equal(x, data.test.features[name]) for name, x in seen[0].test.features.items())
+
+
 def test_that_the_data_are_made_is_carried_over():
     made = Experiment("synthetic", "none", data_options={"like": "cremad", "samples": 8}, epochs=1)
     assert run(made).stand_in is True
@@ -126,6 +172,8 @@ OTHER = {
     "method": "uniform",
     "method_options": {"alpha": 0.5},
     "optimizer": "sgd",
+    "training_noise": {"share": 0.3},
+    "checkpoints": True,
 }
 
 
@@ -274,7 +322,14 @@ def made_run(seed: int, accuracy: float, prefusion: str = "none", **changes) -> 
         "majority_accuracy": 0.4,
     }
     metrics["majority_macro_f1"] = 0.2
-    empty = {"prediction": [], "label": [], "prefusion_parameters": 0, "seconds": 0.0, "peak_memory": 0.0}
+    empty = {
+        "subset_accuracy": {},
+        "prediction": [],
+        "label": [],
+        "prefusion_parameters": 0,
+        "seconds": 0.0,
+        "peak_memory": 0.0,
+    }
     content = {"fingerprint": "f", "stand_in": False, "environment": {}, "path": "", "parameters": 7, **empty}
     chosen = replace(QUICK, seed=seed, prefusion=prefusion)
     return module.Run(chosen, history=History(), **{**content, "metrics": metrics, **changes})

@@ -1,15 +1,19 @@
-"""Metrics counted on tensors, and statistics over paired seeds."""
+"""Metrics counted on tensors, what each modality is worth, and statistics over paired seeds."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
+
+from vgmr.backbones import Classifier
+from vgmr.balancing.agm import shapley_weights, subsets
+from vgmr.data.batch import Batch
 
 
 def confusion(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
@@ -28,6 +32,47 @@ def macro_f1(counts: Tensor) -> float:
     denominator = (counts.sum(0) + counts.sum(1)).double()
     seen = denominator > 0
     return float((2 * true_positive[seen] / denominator[seen]).mean())
+
+
+@torch.inference_mode()
+def subset_logits(model: Classifier, part: Batch, batch_size: int = 256) -> dict[str, Tensor]:
+    """Logits (N, classes) with every subset of the modalities present, in evaluation mode.
+
+    One pass encodes the part; each subset is one more call of the fusion head, so absent modalities are removed
+    behind the refiner. Keys are names joined by "+" in the order of the model's dims; "" is none of them, and
+    the first that has all is what the model answers.
+    """
+    was_training = model.training
+    model.eval()
+    names = list(model.backbone.dims)
+    kept: list[tuple[str, ...]] = [*reversed(subsets(names)), ()]
+    logits: dict[str, list[Tensor]] = {"+".join(keep): [] for keep in kept}
+    for rows in torch.arange(len(part), device=part.label.device).split(batch_size):
+        batch = part.index(rows)
+        output = model(batch.features, batch.mask)
+        for keep in kept:
+            whole = len(keep) == len(names)
+            logits["+".join(keep)].append(output.logits if whole else model.backbone.fuse(output.encodings, keep))
+    model.train(was_training)
+    return {keep: torch.cat(pieces) for keep, pieces in logits.items()}
+
+
+def shapley(value: Mapping[str, float]) -> dict[str, float]:
+    """Shapley value of each modality in the game `value`, such as accuracy by subset; they sum to full minus none.
+
+    Args:
+        value: for every subset of the modalities, keyed as by `subset_logits`.
+
+    Raises:
+        ValueError: a subset is missing.
+    """
+    names = max(value, key=lambda keep: len(keep.split("+"))).split("+")
+    keys = ["+".join(keep) for keep in subsets(names)]
+    missing = [key for key in [*keys, ""] if key not in value]
+    if missing:
+        raise ValueError(f"expected a value for every subset of {names}, missing {missing}")
+    gain = torch.tensor([value[key] - value[""] for key in keys], dtype=torch.float64)
+    return dict(zip(names, (shapley_weights(names).double().T @ gain).tolist(), strict=True))
 
 
 @dataclass(frozen=True)

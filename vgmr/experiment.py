@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm.auto import tqdm
 
+from vgmr import corruption
 from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
 from vgmr.balancing import METHODS, make_method
 from vgmr.data import load
 from vgmr.data.batch import MultimodalData
 from vgmr.data.fetch import cache_folder
-from vgmr.evaluation import accuracy, confusion, macro_f1, paired_difference
+from vgmr.evaluation import accuracy, confusion, macro_f1, paired_difference, subset_logits
 from vgmr.objective import Objective
 from vgmr.prefusion import (
     CrossAttention,
@@ -41,7 +43,7 @@ from vgmr.prefusion import (
     width_for_budget,
 )
 from vgmr.refiner import VGMR
-from vgmr.training import OPTIMIZERS, History, fit, predict, use_byte_dropout
+from vgmr.training import OPTIMIZERS, History, fit, use_byte_dropout
 
 PREFUSIONS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
 BACKBONES = ("pooled", "transformer")
@@ -54,6 +56,8 @@ class Experiment:
     `prefusion` other than "none" and "vgmr" gets the width whose parameters equal VGMR's at `latent_dim`.
     `backbone_options` go to the backbone, `data_options` to the data set's loader, `method_options` to the method,
     one of `vgmr.balancing`. With the method "mla" the head is "shared", unless `backbone_options` say otherwise.
+    `training_noise` are arguments of `vgmr.corruption.noise` for the training and the validation part; the test
+    part stays as it is. `checkpoints` keeps the weights after every epoch.
     """
 
     dataset: str
@@ -90,6 +94,8 @@ class Experiment:
     method: str = "none"
     method_options: Mapping[str, Any] = field(default_factory=dict)
     optimizer: str = "adamw"
+    training_noise: Mapping[str, Any] = field(default_factory=dict)
+    checkpoints: bool = False
 
     def __post_init__(self) -> None:
         if self.root is not None:
@@ -114,16 +120,19 @@ class Run:
     Attributes:
         metrics: accuracy, macro_f1 (test part, scored once), validation_accuracy, majority_accuracy and
             majority_macro_f1 (of answering the most frequent class); all 0 to 1.
+        subset_accuracy: test accuracy with every subset of the modalities present; see
+            `vgmr.evaluation.subset_logits`.
         prediction, label: of the test part, as lists of class numbers.
         parameters, prefusion_parameters: trainable values in all, and before fusion.
         seconds: wall time of the training; peak_memory: of the process, in MiB.
         stand_in: the data are made, not real.
         environment: versions, machine and commit.
-        path: folder on disk.
+        path: folder on disk; empty for a run read from a record, which has no history, predictions or weights.
     """
 
     experiment: Experiment
     metrics: dict[str, float]
+    subset_accuracy: dict[str, float]
     history: History
     prediction: list[int]
     label: list[int]
@@ -136,15 +145,20 @@ class Run:
     environment: dict[str, str]
     path: str
 
-    def model(self) -> Classifier:
-        """The trained model, in evaluation mode."""
+    def model(self, epoch: int | None = None) -> Classifier:
+        """The trained model at its best epoch, in evaluation mode, or as it was after `epoch`, from 0."""
+        if not self.path:
+            raise ValueError("this run was read from a record, which holds no weights; train it with `run`")
+        if epoch is not None and not self.experiment.checkpoints:
+            raise ValueError("weights by epoch are kept only with checkpoints=True")
+        file = "model.safetensors" if epoch is None else f"epoch-{epoch:03d}.safetensors"
         data = experiment_data(self.experiment)
         if data.fingerprint != self.fingerprint:
             raise ValueError(
                 f"{self.experiment.dataset} is not the data that this run was trained on; run it again"
             )
         model = build(self.experiment, data)
-        model.load_state_dict(load_file(Path(self.path) / "model.safetensors"))
+        model.load_state_dict(load_file(Path(self.path) / file))
         return model.eval()
 
 
@@ -214,11 +228,12 @@ def make_prefusion(experiment: Experiment, dims: Mapping[str, int]) -> nn.Module
 
 def _digest_of_code(with_methods: bool) -> str:
     folder = Path(__file__).parent
-    names = ["refiner", "prefusion", "backbones", "objective", "training", "evaluation", "experiment"]
+    names = ["refiner", "prefusion", "backbones", "objective", "training", "experiment", "corruption"]
     files = [folder / f"{name}.py" for name in [*names, "balancing/base", "data/batch"]]
     if with_methods:
         files += sorted(folder.glob("balancing/*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    scoring = "".join(inspect.getsource(score) for score in (confusion, accuracy, macro_f1, subset_logits))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files) + scoring.encode()).hexdigest()
 
 
 # taken at import, so that a run is filed under the code that trained it
@@ -277,59 +292,50 @@ def run(experiment: Experiment) -> Run:
     model = build(experiment, data).to(experiment.device)
     if experiment.byte_dropout:
         use_byte_dropout(model)
-    started = time.perf_counter()
-    history = fit(
-        model,
-        data,
-        epochs=experiment.epochs,
-        batch_size=experiment.batch_size,
-        learning_rate=experiment.learning_rate,
-        prefusion_learning_rate=experiment.prefusion_learning_rate,
-        weight_decay=experiment.weight_decay,
-        objective=Objective(
-            experiment.value_weight,
-            experiment.regulariser_weight,
-            experiment.temperature,
-            removal=experiment.removal,
-            warmup_epochs=experiment.warmup_epochs,
-        ),
-        length_buckets=experiment.length_buckets,
-        seed=experiment.seed,
-        method=make_method(experiment.method, **experiment.method_options),
-        optimizer=experiment.optimizer,
-    )
-    prediction = predict(model, data.test).argmax(1)
-    label = data.test.label
-    counts = confusion(prediction, label, len(data.classes))
-    constant = confusion(label.mode().values.expand_as(label), label, len(data.classes))
-    content = {
-        "experiment": asdict(experiment),
-        "metrics": {
-            "accuracy": accuracy(counts),
-            "macro_f1": macro_f1(counts),
-            "validation_accuracy": history.validation_accuracy[history.best_epoch],
-            "majority_accuracy": accuracy(constant),
-            "majority_macro_f1": macro_f1(constant),
-        },
-        "history": asdict(history),
-        "prediction": prediction.tolist(),
-        "label": label.tolist(),
-        "parameters": count_parameters(model),
-        "prefusion_parameters": count_parameters(model.prefusion),
-        "seconds": time.perf_counter() - started,
-        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "fingerprint": data.fingerprint,
-        "stand_in": data.stand_in,
-        "environment": described,
-    }
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    seen = data
+    if experiment.training_noise:
+        noisy = [
+            corruption.noise(part, data.train, **experiment.training_noise)
+            for part in (data.train, data.validation)
+        ]
+        seen = replace(data, train=noisy[0], validation=noisy[1])
     unfinished = folder.with_name(f".unfinished-{uuid.uuid4().hex}")
-    unfinished.mkdir()
+    started = time.perf_counter()
     try:
-        save_file(
-            {name: value.cpu().contiguous() for name, value in model.state_dict().items()},
-            unfinished / "model.safetensors",
+        history = fit(
+            model,
+            seen,
+            epochs=experiment.epochs,
+            batch_size=experiment.batch_size,
+            learning_rate=experiment.learning_rate,
+            prefusion_learning_rate=experiment.prefusion_learning_rate,
+            weight_decay=experiment.weight_decay,
+            objective=Objective(
+                experiment.value_weight,
+                experiment.regulariser_weight,
+                experiment.temperature,
+                removal=experiment.removal,
+                warmup_epochs=experiment.warmup_epochs,
+            ),
+            length_buckets=experiment.length_buckets,
+            seed=experiment.seed,
+            method=make_method(experiment.method, **experiment.method_options),
+            optimizer=experiment.optimizer,
+            checkpoint=partial(_save_epoch, unfinished) if experiment.checkpoints else None,
         )
+        content = {
+            "experiment": asdict(experiment),
+            **_scores(model, data, history),
+            "history": asdict(history),
+            "parameters": count_parameters(model),
+            "prefusion_parameters": count_parameters(model.prefusion),
+            "seconds": time.perf_counter() - started,
+            "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "fingerprint": data.fingerprint,
+            "stand_in": data.stand_in,
+            "environment": described,
+        }
+        _save_weights(model, unfinished / "model.safetensors")
         (unfinished / "run.json").write_text(json.dumps(content))
         if folder.exists() and not (folder / "run.json").exists():
             shutil.rmtree(folder)
@@ -340,6 +346,38 @@ def run(experiment: Experiment) -> Run:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return read_run(folder)
+
+
+def _save_weights(model: Classifier, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.cpu().contiguous() for name, value in model.state_dict().items()}, path)
+
+
+def _save_epoch(folder: Path, epoch: int, model: Classifier) -> None:
+    _save_weights(model, folder / f"epoch-{epoch:03d}.safetensors")
+
+
+def _scores(model: Classifier, data: MultimodalData, history: History) -> dict[str, Any]:
+    """Everything that is said of the test part, from one pass over it."""
+    label, classes = data.test.label, len(data.classes)
+    predictions = {keep: logits.argmax(1) for keep, logits in subset_logits(model, data.test).items()}
+    prediction = next(iter(predictions.values()))
+    counts = confusion(prediction, label, classes)
+    constant = confusion(label.mode().values.expand_as(label), label, classes)
+    return {
+        "metrics": {
+            "accuracy": accuracy(counts),
+            "macro_f1": macro_f1(counts),
+            "validation_accuracy": history.validation_accuracy[history.best_epoch],
+            "majority_accuracy": accuracy(constant),
+            "majority_macro_f1": macro_f1(constant),
+        },
+        "subset_accuracy": {
+            keep: accuracy(confusion(answer, label, classes)) for keep, answer in predictions.items()
+        },
+        "prediction": prediction.tolist(),
+        "label": label.tolist(),
+    }
 
 
 def run_all(experiments: Iterable[Experiment], jobs: int = 2, progress: bool = True) -> list[Run]:

@@ -20,6 +20,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "VGMR": {"prefusion": "vgmr", "norm": "none", "neutral_start": True},
 }
 RATES = (1e-3, 3e-3, 1e-2)
+SGD_RATES = (1e-2, 3e-2, 1e-1)
 SEARCH_SEEDS = (100, 101)
 
 TRIALS: dict[str, dict[str, Any]] = {
@@ -59,9 +60,11 @@ def search(
 ) -> pd.DataFrame:
     """Mean validation accuracy of each variant (rows) at each learning rate (columns); equal budget for all.
 
-    Tries `RATES` over `SEARCH_SEEDS`, which no reported training uses; test scores are not looked at.
+    Tries `RATES`, or `SGD_RATES` with SGD, over `SEARCH_SEEDS`, which no reported training uses; test scores are
+    not looked at.
     """
-    cells = [(name, rate) for name in variants for rate in RATES]
+    rates = SGD_RATES if common.get("optimizer") == "sgd" else RATES
+    cells = [(name, rate) for name in variants for rate in rates]
     experiments = [
         Experiment(**{**common, **variants[name], "learning_rate": rate, "seed": seed})
         for name, rate in cells

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -167,6 +167,7 @@ def fit(
     progress: bool = False,
     method: Balancing | None = None,
     optimizer: str = "adamw",
+    checkpoint: Callable[[int, Classifier], None] | None = None,
 ) -> History:
     """Train and leave the model at its best epoch by validation accuracy (ties: lower loss).
 
@@ -184,6 +185,7 @@ def fit(
         progress: show a bar over epochs.
         method: a fresh one of `vgmr.balancing`; None for plain training.
         optimizer: "adamw", or "sgd" with momentum 0.9.
+        checkpoint: called with the epoch, from 0, and the model after every epoch's validation.
 
     Raises:
         ValueError: labels out of range for the model, fewer than one epoch, or a method that is not defined for
@@ -245,6 +247,8 @@ def fit(
         if score > best:
             best, history.best_epoch = score, epoch
             best_state = {name: value.clone() for name, value in model.state_dict().items()}
+        if checkpoint is not None:
+            checkpoint(epoch, model)
         method.epoch_end(model, data, epoch, loop)
         for name, value in method.noted().items():
             history.coefficients.setdefault(name, []).append(value)

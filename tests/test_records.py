@@ -1,0 +1,92 @@
+"""Records hold what runs were, give it back, and are never silently used for something else."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from vgmr import experiment as module
+from vgmr import records
+from vgmr.experiment import Experiment, compare, run
+
+QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The seeds that were trained, in order."""
+    seeds = []
+    fit = module.fit
+    monkeypatch.setattr(
+        module, "fit", lambda *given, **named: (seeds.append(named["seed"]), fit(*given, **named))[1]
+    )
+    return seeds
+
+
+def test_settings_are_what_differs_from_the_defaults():
+    chosen = replace(QUICK, root="somewhere", device="cuda", modalities=("left",), data_options={"conflict": 0.1})
+    assert records.settings(chosen) == {
+        "dataset": "digits",
+        "prefusion": "none",
+        "epochs": 1,
+        "batch_size": 256,
+        "modalities": ["left"],
+        "data_options": {"conflict": 0.1},
+    }
+    assert records.settings(Experiment("digits")) == {"dataset": "digits"}
+
+
+def test_what_was_kept_is_read_and_not_trained(tmp_path, trained, capsys):
+    todo = [replace(QUICK, seed=seed, modalities=("left", "right")) for seed in (1, 0)]
+    written = records.recorded("some", todo, again=True, jobs=1, folder=tmp_path)
+    assert trained == [1, 0] and len((tmp_path / "some.jsonl").read_text().splitlines()) == 2
+    read = records.recorded("some", todo, jobs=1, folder=tmp_path)
+    assert trained == [1, 0]
+    assert capsys.readouterr().out.endswith("some.jsonl: 2 trainings read, 0 trained here\n")
+    for one, other in zip(written, read, strict=True):
+        assert other.experiment == one.experiment and other.path == "" and other.prediction == []
+        for name in ("metrics", "subset_accuracy", "parameters", "fingerprint", "stand_in", "environment"):
+            assert getattr(other, name) == getattr(one, name)
+    table = compare({"plain": read, "same": written}, "plain")
+    assert table.difference["same"] == 0
+    with pytest.raises(ValueError, match="holds no weights"):
+        read[0].model()
+
+
+def test_what_is_not_recorded_is_trained_and_stands_in_its_place(tmp_path, trained, capsys):
+    records.recorded("some", [replace(QUICK, seed=3)], again=True, jobs=1, folder=tmp_path)
+    todo = [replace(QUICK, seed=seed) for seed in (4, 3, 5)]
+    runs = records.recorded("some", todo, jobs=1, folder=tmp_path)
+    assert trained == [3, 4, 5] and [one.experiment.seed for one in runs] == [4, 3, 5]
+    assert "1 trainings read, 2 trained here" in capsys.readouterr().out
+    assert len(records.read(tmp_path / "some.jsonl")) == 1, "reading never writes"
+
+
+def test_a_record_of_other_data_is_not_used(tmp_path, trained):
+    records.recorded("some", [QUICK], again=True, jobs=1, folder=tmp_path)
+    path = tmp_path / "some.jsonl"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "fingerprint": "other", "metrics": {"accuracy": 0.999}}) + "\n")
+    (again,) = records.recorded("some", [QUICK], jobs=1, folder=tmp_path)
+    assert again.metrics["accuracy"] < 0.99
+
+
+def test_a_damaged_record_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "some.jsonl"
+    records.keep(path, [run(QUICK)])
+    path.write_text(path.read_text() + "{half a li\n")
+    with pytest.raises(ValueError, match=r"some\.jsonl, line 2: not a recorded run"):
+        records.read(path)
+
+
+def test_confirm_finds_a_result_that_was_changed(tmp_path):
+    runs = records.recorded("some", [QUICK], again=True, jobs=1, folder=tmp_path)
+    table = records.confirm(records.read(tmp_path / "some.jsonl"), jobs=1)
+    assert table.recorded[0] == table.again[0]
+    false = replace(runs[0], metrics={**runs[0].metrics, "accuracy": 0.999})
+    assert abs(records.confirm([false], jobs=1).diff(axis=1)["again"][0]) > 0.1

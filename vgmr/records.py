@@ -1,0 +1,116 @@
+"""Results of finished trainings kept in the repository, so that a notebook shows many and trains few again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vgmr.data.fetch import write
+from vgmr.experiment import Experiment, Run, experiment_data, run_all
+from vgmr.training import History
+
+FOLDER = Path("records")  # beside the notebooks, where they run
+PLACES = ("root", "device")  # say where a training ran, not what was trained
+KEPT = (
+    "metrics",
+    "subset_accuracy",
+    "parameters",
+    "prefusion_parameters",
+    "seconds",
+    "peak_memory",
+    "fingerprint",
+    "stand_in",
+    "environment",
+)
+
+
+def settings(experiment: Experiment) -> dict[str, Any]:
+    """The fields of an experiment that are not at their defaults, JSON-able; where it runs does not count."""
+    defaults = {
+        entry.name: entry.default_factory() if entry.default_factory is not MISSING else entry.default
+        for entry in fields(Experiment)
+    }
+    chosen = {name: value for name, value in asdict(experiment).items() if name not in PLACES}
+    found: dict[str, Any] = json.loads(
+        json.dumps({name: value for name, value in chosen.items() if value != defaults[name]})
+    )
+    return found
+
+
+def keep(path: Path, runs: Sequence[Run]) -> None:
+    """Write a record: one line of JSON per run; the file appears whole."""
+    lines = []
+    for run in runs:
+        rest = {name: getattr(run, name) for name in KEPT}
+        rest["seconds"], rest["peak_memory"] = round(run.seconds, 2), round(run.peak_memory)
+        lines.append(json.dumps({"experiment": settings(run.experiment), **rest}))
+    write(path, ("\n".join(lines) + "\n").encode())
+
+
+def read(path: Path) -> list[Run]:
+    """All runs of a record; a missing file has none.
+
+    Raises:
+        ValueError: a line that is not a run, with its number.
+    """
+    runs = []
+    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+        try:
+            content = json.loads(line)
+            chosen = content.pop("experiment")
+            if chosen.get("modalities") is not None:
+                chosen["modalities"] = tuple(chosen["modalities"])
+            content |= {"history": History(), "prediction": [], "label": [], "path": ""}
+            runs.append(Run(experiment=Experiment(**chosen), **content))
+        except (TypeError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(
+                f"{path}, line {number}: not a recorded run ({error}); train again to mend it"
+            ) from None
+    return runs
+
+
+def recorded(
+    name: str, experiments: Sequence[Experiment], again: bool = False, jobs: int = 2, folder: Path = FOLDER
+) -> list[Run]:
+    """The runs of many experiments, in the order given, from the record FOLDER/NAME.jsonl; prints what it did.
+
+    An experiment that is not in the record, or whose data are now others, is trained here.
+
+    Args:
+        again: train all (finished ones are found in the cache) and write the record anew.
+    """
+    path = folder / f"{name}.jsonl"
+    if again:
+        runs = run_all(experiments, jobs)
+        keep(path, runs)
+        print(f"{path}: {len(runs)} trainings written")
+        return runs
+    there = {(json.dumps(settings(run.experiment), sort_keys=True), run.fingerprint): run for run in read(path)}
+    keys = [
+        (json.dumps(settings(experiment), sort_keys=True), experiment_data(experiment).fingerprint)
+        for experiment in experiments
+    ]
+    missing = [experiment for key, experiment in zip(keys, experiments, strict=True) if key not in there]
+    trained = iter(run_all(missing, jobs) if missing else [])
+    runs = [there[key] if key in there else next(trained) for key in keys]
+    print(f"{path}: {len(runs) - len(missing)} trainings read, {len(missing)} trained here")
+    return runs
+
+
+def confirm(runs: Sequence[Run], jobs: int = 2) -> pd.DataFrame:
+    """Train recorded runs again: test accuracy as recorded and as it came out here, one row per run.
+
+    They agree to the digit on the machine that recorded them; elsewhere rounding differs, and trainings drift.
+    """
+    fresh = run_all([run.experiment for run in runs], jobs)
+    return pd.DataFrame(
+        {
+            "recorded": [run.metrics["accuracy"] for run in runs],
+            "again": [run.metrics["accuracy"] for run in fresh],
+        }
+    )
