@@ -1,11 +1,13 @@
 """The search is the same for all, and what it chose is kept and found."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from vgmr import protocol
+from vgmr.batch import parameters
 from vgmr.experiment import Experiment
 
 COMMON = {"dataset": "digits", "epochs": 1, "batch_size": 256, "latent_dim": 2}
@@ -77,3 +79,29 @@ def test_shown_leaves_empty_columns_out():
     table = pd.DataFrame({"mean": [0.51234], "paper, mosi": [None], "seeds": pd.array([5], "Int64")}, ["plain"])
     html = protocol.shown(table, "a caption").to_html()
     assert "0.512" in html and "a caption" in html and "paper" not in html and "0.51234" not in html
+
+
+ROOT = Path(__file__).parent.parent / "notebooks"
+TRAINED = {"mosi-utterance": "04", "utd-mhad": "06", "avdigits": "07", "cremad-ratings": "08"}
+
+
+@pytest.mark.parametrize("dataset", TRAINED)
+def test_studies_are_what_the_training_notebooks_train(dataset):
+    (notebook,) = ROOT.glob(f"{TRAINED[dataset]}_*.ipynb")
+    given = {name: default for name, (_, default) in parameters(notebook).items()}
+    assert given["dataset"] == dataset
+    common = {key: given[key] for key in ("dataset", "data_options", "epochs", "batch_size", "length_buckets")}
+    for backbone in given["backbones"]:
+        options = {key: given[key] for key in ("width", "num_layers", "num_heads", "feedforward_dim")}
+        expected = Experiment(latent_dim=given["latent_dim"], **common, **protocol.behind(backbone, **options))
+        assert Experiment(**protocol.study(dataset, backbone)) == expected
+
+
+def test_a_data_set_without_quick_settings_is_refused():
+    with pytest.raises(ValueError, match="no quick settings for 'mosei'; there are some for: digits, mosi-utt"):
+        protocol.study("mosei")
+
+
+def test_sgd_is_searched_at_rates_of_its_own(few):
+    table = protocol.search(few, {**COMMON, "optimizer": "sgd"}, jobs=1, progress=False)
+    assert list(table.columns) == list(protocol.SGD_RATES)

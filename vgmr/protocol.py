@@ -23,6 +23,22 @@ RATES = (1e-3, 3e-3, 1e-2)
 SGD_RATES = (1e-2, 3e-2, 1e-1)
 SEARCH_SEEDS = (100, 101)
 
+# Quick scale: what the quickstart and the training notebooks train by default, so that all share their runs.
+STUDIES: dict[str, dict[str, Any]] = {
+    "digits": {"data_options": {"conflict": 0.3}, "epochs": 30, "batch_size": 64, "width": 64},
+    "mosi-utterance": {"epochs": 12, "batch_size": 32, "width": 64},
+    "utd-mhad": {
+        "data_options": {"inertial_stride": 12, "skeleton_stride": 4},
+        "epochs": 30,
+        "batch_size": 32,
+        "length_buckets": True,
+        "width": 32,
+    },
+    "avdigits": {"epochs": 8, "batch_size": 64, "length_buckets": True, "width": 32},
+    "cremad-ratings": {"epochs": 10, "batch_size": 128, "width": 64},
+}
+TRANSFORMER_STUDIES: dict[str, dict[str, Any]] = {"digits": {"epochs": 15, "width": 32}}
+
 TRIALS: dict[str, dict[str, Any]] = {
     "paper's form": {},
     "layer norm, neutral start": {"neutral_start": True},
@@ -48,6 +64,21 @@ def behind(
     if backbone == "transformer":
         options |= {"num_layers": num_layers, "num_heads": num_heads, "feedforward_dim": feedforward_dim}
     return {"backbone": backbone, "backbone_options": options}
+
+
+def study(dataset: str, backbone: str = "pooled") -> dict[str, Any]:
+    """The settings that all trainings on an open data set share at quick scale.
+
+    Raises:
+        ValueError: a data set that has none, with those that have.
+    """
+    if dataset not in STUDIES:
+        raise ValueError(f"no quick settings for {dataset!r}; there are some for: {', '.join(STUDIES)}")
+    chosen = dict(STUDIES[dataset])
+    if backbone == "transformer":
+        chosen |= TRANSFORMER_STUDIES.get(dataset, {})
+    width = chosen.pop("width")
+    return {"dataset": dataset, "latent_dim": 16, **chosen, **behind(backbone, width)}
 
 
 def alone(modalities: Sequence[str]) -> dict[str, dict[str, Any]]:
