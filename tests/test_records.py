@@ -90,3 +90,19 @@ def test_confirm_finds_a_result_that_was_changed(tmp_path):
     assert table.recorded[0] == table.again[0]
     false = replace(runs[0], metrics={**runs[0].metrics, "accuracy": 0.999})
     assert abs(records.confirm([false], jobs=1).diff(axis=1)["again"][0]) > 0.1
+
+
+def test_a_full_record_holds_curves_and_predictions(tmp_path, trained):
+    chosen = replace(QUICK, epochs=2)
+    (written,) = records.recorded("some", [chosen], again=True, jobs=1, folder=tmp_path, full=True)
+    (read,) = records.recorded("some", [chosen], jobs=1, folder=tmp_path, full=True)
+    assert trained == [0]
+    assert read.prediction == written.prediction and read.label == written.label
+    assert read.history.train_loss == pytest.approx(written.history.train_loss, abs=1e-4)
+    assert read.history.best_epoch == written.history.best_epoch
+
+
+def test_a_short_record_does_not_serve_where_curves_are_wanted(tmp_path, trained):
+    records.recorded("some", [QUICK], again=True, jobs=1, folder=tmp_path)
+    (run,) = records.recorded("some", [QUICK], jobs=1, folder=tmp_path, full=True)
+    assert len(run.history.train_loss) == 1 and run.prediction

@@ -12,6 +12,7 @@ from pandas.io.formats.style import Styler
 
 from vgmr.data.fetch import write
 from vgmr.experiment import Experiment, Run, run_all
+from vgmr.records import recorded
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"prefusion": "none"},
@@ -181,14 +182,23 @@ def train(
     seeds: int,
     jobs: int = 2,
     progress: bool = True,
+    record: str | None = None,
+    again: bool = False,
 ) -> dict[str, list[Run]]:
-    """`seeds` trainings of each variant at its own learning rate, by variant name."""
+    """`seeds` trainings of each variant at its own learning rate, by variant name.
+
+    Args:
+        record: name of a full record that holds them; see `vgmr.records.recorded`, also for `again`.
+    """
     experiments = [
         Experiment(**{**common, **options, "learning_rate": rates[name], "seed": seed})
         for name, options in variants.items()
         for seed in range(seeds)
     ]
-    finished = run_all(experiments, jobs, progress)
+    if record is None:
+        finished = run_all(experiments, jobs, progress)
+    else:
+        finished = recorded(record, experiments, again, jobs, full=True)
     return {name: finished[start * seeds : (start + 1) * seeds] for start, name in enumerate(variants)}
 
 

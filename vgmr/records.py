@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,22 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     return found
 
 
-def keep(path: Path, runs: Sequence[Run]) -> None:
-    """Write a record: one line of JSON per run; the file appears whole."""
+def keep(path: Path, runs: Sequence[Run], full: bool = False) -> None:
+    """Write a record: one line of JSON per run; the file appears whole.
+
+    Args:
+        full: keep the loss curves, to 4 digits, and the predictions as well.
+    """
     lines = []
     for run in runs:
         rest = {name: getattr(run, name) for name in KEPT}
+        if full:
+            curves = asdict(run.history) | {"coefficients": {}}
+            rest["history"] = {
+                name: [round(x, 4) for x in value] if isinstance(value, list) else value
+                for name, value in curves.items()
+            }
+            rest["prediction"] = run.prediction
         rest["seconds"], rest["peak_memory"] = round(run.seconds, 2), round(run.peak_memory)
         lines.append(json.dumps({"experiment": settings(run.experiment), **rest}))
     write(path, ("\n".join(lines) + "\n").encode())
@@ -65,7 +76,8 @@ def read(path: Path) -> list[Run]:
             chosen = content.pop("experiment")
             if chosen.get("modalities") is not None:
                 chosen["modalities"] = tuple(chosen["modalities"])
-            content |= {"history": History(), "prediction": [], "label": [], "path": ""}
+            content |= {"history": History(**content.pop("history", {})), "label": [], "path": ""}
+            content.setdefault("prediction", [])
             runs.append(Run(experiment=Experiment(**chosen), **content))
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(
@@ -75,7 +87,12 @@ def read(path: Path) -> list[Run]:
 
 
 def recorded(
-    name: str, experiments: Sequence[Experiment], again: bool = False, jobs: int = 2, folder: Path = FOLDER
+    name: str,
+    experiments: Sequence[Experiment],
+    again: bool = False,
+    jobs: int = 2,
+    folder: Path = FOLDER,
+    full: bool = False,
 ) -> list[Run]:
     """The runs of many experiments, in the order given, from the record FOLDER/NAME.jsonl; prints what it did.
 
@@ -83,21 +100,31 @@ def recorded(
 
     Args:
         again: train all (finished ones are found in the cache) and write the record anew.
+        full: with loss curves and predictions.
     """
     path = folder / f"{name}.jsonl"
     if again:
         runs = run_all(experiments, jobs)
-        keep(path, runs)
+        keep(path, runs, full)
         print(f"{path}: {len(runs)} trainings written")
         return runs
-    there = {(json.dumps(settings(run.experiment), sort_keys=True), run.fingerprint): run for run in read(path)}
+    there = {
+        (json.dumps(settings(run.experiment), sort_keys=True), run.fingerprint): run
+        for run in read(path)
+        if run.prediction or not full
+    }
     keys = [
         (json.dumps(settings(experiment), sort_keys=True), experiment_data(experiment).fingerprint)
         for experiment in experiments
     ]
     missing = [experiment for key, experiment in zip(keys, experiments, strict=True) if key not in there]
     trained = iter(run_all(missing, jobs) if missing else [])
-    runs = [there[key] if key in there else next(trained) for key in keys]
+    runs = [
+        replace(there[key], experiment=experiment) if key in there else next(trained)
+        for key, experiment in zip(keys, experiments, strict=True)
+    ]
+    if full:
+        runs = [replace(run, label=experiment_data(run.experiment).test.label.tolist()) for run in runs]
     print(f"{path}: {len(runs) - len(missing)} trainings read, {len(missing)} trained here")
     return runs
 

@@ -1,0 +1,137 @@
+"""The claim ledger: every equation, table and figure of the paper, and what became of it in the notebooks here.
+
+Nothing is typed but the claims and the rules: numbers come out of what the committed notebooks recorded, and the
+verdict follows from them by `verdict`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vgmr.batch import records
+
+VERDICTS = ("held", "did not hold", "undecided", "not attempted")
+INTERVAL = re.compile(r"([+-]?\d+\.\d+) \[([+-]?\d+\.\d+), ([+-]?\d+\.\d+)\]")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of the ledger.
+
+    Attributes:
+        item: number in the paper, such as "Table 3", or its section.
+        text: what the paper says, in our words.
+        notebook: number of the one that tests it; empty if none does.
+        keys: regular expression; the recorded values whose "record name: key" it finds are the evidence.
+        rule: "above" or "below" zero, for a difference with its 95% interval, or "true", for a yes or no.
+        where: the function in `vgmr` that computes it.
+        reason: why it was not attempted.
+    """
+
+    item: str
+    text: str
+    notebook: str = ""
+    keys: str = ""
+    rule: str = "above"
+    where: str = ""
+    reason: str = ""
+
+
+def decide(value: Any, rule: str) -> str:
+    """What one recorded value says: held, did not hold or undecided.
+
+    A difference holds where its whole interval lies on the claimed side of zero, and does not hold where it lies
+    on the other; an interval that contains zero decides nothing.
+
+    Raises:
+        ValueError: a value that the rule cannot read.
+    """
+    if rule == "true":
+        if not isinstance(value, bool):
+            raise ValueError(f"expected true or false, got {value!r}")
+        return "held" if value else "did not hold"
+    found = INTERVAL.search(str(value))
+    if found is None:
+        raise ValueError(
+            f"expected a difference with its interval, such as '+0.010 [+0.002, +0.018]', got {value!r}"
+        )
+    _, low, high = (float(number) for number in found.groups())
+    if rule == "below":
+        low, high = -high, -low
+    return "held" if low > 0 else "did not hold" if high < 0 else "undecided"
+
+
+def verdict(values: Sequence[Any], rule: str) -> str:
+    """What all evidence of a claim says together: held if it held everywhere, did not hold if it held nowhere and
+    failed somewhere, else undecided; without evidence, not attempted.
+    """
+    single = [decide(value, rule) for value in values]
+    if not single:
+        return "not attempted"
+    if set(single) == {"held"}:
+        return "held"
+    return "did not hold" if "did not hold" in single and "held" not in single else "undecided"
+
+
+def evidence(claim: Claim, recorded: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The recorded values that a claim rests on, by "record name: key".
+
+    Raises:
+        ValueError: the claim names a notebook in which nothing fits its keys.
+    """
+    if not claim.notebook:
+        return {}
+    flat = {f"{name}: {key}": value for name, values in recorded.items() for key, value in values.items()}
+    found = {key: value for key, value in flat.items() if re.search(claim.keys, key)}
+    if not found:
+        raise ValueError(
+            f"{claim.item}, {claim.text!r}: notebook {claim.notebook} records nothing like {claim.keys!r}; "
+            f"it records: {'; '.join(flat) or 'nothing'}"
+        )
+    return found
+
+
+def ledger(claims: Sequence[Claim], folder: Path = Path(".")) -> pd.DataFrame:
+    """One row per claim: item, claim, verdict, evidence, held (of how many), notebook, where.
+
+    Args:
+        claims: rows, in order.
+        folder: of the executed notebooks.
+
+    Raises:
+        FileNotFoundError: a notebook that a claim names is not in `folder`.
+    """
+    recorded: dict[str, dict[str, dict[str, Any]]] = {}
+    rows = []
+    for claim in claims:
+        if claim.notebook and claim.notebook not in recorded:
+            paths = sorted(folder.glob(f"{claim.notebook}_*.ipynb"))
+            if not paths:
+                raise FileNotFoundError(f"no notebook {claim.notebook} in {folder.resolve()}")
+            recorded[claim.notebook] = records(paths[0])
+        found = evidence(claim, recorded.get(claim.notebook, {}))
+        held = sum(decide(value, claim.rule) == "held" for value in found.values())
+        rows.append(
+            {
+                "item": claim.item,
+                "claim": claim.text,
+                "verdict": verdict(list(found.values()), claim.rule),
+                "held": f"{held} of {len(found)}" if found else "",
+                "evidence": "; ".join(f"{key.partition(': ')[2]}: {value}" for key, value in found.items())
+                or claim.reason,
+                "notebook": claim.notebook,
+                "where": claim.where,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def counts(table: pd.DataFrame) -> dict[str, int]:
+    """Number of claims by verdict, in the order of `VERDICTS`."""
+    return {name: int((table["verdict"] == name).sum()) for name in VERDICTS}
