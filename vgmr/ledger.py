@@ -135,3 +135,39 @@ def ledger(claims: Sequence[Claim], folder: Path = Path(".")) -> pd.DataFrame:
 def counts(table: pd.DataFrame) -> dict[str, int]:
     """Number of claims by verdict, in the order of `VERDICTS`."""
     return {name: int((table["verdict"] == name).sum()) for name in VERDICTS}
+
+
+ITEMS = {
+    "Table 1": "motivation: Concat, MMPareto, Concat+MLP",
+    "Table 2": "overall results on five data sets",
+    "Table 3": "ablation of value, agreement, discrepancy",
+    "Table 4": "value and gate under corruption",
+    "Table 5": "early fusion",
+    "Table 6": "pre-fusion mechanisms",
+    "Table 7": "parameters and cost",
+    "Table 8": "together with balancing methods",
+    "Table 9": "removing a modality",
+    "Figure 1": "architecture",
+    "Figure 2": "noise ratio",
+    "Figure 3": "noise weight",
+    "Figure 4": "loss curves",
+    "Figure 5": "gradient cosine",
+    "Figure 6": "case study",
+    "Figure 7": "average refinement",
+    **{f"Eq. ({number})": "" for number in range(1, 15)},
+}
+
+
+def summary(table: pd.DataFrame) -> str:
+    """The ledger as a table in Markdown, one row per numbered item: its claims by verdict."""
+    equations = table["item"].str.startswith("Eq.")
+    item = table["item"].where(~equations, f"Eqs. (1) to ({equations.sum()})")
+    about = {**ITEMS, item[equations].iloc[0]: "the method, equation by equation"} if equations.any() else ITEMS
+    lines = [f"| in the paper | about | {' | '.join(VERDICTS)} | notebooks |", "|---|---|" + "---|" * 5]
+    for name, rows in table.groupby(item, sort=False):
+        numbers = [str(count) if count else "" for count in counts(rows).values()]
+        notebooks = ", ".join(sorted(set(rows["notebook"]) - {""}))
+        lines.append(f"| {name} | {about.get(str(name), 'text')} | {' | '.join(numbers)} | {notebooks} |")
+    total = [str(count) for count in counts(table).values()]
+    lines.append(f"| all | | {' | '.join(total)} | |")
+    return "\n".join(lines)
