@@ -28,6 +28,7 @@ FLOORS = [
     "notebook",
     "bench",
     "batch",
+    "sweep",
     "search",
     "publish",
     "cli",
