@@ -315,6 +315,10 @@ def on_dask(address: str) -> Engine:
                     future.result()
                     yield futures[future], None
                 except Exception as error:  # its workers died again and again, or cannot import vgmr
+                    if future.cancelled() and not work.stopped.is_set():
+                        raise RuntimeError(
+                            f"the dask scheduler at {address} is gone; the same command goes on"
+                        ) from None
                     yield futures[future], f"{type(error).__name__}: {error}"
 
     return engine
@@ -364,6 +368,8 @@ def run_all(tasks: Sequence[Task], folder: Path, engine: Engine, timeout: int = 
     def drive() -> None:
         try:
             for task, error in engine(work, list(todo.values())):
+                if work.stopped.is_set():
+                    return  # what the engine says while this process ends is no result
                 if error is not None and not finished(task, folder):
                     keep(task, folder, {"status": "failed", "error": error, "records": {}})
                 todo.pop(task.name)
