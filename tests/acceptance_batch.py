@@ -24,7 +24,8 @@ OWN = ("--host", "127.0.0.1", "--no-dashboard")
 
 
 def start(*command: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, *command], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    with open("log.txt", "a") as log:
+        return subprocess.Popen([sys.executable, *command], stderr=log, stdout=log)
 
 
 def survive(folder: Path, log: Path) -> None:
@@ -46,6 +47,7 @@ def survive(folder: Path, log: Path) -> None:
     address = tiny.wait_for(lambda: place.exists() and json.loads(place.read_text() or "{}").get("address"))
 
     def finished() -> int:
+        assert driver.poll() is None, Path("log.txt").read_text()[-2000:]
         return len(list(output.glob("*.json")))
 
     started = time.perf_counter()

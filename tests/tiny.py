@@ -67,7 +67,7 @@ def processes(marker: str) -> list[psutil.Process]:
     return found
 
 
-def wait_for(what, seconds: float = 60.0):
+def wait_for(what, seconds: float = 120.0):
     """Until `what()` is true; its value."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -54,7 +54,7 @@ from vgmr.experiment import environment
 RUNNING = ".running"  # folder with a file for every run: locked while it runs, with the cell it is in
 KEYS = ("notebook", "parameters")
 RETRIES = 2
-DASK_PATIENCE = 30  # seconds
+DASK_PATIENCE = 60  # seconds
 Engine = Callable[["Work", Sequence["Task"]], Iterator[tuple["Task", str | None]]]
 
 
