@@ -29,6 +29,7 @@ FLOORS = [
     "bench",
     "batch",
     "ledger",
+    "sweep",
     "search",
     "publish",
     "cli",

@@ -1,4 +1,4 @@
-"""Notebooks executed by machine, with checked parameters."""
+"""One notebook executed by machine, with checked parameters."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ import ast
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import papermill
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from vgmr.notebook import RECORD, described, fits
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict}
 CELL_TIMEOUT = 24 * 3600  # seconds; without a limit a lost message between kernel and client waits for ever
+START_TIMEOUT = 180  # seconds
+START_ATTEMPTS = 3
+GUARD = 'read _; kill -9 -"$1" 2>/dev/null'  # reading ends when the other end of the pipe is gone
 
 
 def find_notebook(name: str) -> Path:
@@ -56,12 +62,31 @@ def annotated_type(node: ast.expr) -> Any:
     raise ValueError(f"type {ast.unparse(node)!r} is not one of {', '.join(TYPES)}, None or made of them")
 
 
+def cells(notebook: Path) -> list[dict[str, Any]]:
+    """The cells of a notebook file, each source as one string, without nbformat's slow validation.
+
+    Raises:
+        ValueError: the file is not a notebook.
+    """
+    try:
+        found: list[dict[str, Any]] = json.loads(notebook.read_text())["cells"]
+        return [{**cell, "source": "".join(cell["source"])} for cell in found]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{notebook} is not a notebook of format 4") from None
+
+
+def tags(cell: Mapping[str, Any]) -> list[str]:
+    """The tags of a cell."""
+    found: list[str] = cell.get("metadata", {}).get("tags", [])
+    return found
+
+
 def parameters(notebook: Path) -> dict[str, tuple[Any, Any]]:
     """The parameters of a notebook: name -> (type, default), from the annotated lines of its parameters cell."""
     found = {}
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            for line in ast.parse(cell.source).body:
+    for cell in cells(notebook):
+        if "parameters" in tags(cell):
+            for line in ast.parse(cell["source"]).body:
                 if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value:
                     try:
                         found[line.target.id] = annotated_type(line.annotation), ast.literal_eval(line.value)
@@ -70,34 +95,46 @@ def parameters(notebook: Path) -> dict[str, tuple[Any, Any]]:
     return found
 
 
-def check_overrides(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def check_overrides(
+    notebook: Path, given: Mapping[str, Any], known: Mapping[str, tuple[Any, Any]] | None = None
+) -> dict[str, Any]:
     """Parameters as the notebook's annotations want them; strings are read as Python literals where they must be.
+
+    Args:
+        known: the notebook's `parameters`, where they were read before.
 
     Raises:
         ValueError: an unknown name, with the list of real ones, or a value of another type.
     """
-    known = {name: annotation for name, (annotation, _) in parameters(notebook).items()}
+    known = parameters(notebook) if known is None else known
     checked = {}
     for name, value in given.items():
         if name not in known:
             raise ValueError(f"{notebook.stem} has no parameter {name!r}; there are: {', '.join(known)}")
-        if value == "None" and fits(None, known[name]):
+        annotation = known[name][0]
+        if value == "None" and fits(None, annotation):
             value = None
-        if isinstance(value, str) and not fits(value, known[name]):
+        if isinstance(value, str) and not fits(value, annotation):
             with contextlib.suppress(ValueError, SyntaxError):
                 value = ast.literal_eval(value)
-        if not fits(value, known[name]):
-            raise ValueError(
-                f"{notebook.stem}, parameter {name}: expected {described(known[name])}, got {value!r}"
-            )
+        if not fits(value, annotation):
+            raise ValueError(f"{notebook.stem}, parameter {name}: expected {described(annotation)}, got {value!r}")
         checked[name] = value
     return checked
+
+
+def from_here(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with `root` as an absolute path: the notebook runs in its own folder."""
+    root = given.get("root")
+    if root in (None, "", "None"):
+        return dict(given)
+    return {**given, "root": str(Path(root).resolve())}
 
 
 def records(notebook: Path) -> dict[str, dict[str, Any]]:
     """What an executed notebook recorded: name -> values."""
     found = {}
-    for cell in nbformat.read(notebook, as_version=4).cells:
+    for cell in cells(notebook):
         for output in cell.get("outputs", []):
             content = output.get("data", {}).get(RECORD)
             if content is not None:
@@ -105,36 +142,152 @@ def records(notebook: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+class Kernel:
+    """The process that executes a notebook.
+
+    It has a process group of its own. A guard, a shell that waits at the end of a pipe, kills that group when the
+    process that drives the notebook ends, in whatever way, and at the end of the run: nothing that the notebook
+    started is left behind.
+
+    Attributes:
+        peak_memory: MiB, the most the kernel itself held until the end of its last finished cell; None where the
+            system does not tell (/proc).
+    """
+
+    def __init__(self, report: Callable[[str], None] | None = None) -> None:
+        self.report = report
+        self.ready = False
+        self.cell = 0
+        self.peak_memory: float | None = None
+        self._cells = 0
+        self._pid = 0
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    def options(self) -> dict[str, Any]:
+        """What nbclient needs to start this kernel and to tell of it."""
+
+        class Manager(AsyncKernelManager):
+            async def start_kernel(manager, **options: Any) -> None:  # type: ignore[override]
+                await super().start_kernel(**options)
+                self._started(manager.provisioner.pid)  # type: ignore[union-attr]
+
+        return {
+            "kernel_manager_class": Manager,
+            "extra_arguments": ["--IPKernelApp.log_level=ERROR"],  # else each one warns of its loopback sockets
+            "on_notebook_start": self._connected,
+            "on_cell_start": self._cell_started,
+            "on_cell_complete": self._cell_completed,
+        }
+
+    def _started(self, pid: int) -> None:
+        self._pid = pid
+        command = ["sh", "-c", GUARD, "guard", str(pid)]
+        self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+    def _connected(self, notebook: Any) -> None:
+        self.ready = True
+        self._cells = len(notebook.cells)
+
+    def _cell_started(self, cell: Any, cell_index: int) -> None:
+        self.cell = cell_index + 1
+        if self.report is not None and cell.cell_type == "code":
+            line = next((line for line in cell.source.splitlines() if line.strip()), "").strip()
+            self.report(f"cell {self.cell}/{self._cells}: {line}")
+
+    def _cell_completed(self, cell: Any, cell_index: int) -> None:
+        with contextlib.suppress(OSError):
+            found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self._pid}/status").read_text())
+            if found:
+                self.peak_memory = int(found[1]) / 1024
+
+    def end(self) -> None:
+        """Kill what is left of the process group."""
+        if self._guard is not None:
+            self._guard.communicate()
+            self._guard = None
+
+
+@contextlib.contextmanager
+def ended(kernel: Kernel) -> Iterator[None]:
+    """Ends the kernel in any case."""
+    try:
+        yield
+    finally:
+        kernel.end()
+
+
 def run_notebook(
-    notebook: Path, overrides: Mapping[str, Any], output: Path, progress: bool = True
+    notebook: Path,
+    overrides: Mapping[str, Any],
+    output: Path,
+    progress: bool = True,
+    timeout: int = CELL_TIMEOUT,
+    kernel: Kernel | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Execute a notebook with checked parameters into `output`, and return what it recorded.
 
-    Raises RuntimeError naming the cell and its error if one fails.
-
     The result appears under its name when the run is over; the last state of a failed run stays beside it as
-    `NAME.failed.ipynb`.
+    `NAME.failed.ipynb`. A kernel that does not start is started again, a few times.
+
+    Args:
+        timeout: seconds for every cell.
+        kernel: tells of the running cell, and of memory afterwards.
+
+    Raises:
+        RuntimeError: a cell failed or took too long, or the kernel died, with the cell.
     """
     checked = check_overrides(notebook, overrides)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_suffix(".failed.ipynb")
-    try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(unfinished),
-            checked,
-            kernel_name="python3",
-            cwd=str(notebook.parent),
-            progress_bar={"desc": notebook.stem} if progress else False,
-            execution_timeout=CELL_TIMEOUT,
-        )
-    except PapermillExecutionError as error:
-        cause = f"{error.ename}: {error.evalue}"
-        raise RuntimeError(
-            f"{notebook.stem} failed in cell {error.exec_count}: {cause}; see {unfinished}"
-        ) from error
+    kernel = kernel or Kernel()
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            with ended(kernel):
+                papermill.execute_notebook(
+                    str(notebook.resolve()),
+                    str(unfinished.resolve()),
+                    checked,
+                    kernel_name="python3",
+                    resources={"metadata": {"path": str(notebook.resolve().parent)}},
+                    progress_bar={"desc": notebook.stem} if progress else False,
+                    start_timeout=START_TIMEOUT,
+                    execution_timeout=timeout,
+                    **kernel.options(),
+                )
+            break
+        except PapermillExecutionError as error:
+            cause = f"{error.ename}: {error.evalue}"
+            raise RuntimeError(
+                f"{notebook.stem} failed in cell {error.exec_count}: {cause}; see {unfinished}"
+            ) from error
+        except CellTimeoutError as error:
+            raise RuntimeError(
+                f"{notebook.stem} failed in cell {kernel.cell}: not done in {timeout} s; see {unfinished}"
+            ) from error
+        except (RuntimeError, OSError) as error:
+            if not kernel.ready and attempt < START_ATTEMPTS:
+                continue
+            if not isinstance(error, DeadKernelError):
+                raise
+            raise RuntimeError(
+                f"{notebook.stem} failed in cell {kernel.cell}: the kernel died (killed, or out of memory); "
+                f"see {unfinished}"
+            ) from error
     os.replace(unfinished, output)
     return records(output)
+
+
+def read_yaml(path: Path, kind: type, expected: str) -> Any:
+    """The content of a YAML or JSON file; ValueError if it is not of the kind."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text()) or kind()
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, kind):
+        raise ValueError(f"{path}: expected {expected}, got a {type(content).__name__}")
+    return content
 
 
 def main(arguments: list[str]) -> int:
@@ -148,24 +301,14 @@ def main(arguments: list[str]) -> int:
     notebook = find_notebook(options.notebook)
     overrides: dict[str, Any] = {}
     if options.file is not None:
-        import yaml
-
-        try:
-            content = yaml.safe_load(options.file.read_text()) or {}
-        except yaml.YAMLError as error:
-            raise ValueError(f"{options.file} is not YAML: {str(error).splitlines()[0]}") from None
-        if not isinstance(content, dict):
-            raise ValueError(f"{options.file}: expected lines 'name: value', got a {type(content).__name__}")
-        overrides |= content
+        overrides |= read_yaml(options.file, dict, "lines 'name: value'")
     for item in options.parameters:
         name, equals, value = item.partition("=")
         if not equals:
             raise ValueError(f"-p takes NAME=VALUE, got {item!r}")
         overrides[name] = value
-    if overrides.get("root") not in (None, "", "None"):
-        overrides["root"] = str(Path(overrides["root"]).resolve())  # the notebook runs in its own folder
     output = options.output or notebook.parent / "executed" / notebook.name
-    for name, values in run_notebook(notebook, overrides, output).items():
+    for name, values in run_notebook(notebook, from_here(overrides), output).items():
         print(f"\n{name}")
         for key, value in values.items():
             print(f"  {key}: {value if isinstance(value, str) else json.dumps(value)}")

@@ -7,6 +7,7 @@ from importlib import import_module
 
 COMMANDS = {
     "run": ("vgmr.batch:main", "execute a notebook with parameters"),
+    "batch": ("vgmr.sweep:main", "execute a grid of notebooks and parameters, here or on a cluster"),
     "data": ("vgmr.data.manage:run", "list, check or prepare data sets"),
     "search": ("vgmr.search:main", "search one default for VGMR on the open data"),
     "notebooks": ("vgmr.publish:main", "execute and clean the committed notebooks, or check them"),
