@@ -31,6 +31,7 @@ FLOORS = [
     "ledger",
     "search",
     "publish",
+    "site",
     "cli",
 ]
 DOORS = {"vgmr", "vgmr.__main__"}

@@ -119,12 +119,13 @@ def explore(draw: Callable[..., Figure | tuple[Figure, str]], **controls: widget
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
         plt.close(figure)
-        picture.value, numbers.value = buffer.getvalue(), line
-        numbers.layout.display = "flex" if line else "none"
+        numbers.value, numbers.layout.display = line, "flex" if line else "none"
+        picture.value = buffer.getvalue()
 
     for name, control in controls.items():
         control.add_class(name)
         control.description = control.description or name.replace("_", " ")
+        control.style.description_width = "120px"
         control.observe(refresh, "value")
     refresh()
     return widgets.VBox([*controls.values(), numbers, picture])

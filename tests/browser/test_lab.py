@@ -38,8 +38,8 @@ def lab(folder, tmp_path_factory):
 
 def test_the_quickstart_runs_and_its_explorer_answers(lab, folder):
     path = place(nbformat.read(NOTEBOOKS / "01_quickstart.ipynb", 4), folder / "quickstart.ipynb")
-    before, after = drive(*lab, path.name)
-    assert before != after and before.startswith("probability of the true class")
+    (lines,) = drive(*lab, path.name)
+    assert len(set(lines)) > 1 and all("probability of the true class" in line for line in lines)
 
 
 @pytest.mark.parametrize("original", EXPLORED, ids=lambda path: path.stem)
