@@ -1,4 +1,4 @@
-.PHONY: help install run test lab notebooks check bench clean
+.PHONY: help install run test lab notebooks check site colab bench clean
 PYTHON ?= python3
 BIN := .venv/bin
 export VGMR_CACHE ?= $(CURDIR)/.vgmr
@@ -12,6 +12,8 @@ help:
 	@echo "make lab        JupyterLab on this machine's loopback address"
 	@echo "make notebooks  execute all notebooks at their defaults and write them clean"
 	@echo "make check      say what is off in the committed notebooks"
+	@echo "make site       static pages of the committed notebooks, into build/site"
+	@echo "make colab      the quickstart in an environment of lower bounds, as in Colab"
 	@echo "make bench      cost of every variant, as ratios"
 	@echo "make clean      remove the environment and the cached runs"
 
@@ -45,6 +47,12 @@ notebooks: install
 
 check: install
 	$(BIN)/vgmr notebooks check
+
+site: install
+	$(BIN)/python -m vgmr.site build/site
+
+colab: install
+	$(BIN)/python tests/colab/smoke.py
 
 bench: install
 	$(BIN)/vgmr bench

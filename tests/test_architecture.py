@@ -32,6 +32,7 @@ FLOORS = [
     "sweep",
     "search",
     "publish",
+    "site",
     "cli",
 ]
 DOORS = {"vgmr", "vgmr.__main__"}

@@ -70,6 +70,19 @@ def test_explore_redraws_when_a_control_moves():
     assert not plt.get_fignums()
 
 
+def test_explore_shows_the_line_that_the_picture_comes_with():
+    slider = widgets.IntSlider(1, min=0, max=9)
+    box = notebook.explore(
+        lambda count: (plt.figure(figsize=(1, 1)), f"count {count}" if count else ""), count=slider
+    )
+    line = box.children[-2]
+    assert (line.value, line.layout.display) == ("count 1", "flex")
+    slider.value = 7
+    assert line.value == "count 7"
+    slider.value = 0
+    assert line.layout.display == "none"
+
+
 NOTEBOOK = """
 seeds: int = 2  # trainings
 rate: float = 0.5  # a share

@@ -97,31 +97,38 @@ def record(name: str, values: Mapping[str, Any]) -> None:
     display({RECORD: {"name": name, "values": kept}, "text/plain": f"recorded as {name}\n{text}"}, raw=True)
 
 
-def explore(draw: Callable[..., Figure], **controls: widgets.Widget) -> widgets.VBox:
-    """Controls above a picture that is drawn anew whenever one of them moves.
+def explore(draw: Callable[..., Figure | tuple[Figure, str]], **controls: widgets.Widget) -> widgets.VBox:
+    """Controls above a picture, and a line of numbers, drawn anew whenever one of the controls moves.
 
     Draws into `widgets.Image`: printing or plotting into an `Output` while a notebook is executed by a machine
     can hang for ever (jupyter/nbclient issue 312).
 
     Args:
-        draw: takes the controls' values by name, returns the figure.
-        controls: widgets by the names of `draw`'s arguments; each gets its name as a CSS class.
+        draw: takes the controls' values by name, returns the figure, or the figure and the line.
+        controls: widgets by the names of `draw`'s arguments; each gets its name as a CSS class
+            and, where it has none, as its description.
     """
+    numbers = widgets.Label(layout=widgets.Layout(display="none"))
+    numbers.add_class("numbers")
     picture = widgets.Image(format="png", layout=widgets.Layout(width="760px", align_self="flex-start"))
     picture.add_class("explored")
 
     def refresh(_: object = None) -> None:
-        figure = draw(**{name: control.value for name, control in controls.items()})
+        drawn = draw(**{name: control.value for name, control in controls.items()})
+        figure, line = drawn if isinstance(drawn, tuple) else (drawn, "")
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
         plt.close(figure)
+        numbers.value, numbers.layout.display = line, "flex" if line else "none"
         picture.value = buffer.getvalue()
 
     for name, control in controls.items():
         control.add_class(name)
+        control.description = control.description or name.replace("_", " ")
+        control.style.description_width = "120px"
         control.observe(refresh, "value")
     refresh()
-    return widgets.VBox([*controls.values(), picture])
+    return widgets.VBox([*controls.values(), numbers, picture])
 
 
 def claim(text: str, holds: bool) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import inspect
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 
+from vgmr import plots
 from vgmr.batch import find_notebook
 
 FOLDER = Path("notebooks")
@@ -84,12 +87,31 @@ def prepared(path: Path) -> Any:
     return book
 
 
+def described(source: str, heading: str) -> str:
+    """Alt text of a cell's figures: the heading above, then what each function of `vgmr.plots` says it shows."""
+    called = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    names = {
+        node.attr: getattr(plots, node.attr, None)
+        for node in called
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "plots"
+    }
+    sentences = [inspect.getdoc(function) or "" for function in names.values()]
+    shown = [sentence.splitlines()[0].split("; array")[0].rstrip(".") for sentence in sentences if sentence]
+    return f"{heading}: {'. '.join(shown).replace('`', '')}." if shown else f"{heading}."
+
+
 def cleaned(book: Any) -> Any:
-    """An executed notebook without timings and widget state."""
+    """An executed notebook without timings and widget state, its figures with alt text (nbconvert shows it)."""
     book.metadata = {key: book.metadata[key] for key in ("kernelspec", "language_info")}
     book.metadata["language_info"] = {"name": "python"}
+    heading = "Figure"
     for cell in book.cells:
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        if cell.cell_type == "markdown":
+            heading = (re.findall(r"^#+ (.+)$", cell.source, re.M) or [heading])[-1]
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.metadata = {"image/png": {"alt": described(cell.source, heading)}}
     return book
 
 
@@ -117,6 +139,9 @@ def problems(path: Path) -> list[str]:
         found.append("a traceback in its outputs")
     if any(output.get("name") == "stderr" for output in outputs):
         found.append("stderr in its outputs")
+    figures = [output for output in outputs if "image/png" in output.get("data", {})]
+    if not all(output.metadata.get("image/png", {}).get("alt") for output in figures):
+        found.append("a figure without alt text")
     if set(book.metadata) != {"kernelspec", "language_info"}:
         found.append(f"stray metadata: {sorted(set(book.metadata) - {'kernelspec', 'language_info'})}")
     if any(set(cell.metadata) - {"tags"} for cell in book.cells):
@@ -146,9 +171,9 @@ def problems(path: Path) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """`vgmr notebooks build|check [NAME ...]`."""
+    """`vgmr notebooks build|clean|check [NAME ...]`; clean writes what is there without executing it."""
     parser = argparse.ArgumentParser("vgmr notebooks", description="keep the committed notebooks clean")
-    parser.add_argument("action", choices=["build", "check"])
+    parser.add_argument("action", choices=["build", "clean", "check"])
     parser.add_argument("names", nargs="*", help="numbers or names; all by default")
     options = parser.parse_args(arguments)
     chosen = [find_notebook(name) for name in options.names] or notebooks()
@@ -159,6 +184,8 @@ def main(arguments: list[str]) -> int:
         if options.action == "build":
             print(f"executing {path}", flush=True)
             build(path)
+        if options.action == "clean":
+            nbformat.write(cleaned(nbformat.read(path, as_version=4)), path)
         found = problems(path)
         for line in found:
             print(f"{path}: {line}")

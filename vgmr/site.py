@@ -1,0 +1,127 @@
+"""The reading site: static pages of the README and the committed notebooks; nothing is executed for it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from vgmr import publish
+
+LEDGER = "16_claims"  # the front page, once it is there
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SHOWN = {"image/png", "text/html", "text/latex", "text/markdown", "text/plain"}
+SLIDERS = "Here stand sliders and a picture that follows them, where a kernel runs."
+SETTINGS: dict[str, Any] = {
+    "project": "vgmr",
+    "extensions": ["myst_nb"],
+    "html_theme": "sphinx_book_theme",
+    "html_title": "vgmr",
+    "html_static_path": ["_static"],
+    "html_copy_source": False,
+    "nb_execution_mode": "off",
+    "nb_ipywidgets_js": {},
+    "myst_enable_extensions": ["dollarmath", "amsmath"],
+    "myst_heading_anchors": 3,
+    "myst_update_mathjax": False,
+    "mathjax_path": "mathjax/MathJax.js",
+    "mathjax2_config": {
+        "config": ["TeX-AMS-MML_HTMLorMML-full.js", "Safe.js"],
+        "tex2jax": {"ignoreClass": ".*", "processClass": "math"},
+        "HTML-CSS": {"availableFonts": [], "imageFont": None, "webFont": "STIX-Web"},
+        "showMathMenu": False,
+        "messageStyle": "none",
+    },
+}
+
+
+def linked(text: str, folder: str) -> str:
+    """Text of a file in `folder`, with links between notebooks to their pages and others to the repository."""
+
+    def target(found: re.Match[str]) -> str:
+        path = Path(found[1])
+        if path.suffix == ".ipynb":
+            return f"]({'index' if path.stem == LEDGER else path.stem}.ipynb)"
+        place = (Path(folder) / path).as_posix()
+        return f"]({publish.repository()}/blob/main/{place})"
+
+    return re.sub(r"\]\((?!https?://|#)([^)\s]+)\)", target, text)
+
+
+def page(path: Path) -> Any:
+    """A committed notebook as the site shows it: no image from elsewhere, figures with their alt text."""
+    book = nbformat.read(path, as_version=4)
+    book.cells = [cell for cell in book.cells if "colab" not in cell.metadata.get("tags", [])]
+    for cell in book.cells:
+        if cell.cell_type == "markdown":
+            text = cell.source.replace(f"![Open in Colab]({publish.BADGE})", "Open in Colab")
+            cell.source = linked(text, "notebooks")
+            continue
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if WIDGET in data:
+                data["text/plain"] = SLIDERS
+            for kind in set(data) - SHOWN:
+                del data[kind]
+            if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
+                cell.metadata["mystnb"] = {"image": {"alt": alt}}
+    return book
+
+
+def front(pages: list[str]) -> Any:
+    """The first page: what this is, the ledger of claims if there is one, and the way to all other pages."""
+    readme = linked(Path("README.md").read_text(), "")
+    cells = [nbformat.v4.new_markdown_cell(readme.split("\n## ")[0])]
+    ledger = publish.FOLDER / f"{LEDGER}.ipynb"
+    if ledger.exists():
+        for cell in page(ledger).cells:
+            if cell.cell_type == "markdown":
+                cell.source = re.sub(r"^(#+ )", r"#\1", cell.source, flags=re.M)
+            else:
+                cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+            cells.append(cell)
+    listed = "\n".join(name for name in pages if name != LEDGER)
+    toctree = f"```{{toctree}}\n:hidden:\n:caption: Notebooks\n\n{listed}\n```"
+    about = "```{toctree}\n:hidden:\n:caption: About\n\nreadme\n```"
+    cells += [nbformat.v4.new_markdown_cell(toctree), nbformat.v4.new_markdown_cell(about)]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"front-{number:03d}"
+    return nbformat.v4.new_notebook(cells=cells, metadata=KERNEL)
+
+
+def build(output: Path) -> int:
+    """Write the site to `output`; warnings are errors. Returns the exit status.
+
+    Raises:
+        ImportError: the packages of the extra `site` are not installed.
+    """
+    from sphinx.application import Sphinx
+
+    mathjax = find_spec("jupyter_server_mathjax")
+    if mathjax is None or mathjax.origin is None:
+        raise ImportError("jupyter-server-mathjax is missing; install it by: pip install -e '.[site]'")
+    with tempfile.TemporaryDirectory() as name:
+        source = Path(name)
+        for path in publish.notebooks():
+            if path.stem != LEDGER:
+                nbformat.write(page(path), source / path.name)
+        nbformat.write(front([path.stem for path in publish.notebooks()]), source / "index.ipynb")
+        (source / "readme.md").write_text(linked(Path("README.md").read_text(), ""))
+        shutil.copytree(Path(mathjax.origin).parent / "static", source / "_static" / "mathjax")
+        shutil.rmtree(output, ignore_errors=True)
+        trees = source / "_trees"
+        site = Sphinx(source, None, output, trees, "html", SETTINGS, status=None, warningiserror=True)
+        site.build()
+    print(f"{len(list(output.glob('*.html')))} pages in {output}; begin with {output / 'index.html'}")
+    return int(site.statuscode)
+
+
+if __name__ == "__main__":
+    sys.exit(build(Path(sys.argv[1] if len(sys.argv) > 1 else "build/site")))
