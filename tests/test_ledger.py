@@ -32,6 +32,12 @@ def test_a_value_that_the_rule_cannot_read_is_refused(value, rule):
         decide(value, rule)
 
 
+def test_an_area_is_held_against_one_half():
+    assert decide("0.55 [0.52, 0.58]", "above", 0.5) == "held"
+    assert decide("0.51 [0.48, 0.54]", "above", 0.5) == "undecided"
+    assert decide("0.45 [0.42, 0.49]", "above", 0.5) == "did not hold"
+
+
 UP, OPEN, DOWN = "+0.2 [+0.1, +0.3]", "+0.0 [-0.1, +0.1]", "-0.2 [-0.3, -0.1]"
 
 

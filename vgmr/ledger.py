@@ -29,7 +29,8 @@ class Claim:
         text: what the paper says, in our words.
         notebook: number of the one that tests it; empty if none does.
         keys: regular expression; the recorded values whose "record name: key" it finds are the evidence.
-        rule: "above" or "below" zero, for a difference with its 95% interval, or "true", for a yes or no.
+        rule: "above" or "below", for a number with its 95% interval, or "true", for a yes or no.
+        than: what the number must lie above or below: zero for a difference, 1/2 for an area under a ROC curve.
         where: the function in `vgmr` that computes it.
         reason: why it was not attempted.
     """
@@ -39,15 +40,16 @@ class Claim:
     notebook: str = ""
     keys: str = ""
     rule: str = "above"
+    than: float = 0.0
     where: str = ""
     reason: str = ""
 
 
-def decide(value: Any, rule: str) -> str:
+def decide(value: Any, rule: str, than: float = 0.0) -> str:
     """What one recorded value says: held, did not hold or undecided.
 
-    A difference holds where its whole interval lies on the claimed side of zero, and does not hold where it lies
-    on the other; an interval that contains zero decides nothing.
+    A number holds where its whole interval lies on the claimed side of `than`, and does not hold where it lies on
+    the other; an interval that contains it decides nothing.
 
     Raises:
         ValueError: a value that the rule cannot read.
@@ -61,17 +63,17 @@ def decide(value: Any, rule: str) -> str:
         raise ValueError(
             f"expected a difference with its interval, such as '+0.010 [+0.002, +0.018]', got {value!r}"
         )
-    _, low, high = (float(number) for number in found.groups())
+    _, low, high = (float(number) - than for number in found.groups())
     if rule == "below":
         low, high = -high, -low
     return "held" if low > 0 else "did not hold" if high < 0 else "undecided"
 
 
-def verdict(values: Sequence[Any], rule: str) -> str:
+def verdict(values: Sequence[Any], rule: str, than: float = 0.0) -> str:
     """What all evidence of a claim says together: held if it held everywhere, did not hold if it held nowhere and
     failed somewhere, else undecided; without evidence, not attempted.
     """
-    single = [decide(value, rule) for value in values]
+    single = [decide(value, rule, than) for value in values]
     if not single:
         return "not attempted"
     if set(single) == {"held"}:
@@ -116,12 +118,12 @@ def ledger(claims: Sequence[Claim], folder: Path = Path(".")) -> pd.DataFrame:
                 raise FileNotFoundError(f"no notebook {claim.notebook} in {folder.resolve()}")
             recorded[claim.notebook] = records(paths[0])
         found = evidence(claim, recorded.get(claim.notebook, {}))
-        held = sum(decide(value, claim.rule) == "held" for value in found.values())
+        held = sum(decide(value, claim.rule, claim.than) == "held" for value in found.values())
         rows.append(
             {
                 "item": claim.item,
                 "claim": claim.text,
-                "verdict": verdict(list(found.values()), claim.rule),
+                "verdict": verdict(list(found.values()), claim.rule, claim.than),
                 "held": f"{held} of {len(found)}" if found else "",
                 "evidence": "; ".join(f"{key.partition(': ')[2]}: {value}" for key, value in found.items())
                 or claim.reason,
