@@ -22,6 +22,7 @@ FLOORS = [
     "evaluation",
     "diagnostics",
     "experiment",
+    "robustness",
     "records",
     "protocol",
     "plots",

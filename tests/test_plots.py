@@ -1,5 +1,7 @@
 """Every figure says what it shows: axes are labelled, the drawn numbers are those given."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ import torch
 from vgmr import plots
 from vgmr.data import load
 from vgmr.experiment import Experiment, Run, compare
+from vgmr.robustness import summarise
 from vgmr.training import History
 
 
@@ -17,6 +20,7 @@ def made_run(seed: int, prediction: list[int], label: list[int], prefusion: str 
     return Run(
         experiment=Experiment("digits", prefusion, seed=seed),
         metrics={"accuracy": right, "macro_f1": right, "validation_accuracy": right, "majority_accuracy": 0.5},
+        subset_accuracy={},
         history=History([1.0, 0.5], [1.1, 0.9], [0.5, 0.6 + seed / 10], 1, 1.0),
         prediction=prediction,
         label=label,
@@ -124,3 +128,53 @@ def test_lengths_and_labels_draw_real_steps_and_shares():
         share = part.label.bincount(minlength=len(data.classes)) / len(part)
         np.testing.assert_allclose(line.get_ydata(), share)
     assert all(ax.get_xlabel() for ax in axes.flat)
+
+
+# Notebook 13
+
+
+def robustness_frame():
+    rows = [
+        (data, corruption, model, seed, severity, height * (1 - severity / 2) + seed / 10)
+        for data in ("one", "two")
+        for corruption in ("noise", "occlusion")
+        for model, height in (("plain", 0.5), ("VGMR", 0.7))
+        for seed in (0, 1)
+        for severity in (0.0, 0.5, 1.0)
+    ]
+    return pd.DataFrame(rows, columns=["data", "corruption", "model", "seed", "severity", "accuracy"])
+
+
+def test_robustness_panels_draw_means_and_the_majority_rate():
+    axes = plots.robustness_panels(robustness_frame(), {"one": 0.1, "two": 0.2})
+    assert [ax.get_title() for ax in axes.flat[:4]] == [
+        "one: noise",
+        "one: occlusion",
+        "two: noise",
+        "two: occlusion",
+    ]
+    np.testing.assert_allclose(axes[0, 0].lines[0].get_ydata(), [0.55, 0.425, 0.3])
+    rates = [line.get_ydata()[0] for ax in axes.flat[:4] for line in ax.lines if line.get_linestyle() == "--"]
+    assert rates == [0.1, 0.1, 0.2, 0.2] and not axes[1, 1].axison and not axes[1, 2].axison
+    figure = axes[0, 0].figure
+    assert figure.get_supxlabel() and figure.get_supylabel() and len(figure.legends) == 1
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["plain", "VGMR", "majority class"]
+
+
+def test_difference_panels_hold_the_tables_numbers():
+    table = summarise(robustness_frame())
+    axes = plots.difference_panels(table, "area")
+    for ax, data in zip(axes, ("one", "two"), strict=True):
+        drawn = [bar.lines[0].get_xdata() for bar in ax.containers]
+        np.testing.assert_allclose(drawn, [table.loc[data].xs("VGMR", level="model")["area difference"]])
+        assert ax.get_title() == data and ax.get_xlabel()
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["noise", "occlusion"]
+
+
+def test_corrupted_shows_both_views_and_both_scores():
+    part = load("digits").test
+    struck = replace(part, features={name: 0 * x for name, x in part.features.items()})
+    axes = plots.corrupted(part, struck, 3, {"plain": (0.9, 0.1), "VGMR": (0.8, 0.2)}, 0.1)
+    pictures = [ax.images[0].get_array() for ax in axes if ax.images]
+    assert len(pictures) == 2 * len(part.features) and sum(not picture.any() for picture in pictures) == 3
+    assert [bar.get_height() for ax in axes for bar in ax.patches] == [0.9, 0.8, 0.1, 0.2]

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from vgmr import experiment as module
@@ -106,3 +107,20 @@ def test_a_short_record_does_not_serve_where_curves_are_wanted(tmp_path, trained
     records.recorded("some", [QUICK], again=True, jobs=1, folder=tmp_path)
     (run,) = records.recorded("some", [QUICK], jobs=1, folder=tmp_path, full=True)
     assert len(run.history.train_loss) == 1 and run.prediction
+
+
+def test_a_table_is_read_only_under_the_parameters_that_made_it(tmp_path, capsys):
+    made = []
+
+    def make():
+        made.append(1)
+        return pd.DataFrame({"name": ["a", "b"], "accuracy": [0.123456, 1.0]})
+
+    records.tabled("some", {"seeds": 2, "share": 0.3}, make, again=True, folder=tmp_path)
+    table = records.tabled("some", {"share": 0.3, "seeds": 2}, make, folder=tmp_path)
+    assert len(made) == 1 and table["accuracy"].tolist() == [0.1235, 1.0] and table["name"].tolist() == ["a", "b"]
+    other = records.tabled("some", {"seeds": 3, "share": 0.3}, make, folder=tmp_path)
+    assert len(made) == 2 and other["accuracy"][0] == 0.123456
+    records.tabled("none", {}, make, folder=tmp_path)
+    assert len(made) == 3 and not (tmp_path / "none.csv").exists()
+    assert "2 rows written" in capsys.readouterr().out

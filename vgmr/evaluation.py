@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from vgmr.backbones import Classifier
 from vgmr.balancing.agm import shapley_weights, subsets
 from vgmr.data.batch import Batch
+from vgmr.training import predict
 
 
 def confusion(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
@@ -73,6 +74,47 @@ def shapley(value: Mapping[str, float]) -> dict[str, float]:
         raise ValueError(f"expected a value for every subset of {names}, missing {missing}")
     gain = torch.tensor([value[key] - value[""] for key in keys], dtype=torch.float64)
     return dict(zip(names, (shapley_weights(names).double().T @ gain).tolist(), strict=True))
+
+
+def accuracy_curve(
+    model: Classifier, part: Batch, corrupt: Callable[[Batch, float], Batch], severities: Sequence[float]
+) -> list[float]:
+    """Accuracy, 0 to 1, at each severity of a corruption.
+
+    Args:
+        corrupt: from a part and a severity to the corrupted part; at severity 0 it changes nothing.
+    """
+    found = []
+    for severity in severities:
+        struck = corrupt(part, severity)
+        logits = predict(model, struck)
+        found.append(accuracy(confusion(logits.argmax(1), struck.label, logits.shape[1])))
+    return found
+
+
+def _checked(severities: Sequence[float], values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(severities, float), np.asarray(values, float)
+    if len(x) != len(y) or len(x) < 2 or (np.diff(x) <= 0).any():
+        raise ValueError(
+            f"expected a value for each of at least two rising severities, got {len(y)} for {list(severities)}"
+        )
+    return x, y
+
+
+def area(severities: Sequence[float], values: Sequence[float]) -> float:
+    """Mean height of a curve over its severities: the area below it by trapezoids, divided by their range.
+
+    Raises:
+        ValueError: fewer than two severities, not rising, or not as many values.
+    """
+    x, y = _checked(severities, values)
+    return float(np.trapezoid(y, x) / (x[-1] - x[0]))
+
+
+def slope(severities: Sequence[float], values: Sequence[float]) -> float:
+    """Least-squares slope of a curve, per unit of severity; raises as `area`."""
+    x, y = _checked(severities, values)
+    return float(np.polyfit(x, y, 1)[0])
 
 
 @dataclass(frozen=True)

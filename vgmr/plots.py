@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -163,6 +164,99 @@ def learning_curves(variants: Mapping[str, Sequence[Run]]) -> np.ndarray:
         ax.set(xlabel="epoch", ylabel=label)
     axes[2].legend()
     return axes
+
+
+def robustness_panels(frame: pd.DataFrame, rates: Mapping[str, float], columns: int = 3) -> np.ndarray:
+    """Accuracy by severity, one panel for each data set and corruption; array of axes.
+
+    Lines are means over seeds, bands reach from the lowest to the highest seed, the dashed line is the majority
+    class.
+
+    Args:
+        frame: with data, corruption, model, seed, severity (0 to 1) and accuracy.
+        rates: majority rate by data set.
+    """
+    panels = list(frame.groupby(["data", "corruption"], sort=False))
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.6 * columns, 2.7 * rows + 0.6), sharex=True, sharey=True, squeeze=False
+    )
+    for ax, ((data, corruption), panel) in zip(axes.flat, panels, strict=False):
+        bands(panel, "severity", "accuracy", "model", ax, " ", " ")
+        ax.axhline(rates[str(data)], color="k", linestyle="--", linewidth=1, label="majority class")
+        ax.set(title=f"{data}: {corruption}", ylim=(0, 1.02))
+    for ax in axes.flat[len(panels) :]:
+        ax.axis("off")
+    figure.supxlabel("severity (0 clean, 1 all of it)", fontsize=11)
+    figure.supylabel("test accuracy", fontsize=11)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    for ax in axes.flat[: len(panels)]:
+        ax.get_legend().remove()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    return axes
+
+
+def difference_panels(table: pd.DataFrame, quantity: str = "area") -> np.ndarray:
+    """Differences to the baseline with 95% intervals, by corruption (row), model (colour), data set (panel).
+
+    Args:
+        table: as from `summarise`.
+        quantity: clean, area, drop or growth.
+    """
+    table = table.dropna(subset=[f"{quantity} difference"])
+    names = list(table.index.unique("data"))
+    corruptions, models = list(table.index.unique("corruption")), list(table.index.unique("model"))
+    axes = plt.subplots(
+        1, len(names), figsize=(4.6 * len(names) + 1, 0.5 * len(corruptions) + 1.6), sharey=True, squeeze=False
+    )[1][0]
+    for ax, data in zip(axes, names, strict=True):
+        for number, model in enumerate(models):
+            part = table.xs((data, model), level=("data", "model"))
+            place = [corruptions.index(name) + 0.2 * (number - (len(models) - 1) / 2) for name in part.index]
+            low, mean, high = (part[f"{quantity} {end}"].to_numpy(float) for end in ("low", "difference", "high"))
+            style = {"fmt": "osD^"[number % 4], "color": f"C{number + 1}", "capsize": 3, "markersize": 5}
+            ax.errorbar(mean, place, xerr=[mean - low, high - mean], label=model, **style)
+        ax.axvline(0, color="k", linewidth=1)
+        ax.set(title=data, yticks=range(len(corruptions)), yticklabels=corruptions)
+        ax.set_ylim(len(corruptions) - 0.5, -0.5)
+        ax.set_xlabel(f"difference of {quantity} to plain")
+        ax.locator_params(axis="x", nbins=6)
+    axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(models))
+    return axes
+
+
+def corrupted(
+    clean: Batch, struck: Batch, row: int, scores: Mapping[str, Sequence[float]], rate: float
+) -> np.ndarray:
+    """One sample before and after a corruption, and accuracies of models on the whole part; array of axes.
+
+    Args:
+        scores: model -> (accuracy when clean, accuracy now).
+        rate: majority rate.
+    """
+    names = list(clean.features)
+    layout: list[list[Any]] = [[*(f"{view} {name}" for name in names), "score"] for view in ("clean", "struck")]
+    size = (2 * len(names) + 4, 3.8)
+    axes = plt.subplot_mosaic(layout, figsize=size, width_ratios=[1] * len(names) + [1.9])[1]
+    for name in names:
+        for view, part in (("clean", clean), ("struck", struck)):
+            ax, real = axes[f"{view} {name}"], part.mask[name][row]
+            ax.imshow(part.features[name][row][real].numpy(), cmap="cividis", aspect="auto", vmin=-2, vmax=2)
+            ax.set(xticks=[], yticks=[], title=f"{name}, {view}")
+            ax.grid(False)
+    axes[f"clean {names[0]}"].set_ylabel("time step")
+    axes[f"struck {names[0]}"].set_ylabel("time step")
+    ax = axes["score"]
+    for shift, number, label in ((-0.2, 0, "clean"), (0.2, 1, "now")):
+        places = [place + shift for place in range(len(scores))]
+        bars = ax.bar(
+            places, [pair[number] for pair in scores.values()], 0.38, color=f"C{7 - 7 * number}", label=label
+        )
+        ax.bar_label(bars, fmt="%.2f", fontsize=9)
+    ax.axhline(rate, color="C3", linestyle="--", label="majority class")
+    ax.set(xticks=range(len(scores)), xticklabels=list(scores), ylim=(0, 1.25), ylabel="test accuracy")
+    ax.legend(loc="upper center", ncols=3, fontsize=8)
+    return np.array(list(axes.values()))
 
 
 def confusion_matrix(counts: torch.Tensor, classes: Sequence[str], ax: Axes | None = None) -> Axes:

@@ -108,6 +108,7 @@ def test_checksums_cover_the_published_files(module, count, real_data):
         ("avdigits", {}, (2400, 300, 300), "7e5b0e907dd2d846"),
         ("avdigits", {"split": "speakers"}, (2000, 500, 500), "55ba89da2d504de6"),
         ("utd-mhad", {}, (323, 108, 430), "974ec9d3d8e3712f"),
+        ("utd-mhad", {"split": "shared"}, (324, 108, 429), "b4b84b0524dc4749"),
         ("mosi-utterance", {}, (1225, 222, 752), "4818fbc7f0929c0d"),
         ("mosi-utterance", {"split": "within-test"}, (447, 152, 153), "f89e4c46b86c11ff"),
         ("cremad-ratings", {}, (6028, 670, 744), "e5a02e44a3132bbc"),
@@ -200,6 +201,14 @@ def test_utd_mhad_subjects_and_steps(real_data):
     assert float(gravity) == pytest.approx(1.0, abs=0.1)
 
 
+def test_utd_mhad_shared_split_has_the_sizes_of_the_other_and_all_subjects_everywhere(real_data):
+    data, other = load("utd-mhad", split="shared"), load("utd-mhad", split="shared", seed=1)
+    assert groups(data) == [set(range(1, 9))] * 3
+    assert data.train.label.bincount(minlength=27).tolist() == [12] * 27
+    assert len(data.train) + len(data.validation) + len(data.test) == 861
+    assert data.fingerprint != other.fingerprint and "share all subjects" in data.notes["warning"]
+
+
 def test_utd_mhad_floors(real_data):
     data = load("utd-mhad")
     inertial = ["accelerometer", "gyroscope"]
@@ -227,6 +236,7 @@ def test_average():
         ({"validation_subjects": (2,)}, "one to three of"),
         ({"validation_subjects": ()}, "one to three of"),
         ({"validation_subjects": (1, 3, 5, 7)}, "one to three of"),
+        ({"split": "trials"}, "'subjects' or 'shared', got 'trials'"),
     ],
 )
 def test_utd_mhad_refuses_impossible_options(options, message):

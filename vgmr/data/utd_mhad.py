@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.io import loadmat
 
-from vgmr.data.batch import Batch, MultimodalData, fingerprint, pad
+from vgmr.data.batch import Batch, MultimodalData, fingerprint, holdout, pad
 from vgmr.data.fetch import Copy, Source, checksums, locate
 from vgmr.data.store import prepared
 
@@ -64,6 +64,8 @@ def load_utd_mhad(
     skeleton_stride: int = 2,
     validation_subjects: Sequence[int] = (7,),
     allow_partial: bool = False,
+    split: str = "subjects",
+    seed: int = 0,
 ) -> MultimodalData:
     """861 clips of 27 actions; odd subjects train, even subjects test; `group` is the subject.
 
@@ -79,9 +81,12 @@ def load_utd_mhad(
         skeleton_stride: 2 leaves 21 to 63 steps at 15 Hz.
         validation_subjects: odd subjects that are taken out of training.
         allow_partial: use what is there of the clips that have both files, also changed ones.
+        split: "subjects" as above; "shared": parts of the same sizes drawn from all clips, stratified by action,
+            so all subjects are in all parts.
+        seed: draws the parts of split "shared".
 
     Raises:
-        ValueError: impossible strides or subjects, files that are not as published.
+        ValueError: impossible strides, subjects or split, files that are not as published.
         FileNotFoundError: files that are missing, with where they come from.
     """
     if min(inertial_stride, skeleton_stride) < 1:
@@ -89,6 +94,8 @@ def load_utd_mhad(
     taken = sorted(set(validation_subjects))
     if not taken or not set(taken) < {1, 3, 5, 7}:
         raise ValueError(f"validation_subjects must be one to three of 1, 3, 5, 7; got {taken}")
+    if split not in ("subjects", "shared"):
+        raise ValueError(f"split must be 'subjects' or 'shared', got {split!r}")
     copy = locate(SOURCE, root, allow_partial)
     key = {
         "data": "utd-mhad",
@@ -99,6 +106,8 @@ def load_utd_mhad(
         "partial": copy.partial,
         "files": fingerprint({}, *(f"{path} {copy.digests[path]}".encode() for path in sorted(copy.digests))),
     }
+    if split == "shared":
+        key |= {"split": split, "seed": seed}
     return prepared(key, lambda: _make(copy, key))
 
 
@@ -116,6 +125,8 @@ def _make(copy: Copy, key: dict[str, Any]) -> MultimodalData:
         flat = moved.transpose(2, 0, 1).reshape(joints.shape[2], 60)
         sequences["skeleton"].append(average(flat, key["skeleton_stride"]))
     part_of = np.where(subject % 2 == 0, 2, np.isin(subject, key["validation_subjects"]).astype(np.int64))
+    if "split" in key:
+        part_of = _shared(action, part_of, key["seed"])
     parts = {}
     for number, name in enumerate(PARTS):
         rows = np.flatnonzero(part_of == number)
@@ -134,6 +145,8 @@ def _make(copy: Copy, key: dict[str, Any]) -> MultimodalData:
         "skeleton": "metres from the hip centre of the first frame",
         "validation subjects": key["validation_subjects"],
     }
+    if "split" in key:
+        notes["warning"] = "all parts share all subjects"
     if copy.partial:
         notes["partial"] = "files are missing or differ from the published ones"
     return MultimodalData(
@@ -147,6 +160,16 @@ def _make(copy: Copy, key: dict[str, Any]) -> MultimodalData:
         fingerprint=fingerprint(key, action, subject, part_of),
         notes=notes,
     )
+
+
+def _shared(action: np.ndarray, part_of: np.ndarray, seed: int) -> np.ndarray:
+    """Parts of about the sizes of `part_of`, drawn within each action regardless of the subject."""
+    rest, test = holdout(action, float(np.mean(part_of == 2)), seed)
+    share = float(np.mean(part_of[part_of < 2] == 1))
+    drawn = np.zeros_like(part_of)
+    drawn[test] = 2
+    drawn[rest[holdout(action[rest], share, seed)[1]]] = 1
+    return drawn
 
 
 def average(x: np.ndarray, stride: int) -> np.ndarray:
