@@ -178,3 +178,12 @@ def test_corrupted_shows_both_views_and_both_scores():
     pictures = [ax.images[0].get_array() for ax in axes if ax.images]
     assert len(pictures) == 2 * len(part.features) and sum(not picture.any() for picture in pictures) == 3
     assert [bar.get_height() for ax in axes for bar in ax.patches] == [0.9, 0.8, 0.1, 0.2]
+
+
+def test_corruption_gallery_shows_each_view_of_one_sample():
+    part = load("digits").test
+    gone = replace(part, features={name: 0 * x for name, x in part.features.items()})
+    axes = plots.corruption_gallery({"clean": part, "all gone": gone}, 5)
+    assert axes.shape == (3, 2) and axes[0, 1].get_title() == "all\ngone"
+    np.testing.assert_allclose(axes[0, 0].images[0].get_array(), part.features["left"][5])
+    assert not axes[2, 1].images[0].get_array().any() and axes[2, 1].get_xlabel()

@@ -196,7 +196,25 @@ def robustness_panels(frame: pd.DataFrame, rates: Mapping[str, float], columns: 
     return axes
 
 
-def difference_panels(table: pd.DataFrame, quantity: str = "area") -> np.ndarray:
+def corruption_gallery(parts: Mapping[str, Batch], row: int) -> np.ndarray:
+    """One sample under each corruption (column), by modality (row): time downwards, channels across."""
+    names = list(next(iter(parts.values())).features)
+    axes = plt.subplots(len(names), len(parts), figsize=(1.3 * len(parts) + 0.5, 1.6 * len(names) + 0.4))[1]
+    for column, (title, part) in zip(axes.T, parts.items(), strict=True):
+        column[0].set_title(title.replace(" ", "\n"), fontsize=10)
+        for ax, name in zip(column, names, strict=True):
+            real = part.mask[name][row]
+            ax.imshow(part.features[name][row][real].numpy(), cmap="cividis", aspect="auto", vmin=-2, vmax=2)
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+    for ax, name in zip(axes[:, 0], names, strict=True):
+        ax.set_ylabel(f"{name}\ntime step", fontsize=9)
+    for ax in axes[-1]:
+        ax.set_xlabel("channel", fontsize=9)
+    return axes
+
+
+def difference_panels(table: pd.DataFrame, quantity: str = "area", baseline: str = "plain") -> np.ndarray:
     """Differences to the baseline with 95% intervals, by corruption (row), model (colour), data set (panel).
 
     Args:
@@ -219,7 +237,7 @@ def difference_panels(table: pd.DataFrame, quantity: str = "area") -> np.ndarray
         ax.axvline(0, color="k", linewidth=1)
         ax.set(title=data, yticks=range(len(corruptions)), yticklabels=corruptions)
         ax.set_ylim(len(corruptions) - 0.5, -0.5)
-        ax.set_xlabel(f"difference of {quantity} to plain")
+        ax.set_xlabel(f"difference of {quantity} to {baseline}")
         ax.locator_params(axis="x", nbins=6)
     axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(models))
     return axes
