@@ -166,6 +166,14 @@ def learning_curves(variants: Mapping[str, Sequence[Run]]) -> np.ndarray:
     return axes
 
 
+def _look(model: str, number: int) -> tuple[str, str]:
+    """Colour and marker of a model, the same in every figure of robustness; others by their number."""
+    known = ("plain", "Grad-Blending", "Concat+MLP", "VGMR")
+    name = model.partition(",")[0]
+    place = known.index(name) if name in known else len(known) + number
+    return f"C{place}", "oXsDv^P"[place % 7]
+
+
 def robustness_panels(frame: pd.DataFrame, rates: Mapping[str, float], columns: int = 3) -> np.ndarray:
     """Accuracy by severity, one panel for each data set and corruption; array of axes.
 
@@ -182,7 +190,11 @@ def robustness_panels(frame: pd.DataFrame, rates: Mapping[str, float], columns: 
         rows, columns, figsize=(3.6 * columns, 2.7 * rows + 0.6), sharex=True, sharey=True, squeeze=False
     )
     for ax, ((data, corruption), panel) in zip(axes.flat, panels, strict=False):
-        bands(panel, "severity", "accuracy", "model", ax, " ", " ")
+        for number, (model, part) in enumerate(panel.groupby("model", sort=False)):
+            scores = part.groupby("severity")["accuracy"].agg(["mean", "min", "max"])
+            colour, marker = _look(str(model), number)
+            ax.plot(scores.index, scores["mean"], color=colour, marker=marker, markersize=5, label=model)
+            ax.fill_between(scores.index, scores["min"], scores["max"], color=colour, alpha=0.15)
         ax.axhline(rates[str(data)], color="k", linestyle="--", linewidth=1, label="majority class")
         ax.set(title=f"{data}: {corruption}", ylim=(0, 1.02))
     for ax in axes.flat[len(panels) :]:
@@ -190,8 +202,6 @@ def robustness_panels(frame: pd.DataFrame, rates: Mapping[str, float], columns: 
     figure.supxlabel("severity (0 clean, 1 all of it)", fontsize=11)
     figure.supylabel("test accuracy", fontsize=11)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    for ax in axes.flat[: len(panels)]:
-        ax.get_legend().remove()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return axes
 
@@ -232,8 +242,9 @@ def difference_panels(table: pd.DataFrame, quantity: str = "area", baseline: str
             part = table.xs((data, model), level=("data", "model"))
             place = [corruptions.index(name) + 0.2 * (number - (len(models) - 1) / 2) for name in part.index]
             low, mean, high = (part[f"{quantity} {end}"].to_numpy(float) for end in ("low", "difference", "high"))
-            style = {"fmt": "osD^"[number % 4], "color": f"C{number + 1}", "capsize": 3, "markersize": 5}
-            ax.errorbar(mean, place, xerr=[mean - low, high - mean], label=model, **style)
+            colour, marker = _look(model, number)
+            errors = [mean - low, high - mean]
+            ax.errorbar(mean, place, xerr=errors, fmt=marker, color=colour, capsize=3, markersize=5, label=model)
         ax.axvline(0, color="k", linewidth=1)
         ax.set(title=data, yticks=range(len(corruptions)), yticklabels=corruptions)
         ax.set_ylim(len(corruptions) - 0.5, -0.5)
@@ -272,7 +283,8 @@ def corrupted(
         )
         ax.bar_label(bars, fmt="%.2f", fontsize=9)
     ax.axhline(rate, color="C3", linestyle="--", label="majority class")
-    ax.set(xticks=range(len(scores)), xticklabels=list(scores), ylim=(0, 1.25), ylabel="test accuracy")
+    ax.set(xticks=range(len(scores)), xticklabels=list(scores), ylabel="test accuracy")
+    ax.set(ylim=(0, 1.25), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1])
     ax.legend(loc="upper center", ncols=3, fontsize=8)
     return np.array(list(axes.values()))
 
