@@ -187,14 +187,14 @@ def robustness_panels(frame: pd.DataFrame, rates: Mapping[str, float], columns: 
     panels = list(frame.groupby(["data", "corruption"], sort=False))
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(3.6 * columns, 2.7 * rows + 0.6), sharex=True, sharey=True, squeeze=False
+        rows, columns, figsize=(3.4 * columns, 2.5 * rows + 0.6), sharex=True, sharey=True, squeeze=False
     )
     for ax, ((data, corruption), panel) in zip(axes.flat, panels, strict=False):
         for number, (model, part) in enumerate(panel.groupby("model", sort=False)):
             scores = part.groupby("severity")["accuracy"].agg(["mean", "min", "max"])
             colour, marker = _look(str(model), number)
             ax.plot(scores.index, scores["mean"], color=colour, marker=marker, markersize=5, label=model)
-            ax.fill_between(scores.index, scores["min"], scores["max"], color=colour, alpha=0.15)
+            ax.fill_between(scores.index, scores["min"], scores["max"], color=colour, alpha=0.15, linewidth=0)
         ax.axhline(rates[str(data)], color="k", linestyle="--", linewidth=1, label="majority class")
         ax.set(title=f"{data}: {corruption}", ylim=(0, 1.02))
     for ax in axes.flat[len(panels) :]:
@@ -214,7 +214,14 @@ def corruption_gallery(parts: Mapping[str, Batch], row: int) -> np.ndarray:
         column[0].set_title(title.replace(" ", "\n"), fontsize=10)
         for ax, name in zip(column, names, strict=True):
             real = part.mask[name][row]
-            ax.imshow(part.features[name][row][real].numpy(), cmap="cividis", aspect="auto", vmin=-2, vmax=2)
+            ax.imshow(
+                part.features[name][row][real].numpy(),
+                cmap="cividis",
+                aspect="auto",
+                vmin=-2,
+                vmax=2,
+                interpolation="nearest",
+            )
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
     for ax, name in zip(axes[:, 0], names, strict=True):
