@@ -187,3 +187,38 @@ def test_corruption_gallery_shows_each_view_of_one_sample():
     assert axes.shape == (3, 2) and axes[0, 1].get_title() == "all\ngone"
     np.testing.assert_allclose(axes[0, 0].images[0].get_array(), part.features["left"][5])
     assert not axes[2, 1].images[0].get_array().any() and axes[2, 1].get_xlabel()
+
+
+# notebook 14, value and gate
+
+
+def test_grouped_intervals_draw_every_group_beside_its_row():
+    table = pd.DataFrame(
+        {"score": ["gate", "gate", "random"], "data": ["a", "b", "a"], "mean": [0.6, 0.4, 0.5]}
+    ).assign(low=lambda frame: frame["mean"] - 0.1, high=lambda frame: frame["mean"] + 0.2)
+    ax = plots.grouped_intervals(table, "score", "data", xlabel="AUROC", reference=0.5)
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["gate", "random"]
+    first, second = (container.lines[0].get_xdata() for container in ax.containers)
+    assert list(first) == [0.6, 0.5] and list(second) == [0.4]
+    assert ax.containers[0].lines[2][0].get_segments()[0][:, 0] == pytest.approx([0.5, 0.8])
+    assert ax.get_xlabel() == "AUROC"
+
+
+def test_refinement_maps_share_a_scale_and_show_the_bars():
+    table = pd.DataFrame({"modality": ["a", "b"], "mean": [0.1, 0.3], "low": [0.05, 0.2], "high": [0.2, 0.4]})
+    axes = plots.refinement_maps({"a": torch.ones(2, 3), "b": -4 * torch.ones(4, 2)}, table)
+    assert [ax.get_title() for ax in axes[:2]] == ["a", "b"]
+    assert axes[0].images[0].get_clim() == axes[1].images[0].get_clim() == (-4, 4)
+    assert [bar.get_height() for bar in axes[2].patches] == pytest.approx([0.1, 0.3])
+    assert axes[2].get_ylabel() and axes[0].get_ylabel() == "time step"
+
+
+def test_before_and_after_show_both_conditions():
+    frame = pd.DataFrame(
+        {"condition": ["clean", "corrupted"], "modality": "a", "global_value": [0.7, 0.6], "gate": [0.5, 0.4]}
+    ).assign(label=1)
+    axes = plots.before_and_after(frame, torch.tensor([[0.2, 0.8], [0.6, 0.4]]), ["x", "y"])
+    assert [bar.get_height() for bar in axes[0].patches] == pytest.approx([0.7, 0.6])
+    heights = [bar.get_height() for container in axes[2].containers for bar in container]
+    assert heights == pytest.approx([0.2, 0.8, 0.6, 0.4])
+    assert labelled(axes[2])

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pandas as pd
 import torch
+import torch.nn.functional as F
+from scipy.stats import rankdata
+from torch import Tensor
 
+from vgmr import corruption
 from vgmr.backbones import Classifier
-from vgmr.data.batch import Batch
-from vgmr.evaluation import auroc
-from vgmr.refiner import VGMR, masked_mean
+from vgmr.data.batch import Batch, MultimodalData
+from vgmr.evaluation import auroc, paired_difference
+from vgmr.objective import contributions
+from vgmr.refiner import VGMR, Refinement, masked_mean
+
+STATISTICS = ("global_value", "channel_value", "channel_deviation", "gate", "target")
+LEVELS = ("sample", "modality", "step", "channel")
+LOUDNESS = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 @torch.inference_mode()
@@ -16,8 +28,9 @@ def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
     """One row per sample and modality: values, gates, and whether the modality is known to be struck.
 
     Columns: sample, modality, global_value, channel_value (mean over channels), channel_deviation (over
-    channels, within the sample), gate, effective_gate (means over real steps and channels), struck (any entry;
-    False where nothing is known), label, prediction.
+    channels, within the sample), gate, effective_gate (means over real steps and channels), target (what the
+    values would be trained towards here, sigmoid of `contributions` in nats), struck (any entry; False where
+    nothing is known), label, prediction.
 
     Raises:
         ValueError: the model's pre-fusion module is not VGMR.
@@ -31,6 +44,7 @@ def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
         batch = part.index(rows)
         output = model(batch.features, batch.mask)
         refinement = output.refinement
+        gain = contributions(model.backbone, output.encodings, batch.label)
         for name in batch.features:
             mask, channel = batch.mask[name], refinement.channel_value[name]
             struck = torch.zeros(len(rows), dtype=torch.bool)
@@ -43,6 +57,7 @@ def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
                 "channel_deviation": channel.std(1),
                 "gate": masked_mean(refinement.gate[name], mask).mean(1),
                 "effective_gate": masked_mean(refinement.effective_gate[name], mask).mean(1),
+                "target": gain[name].sigmoid(),
                 "struck": struck,
                 "label": batch.label,
                 "prediction": output.logits.argmax(1),
@@ -72,3 +87,324 @@ def detection(frame: pd.DataFrame, column: str, lower_is_struck: bool = True) ->
     if not areas:
         raise ValueError(f"no modality of {sorted(frame['modality'].unique())} has struck and other samples")
     return sum(areas) / len(areas)
+
+
+def response(model: Classifier, clean: Batch, struck: Batch) -> pd.DataFrame:
+    """Table 4: values and gate of struck modalities, before and after, over the same samples.
+
+    Args:
+        struck: `clean` after a corruption; only its struck rows (sample, modality) are counted.
+
+    Columns: modality, statistic (of `value_and_gate`), clean, noisy, difference (means over samples),
+    clean_deviation, noisy_deviation (over samples).
+    """
+    before, after = value_and_gate(model, clean), value_and_gate(model, struck)
+    rows = []
+    for name, noisy in after[after["struck"]].groupby("modality", sort=False):
+        for statistic in STATISTICS:
+            old = before.loc[noisy.index, statistic].to_numpy(dtype=float)
+            new = noisy[statistic].to_numpy(dtype=float)
+            row = {"clean": old.mean(), "noisy": new.mean(), "difference": new.mean() - old.mean()}
+            row |= {"clean_deviation": old.std(ddof=1), "noisy_deviation": new.std(ddof=1)}
+            rows.append({"modality": name, "statistic": statistic, **row})
+    return pd.DataFrame(rows)
+
+
+def saliency(model: Classifier, part: Batch) -> dict[str, Tensor]:
+    """|dL/dX|, L the loss of each sample's own predicted class: name -> (N, T_m, d_m), padding zero."""
+    was_training = model.training
+    model.eval()
+    features = {name: x.clone().requires_grad_() for name, x in part.features.items()}
+    logits = model(features, part.mask).logits
+    loss = F.cross_entropy(logits, logits.argmax(1), reduction="sum")
+    gradients = torch.autograd.grad(loss, list(features.values()))
+    model.train(was_training)
+    return {
+        name: gradient.abs() * part.mask[name].unsqueeze(2)
+        for name, gradient in zip(features, gradients, strict=True)
+    }
+
+
+@torch.no_grad()
+def close_where_large(model: Classifier) -> Classifier:
+    """Set a model's gate by hand, in place, to sigmoid(-X), entry by entry: a detector of raised features."""
+    assert isinstance(model.prefusion, VGMR)
+    for name in model.prefusion.dims:
+        maps = model.prefusion._of(name)
+        for parameter in maps.parameters():
+            parameter.zero_()
+        maps.gate_from_features.weight -= torch.eye(len(maps.gate_from_features.weight))
+    return model.eval()
+
+
+def jumps(part: Batch) -> dict[str, Tensor]:
+    """Mean distance of each entry to its real neighbours in time: name -> (N, T_m, d_m); 0 where it has none."""
+    found = {}
+    for name, x in part.features.items():
+        both = (part.mask[name][:, 1:] & part.mask[name][:, :-1]).unsqueeze(2)
+        apart = (x[:, 1:] - x[:, :-1]).abs() * both
+        count = F.pad(both.float(), (0, 0, 1, 0)) + F.pad(both.float(), (0, 0, 0, 1))
+        found[name] = (F.pad(apart, (0, 0, 1, 0)) + F.pad(apart, (0, 0, 0, 1))) / count.clamp(min=1)
+    return found
+
+
+@torch.no_grad()
+def _refine(model: Classifier, part: Batch) -> Refinement:
+    if not isinstance(model.prefusion, VGMR):
+        raise ValueError(f"expected a model with VGMR before fusion, got {type(model.prefusion).__name__}")
+    refinement: Refinement = model.prefusion(part.features, part.mask)
+    return refinement
+
+
+def refinement_difference(model: Classifier, part: Batch) -> dict[str, Tensor]:
+    """E * X - X, Figure 6: name -> (N, T_m, d_m); negative where a positive feature is suppressed, padding zero.
+
+    Raises ValueError if the model's pre-fusion module is not VGMR.
+    """
+    gate = _refine(model, part).effective_gate
+    return {name: (gate[name] - 1) * x * part.mask[name].unsqueeze(2) for name, x in part.features.items()}
+
+
+def suppression(model: Classifier, part: Batch) -> pd.DataFrame:
+    """One row per sample and modality: how much of the features' size the refiner takes away.
+
+    Columns: sample, modality, label, suppression (mean over real entries of the positive part of |X| - |E * X|,
+    Figure 6), share (the same over mean |X|; 0 to 1), change (mean of |E * X| - |X| over mean |X|; negative
+    where more is taken than added).
+    """
+    frames = []
+    for name, difference in refinement_difference(model, part).items():
+        x, mask = part.features[name], part.mask[name]
+        change = (x + difference).abs() - x.abs()
+        size = masked_mean(x.abs(), mask).mean(1).clamp(min=1e-12)
+        taken = masked_mean((-change).clamp(min=0), mask).mean(1)
+        columns = {
+            "sample": torch.arange(len(part)),
+            "label": part.label,
+            "suppression": taken,
+            "share": taken / size,
+            "change": masked_mean(change, mask).mean(1) / size,
+        }
+        frames.append(pd.DataFrame({key: value.numpy() for key, value in columns.items()}))
+        frames[-1].insert(1, "modality", name)
+    return pd.concat(frames, ignore_index=True)
+
+
+def at_level(x: Tensor, mask: Tensor, level: str) -> Tensor:
+    """Means of (N, T, d) over the real entries of a level: step (N, T), channel (N, d), else (N,).
+
+    Raises ValueError for a level that is not one of `LEVELS`.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"unknown level {level!r}; there are: {', '.join(LEVELS)}")
+    if level == "step":
+        return x.mean(2)
+    by_channel = masked_mean(x, mask)
+    return by_channel if level == "channel" else by_channel.mean(1)
+
+
+def row_auroc(score: Tensor, truth: Tensor, real: Tensor | None = None) -> float:
+    """`auroc` within each row of (R, K) tensors, then its mean over rows; entries that are not `real` never count.
+
+    Rows of which all real entries are struck, or none, are left out; NaN if no row is left.
+    """
+    real = torch.ones_like(truth) if real is None else real
+    struck, other = truth & real, ~truth & real
+    ranks = torch.from_numpy(rankdata(score.double().masked_fill(~real, torch.inf).numpy(), axis=1))
+    positive, negative = struck.sum(1).double(), other.sum(1).double()
+    area = ((ranks * struck).sum(1) - positive * (positive + 1) / 2) / (positive * negative)
+    return float(area[(positive > 0) & (negative > 0)].mean())
+
+
+def _entry_scores(model: Classifier, part: Batch) -> dict[str, dict[str, Tensor]]:
+    """Everything said of single entries, by score and modality, (N, T_m, d_m); high means struck."""
+    gate = _refine(model, part).gate
+    scores = {
+        "gate": {name: -x for name, x in gate.items()},
+        "gradient": saliency(model, part),
+        "magnitude": {name: x.abs() for name, x in part.features.items()},
+    }
+    if max(x.shape[1] for x in part.features.values()) > 1:
+        scores["jump"] = jumps(part)
+    return scores
+
+
+@torch.no_grad()
+def _sample_scores(model: Classifier, part: Batch) -> dict[str, dict[str, Tensor]]:
+    """What is said of whole samples or modalities, by score and modality, (N,); high means struck."""
+    output = model(part.features, part.mask)
+    refinement, log_probability = output.refinement, output.logits.log_softmax(1)
+    entropy = -(log_probability.exp() * log_probability).sum(1)
+    return {
+        "global value": refinement.global_value,
+        "channel value": {name: x.mean(1) for name, x in refinement.channel_value.items()},
+        "channel deviation": {name: x.std(1) for name, x in refinement.channel_value.items()},
+        "entropy": dict.fromkeys(part.features, entropy),
+    }
+
+
+def _truth(part: Batch, level: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Where the batch was struck, and which entries are real, by modality, in the shapes of `at_level`."""
+    if part.struck is None:
+        raise ValueError("expected a batch that knows where it was struck; corrupt it first")
+    truth, real = {}, {}
+    for name, mask in part.mask.items():
+        hit = (part.struck[name] & mask.unsqueeze(2)).expand(-1, -1, part.dims[name])
+        truth[name] = at_level(hit.float(), mask, level) > 0
+        real[name] = mask if level == "step" else torch.ones_like(truth[name])
+    return truth, real
+
+
+def _standardised(by_name: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: (x - x.mean(0)) / x.std(0).clamp(min=1e-9) for name, x in by_name.items()}
+
+
+def localisation(model: Classifier, part: Batch, level: str, seed: int = 0) -> pd.DataFrame:
+    """How well each score says where `part` was struck: AUROC, 1/2 is chance, in the direction fixed here.
+
+    Expected where struck: lower gate; higher values, channel deviation, entropy, gradient (`saliency`), magnitude
+    |X|, distance to the neighbours in time (`jumps`). Controls: "random" must be 1/2, "truth" 1, and "shuffled"
+    (the gate against the truth of other samples) 1/2.
+
+    Args:
+        level: "sample" compares samples, within a modality; "modality" the modalities of a sample, "step" the real
+            time steps and "channel" the channels of a modality in one sample. At "modality" and "channel" every
+            score is first standardised over samples, since each modality and channel has a level of its own.
+
+    Columns: score, modality ("all" at level "modality"), auroc.
+
+    Raises ValueError for an unknown level, a model without VGMR, or a batch without truth.
+    """
+    truth, real = _truth(part, level)
+    names = list(truth)
+    # a stream of its own: from the seed of the corruption, random scores would be the very draws that struck
+    generator = torch.Generator().manual_seed(1_000_003 + seed)
+    scores = {
+        score: {name: at_level(x, part.mask[name], level) for name, x in by_name.items()}
+        for score, by_name in _entry_scores(model, part).items()
+    }
+    if level in ("sample", "modality"):
+        scores |= _sample_scores(model, part)
+    if level == "modality":
+        del scores["entropy"]  # the same for all modalities of a sample
+    scores["random"] = {name: torch.rand(x.shape, generator=generator) for name, x in truth.items()}
+    if level in ("modality", "channel"):
+        scores = {score: _standardised(by_name) for score, by_name in scores.items()}
+    scores |= {"truth": {name: x.float() for name, x in truth.items()}, "shuffled": scores["gate"]}
+    order = torch.randperm(len(part), generator=generator)
+    rows = []
+    for score, by_name in scores.items():
+        aim = {name: x[order] for name, x in truth.items()} if score == "shuffled" else truth
+        kinds = (by_name, aim, real)
+        if level == "modality":
+            tables = {"all": [torch.stack([kind[name] for name in names], 1) for kind in kinds]}
+        else:
+            tables = {name: [kind[name] for kind in kinds] for name in names}
+        for name, table in tables.items():
+            row = [x.unsqueeze(0) for x in table] if level == "sample" else table
+            rows.append({"score": score, "modality": name, "auroc": row_auroc(*row)})
+    return pd.DataFrame(rows)
+
+
+def channel_noise(part: Batch, train: Batch, share: float, seed: int = 0) -> Batch:
+    """Gaussian noise, as `corruption.noise` draws it, in single channels of a sample for the whole sequence."""
+    dead = corruption.sensor_dropout(part, share, seed=seed)
+    noisy = corruption.noise(part, train, 1.0, seed=seed)
+    assert dead.struck is not None
+    features = {name: torch.where(dead.struck[name], noisy.features[name], x) for name, x in part.features.items()}
+    return replace(dead, features=features)
+
+
+def _responses(model: Classifier, data: MultimodalData, share: float, seed: int) -> list[pd.DataFrame]:
+    frames = []
+    for loudness in LOUDNESS:
+        loud = replace(data.train, features={name: loudness * x for name, x in data.train.features.items()})
+        for name in data.modalities:
+            struck = corruption.noise(data.test, loud, share, modalities=[name], seed=seed)
+            table = response(model, data.test, struck).rename(columns={"statistic": "name"})
+            if loudness == 1:
+                frames.append(table.melt(["modality", "name"], var_name="case").assign(question="response"))
+            differences = table.loc[table["name"] != "target", ["modality", "name", "difference"]].rename(
+                columns={"difference": "value"}
+            )
+            frames.append(differences.assign(question="loudness", case=f"{loudness:g}"))
+    return frames
+
+
+def _suppressions(model: Classifier, data: MultimodalData, share: float, seed: int) -> list[pd.DataFrame]:
+    clean, struck_parts = suppression(model, data.test), []
+    for name in data.modalities:
+        noisy = corruption.noise(data.test, data.train, share, modalities=[name], seed=seed)
+        hit, _ = _truth(noisy, "sample")
+        found = suppression(model, noisy.index(hit[name].nonzero().squeeze(1)))
+        struck_parts.append(found[found["modality"] == name])
+    parts = {"clean": clean, "noisy": pd.concat(struck_parts)}
+    parts |= {f"class {label}": rows for label, rows in clean.groupby("label")}
+    frames = []
+    for case, rows in parts.items():
+        kept = ["share"] if case.startswith("class") else ["suppression", "share", "change"]
+        means = rows.groupby("modality", sort=False)[kept].mean().reset_index()
+        frames.append(means.melt("modality", var_name="name").assign(question="suppression", case=case))
+    return frames
+
+
+def _localisations(model: Classifier, data: MultimodalData, share: float, seed: int) -> list[pd.DataFrame]:
+    test, train, longest = data.test, data.train, max(data.max_lengths.values())
+    whole = corruption.noise(test, train, share, granularity=longest, seed=seed)
+    crossed = corruption.conflict(test, share, seed=seed)
+    struck = {("noise", level): whole for level in ("sample", "modality")}
+    struck |= {("conflict", level): crossed for level in ("sample", "modality")}
+    struck["noise", "channel"] = channel_noise(test, train, share, seed)
+    if longest > 1:
+        struck["noise", "step"] = corruption.noise(test, train, share, seed=seed)
+    frames = []
+    for (kind, level), part in struck.items():
+        found = localisation(model, part, level, seed).rename(columns={"score": "name", "auroc": "value"})
+        frames.append(found.assign(question="localisation", case=f"{kind}, {level}"))
+    return frames
+
+
+def _agreements(model: Classifier, data: MultimodalData) -> list[pd.DataFrame]:
+    frames = []
+    for case, part in (("train", data.train), ("test", data.test)):
+        for name, rows in value_and_gate(model, part).groupby("modality", sort=False):
+            rank = rows["global_value"].corr(rows["target"], method="spearman")
+            row = {"modality": name, "name": "rank correlation", "value": rank}
+            frames.append(pd.DataFrame([{**row, "question": "agreement", "case": case}]))
+    return frames
+
+
+def behaviour(model: Classifier, data: MultimodalData, share: float = 0.3, seed: int = 0) -> pd.DataFrame:
+    """What value and gate of one model do on the test part, tidy: one row per number.
+
+    Args:
+        share: of the time steps ("noisy" cases and "step"), of the samples that are struck whole in a modality
+            ("sample", "modality"; by noise or by the content of another class) and of the channels ("channel").
+        seed: of the noise. What was known to be struck before is forgotten.
+
+    Columns: question, case, modality, name, value. Questions: "response"; "loudness", its differences with noise
+    of `LOUDNESS` times the training part's deviation (case); "localisation"; "suppression" of all test samples
+    ("clean"), of one class ("class K", share alone), of a modality struck by noise ("noisy"); "agreement", the
+    rank correlation over samples of global value and target, in both parts.
+    """
+    data = replace(data, test=replace(data.test, struck=None))
+    frames = [
+        *_responses(model, data, share, seed),
+        *_localisations(model, data, share, seed),
+        *_suppressions(model, data, share, seed),
+        *_agreements(model, data),
+    ]
+    return pd.concat(frames, ignore_index=True)[["question", "case", "modality", "name", "value"]]
+
+
+def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str = "value") -> pd.DataFrame:
+    """Mean and 95% interval (`paired_difference`) of `value`, one row per group of `by`.
+
+    Columns: those of `by`, mean, low, high, seeds.
+    """
+    rows = []
+    for key, group in frame.groupby(list(by), sort=False):
+        found = paired_difference(group[value].tolist(), [0.0] * len(group))
+        row = dict(zip(by, key, strict=True))
+        rows.append({**row, "mean": found.mean, "low": found.low, "high": found.high, "seeds": found.count})
+    return pd.DataFrame(rows)

@@ -147,6 +147,104 @@ def gate_and_prediction(
     return axes
 
 
+def grouped_intervals(
+    table: pd.DataFrame,
+    rows: str,
+    hue: str,
+    ax: Axes | None = None,
+    xlabel: str = "",
+    reference: float = 0.0,
+    groups: Sequence[str] | None = None,
+) -> Axes:
+    """Means with their 95% intervals: one line per value of `rows`, one colour and marker per value of `hue`.
+
+    Args:
+        table: columns rows, hue, mean, low, high.
+        reference: where the dashed line of no effect stands.
+        groups: values of `hue` in the order of their colours, at most five; by default those of the table.
+    """
+    labels, groups = list(table[rows].unique()), list(table[hue].unique()) if groups is None else groups
+    ax = plt.subplots(figsize=(7, 0.45 * len(labels) + 1.3))[1] if ax is None else ax
+    for number, group in enumerate(groups):
+        chosen = table[table[hue] == group]
+        shift = 0.22 * (number - (len(groups) - 1) / 2)
+        low, mean, high = chosen[["low", "mean", "high"]].to_numpy(float).T
+        ax.errorbar(
+            mean,
+            [labels.index(label) + shift for label in chosen[rows]],
+            xerr=[mean - low, high - mean],
+            fmt="osD^v"[number],
+            color=f"C{number}",
+            capsize=3,
+            markersize=5,
+            linestyle="none",
+            label=str(group),
+        )
+    ax.axvline(reference, color="k", linewidth=1, linestyle="--")
+    ax.set(yticks=range(len(labels)), yticklabels=labels, xlabel=xlabel)
+    ax.set_ylim(len(labels) - 0.5, -0.5)
+    ax.locator_params(axis="x", nbins=5)
+    return ax
+
+
+def refinement_maps(differences: Mapping[str, torch.Tensor], table: pd.DataFrame) -> np.ndarray:
+    """Figures 6 and 7: E * X - X of each modality, time step downwards and feature across, and what is taken away.
+
+    Args:
+        differences: name -> (T_m, d_m), in the features' units; all share one colour scale.
+        table: one row per modality, columns modality and mean (share of |X| taken away); low and high, where
+            they are, are drawn as 95% intervals.
+
+    Returns the array of axes.
+    """
+    figure, axes = plt.subplots(1, len(differences) + 1, figsize=(2 * len(differences) + 3, 2.7))
+    limit = max(float(np.quantile(x.abs(), 0.99)) for x in differences.values())
+    for ax, (name, x) in zip(axes, differences.items(), strict=False):
+        picture = ax.imshow(
+            x.numpy(), cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest"
+        )
+        ax.set(title=name, xlabel="feature")
+        ax.set(xticks=range(0, x.shape[1], -(-x.shape[1] // 4)), yticks=range(0, len(x), -(-len(x) // 5)))
+        ax.grid(False)
+    axes[0].set_ylabel("time step")
+    figure.set_layout_engine("constrained", wspace=0.08)
+    figure.colorbar(picture, ax=axes[-2], label="E X - X (deviations)", extend="both")
+    axes[-1].bar(table["modality"], table["mean"], color="C0")
+    if "low" in table:
+        spread = [table["mean"] - table["low"], table["high"] - table["mean"]]
+        axes[-1].errorbar(table["modality"], table["mean"], yerr=spread, fmt="none", color="k", capsize=4)
+    axes[-1].set(ylabel="share of |X| taken away")
+    axes[-1].tick_params(axis="x", rotation=30)
+    return axes
+
+
+def before_and_after(frame: pd.DataFrame, probability: torch.Tensor, classes: Sequence[str]) -> np.ndarray:
+    """One sample before and after a corruption: global value and gate by modality, class probabilities.
+
+    Args:
+        frame: two rows per modality; columns condition ("clean", "corrupted"), modality, global_value, gate,
+            label.
+        probability: (2, classes) clean and corrupted; the true class is outlined.
+
+    Returns the array of axes.
+    """
+    axes = plt.subplots(1, 3, figsize=(12, 3.2), width_ratios=[1, 1, 2])[1]
+    for ax, column in zip(axes, ("global_value", "gate"), strict=False):
+        sns.barplot(frame, x="modality", y=column, hue="condition", ax=ax, legend=False, saturation=1)
+        ax.axhline(0.5, color="k", linewidth=1, linestyle="--")
+        ax.set(ylim=(0, 1), xlabel="", ylabel=column.replace("_", " "))
+        ax.tick_params(axis="x", rotation=30)
+    for number, (condition, values) in enumerate(zip(("clean", "corrupted"), probability, strict=True)):
+        place = np.arange(len(classes)) + 0.4 * (number - 0.5)
+        axes[2].bar(place, values.numpy(), 0.4, color=f"C{number}", label=condition, linewidth=0)
+    label = int(frame["label"].iloc[0])
+    axes[2].axvspan(label - 0.45, label + 0.45, facecolor="none", edgecolor="k", label="true class")
+    axes[2].set(ylim=(0, 1), xlabel="class", ylabel="probability")
+    axes[2].xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes[2].legend()
+    return axes
+
+
 def learning_curves(variants: Mapping[str, Sequence[Run]]) -> np.ndarray:
     """Training loss, validation loss (nats) and validation accuracy by epoch; mean and range over seeds."""
     axes = plt.subplots(1, 3, figsize=(13, 3.6))[1]
