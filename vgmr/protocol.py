@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from vgmr.balancing import METHODS
 from vgmr.data.fetch import write
 from vgmr.experiment import Experiment, Run, run_all
 from vgmr.records import recorded
@@ -87,6 +88,52 @@ def alone(modalities: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {f"{name} alone": {"prefusion": "none", "modalities": (name,)} for name in modalities}
 
 
+def method_options(method: str, epochs: int) -> dict[str, Any]:
+    """Options of a method whose defaults count epochs and mean a longer training than ours.
+
+    Grad-Blending estimates three times, Relearning resets three times, ARL scales behind the first sixth. OGM-GE's
+    window and PMR's entropy term follow the number of epochs by themselves.
+    """
+    options: dict[str, dict[str, Any]] = {
+        "grad-blending": {"super_epoch": max(1, -(-epochs // 3))},
+        "relearning": {"interval": max(1, epochs // 4)},
+        "arl": {"start_epoch": epochs // 6},
+    }
+    return options.get(method, {})
+
+
+def balancing_variants(epochs: int) -> dict[str, dict[str, Any]]:
+    """Every method of `vgmr.balancing` alone, "NAME", and with VGMR before fusion, "NAME + VGMR"."""
+    variants: dict[str, dict[str, Any]] = {}
+    for ending, before_fusion in (("", VARIANTS["plain"]), (" + VGMR", VARIANTS["VGMR"])):
+        for name in METHODS:
+            variants[f"{name}{ending}"] = {
+                **before_fusion,
+                "method": name,
+                "method_options": method_options(name, epochs),
+            }
+    return variants
+
+
+def balancing_study(dataset: str, optimizer: str = "adamw", backbone: str = "pooled") -> dict[str, Any]:
+    """The settings that all trainings of one comparison of balancing methods share; SGD decays by 0.0001."""
+    common = study(dataset, backbone)
+    return common | {"optimizer": "sgd", "weight_decay": 1e-4} if optimizer == "sgd" else common
+
+
+def balancing(
+    dataset: str, optimizer: str = "adamw", backbone: str = "pooled", again: bool = False, jobs: int = 2
+) -> dict[str, dict[str, Any]]:
+    """The settings of every variant of `balancing_variants` on an open data set, all but the seed.
+
+    The learning rates are searched, or read, by `choose`, under DATASET-BACKBONE-balancing-OPTIMIZER.
+    """
+    common = balancing_study(dataset, optimizer, backbone)
+    variants = balancing_variants(common["epochs"])
+    rates = choose(f"{dataset}-{backbone}-balancing-{optimizer}", variants, common, again, jobs)
+    return {name: {**common, **options, "learning_rate": rates[name]} for name, options in variants.items()}
+
+
 def search(
     variants: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any], jobs: int = 2, progress: bool = True
 ) -> pd.DataFrame:
@@ -162,7 +209,7 @@ def read_choice(path: Path, variants: Mapping[str, Any], common: Mapping[str, An
         json.dumps({key: value for key, value in common.items() if key != "root"})
     )
     print(f"learning rates as searched, kept as {path}" + ("" if same else ", under other settings than these"))
-    return {name: rates.get(name, rates["plain"]) for name in variants}
+    return {name: rates[name] if name in rates else rates["plain"] for name in variants}
 
 
 def choose(
