@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.balancing import OGMGE, Balancing, Uniform
 from vgmr.data import Batch
-from vgmr.diagnostics import detection, value_and_gate
+from vgmr.diagnostics import branch_gradients, detection, gradient_change, movement, value_and_gate
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
 
@@ -58,3 +59,50 @@ def test_detection_finds_a_planted_signal_and_nothing_in_shuffled_truth():
     assert detection(frame, "gate", lower_is_struck=False) == pytest.approx(1 - detection(frame, "gate"))
     shuffled = frame.assign(struck=truth[torch.randperm(4000, generator=generator)].numpy())
     assert detection(shuffled, "gate") == pytest.approx(0.5, abs=0.03)
+
+
+def pooled() -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(Identity(DIMS), PooledBackbone(DIMS, 2, width=3))
+
+
+def test_plain_training_changes_no_gradient_and_looking_changes_nothing():
+    model, part = pooled(), batch()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    frame = gradient_change(model, Balancing(), part, epoch=4)
+    assert frame["length"].tolist() == frame["cosine"].tolist() == pytest.approx([1.0, 1.0])
+    assert set(frame["modality"]) == set(DIMS) and set(frame["epoch"]) == {4}
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_gradient_change_is_that_of_the_methods_own_step():
+    model, part, method = pooled().eval(), batch(), Uniform()
+    model.backbone.dropout = torch.nn.Identity()
+    method.names = list(DIMS)
+    method.heads = torch.nn.ModuleDict({name: torch.nn.Linear(3, 2) for name in DIMS})
+    mine = branch_gradients(model, method, part, 0)
+    for name in DIMS:
+        output = model.train()(part.features, part.mask)
+        loss = torch.nn.functional.cross_entropy(output.logits, part.label)
+        loss = loss + torch.nn.functional.cross_entropy(method.heads[name](output.encodings[name]), part.label)
+        expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, model.branch_parameters(name))])
+        torch.testing.assert_close(mine[name], expected)
+    damped = OGMGE(alpha=100.0, noise=False)
+    damped.names, damped.active = list(DIMS), (0, 0)
+    assert gradient_change(model, damped, part, 0)["length"].min() < 0.5
+    assert gradient_change(model, damped, part, 1)["length"].tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_adamw_undoes_damping_but_neither_noise_nor_a_damped_update():
+    model, batches = pooled(), [batch()] * 8
+    for optimizer in ("sgd", "adamw"):
+        whole = movement(model, batches, "sound", optimizer, 0.01)
+        scaled = movement(model, batches, "sound", optimizer, 0.01, scale=0.1)
+        updated = movement(model, batches, "sound", optimizer, 0.01, scale=0.1, on_update=True)
+        torch.testing.assert_close(scaled, whole * (0.1 if optimizer == "sgd" else 1.0), rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(updated, whole * 0.1, rtol=1e-3, atol=1e-6)
+    noisy = movement(model, batches, "sound", "adamw", 0.01, scale=0.1, noise=1.0)
+    assert float(noisy @ whole / whole.square().sum()) < 0.7

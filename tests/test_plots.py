@@ -17,6 +17,7 @@ def made_run(seed: int, prediction: list[int], label: list[int], prefusion: str 
     return Run(
         experiment=Experiment("digits", prefusion, seed=seed),
         metrics={"accuracy": right, "macro_f1": right, "validation_accuracy": right, "majority_accuracy": 0.5},
+        subset_accuracy={},
         history=History([1.0, 0.5], [1.1, 0.9], [0.5, 0.6 + seed / 10], 1, 1.0),
         prediction=prediction,
         label=label,
@@ -124,3 +125,25 @@ def test_lengths_and_labels_draw_real_steps_and_shares():
         share = part.label.bincount(minlength=len(data.classes)) / len(part)
         np.testing.assert_allclose(line.get_ydata(), share)
     assert all(ax.get_xlabel() for ax in axes.flat)
+
+
+# notebook 10
+
+
+def test_balancing_acts_draws_what_was_noted_by_epoch_from_one():
+    gradients = pd.DataFrame({"modality": ["a", "b"] * 2, "epoch": [0, 0, 1, 1], "length": [1.0, 2, 3, 4]})
+    gradients["cosine"] = [0.1, 0.2, 0.3, 0.4]
+    noted = pd.DataFrame({"modality": ["a", "joint"], "epoch": [1, 1], "value": [0.5, 0.6]})
+    left, right = plots.balancing_acts(noted, gradients, "weight", neutral=0.5)
+    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in left.lines}
+    assert drawn["a"] == ([2], [0.5]) and drawn["joint"] == ([2], [0.6])
+    assert list(right.lines[1].get_ydata()) == [2.0, 4.0] and list(right.lines[1].get_xdata()) == [1, 2]
+    assert labelled(left) and left.get_ylabel() == "weight"
+    left, _ = plots.balancing_acts(noted.iloc[:0], gradients, "weight")
+    assert left.get_ylabel() == "cosine to plain gradient" and list(left.lines[0].get_ydata()) == [0.1, 0.3]
+
+
+def test_against_published_draws_what_both_have():
+    ax = plots.against_published(pd.Series({"x": 0.5, "y": 0.6, "z": 0.7}), {"y": 0.8, "x": 0.9, "w": 1.0})
+    assert list(ax.lines[0].get_xdata()) == [0.8, 0.9] and list(ax.lines[0].get_ydata()) == [0.6, 0.5]
+    assert [text.get_text() for text in ax.texts] == ["y", "x"] and labelled(ax)

@@ -71,6 +71,58 @@ def seed_points(variants: Mapping[str, Sequence[Run]], ax: Axes | None = None, m
     return ax
 
 
+def balancing_acts(
+    coefficients: pd.DataFrame, gradients: pd.DataFrame, ylabel: str, neutral: float | None = None
+) -> np.ndarray:
+    """Left what a method sets, right what it makes of each branch's gradient, by epoch; array of two axes.
+
+    Args:
+        coefficients, gradients: of `vgmr.protocol.Watched`; without coefficients the left side shows the cosine
+            between the gradient with the method and without.
+        ylabel: what the coefficients are.
+        neutral: the coefficient that would change nothing, as a dashed line.
+    """
+    axes = plt.subplots(1, 2, figsize=(10, 2.8))[1]
+    empty = coefficients.empty
+    left = gradients.rename(columns={"cosine": "value"}) if empty else coefficients
+    last = int(gradients["epoch"].max())
+    names = [*dict.fromkeys(gradients["modality"]), *dict.fromkeys(left["modality"])]
+    for number, name in enumerate(dict.fromkeys(names)):
+        for ax, frame, column in ((axes[0], left, "value"), (axes[1], gradients, "length")):
+            rows = frame[frame["modality"] == name]
+            ax.plot(
+                rows["epoch"] + 1,
+                rows[column],
+                color=f"C{number}",
+                marker="osD^"[number],
+                markersize=4,
+                label=name,
+            )
+    for ax, value in ((axes[0], 1.0 if empty else neutral), (axes[1], 1.0)):
+        if value is not None:
+            ax.axhline(value, color="k", linestyle="--", linewidth=1, zorder=0)
+        ax.set(xlabel="epoch", xlim=(0.5, last + 1.5))
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes[0].set_ylabel("cosine to plain gradient" if empty else ylabel)
+    axes[1].set_ylabel("length of gradient,\ntimes plain")
+    axes[1].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
+    return axes
+
+
+def against_published(
+    ours: pd.Series, published: Mapping[str, float], ax: Axes | None = None, names: bool = True
+) -> Axes:
+    """Our mean test accuracy (up) over the published one (across), one named dot per method in both."""
+    ax = plt.subplots(figsize=(5, 4))[1] if ax is None else ax
+    shared = [name for name in published if name in ours]
+    ax.plot([published[name] for name in shared], [ours[name] for name in shared], "o", color="C0")
+    for name in shared if names else []:
+        ax.annotate(name, (published[name], ours[name]), (4, 3), textcoords="offset points", fontsize=9)
+    ax.set(xlabel="published accuracy", ylabel="test accuracy here")
+    ax.margins(0.15)
+    return ax
+
+
 def intervals(table: pd.DataFrame, ax: Axes | None = None, xlabel: str = "difference to plain") -> Axes:
     """The differences of `compare`, with their 95% intervals, around zero."""
     rows = table.dropna(subset=["difference"])
