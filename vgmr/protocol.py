@@ -137,7 +137,7 @@ def balancing(
 ) -> dict[str, dict[str, Any]]:
     """The settings of every variant of `balancing_variants` on an open data set, all but the seed.
 
-    The learning rates are searched, or read, by `choose`, under DATASET-BACKBONE-balancing-OPTIMIZER: each method's
+    `choose` searches or reads the learning rates, DATASET-BACKBONE-balancing-OPTIMIZER: each method's
     alone, and VGMR's with the method "none", which it keeps in front of every method.
     """
     common = balancing_study(dataset, optimizer, backbone)
