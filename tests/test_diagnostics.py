@@ -71,7 +71,7 @@ def test_plain_training_changes_no_gradient_and_looking_changes_nothing():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
     frame = gradient_change(model, Balancing(), part, epoch=4)
-    assert frame["length"].tolist() == frame["cosine"].tolist() == pytest.approx([1.0, 1.0])
+    assert [*frame["length"], *frame["cosine"]] == pytest.approx([1.0] * 4)
     assert set(frame["modality"]) == set(DIMS) and set(frame["epoch"]) == {4}
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -79,8 +79,10 @@ def test_plain_training_changes_no_gradient_and_looking_changes_nothing():
 
 
 def test_gradient_change_is_that_of_the_methods_own_step():
-    model, part, method = pooled().eval(), batch(), Uniform()
-    model.backbone.dropout = torch.nn.Identity()
+    model, part, method = pooled(), batch(), Uniform()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
     method.names = list(DIMS)
     method.heads = torch.nn.ModuleDict({name: torch.nn.Linear(3, 2) for name in DIMS})
     mine = branch_gradients(model, method, part, 0)
@@ -92,7 +94,7 @@ def test_gradient_change_is_that_of_the_methods_own_step():
         torch.testing.assert_close(mine[name], expected)
     damped = OGMGE(alpha=100.0, noise=False)
     damped.names, damped.active = list(DIMS), (0, 0)
-    assert gradient_change(model, damped, part, 0)["length"].min() < 0.5
+    assert gradient_change(model, damped, part, 0)["length"].min() < 0.99  # biases stay as they are
     assert gradient_change(model, damped, part, 1)["length"].tolist() == pytest.approx([1.0, 1.0])
 
 

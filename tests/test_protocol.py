@@ -196,7 +196,7 @@ def test_ordered_pairs_test_each_published_claim():
 @pytest.mark.parametrize(("method", "first"), [("arl", 2), ("relearning", 2), ("mmpareto", 0), ("mla", None)])
 def test_watching_trains_as_a_run_does(few, method, first):
     options = {"arl": {"start_epoch": 1}, "relearning": {"interval": 2}}.get(method, {})
-    experiment = Experiment("digits", "none", method=method, method_options=options, **{**COMMON, "epochs": 3})
+    experiment = Experiment(**{**COMMON, "epochs": 3}, prefusion="none", method=method, method_options=options)
     seen = protocol.watch(experiment, samples=8)
     assert seen.accuracy == run(experiment).metrics["accuracy"]
     assert set(seen.gradients["epoch"]) == {0, 1, 2}
@@ -205,7 +205,7 @@ def test_watching_trains_as_a_run_does(few, method, first):
 
 def test_step_costs_are_ratios_to_the_baseline():
     every = {
-        name: Experiment("digits", **options, **COMMON)
+        name: Experiment(**options, **COMMON)
         for name, options in protocol.balancing_variants(1).items()
         if "VGMR" not in name
     }
