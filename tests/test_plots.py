@@ -143,7 +143,10 @@ def test_balancing_acts_draws_what_was_noted_by_epoch_from_one():
     assert left.get_ylabel() == "cosine to plain gradient" and list(left.lines[0].get_ydata()) == [0.1, 0.3]
 
 
-def test_against_published_draws_what_both_have():
-    ax = plots.against_published(pd.Series({"x": 0.5, "y": 0.6, "z": 0.7}), {"y": 0.8, "x": 0.9, "w": 1.0})
-    assert list(ax.lines[0].get_xdata()) == [0.8, 0.9] and list(ax.lines[0].get_ydata()) == [0.6, 0.5]
-    assert [text.get_text() for text in ax.texts] == ["y", "x"] and labelled(ax)
+def test_against_published_is_in_the_published_order():
+    runs = {"x": VARIANTS["plain"], "y": VARIANTS["refined"], "z": VARIANTS["plain"]}
+    ax = plots.against_published(runs, {"y": 0.8, "x": 0.9, "w": 1.0})
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["x  0.9000", "y  0.8000"] and labelled(ax)
+    bars = [line.get_xdata()[0] for line in ax.lines[1::2]]
+    assert bars == pytest.approx([np.mean([run.metrics["accuracy"] for run in runs[name]]) for name in "xy"])
+    assert ax.yaxis_inverted()

@@ -82,7 +82,7 @@ def balancing_acts(
         ylabel: what the coefficients are.
         neutral: the coefficient that would change nothing, as a dashed line.
     """
-    axes = plt.subplots(1, 2, figsize=(10, 2.8))[1]
+    axes = plt.subplots(1, 2, figsize=(10, 3))[1]
     empty = coefficients.empty
     left = gradients.rename(columns={"cosine": "value"}) if empty else coefficients
     last = int(gradients["epoch"].max())
@@ -100,7 +100,7 @@ def balancing_acts(
             )
     for ax, value in ((axes[0], 1.0 if empty else neutral), (axes[1], 1.0)):
         if value is not None:
-            ax.axhline(value, color="k", linestyle="--", linewidth=1, zorder=0)
+            ax.axhline(value, color="0.3", linestyle="--", linewidth=1.2, zorder=1)
         ax.set(xlabel="epoch", xlim=(0.5, last + 1.5))
         ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes[0].set_ylabel("cosine to plain gradient" if empty else ylabel)
@@ -110,16 +110,21 @@ def balancing_acts(
 
 
 def against_published(
-    ours: pd.Series, published: Mapping[str, float], ax: Axes | None = None, names: bool = True
+    runs: Mapping[str, Sequence[Run]], published: Mapping[str, float], ax: Axes | None = None
 ) -> Axes:
-    """Our mean test accuracy (up) over the published one (across), one named dot per method in both."""
-    ax = plt.subplots(figsize=(5, 4))[1] if ax is None else ax
-    shared = [name for name in published if name in ours]
-    ax.plot([published[name] for name in shared], [ours[name] for name in shared], "o", color="C0")
-    for name in shared if names else []:
-        ax.annotate(name, (published[name], ours[name]), (4, 3), textcoords="offset points", fontsize=9)
-    ax.set(xlabel="published accuracy", ylabel="test accuracy here")
-    ax.margins(0.15)
+    """Test accuracy here (across), every seed a dot and the mean a bar, in the published order, best on top.
+
+    Were the order the same, the bars would step from the upper right to the lower left.
+    """
+    names = sorted((name for name in published if name in runs), key=lambda name: -published[name])
+    ax = plt.subplots(figsize=(5, 0.4 * len(names) + 1))[1] if ax is None else ax
+    for place, name in enumerate(names):
+        values = [run.metrics["accuracy"] for run in runs[name]]
+        ax.plot(values, [place] * len(values), "o", color="C0", alpha=0.5, label="" if place else "one seed")
+        ax.plot([np.mean(values)] * 2, [place - 0.35, place + 0.35], color="k", label="" if place else "mean")
+    ax.set(yticks=range(len(names)), yticklabels=[f"{name}  {published[name]:.4f}" for name in names])
+    ax.set(xlabel="test accuracy here", ylabel="published, best on top", ylim=(len(names) - 0.5, -0.5))
+    ax.locator_params(axis="x", nbins=4)
     return ax
 
 
