@@ -140,13 +140,13 @@ def test_balancing_acts_draws_what_was_noted_by_epoch_from_one():
     assert list(right.lines[1].get_ydata()) == [2.0, 4.0] and list(right.lines[1].get_xdata()) == [1, 2]
     assert labelled(left) and left.get_ylabel() == "weight"
     left, _ = plots.balancing_acts(noted.iloc[:0], gradients, "weight")
-    assert left.get_ylabel() == "cosine to plain gradient" and list(left.lines[0].get_ydata()) == [0.1, 0.3]
+    assert left.get_ylabel() == "cosine to plain" and list(left.lines[0].get_ydata()) == [0.1, 0.3]
 
 
 def test_against_published_is_in_the_published_order():
     runs = {"x": VARIANTS["plain"], "y": VARIANTS["refined"], "z": VARIANTS["plain"]}
     ax = plots.against_published(runs, {"y": 0.8, "x": 0.9, "w": 1.0})
     assert [text.get_text() for text in ax.get_yticklabels()] == ["x  0.9000", "y  0.8000"] and labelled(ax)
-    bars = [line.get_xdata()[0] for line in ax.lines[1::2]]
-    assert bars == pytest.approx([np.mean([run.metrics["accuracy"] for run in runs[name]]) for name in "xy"])
+    dots = [line.get_xdata()[0] for line in ax.lines[1::2]]
+    assert dots == pytest.approx([np.mean([run.metrics["accuracy"] for run in runs[name]]) for name in "xy"])
     assert ax.yaxis_inverted()

@@ -82,7 +82,7 @@ def balancing_acts(
         ylabel: what the coefficients are.
         neutral: the coefficient that would change nothing, as a dashed line.
     """
-    axes = plt.subplots(1, 2, figsize=(10, 3))[1]
+    axes = plt.subplots(1, 2, figsize=(7, 2.1))[1]
     empty = coefficients.empty
     left = gradients.rename(columns={"cosine": "value"}) if empty else coefficients
     last = int(gradients["epoch"].max())
@@ -90,21 +90,15 @@ def balancing_acts(
     for number, name in enumerate(dict.fromkeys(names)):
         for ax, frame, column in ((axes[0], left, "value"), (axes[1], gradients, "length")):
             rows = frame[frame["modality"] == name]
-            ax.plot(
-                rows["epoch"] + 1,
-                rows[column],
-                color=f"C{number}",
-                marker="osD^"[number],
-                markersize=4,
-                label=name,
-            )
+            marker = "osD^"[number] if len(rows) < 10 else ""
+            ax.plot(rows["epoch"] + 1, rows[column], color=f"C{number}", marker=marker, label=name)
     for ax, value in ((axes[0], 1.0 if empty else neutral), (axes[1], 1.0)):
         if value is not None:
             ax.axhline(value, color="0.3", linestyle="--", linewidth=1.2, zorder=1)
         ax.set(xlabel="epoch", xlim=(0.5, last + 1.5))
         ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    axes[0].set_ylabel("cosine to plain gradient" if empty else ylabel)
-    axes[1].set_ylabel("length of gradient,\ntimes plain")
+    axes[0].set_ylabel("cosine to plain" if empty else ylabel)
+    axes[1].set_ylabel("length, times plain")
     axes[1].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     return axes
 
@@ -112,16 +106,16 @@ def balancing_acts(
 def against_published(
     runs: Mapping[str, Sequence[Run]], published: Mapping[str, float], ax: Axes | None = None
 ) -> Axes:
-    """Test accuracy here (across), every seed a dot and the mean a bar, in the published order, best on top.
+    """Test accuracy here (across), mean and range over seeds, in the published order, best on top.
 
-    Were the order the same, the bars would step from the upper right to the lower left.
+    Were the order the same, the dots would step from the upper right to the lower left.
     """
     names = sorted((name for name in published if name in runs), key=lambda name: -published[name])
     ax = plt.subplots(figsize=(5, 0.4 * len(names) + 1))[1] if ax is None else ax
     for place, name in enumerate(names):
         values = [run.metrics["accuracy"] for run in runs[name]]
-        ax.plot(values, [place] * len(values), "o", color="C0", alpha=0.5, label="" if place else "one seed")
-        ax.plot([np.mean(values)] * 2, [place - 0.35, place + 0.35], color="k", label="" if place else "mean")
+        ax.plot([min(values), max(values)], [place, place], color="C0")
+        ax.plot(np.mean(values), place, "o", color="C0")
     ax.set(yticks=range(len(names)), yticklabels=[f"{name}  {published[name]:.4f}" for name in names])
     ax.set(xlabel="test accuracy here", ylabel="published, best on top", ylim=(len(names) - 0.5, -0.5))
     ax.locator_params(axis="x", nbins=4)
