@@ -10,15 +10,19 @@ from torch import nn
 
 from vgmr import corruption
 from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.balancing import OGMGE, Balancing, Uniform
 from vgmr.data import Batch, load
 from vgmr.diagnostics import (
     LEVELS,
     behaviour,
+    branch_gradients,
     channel_noise,
     close_where_large,
     detection,
+    gradient_change,
     jumps,
     localisation,
+    movement,
     over_seeds,
     refinement_difference,
     response,
@@ -273,3 +277,52 @@ def test_over_seeds_gives_mean_and_interval_by_group():
     table = over_seeds(frame, ["data"]).set_index("data")
     assert table.loc["a", "mean"] == 3 and table.loc["a", "low"] < 3 < table.loc["a", "high"]
     assert list(table.loc["b", ["mean", "low", "high", "seeds"]]) == [7, 7, 7, 5]
+
+
+def pooled() -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(Identity(DIMS), PooledBackbone(DIMS, 2, width=3))
+
+
+def test_plain_training_changes_no_gradient_and_looking_changes_nothing():
+    model, part = pooled(), batch()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    frame = gradient_change(model, Balancing(), part, epoch=4)
+    assert [*frame["length"], *frame["cosine"]] == pytest.approx([1.0] * 4)
+    assert set(frame["modality"]) == set(DIMS) and set(frame["epoch"]) == {4}
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_gradient_change_is_that_of_the_methods_own_step():
+    model, part, method = pooled(), batch(), Uniform()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    method.names = list(DIMS)
+    method.heads = torch.nn.ModuleDict({name: torch.nn.Linear(3, 2) for name in DIMS})
+    mine = branch_gradients(model, method, part, 0)
+    for name in DIMS:
+        output = model.train()(part.features, part.mask)
+        loss = torch.nn.functional.cross_entropy(output.logits, part.label)
+        loss = loss + torch.nn.functional.cross_entropy(method.heads[name](output.encodings[name]), part.label)
+        expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, model.branch_parameters(name))])
+        torch.testing.assert_close(mine[name], expected)
+    damped = OGMGE(alpha=100.0, noise=False)
+    damped.names, damped.active = list(DIMS), (0, 0)
+    assert gradient_change(model, damped, part, 0)["length"].min() < 0.99  # biases stay as they are
+    assert gradient_change(model, damped, part, 1)["length"].tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_adamw_undoes_damping_but_neither_noise_nor_a_damped_update():
+    model, batches = pooled(), [batch()] * 8
+    for optimizer in ("sgd", "adamw"):
+        whole = movement(model, batches, "sound", optimizer, 0.01)
+        scaled = movement(model, batches, "sound", optimizer, 0.01, scale=0.1)
+        updated = movement(model, batches, "sound", optimizer, 0.01, scale=0.1, on_update=True)
+        torch.testing.assert_close(scaled, whole * (0.1 if optimizer == "sgd" else 1.0), rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(updated, whole * 0.1, rtol=1e-3, atol=1e-6)
+    noisy = movement(model, batches, "sound", "adamw", 0.01, scale=0.1, noise=1.0)
+    assert float(noisy @ whole / whole.square().sum()) < 0.7

@@ -222,3 +222,28 @@ def test_before_and_after_show_both_conditions():
     heights = [bar.get_height() for container in axes[2].containers for bar in container]
     assert heights == pytest.approx([0.2, 0.8, 0.6, 0.4])
     assert labelled(axes[2])
+
+
+# notebook 10
+
+
+def test_balancing_acts_draws_what_was_noted_by_epoch_from_one():
+    gradients = pd.DataFrame({"modality": ["a", "b"] * 2, "epoch": [0, 0, 1, 1], "length": [1.0, 2, 3, 4]})
+    gradients["cosine"] = [0.1, 0.2, 0.3, 0.4]
+    noted = pd.DataFrame({"modality": ["a", "joint"], "epoch": [1, 1], "value": [0.5, 0.6]})
+    left, right = plots.balancing_acts(noted, gradients, "weight", neutral=0.5)
+    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in left.lines}
+    assert drawn["a"] == ([2], [0.5]) and drawn["joint"] == ([2], [0.6])
+    assert list(right.lines[1].get_ydata()) == [2.0, 4.0] and list(right.lines[1].get_xdata()) == [1, 2]
+    assert labelled(left) and left.get_ylabel() == "weight"
+    left, _ = plots.balancing_acts(noted.iloc[:0], gradients, "weight")
+    assert left.get_ylabel() == "cosine to plain" and list(left.lines[0].get_ydata()) == [0.1, 0.3]
+
+
+def test_against_published_is_in_the_published_order():
+    runs = {"x": VARIANTS["plain"], "y": VARIANTS["refined"], "z": VARIANTS["plain"]}
+    ax = plots.against_published(runs, {"y": 0.8, "x": 0.9, "w": 1.0})
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["x  0.9000", "y  0.8000"] and labelled(ax)
+    dots = [line.get_xdata()[0] for line in ax.lines[1::2]]
+    assert dots == pytest.approx([np.mean([run.metrics["accuracy"] for run in runs[name]]) for name in "xy"])
+    assert ax.yaxis_inverted()

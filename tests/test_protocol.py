@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from vgmr import protocol
+from vgmr.balancing import METHODS
 from vgmr.batch import parameters
-from vgmr.experiment import Experiment
+from vgmr.experiment import Experiment, Run, run
+from vgmr.training import History
 
 COMMON = {"dataset": "digits", "epochs": 1, "batch_size": 256, "latent_dim": 2}
 
@@ -105,3 +107,107 @@ def test_a_data_set_without_quick_settings_is_refused():
 def test_sgd_is_searched_at_rates_of_its_own(few):
     table = protocol.search(few, {**COMMON, "optimizer": "sgd"}, jobs=1, progress=False)
     assert list(table.columns) == list(protocol.SGD_RATES)
+
+
+def test_all_methods_are_compared_alone_and_with_vgmr_in_front():
+    variants = protocol.balancing_variants(30)
+    assert list(variants) == [*METHODS, *(f"{name} + VGMR" for name in METHODS)]
+    for name, options in variants.items():
+        experiment = Experiment("digits", **options)
+        assert experiment.method == name.removesuffix(" + VGMR")
+        assert experiment.prefusion == ("vgmr" if name.endswith("VGMR") else "none")
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 8, 30, 100])
+def test_options_that_count_epochs_follow_the_length_of_the_training(epochs):
+    options = {name: protocol.method_options(name, epochs) for name in METHODS}
+    assert -(-epochs // options["grad-blending"]["super_epoch"]) <= 3
+    assert options["relearning"]["interval"] >= 1 and options["arl"]["start_epoch"] <= epochs / 6
+    assert {name for name, chosen in options.items() if chosen} == {"grad-blending", "relearning", "arl"}
+
+
+def test_sgd_decays_less_and_all_else_is_the_study():
+    assert protocol.balancing_study("digits") == protocol.study("digits")
+    sgd = protocol.balancing_study("digits", "sgd", "transformer")
+    assert sgd == {**protocol.study("digits", "transformer"), "optimizer": "sgd", "weight_decay": 1e-4}
+
+
+def test_balancing_takes_each_method_at_its_searched_rate_and_vgmr_at_its_own(monkeypatch):
+    asked = []
+
+    def choose(name, variants, *rest):
+        asked.append((name, list(variants)))
+        return {label: 0.5 + place for place, label in enumerate(variants)}
+
+    monkeypatch.setattr(protocol, "choose", choose)
+    plan = protocol.balancing("digits", "sgd")
+    assert asked == [("digits-pooled-balancing-sgd", [*METHODS, "none + VGMR"])]
+    assert [plan[name]["learning_rate"] for name in METHODS] == [0.5 + place for place in range(len(METHODS))]
+    assert {plan[f"{name} + VGMR"]["learning_rate"] for name in METHODS} == {0.5 + len(METHODS)}
+    assert Experiment(**plan["arl + VGMR"], seed=3).weight_decay == 1e-4
+
+
+def scored(values, **options):
+    return [
+        Run(
+            Experiment("digits", seed=seed, **options),
+            {"accuracy": value, "majority_accuracy": 0.1},
+            {},
+            History(),
+            [],
+            [],
+            1,
+            0,
+            1.0,
+            1.0,
+            "",
+            False,
+            {},
+            "",
+        )
+        for seed, value in enumerate(values)
+    ]
+
+
+def test_gains_are_paired_with_the_same_method_without():
+    runs = {"none": scored([0.5, 0.6]), "arl": scored([0.1, 0.2]), "arl + VGMR": scored([0.4, 0.3])}
+    table = protocol.gains(runs)
+    assert list(table.index) == ["arl"]
+    assert table.loc["arl", ["alone", "mean", "difference"]].tolist() == pytest.approx([0.15, 0.35, 0.2])
+    assert table.loc["arl", ["low", "high"]].tolist() == pytest.approx([0.1, 0.3])
+
+
+def test_rank_agreement_is_the_mean_of_spearmans_over_seeds():
+    runs = {"a": scored([0.1, 0.3]), "b": scored([0.2, 0.2]), "c": scored([0.3, 0.1]), "other": scored([0, 0])}
+    found = protocol.rank_agreement(runs, {"a": 1.0, "b": 2.0, "c": 3.0, "not run": 4.0})
+    assert (found.mean, found.low, found.high) == pytest.approx((0.0, -1.0, 1.0))
+    turned = {**runs, "c": scored([0.3, 0.4])}
+    assert protocol.rank_agreement(turned, {"a": 1.0, "b": 2.0, "c": 3.0}).mean == pytest.approx((1 + 0.5) / 2)
+
+
+def test_ordered_pairs_test_each_published_claim():
+    runs = {"a": scored([0.1, 0.2, 0.1]), "b": scored([0.5, 0.7, 0.6]), "c": scored([0.2, 0.1, 0.1])}
+    pairs = protocol.ordered_pairs(runs, {"a": 0.9, "b": 0.8, "c": 0.6, "not run": 0.1})
+    verdict = pairs.set_index(["better", "worse"])["verdict"].to_dict()
+    assert verdict == {("a", "b"): "did not hold", ("b", "c"): "held", ("a", "c"): "undecided"}
+    assert pairs["published"].tolist() == pytest.approx([0.3, 0.2, 0.1])
+
+
+@pytest.mark.parametrize(("method", "first"), [("arl", 2), ("relearning", 2), ("mmpareto", 0), ("mla", None)])
+def test_watching_trains_as_a_run_does(few, method, first):
+    options = {"arl": {"start_epoch": 1}, "relearning": {"interval": 2}}.get(method, {})
+    experiment = Experiment(**{**COMMON, "epochs": 3}, prefusion="none", method=method, method_options=options)
+    seen = protocol.watch(experiment, samples=8)
+    assert seen.accuracy == run(experiment).metrics["accuracy"]
+    assert set(seen.gradients["epoch"]) == {0, 1, 2}
+    assert seen.coefficients["epoch"].min() == first if first is not None else seen.coefficients.empty
+
+
+def test_step_costs_are_ratios_to_the_baseline():
+    every = {
+        name: Experiment(**options, **COMMON)
+        for name, options in protocol.balancing_variants(1).items()
+        if "VGMR" not in name
+    }
+    ratio = protocol.step_costs(every, "none", rounds=1, steps=1)
+    assert ratio["none"] == 1 and list(ratio.index) == list(METHODS) and ratio.min() > 0

@@ -1,7 +1,8 @@
-"""What value and gate do, sample by sample."""
+"""What value and gate do, sample by sample, and what a balancing method does to gradients."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from vgmr import corruption
 from vgmr.backbones import Classifier
+from vgmr.balancing.base import Balancing
 from vgmr.data.batch import Batch, MultimodalData
 from vgmr.evaluation import auroc, paired_difference
-from vgmr.objective import contributions
+from vgmr.objective import Objective, contributions
 from vgmr.refiner import VGMR, Refinement, masked_mean
+from vgmr.training import make_optimizer
 
 STATISTICS = ("global_value", "channel_value", "channel_deviation", "gate", "target")
 LEVELS = ("sample", "modality", "step", "channel")
@@ -408,3 +411,88 @@ def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str = "value") -> 
         row = dict(zip(by, key, strict=True))
         rows.append({**row, "mean": found.mean, "low": found.low, "high": found.high, "seeds": found.count})
     return pd.DataFrame(rows)
+
+
+def branch_gradients(
+    model: Classifier, method: Balancing, batch: Batch, epoch: int, objective: Objective | None = None
+) -> dict[str, Tensor]:
+    """The gradient that `method` leaves in each modality's branch after one step on `batch`, as one vector.
+
+    Copies take the step, so model, method and random state stay as they are; `method` must have been started.
+    """
+    copied, own = copy.deepcopy(model).train(), copy.deepcopy(method)
+    still = torch.optim.SGD([*copied.parameters(), *own.parameters()], lr=0.0)
+    with torch.random.fork_rng():
+        own.step(copied, batch, objective or Objective(), still, epoch)
+    found = {}
+    for name in copied.backbone.dims:
+        branch = copied.branch_parameters(name)
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in branch]
+        found[name] = torch.cat([part.flatten() for part in parts])
+    return found
+
+
+def gradient_change(
+    model: Classifier, method: Balancing, batch: Batch, epoch: int, objective: Objective | None = None
+) -> pd.DataFrame:
+    """What a balancing method makes of the gradients of one step, against plain training at the same weights.
+
+    One row per modality: modality, epoch, length (of the branch's gradient, 1 as in plain training), cosine (of
+    the angle between the two). The random state is the same for both.
+    """
+    plain = branch_gradients(model, Balancing(), batch, epoch, objective)
+    balanced = branch_gradients(model, method, batch, epoch, objective)
+    return pd.DataFrame(
+        [
+            {
+                "modality": name,
+                "epoch": epoch,
+                "length": float(balanced[name].norm() / plain[name].norm().clamp(min=1e-30)),
+                "cosine": float(torch.cosine_similarity(balanced[name], plain[name], dim=0)),
+            }
+            for name in plain
+        ]
+    )
+
+
+def movement(
+    model: Classifier,
+    batches: Sequence[Batch],
+    name: str,
+    optimizer: str,
+    learning_rate: float,
+    scale: float = 1.0,
+    noise: float = 0.0,
+    on_update: bool = False,
+) -> Tensor:
+    """How far one modality's weights move in a step per batch when their gradients are scaled, as one vector.
+
+    The gradients are those of the cross-entropy at the initial weights, batch by batch, so that every call meets
+    the same ones, without dropout; other weights stay. There is no weight decay.
+
+    Args:
+        name: the modality whose `Classifier.modulable` weights move.
+        scale: constant factor of the gradients.
+        noise: standard deviation of what is added to each gradient, in standard deviations of the unscaled one.
+        on_update: scale what the optimiser does instead of the gradient.
+    """
+    still, moved = copy.deepcopy(model).eval(), copy.deepcopy(model)
+    gradients: list[tuple[Tensor, ...]] = []
+    for batch in batches:
+        loss = F.cross_entropy(still(batch.features, batch.mask).logits, batch.label)
+        gradients.append(torch.autograd.grad(loss, still.modulable(name)))
+    own = moved.modulable(name)
+    before = torch.cat([weight.detach().flatten() for weight in own])
+    stepper = make_optimizer(optimizer, moved, learning_rate, weight_decay=0.0)
+    generator = torch.Generator().manual_seed(0)
+    for step in gradients:
+        for weight, gradient in zip(own, step, strict=True):
+            draw = torch.randn(gradient.shape, generator=generator)
+            weight.grad = (1.0 if on_update else scale) * gradient + noise * gradient.std() * draw
+        start = [weight.detach().clone() for weight in own]
+        stepper.step()
+        if on_update:
+            with torch.no_grad():
+                for weight, old in zip(own, start, strict=True):
+                    weight.copy_(torch.lerp(old, weight, scale))
+    return torch.cat([weight.detach().flatten() for weight in own]) - before

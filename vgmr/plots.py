@@ -72,6 +72,57 @@ def seed_points(variants: Mapping[str, Sequence[Run]], ax: Axes | None = None, m
     return ax
 
 
+def balancing_acts(
+    coefficients: pd.DataFrame, gradients: pd.DataFrame, ylabel: str, neutral: float | None = None
+) -> np.ndarray:
+    """Left what a method sets, right what it makes of each branch's gradient, by epoch; array of two axes.
+
+    Args:
+        coefficients, gradients: of `vgmr.protocol.Watched`; without coefficients the left side shows the cosine
+            between the gradient with the method and without.
+        ylabel: what the coefficients are.
+        neutral: the coefficient that would change nothing, as a dashed line.
+    """
+    axes = plt.subplots(1, 2, figsize=(7, 2.1))[1]
+    empty = coefficients.empty
+    left = gradients.rename(columns={"cosine": "value"}) if empty else coefficients
+    last = int(gradients["epoch"].max())
+    names = [*dict.fromkeys(gradients["modality"]), *dict.fromkeys(left["modality"])]
+    for number, name in enumerate(dict.fromkeys(names)):
+        for ax, frame, column in ((axes[0], left, "value"), (axes[1], gradients, "length")):
+            rows = frame[frame["modality"] == name]
+            marker = "osD^"[number] if len(rows) < 10 else ""
+            ax.plot(rows["epoch"] + 1, rows[column], color=f"C{number}", marker=marker, label=name)
+    for ax, value in ((axes[0], 1.0 if empty else neutral), (axes[1], 1.0)):
+        if value is not None:
+            ax.axhline(value, color="0.3", linestyle="--", linewidth=1.2, zorder=1)
+        ax.set(xlabel="epoch", xlim=(0.5, last + 1.5))
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes[0].set_ylabel("cosine to plain" if empty else ylabel)
+    axes[1].set_ylabel("length, plain = 1")
+    axes[1].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
+    return axes
+
+
+def against_published(
+    runs: Mapping[str, Sequence[Run]], published: Mapping[str, float], ax: Axes | None = None
+) -> Axes:
+    """Test accuracy here (across), mean and range over seeds, in the published order, best on top.
+
+    Were the order the same, the dots would step from the upper right to the lower left.
+    """
+    names = sorted((name for name in published if name in runs), key=lambda name: -published[name])
+    ax = plt.subplots(figsize=(5, 0.4 * len(names) + 1))[1] if ax is None else ax
+    for place, name in enumerate(names):
+        values = [run.metrics["accuracy"] for run in runs[name]]
+        ax.plot([min(values), max(values)], [place, place], color="C0")
+        ax.plot(np.mean(values), place, "o", color="C0")
+    ax.set(yticks=range(len(names)), yticklabels=[f"{name}  {published[name]:.4f}" for name in names])
+    ax.set(xlabel="test accuracy here", ylabel="published, best on top", ylim=(len(names) - 0.5, -0.5))
+    ax.locator_params(axis="x", nbins=4)
+    return ax
+
+
 def intervals(table: pd.DataFrame, ax: Axes | None = None, xlabel: str = "difference to plain") -> Axes:
     """The differences of `compare`, with their 95% intervals, around zero."""
     rows = table.dropna(subset=["difference"])

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import statistics
+import time
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from pandas.io.formats.style import Styler
 
+from vgmr.backbones import Classifier
+from vgmr.balancing import ARL, METHODS, Relearning, make_method
 from vgmr.data.fetch import write
-from vgmr.experiment import Experiment, Run, run_all
+from vgmr.diagnostics import gradient_change
+from vgmr.evaluation import Difference, accuracy, confusion, paired_difference
+from vgmr.experiment import Experiment, Run, build, compare, experiment_data, run_all
+from vgmr.objective import Objective
 from vgmr.records import recorded
+from vgmr.training import fit, make_optimizer, predict
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"prefusion": "none"},
@@ -85,6 +97,205 @@ def study(dataset: str, backbone: str = "pooled") -> dict[str, Any]:
 def alone(modalities: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The plain model on each single modality, as variants."""
     return {f"{name} alone": {"prefusion": "none", "modalities": (name,)} for name in modalities}
+
+
+def method_options(method: str, epochs: int) -> dict[str, Any]:
+    """Options of a method whose defaults count epochs and mean a longer training than ours.
+
+    Grad-Blending estimates three times, Relearning resets three times, ARL scales behind the first sixth. OGM-GE's
+    window and PMR's entropy term follow the number of epochs by themselves.
+    """
+    options: dict[str, dict[str, Any]] = {
+        "grad-blending": {"super_epoch": max(1, -(-epochs // 3))},
+        "relearning": {"interval": max(1, epochs // 4)},
+        "arl": {"start_epoch": epochs // 6},
+    }
+    return options.get(method, {})
+
+
+def balancing_variants(epochs: int) -> dict[str, dict[str, Any]]:
+    """Every method of `vgmr.balancing` alone, "NAME", and with VGMR before fusion, "NAME + VGMR"."""
+    variants: dict[str, dict[str, Any]] = {}
+    for ending, before_fusion in (("", VARIANTS["plain"]), (" + VGMR", VARIANTS["VGMR"])):
+        for name in METHODS:
+            variants[f"{name}{ending}"] = {
+                **before_fusion,
+                "method": name,
+                "method_options": method_options(name, epochs),
+            }
+    return variants
+
+
+def balancing_study(dataset: str, optimizer: str = "adamw", backbone: str = "pooled") -> dict[str, Any]:
+    """The settings that all trainings of one comparison of balancing methods share; SGD decays by 0.0001."""
+    common = study(dataset, backbone)
+    return common | {"optimizer": "sgd", "weight_decay": 1e-4} if optimizer == "sgd" else common
+
+
+def balancing(
+    dataset: str, optimizer: str = "adamw", backbone: str = "pooled", again: bool = False, jobs: int = 2
+) -> dict[str, dict[str, Any]]:
+    """The settings of every variant of `balancing_variants` on an open data set, all but the seed.
+
+    `choose` searches or reads the learning rates, DATASET-BACKBONE-balancing-OPTIMIZER: each method's
+    alone, and VGMR's with the method "none", which it keeps in front of every method.
+    """
+    common = balancing_study(dataset, optimizer, backbone)
+    variants = balancing_variants(common["epochs"])
+    front = "none + VGMR"
+    searched = {name: options for name, options in variants.items() if name in METHODS or name == front}
+    rates = choose(f"{dataset}-{backbone}-balancing-{optimizer}", searched, common, again, jobs)
+    return {
+        name: {**common, **options, "learning_rate": rates[name if name in searched else front]}
+        for name, options in variants.items()
+    }
+
+
+# Accuracy on MOSEI behind the Transformer: Tables 1 and 9, and what Table 8 gains by VGMR in front.
+PAPER_BALANCING = {
+    "none": 0.8255,
+    "grad-blending": 0.8337,
+    "ogm-ge": 0.8264,
+    "pmr": 0.8332,
+    "agm": 0.8302,
+    "mmpareto": 0.8279,
+    "relearning": 0.8311,
+    "mla": 0.8184,
+    "arl": 0.8268,
+    "none + VGMR": 0.8446,
+}
+PAPER_GAINS = {"none": 0.8446 - 0.8255, "ogm-ge": 0.0103, "arl": 0.0075}
+
+
+def gains(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """What VGMR in front adds to each method: one row per NAME of `runs` for which there is a "NAME + VGMR".
+
+    Columns: alone and mean (test accuracy without and with VGMR), difference, low, high (95% interval over seeds).
+    """
+    rows = {}
+    for name in runs:
+        if f"{name} + VGMR" in runs:
+            pair = compare({name: runs[name], "front": runs[f"{name} + VGMR"]}, name)
+            rows[name] = {"alone": pair["mean"][name], **pair.loc["front", ["mean", "difference", "low", "high"]]}
+    return pd.DataFrame.from_dict(rows, orient="index").astype(float)
+
+
+def rank_agreement(runs: Mapping[str, Sequence[Run]], published: Mapping[str, float]) -> Difference:
+    """Spearman's rank correlation of test accuracy with published ones: mean over seeds and 95% interval."""
+    names = [name for name in published if name in runs]
+    scores = pd.DataFrame({name: [run.metrics["accuracy"] for run in runs[name]] for name in names}, dtype=float)
+    ranks = pd.Series(published)[names].rank()
+    found = scores.rank(axis=1).T.corrwith(ranks).fillna(0.0).tolist()
+    return paired_difference(found, [0.0] * len(found))
+
+
+def ordered_pairs(runs: Mapping[str, Sequence[Run]], published: Mapping[str, float]) -> pd.DataFrame:
+    """Every claim "better than" that published accuracies make, tested on paired seeds; one row per pair.
+
+    Columns: better, worse (as published), published (difference), difference, low, high, verdict: held (interval
+    above 0), did not hold (below 0), undecided. About one in twenty intervals leaves 0 out by chance alone.
+    """
+    rows = []
+    for pair in itertools.combinations([name for name in published if name in runs], 2):
+        better, worse = sorted(pair, key=lambda name: -published[name])
+        found = compare({worse: runs[worse], better: runs[better]}, worse).loc[better]
+        verdict = "held" if found["low"] > 0 else "did not hold" if found["high"] < 0 else "undecided"
+        rows.append(
+            {
+                "better": better,
+                "worse": worse,
+                "published": published[better] - published[worse],
+                **found[["difference", "low", "high"]],
+                "verdict": verdict,
+            }
+        )
+    return pd.DataFrame(rows).sort_values("published", ascending=False, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a method did in one training.
+
+    Attributes:
+        coefficients: columns modality, epoch, value; what the method noted, mean over the steps of an epoch.
+        gradients: rows of `vgmr.diagnostics.gradient_change`, after each epoch.
+        accuracy: of the test part.
+    """
+
+    coefficients: pd.DataFrame
+    gradients: pd.DataFrame
+    accuracy: float
+
+
+def watch(experiment: Experiment, samples: int = 64) -> Watched:
+    """Train as `vgmr.experiment.run` does, without keeping anything, and look at every epoch's gradients.
+
+    Args:
+        samples: evenly out of the training part, on which the gradients are compared.
+    """
+    data = experiment_data(experiment)
+    model, method = build(experiment, data), make_method(experiment.method, **experiment.method_options)
+    batch = data.train.index(torch.linspace(0, len(data.train) - 1, samples).long())
+    changes: list[pd.DataFrame] = []
+
+    def look(epoch: int, model: Classifier) -> None:
+        changes.append(gradient_change(model, method, batch, epoch))
+
+    history = fit(
+        model,
+        data,
+        epochs=experiment.epochs,
+        batch_size=experiment.batch_size,
+        learning_rate=experiment.learning_rate,
+        weight_decay=experiment.weight_decay,
+        length_buckets=experiment.length_buckets,
+        seed=experiment.seed,
+        method=method,
+        optimizer=experiment.optimizer,
+        checkpoint=look,
+    )
+    first, step = 0, 1
+    if isinstance(method, ARL):
+        first = method.start_epoch + 1
+    if isinstance(method, Relearning):
+        first = step = method.interval
+    rows = [
+        {"modality": name, "epoch": first + step * place, "value": value}
+        for name, values in history.coefficients.items()
+        for place, value in enumerate(values)
+    ]
+    counts = confusion(predict(model, data.test).argmax(1), data.test.label, len(data.classes))
+    noted = pd.DataFrame(rows, columns=["modality", "epoch", "value"])
+    return Watched(noted, pd.concat(changes, ignore_index=True), accuracy(counts))
+
+
+def step_costs(experiments: Mapping[str, Experiment], baseline: str, rounds: int = 5, steps: int = 4) -> pd.Series:
+    """CPU time of one training step, as a ratio to `baseline`: medians over interleaved rounds.
+
+    Every method acts in these steps: OGM-GE as in the first epoch, the others as in the last. What methods do
+    between epochs is not in it: trials of Grad-Blending, prototypes of PMR, diagnoses of Relearning.
+    """
+    ready = {}
+    for name, experiment in experiments.items():
+        data = experiment_data(experiment)
+        model, method = build(experiment, data), make_method(experiment.method, **experiment.method_options)
+        method.start(model, data, experiment.epochs, experiment.seed)
+        stepper = make_optimizer(experiment.optimizer, model, experiment.learning_rate, method=method)
+        batch = data.train.index(torch.arange(experiment.batch_size))
+        epoch = 0 if experiment.method == "ogm-ge" else experiment.epochs - 1
+        ready[name] = partial(method.step, model, batch, Objective(), stepper, epoch)
+    times: dict[str, list[float]] = {name: [] for name in ready}
+    for _ in range(rounds + 1):
+        for name, take in ready.items():
+            started = time.process_time()
+            for _ in range(steps):
+                take()
+            times[name].append(time.process_time() - started)
+    ratio = {
+        name: statistics.median(own / plain for own, plain in zip(seen[1:], times[baseline][1:], strict=True))
+        for name, seen in times.items()
+    }
+    return pd.Series(ratio, name=f"step, times {baseline}")
 
 
 def search(
@@ -162,7 +373,7 @@ def read_choice(path: Path, variants: Mapping[str, Any], common: Mapping[str, An
         json.dumps({key: value for key, value in common.items() if key != "root"})
     )
     print(f"learning rates as searched, kept as {path}" + ("" if same else ", under other settings than these"))
-    return {name: rates.get(name, rates["plain"]) for name in variants}
+    return {name: rates[name] if name in rates else rates["plain"] for name in variants}
 
 
 def choose(
