@@ -1,4 +1,4 @@
-"""What value and gate do, sample by sample."""
+"""What value and gate do, sample by sample, and what a balancing method does to gradients."""
 
 from __future__ import annotations
 

@@ -100,6 +100,7 @@ def balancing_acts(
         ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes[0].set_ylabel("cosine to plain" if empty else ylabel)
     axes[1].set_ylabel("length, times plain")
+    axes[1].set_ylabel("length, plain = 1")
     axes[1].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     return axes
 
