@@ -9,7 +9,8 @@ import pytest
 from vgmr import protocol
 from vgmr.balancing import METHODS
 from vgmr.batch import parameters
-from vgmr.experiment import Experiment, Run, run
+from vgmr.experiment import Experiment, Run, build, experiment_data, run
+from vgmr.prefusion import count_parameters
 from vgmr.training import History
 
 COMMON = {"dataset": "digits", "epochs": 1, "batch_size": 256, "latent_dim": 2}
@@ -65,7 +66,30 @@ def test_search_seeds_are_no_reported_seeds():
 
 def test_the_paper_has_figures_for_one_setting_only():
     assert protocol.paper("mosei", "transformer")["VGMR, paper's form"] == 0.8446
+    assert protocol.paper("mosei", "transformer", "macro_f1")["VGMR, paper's form"] == 0.8029
     assert protocol.paper("mosei", "pooled") == protocol.paper("mosi", "transformer") == {}
+
+
+def test_controlled_variants_differ_in_one_thing_and_the_paper_has_a_figure_for_each():
+    common = protocol.study("utd-mhad", "transformer")
+    variants = protocol.controlled(common)
+    assert set(variants) - set(protocol.paper("mosei", "transformer")) == {"VGMR"}, "the form adopted here"
+    built = {name: Experiment(**{**common, **options}) for name, options in variants.items()}
+    heads = {name: dict(one.backbone_options).pop("head", "concat") for name, one in built.items()}
+    assert {name for name, head in heads.items() if head != "concat"} == {"Summation", "Tensor Fusion"}
+    assert all(
+        dict(one.backbone_options, head="") == dict(common["backbone_options"], head="") for one in built.values()
+    )
+    assert {name for name, one in built.items() if one.method != "none"} == {"MMPareto"}
+
+
+def test_modules_before_fusion_have_equal_budgets_at_quick_scale():
+    """Width steps are coarse beside three channels; for cross-attention in steps of its four heads."""
+    common = protocol.study("digits", "transformer")
+    before = [options for options in protocol.controlled(common).values() if options.get("prefusion") != "none"]
+    data = experiment_data(Experiment(**common))
+    sizes = [count_parameters(build(Experiment(**{**common, **options}), data).prefusion) for options in before]
+    assert len(sizes) == 5 and max(sizes) < 1.1 * min(sizes)
 
 
 def test_summary_is_text_with_interval_where_there_is_one():
