@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -90,6 +91,43 @@ def test_modules_before_fusion_have_equal_budgets_at_quick_scale():
     data = experiment_data(Experiment(**common))
     sizes = [count_parameters(build(Experiment(**{**common, **options}), data).prefusion) for options in before]
     assert len(sizes) == 5 and max(sizes) < 1.1 * min(sizes)
+
+
+def scored(values: list[float]) -> list[SimpleNamespace]:
+    """Runs of which nothing but their score is known, seeds 0, 1, ..."""
+    return [
+        SimpleNamespace(
+            experiment=SimpleNamespace(seed=seed),
+            metrics={"accuracy": value, "majority_accuracy": 0.1},
+            fingerprint="",
+            parameters=1,
+        )
+        for seed, value in enumerate(values)
+    ]
+
+
+SCORED = {
+    "low": scored([0.1, 0.2, 0.3, 0.1, 0.2]),
+    "mixed": scored([0.3, 0.1, 0.5, 0.1, 0.1]),
+    "high": scored([0.6, 0.7, 0.9, 0.6, 0.7]),
+}
+
+
+def test_leads_say_what_their_intervals_say():
+    table = protocol.leads(SCORED, "high", ["low", "mixed"])
+    assert list(table["verdict"]) == ["held", "held"]
+    assert table.loc["low", "difference"] == pytest.approx(0.52)
+    assert protocol.leads(SCORED, "low", ["high", "mixed"])["verdict"].tolist() == ["did not hold", "undecided"]
+    row = table.loc["low"]
+    assert row["text"] == f"+0.5200 [{row['low']:+.4f}, {row['high']:+.4f}]"
+
+
+def test_ranking_asks_every_pair_in_the_order_of_the_figures():
+    table = protocol.ranking(SCORED, {"low": 0.9, "mixed": 0.7, "high": 0.8})
+    pairs = list(zip(table["better"], table["worse"], strict=True))
+    assert pairs == [("low", "high"), ("low", "mixed"), ("high", "mixed")]
+    assert table["paper"].tolist() == pytest.approx([0.1, 0.2, 0.1])
+    assert table["verdict"].tolist() == ["did not hold", "undecided", "held"]
 
 
 def test_summary_is_text_with_interval_where_there_is_one():

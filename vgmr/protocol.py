@@ -456,6 +456,46 @@ def paper(dataset: str, backbone: str, metric: str = "accuracy") -> dict[str, fl
     return {name: scores[metric == "macro_f1"] for name, scores in PAPER.items()}
 
 
+def leads(
+    variants: Mapping[str, Sequence[Run]], better: str, others: Sequence[str], metric: str = "accuracy"
+) -> pd.DataFrame:
+    """The paired difference of one variant to each of others, one row per other, and what it says.
+
+    Columns: difference, low, high (95% interval over seeds), verdict ("held" above zero, "did not hold" below,
+    else "undecided"), text ("+0.0100 [+0.0020, +0.0180]").
+    """
+    rows = {}
+    for other in others:
+        pair = {other: variants[other], better: variants[better]}
+        row = compare(pair, other, metric).loc[[better], ["difference", "low", "high"]]
+        difference, low, high = row.to_numpy(float)[0]
+        rows[other] = {
+            "difference": difference,
+            "low": low,
+            "high": high,
+            "verdict": "held" if low > 0 else "did not hold" if high < 0 else "undecided",
+            "text": f"{difference:+.4f} [{low:+.4f}, {high:+.4f}]",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def ranking(
+    variants: Mapping[str, Sequence[Run]], figures: Mapping[str, float], metric: str = "accuracy"
+) -> pd.DataFrame:
+    """Every pair of the variants that `figures` ranks, the higher one first: `leads` of it over the other.
+
+    Columns: better, worse, paper (difference of the figures), and those of `leads`.
+    """
+    order = sorted(figures, key=lambda name: -figures[name])
+    tables = []
+    for place, better in enumerate(order[:-1]):
+        table = leads(variants, better, order[place + 1 :], metric).rename_axis("worse").reset_index()
+        table.insert(0, "better", better)
+        table.insert(2, "paper", [figures[better] - figures[worse] for worse in table["worse"]])
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
 def summary(table: pd.DataFrame, prefix: str = "") -> dict[str, str]:
     """One line of text per row of `compare`: mean and, where there is one, the difference with its interval."""
     lines = {}
