@@ -181,6 +181,7 @@ def accuracy_against_cost(frame: pd.DataFrame, xlabel: str = "training time, rat
                 fmt="osD^vPX<>"[number],
                 color=f"C{number}",
                 capsize=3,
+                markersize=7,
                 label=row["variant"],
             )
         ax.axhline(0, color="k", linewidth=1)
