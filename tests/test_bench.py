@@ -7,9 +7,11 @@ import torch
 
 from vgmr import bench
 from vgmr.data import load
+from vgmr.evaluation import subset_logits
 from vgmr.experiment import Experiment, build
 from vgmr.prefusion import count_parameters
 from vgmr.refiner import VGMR
+from vgmr.training import predict
 
 SMALL = {"backbone_options": {"width": 8, "num_layers": 1, "num_heads": 2, "feedforward_dim": 8}, "latent_dim": 4}
 
@@ -25,20 +27,20 @@ def result():
 
     def one_second(models, *_):
         names = [f"{what} {variant}" for what in ("fit", "infer") for variant in models]
-        return {name: [1.0] for name in [*names, "infer vgmr folded", "bare vgmr", "loop vgmr", "contributions"]}
+        names += ["infer vgmr folded", "bare vgmr", "loop vgmr", "contributions", "evaluation", "removal"]
+        return {name: [1.0] for name in names}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench, "_measure", one_second)
-        patch.setattr(bench, "VARIANTS", ("none", "vgmr"))
-        return bench.bench(rounds=1, steps=1, progress=False)
+        return bench.bench(rounds=1, steps=1, progress=False, variants=("none", "vgmr"))
 
 
 def test_keys(result):
-    assert set(result) == {"device", "setting", "rows", "loop_overhead", "contribution_share"}
+    assert set(result) == {"device", "setting", "rows", "loop_overhead", "contribution_share", "removal_share"}
     assert result["device"] == "CPU, 1 thread"
     assert [row["variant"] for row in result["rows"]] == ["none", "vgmr", "vgmr folded"]
     always = {"variant", "parameters", "extra_parameters", "flops", "inference_ratio", "inference_flop_ratio"}
-    always |= {"inference_ratio_paper", "inference_seconds_per_batch"}
+    always |= {"extra_parameters_paper", "inference_ratio_paper", "inference_seconds_per_batch"}
     trained = {"training_flops", "training_ratio", "training_flop_ratio", "training_ratio_paper"}
     trained |= {"training_seconds_per_epoch"}
     for row in result["rows"]:
@@ -73,7 +75,8 @@ def test_parameters_are_those_of_the_paper(result):
     """0.72 M plain, 2.32 M more for VGMR (Table 7)."""
     plain, refined, _ = result["rows"]
     assert plain["parameters"] == 714_882 and plain["extra_parameters"] == 0
-    assert refined["extra_parameters"] == pytest.approx(2.32e6, rel=0.01)
+    assert refined["extra_parameters"] == pytest.approx(refined["extra_parameters_paper"], rel=0.01)
+    assert refined["extra_parameters_paper"] == 2.32e6
 
 
 def test_ratios_of_the_paper(result):
@@ -105,8 +108,32 @@ def test_every_round_times_everything(data):
     batches = [data.train.index(torch.arange(4)), data.train.index(torch.arange(4, 8))]
     times = bench._measure(models, folded, data, batches, 2, "cpu", False)
     expected = {"fit none", "fit vgmr", "infer none", "infer vgmr", "infer vgmr folded", "bare vgmr", "loop vgmr"}
-    assert set(times) == expected | {"contributions"}
+    assert set(times) == expected | {"contributions", "evaluation", "removal"}
     assert all(len(values) == 2 and min(values) >= 0 for values in times.values())
+
+
+def test_variants_need_what_the_ratios_are_of():
+    with pytest.raises(ValueError, match=r'"none" and "vgmr", got \[\'vgmr\'\]'):
+        bench.bench(variants=["vgmr"])
+
+
+def test_the_removal_table_encodes_once(data):
+    """Seven subsets after the whole, each of them the head alone; seven more passes would be the other way."""
+    model = build(Experiment("synthetic", "vgmr", "transformer", latent_dim=164), data)
+    once = bench._flops(lambda: predict(model, data.train))
+    everything = bench._flops(lambda: subset_logits(model, data.train))
+    head = 2 * len(data.train) * 3 * 128 * len(data.classes)
+    assert everything - once == 7 * head
+    assert everything < 1.1 * once
+
+
+def test_counting_computes_nothing_and_is_what_computing_counts(data):
+    model = build(Experiment("synthetic", "vgmr", "transformer", **SMALL), data)
+    batch = data.train.index(torch.arange(4))
+    with torch.no_grad():
+        inference = bench._flops(lambda: model.eval()(batch.features, batch.mask))
+    training = bench._flops(lambda: bench._backward(model.train(), batch))
+    assert bench._counted(model, batch) == (inference, training)
 
 
 def test_ratios_are_medians_of_rounds():

@@ -247,3 +247,27 @@ def test_against_published_is_in_the_published_order():
     dots = [line.get_xdata()[0] for line in ax.lines[1::2]]
     assert dots == pytest.approx([np.mean([run.metrics["accuracy"] for run in runs[name]]) for name in "xy"])
     assert ax.yaxis_inverted()
+
+
+# 09 controlled comparison
+
+
+def test_costs_draw_both_ratios_and_leave_out_what_is_missing():
+    frame = pd.DataFrame({"measured": [1.0, 1.3], "paper": [np.nan, 2.35]}, ["plain", "VGMR"])
+    ax = plots.costs(frame)
+    measured, paper = (line for line in ax.lines if line.get_marker() in "oD")
+    np.testing.assert_allclose(measured.get_xdata(), [1.0, 1.3])
+    np.testing.assert_allclose(paper.get_xdata(), [np.nan, 2.35])
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["plain", "VGMR"]
+    assert ax.get_xlabel()
+
+
+def test_accuracy_against_cost_draws_intervals_and_tells_like_costs_apart():
+    columns = ["dataset", "variant", "cost", "difference", "low", "high"]
+    rows = [["digits", "a", 1.3, 0.1, -0.1, 0.2], ["digits", "b", 1.3, 0.2, 0.1, 0.3], ["mosi", "a", 1.3, 0, 0, 0]]
+    axes = plots.accuracy_against_cost(pd.DataFrame(rows, columns=columns))
+    assert [ax.get_title() for ax in axes] == ["digits", "mosi"]
+    first, second = (container.lines[2][0].get_segments()[0] for container in axes[0].containers)
+    np.testing.assert_allclose(first, [[1.3, -0.1], [1.3, 0.2]])
+    np.testing.assert_allclose(second, [[1.32, 0.1], [1.32, 0.3]])
+    assert all(ax.get_xlabel() for ax in axes)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from vgmr import protocol
 from vgmr.balancing import METHODS
 from vgmr.batch import parameters
-from vgmr.experiment import Experiment, Run, run
+from vgmr.experiment import Experiment, Run, build, experiment_data, run
+from vgmr.prefusion import count_parameters
 from vgmr.training import History
 
 COMMON = {"dataset": "digits", "epochs": 1, "batch_size": 256, "latent_dim": 2}
@@ -65,7 +67,67 @@ def test_search_seeds_are_no_reported_seeds():
 
 def test_the_paper_has_figures_for_one_setting_only():
     assert protocol.paper("mosei", "transformer")["VGMR, paper's form"] == 0.8446
+    assert protocol.paper("mosei", "transformer", "macro_f1")["VGMR, paper's form"] == 0.8029
     assert protocol.paper("mosei", "pooled") == protocol.paper("mosi", "transformer") == {}
+
+
+def test_controlled_variants_differ_in_one_thing_and_the_paper_has_a_figure_for_each():
+    common = protocol.study("utd-mhad", "transformer")
+    variants = protocol.controlled(common)
+    assert set(variants) - set(protocol.paper("mosei", "transformer")) == {"VGMR"}, "the form adopted here"
+    built = {name: Experiment(**{**common, **options}) for name, options in variants.items()}
+    heads = {name: dict(one.backbone_options).pop("head", "concat") for name, one in built.items()}
+    assert {name for name, head in heads.items() if head != "concat"} == {"Summation", "Tensor Fusion"}
+    assert all(
+        dict(one.backbone_options, head="") == dict(common["backbone_options"], head="") for one in built.values()
+    )
+    assert {name for name, one in built.items() if one.method != "none"} == {"MMPareto"}
+
+
+def test_modules_before_fusion_have_equal_budgets_at_quick_scale():
+    """Width steps are coarse beside three channels; for cross-attention in steps of its four heads."""
+    common = protocol.study("digits", "transformer")
+    before = [options for options in protocol.controlled(common).values() if options.get("prefusion") != "none"]
+    data = experiment_data(Experiment(**common))
+    sizes = [count_parameters(build(Experiment(**{**common, **options}), data).prefusion) for options in before]
+    assert len(sizes) == 5 and max(sizes) < 1.1 * min(sizes)
+
+
+def scored(values: list[float]) -> list[SimpleNamespace]:
+    """Runs of which nothing but their score is known, seeds 0, 1, ..."""
+    return [
+        SimpleNamespace(
+            experiment=SimpleNamespace(seed=seed),
+            metrics={"accuracy": value, "majority_accuracy": 0.1},
+            fingerprint="",
+            parameters=1,
+        )
+        for seed, value in enumerate(values)
+    ]
+
+
+SCORED = {
+    "low": scored([0.1, 0.2, 0.3, 0.1, 0.2]),
+    "mixed": scored([0.3, 0.1, 0.5, 0.1, 0.1]),
+    "high": scored([0.6, 0.7, 0.9, 0.6, 0.7]),
+}
+
+
+def test_leads_say_what_their_intervals_say():
+    table = protocol.leads(SCORED, "high", ["low", "mixed"])
+    assert list(table["verdict"]) == ["held", "held"]
+    assert table.loc["low", "difference"] == pytest.approx(0.52)
+    assert protocol.leads(SCORED, "low", ["high", "mixed"])["verdict"].tolist() == ["did not hold", "undecided"]
+    row = table.loc["low"]
+    assert row["text"] == f"+0.5200 [{row['low']:+.4f}, {row['high']:+.4f}]"
+
+
+def test_ranking_asks_every_pair_in_the_order_of_the_figures():
+    table = protocol.ranking(SCORED, {"low": 0.9, "mixed": 0.7, "high": 0.8})
+    pairs = list(zip(table["better"], table["worse"], strict=True))
+    assert pairs == [("low", "high"), ("low", "mixed"), ("high", "mixed")]
+    assert table["paper"].tolist() == pytest.approx([0.1, 0.2, 0.1])
+    assert table["verdict"].tolist() == ["did not hold", "undecided", "held"]
 
 
 def test_summary_is_text_with_interval_where_there_is_one():

@@ -10,7 +10,7 @@ import copy
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
@@ -27,11 +26,12 @@ from vgmr.backbones import Classifier
 from vgmr.balancing import METHODS, Balancing, Relearning, make_method
 from vgmr.data import load
 from vgmr.data.batch import Batch, MultimodalData
+from vgmr.evaluation import subset_logits
 from vgmr.experiment import Experiment, build
 from vgmr.objective import Objective, contributions
 from vgmr.prefusion import count_parameters
 from vgmr.refiner import VGMR
-from vgmr.training import fit, make_optimizer, mini_batches, train_epoch, use_byte_dropout
+from vgmr.training import fit, make_optimizer, mini_batches, predict, train_epoch, use_byte_dropout
 
 VARIANTS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
 PAPER = {  # Table 7: training s/epoch and inference ms/batch, as ratios to Concat
@@ -40,6 +40,13 @@ PAPER = {  # Table 7: training s/epoch and inference ms/batch, as ratios to Conc
     "cross-attention": (7.32 / 4.26, 2.86 / 1.17),
     "sigmoid-tanh": (5.25 / 4.26, 1.46 / 1.17),
     "vgmr": (10.01 / 4.26, 3.87 / 1.17),
+}
+PAPER_EXTRA = {  # Table 7: parameters beyond Concat's
+    "none": 0,
+    "mlp": 2_320_000,
+    "cross-attention": 2_330_000,
+    "sigmoid-tanh": 2_350_000,
+    "vgmr": 2_320_000,
 }
 PAPER_METHODS = {"none": 1.0, "grad-blending": 13.24 / 4.26, "agm": 17.71 / 4.26}  # as training in Table 7
 
@@ -67,15 +74,25 @@ def _flops(work: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
+def _backward(model: Classifier, batch: Batch) -> None:
+    Objective()(model, model(batch.features, batch.mask), batch).backward()
+
+
+def _counted(model: Classifier, batch: Batch) -> tuple[int, int]:
+    """FLOPs of one inference pass and of one training step; shapes decide them, so nothing is computed."""
+    model, batch = copy.deepcopy(model).to("meta"), batch.to("meta")
+    with torch.no_grad():
+        inference = _flops(lambda: model.eval()(batch.features, batch.mask))
+    return inference, _flops(lambda: _backward(model.train(), batch))
+
+
 def _bare_epoch(model: Classifier, batches: list[Batch]) -> None:
     """Forward, backward, step on batches that lie ready: what no loop can do without."""
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    objective = Objective()
     model.train()
     for batch in batches:
-        loss = objective(model, model(batch.features, batch.mask), batch)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        _backward(model, batch)
         optimizer.step()
 
 
@@ -86,7 +103,12 @@ def _loop_epoch(model: Classifier, part: Batch) -> None:
 
 
 def bench(
-    rounds: int = 7, steps: int = 4, device: str = "cpu", byte_dropout: bool = False, progress: bool = True
+    rounds: int = 7,
+    steps: int = 4,
+    device: str = "cpu",
+    byte_dropout: bool = False,
+    progress: bool = True,
+    variants: Sequence[str] = VARIANTS,
 ) -> dict[str, Any]:
     """Parameters, FLOPs, training and inference time of every pre-fusion variant before the plain Transformer.
 
@@ -98,11 +120,18 @@ def bench(
         device: "cpu" or "cuda".
         byte_dropout: measure with `use_byte_dropout`.
         progress: show a bar over rounds.
+        variants: some of `VARIANTS`, "none" and "vgmr" among them.
 
     Returns a JSON-able dict: device, setting, rows (one per variant; FLOPs of one inference pass and of one
     training step; ratios to "none"), loop_overhead (of an epoch of the loop in `fit` over bare steps on batches
-    that lie ready, for vgmr, share) and contribution_share (contribution targets over one forward pass).
+    that lie ready, for vgmr, share), contribution_share (contribution targets over one forward pass) and
+    removal_share (`subset_logits`, the modality-removal table, over one evaluation pass, for vgmr).
+
+    Raises:
+        ValueError: `variants` without "none" or "vgmr".
     """
+    if not {"none", "vgmr"} <= set(variants):
+        raise ValueError(f'variants must have "none" and "vgmr", got {list(variants)}')
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     data = load("synthetic", like="mosei", samples=32 * steps).to(device)
@@ -110,7 +139,7 @@ def bench(
     batches = [data.train.index(rows) for rows in torch.arange(32 * steps, device=device).split(32)]
     models = {
         variant: build(Experiment("synthetic", variant, "transformer", latent_dim=164), data).to(device)
-        for variant in VARIANTS
+        for variant in variants
     }
     if byte_dropout:
         for model in models.values():
@@ -119,12 +148,15 @@ def bench(
     assert isinstance(folded.prefusion, VGMR)
     folded.prefusion = folded.prefusion.fold()
     times = _measure(models, folded, data, batches, rounds, device, progress)
+    measured = {**models, "vgmr folded": folded}
+    flops = {name: _counted(model, batches[0]) for name, model in measured.items()}
     result = {
         "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
         "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35; {rounds} rounds of {steps} steps",
-        "rows": [_row(variant, models, folded, batches[0], times) for variant in (*VARIANTS, "vgmr folded")],
+        "rows": [_row(name, models, flops, times) for name in measured],
         "loop_overhead": _ratio(times["loop vgmr"], times["bare vgmr"]) - 1,
         "contribution_share": _ratio(times["contributions"], times["infer none"]),
+        "removal_share": _ratio(times["removal"], times["evaluation"]),
     }
     torch.set_num_threads(threads)
     return result
@@ -225,6 +257,8 @@ def _measure(
     work["contributions"] = lambda: [
         contributions(models["vgmr"].backbone, encodings, batch.label) for _ in range(2)
     ]
+    work["evaluation"] = partial(predict, models["vgmr"], data.train)
+    work["removal"] = partial(subset_logits, models["vgmr"], data.train)
     times: dict[str, list[float]] = {name: [] for name in work}
     for name in work:
         work[name]()
@@ -235,43 +269,32 @@ def _measure(
 
 
 def _row(
-    variant: str,
+    name: str,
     models: Mapping[str, Classifier],
-    folded: Classifier,
-    batch: Batch,
+    flops: Mapping[str, tuple[int, int]],
     times: Mapping[str, list[float]],
 ) -> dict[str, Any]:
-    is_folded = variant == "vgmr folded"
-    model = folded if is_folded else models[variant]
-    named = "vgmr" if is_folded else variant
-
-    def forward(model: Classifier) -> Callable[[], Tensor]:
-        return lambda: model.eval()(batch.features, batch.mask).logits
-
-    def step(model: Classifier) -> Callable[[], None]:
-        return lambda: _bare_epoch(copy.deepcopy(model), [batch])
-
-    with torch.no_grad():
-        flops, plain_flops = _flops(forward(model)), _flops(forward(models["none"]))
-    total = count_parameters(models[named])
+    variant = name.removesuffix(" folded")
+    total = count_parameters(models[variant])
+    (inference, training), (plain_inference, plain_training) = flops[name], flops["none"]
     row: dict[str, Any] = {
-        "variant": variant,
+        "variant": name,
         "parameters": total,
         "extra_parameters": total - count_parameters(models["none"]),
-        "flops": flops,
-        "inference_ratio": _ratio(times[f"infer {variant}"], times["infer none"]),
-        "inference_flop_ratio": flops / plain_flops,
-        "inference_ratio_paper": PAPER[named][1],
-        "inference_seconds_per_batch": statistics.median(times[f"infer {variant}"]) / 2,
+        "extra_parameters_paper": PAPER_EXTRA[variant],
+        "flops": inference,
+        "inference_ratio": _ratio(times[f"infer {name}"], times["infer none"]),
+        "inference_flop_ratio": inference / plain_inference,
+        "inference_ratio_paper": PAPER[variant][1],
+        "inference_seconds_per_batch": statistics.median(times[f"infer {name}"]) / 2,
     }
-    if not is_folded:
-        training_flops, plain_training_flops = _flops(step(model)), _flops(step(models["none"]))
+    if name in models:
         row |= {
-            "training_flops": training_flops,
-            "training_ratio": _ratio(times[f"fit {variant}"], times["fit none"]),
-            "training_flop_ratio": training_flops / plain_training_flops,
-            "training_ratio_paper": PAPER[named][0],
-            "training_seconds_per_epoch": statistics.median(times[f"fit {variant}"]),
+            "training_flops": training,
+            "training_ratio": _ratio(times[f"fit {name}"], times["fit none"]),
+            "training_flop_ratio": training / plain_training,
+            "training_ratio_paper": PAPER[variant][0],
+            "training_seconds_per_epoch": statistics.median(times[f"fit {name}"]),
         }
     return row
 
@@ -283,6 +306,7 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
     columns = {
         "parameters": "parameters",
         "extra_parameters": "extra",
+        "extra_parameters_paper": "extra, paper",
         "training_ratio": "training",
         "training_flop_ratio": "training FLOPs",
         "training_ratio_paper": "training, paper",
@@ -312,6 +336,7 @@ def main(arguments: list[str]) -> int:
     if not options.methods:
         print(f"loop over bare steps: {result['loop_overhead']:+.1%}")
         print(f"contribution targets over one forward pass: {result['contribution_share']:.2%}")
+        print(f"modality-removal table over one evaluation pass: {result['removal_share']:.2f}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
     return 0

@@ -137,6 +137,62 @@ def intervals(table: pd.DataFrame, ax: Axes | None = None, xlabel: str = "differ
     return ax
 
 
+def costs(frame: pd.DataFrame, ax: Axes | None = None, xlabel: str = "training time, ratio to plain") -> Axes:
+    """Ratios measured here (filled) and the paper's (hollow), joined; one row per entry of the index.
+
+    Args:
+        frame: columns measured and paper; empty cells are left out.
+    """
+    ax = plt.subplots(figsize=(7.5, 0.36 * len(frame) + 1.3))[1] if ax is None else ax
+    places = np.arange(len(frame))
+    ax.hlines(places, frame["measured"], frame["paper"], color="0.7")
+    ax.plot(frame["measured"], places, "o", color="C0", label="measured here")
+    ax.plot(frame["paper"], places, "D", color="C3", markerfacecolor="white", label="the paper")
+    ax.axvline(1, color="k", linewidth=1)
+    ax.set(yticks=places, yticklabels=list(frame.index), xlabel=xlabel)
+    ax.invert_yaxis()
+    ax.legend(loc="best")
+    return ax
+
+
+def accuracy_against_cost(frame: pd.DataFrame, xlabel: str = "training time, ratio to plain") -> np.ndarray:
+    """Difference to plain with its 95% interval against cost, a panel per data set, a colour and mark per variant.
+
+    Args:
+        frame: columns dataset, variant, cost, difference, low and high; variants of like cost are drawn side by
+            side, 0.02 apart.
+
+    Returns the array of axes.
+    """
+    sets, variants = list(frame["dataset"].unique()), list(frame["variant"].unique())
+    figure, axes = plt.subplots(1, len(sets), figsize=(3.5 * len(sets) + 2.4, 3.8), squeeze=False, sharex=True)
+    for ax, name in zip(axes[0], sets, strict=True):
+        taken: list[float] = []
+        for _, row in frame[frame["dataset"] == name].iterrows():
+            place = float(row["cost"])
+            while any(abs(place - other) < 0.015 for other in taken):
+                place += 0.02
+            taken.append(place)
+            number = variants.index(row["variant"])
+            spread = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]]
+            ax.errorbar(
+                place,
+                row["difference"],
+                yerr=spread,
+                fmt="osD^vPX<>"[number],
+                color=f"C{number}",
+                capsize=3,
+                markersize=7,
+                label=row["variant"],
+            )
+        ax.axhline(0, color="k", linewidth=1)
+        ax.axvline(1, color="k", linewidth=1, linestyle=":")
+        ax.set(title=name, xlabel=xlabel)
+    axes[0, 0].set_ylabel("test accuracy, difference to plain\n(mean, 95% interval)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
+    return axes[0]
+
+
 def bands(
     frame: pd.DataFrame, x: str, y: str, hue: str, ax: Axes | None = None, xlabel: str = "", ylabel: str = ""
 ) -> Axes:
