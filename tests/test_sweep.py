@@ -19,6 +19,7 @@ import yaml
 from vgmr import batch, sweep
 
 ROOT = Path(__file__).parent.parent
+STARTED: list[subprocess.Popen] = []
 
 
 @pytest.fixture
@@ -31,6 +32,8 @@ def folder(tmp_path, monkeypatch):
     yield tmp_path
     for process in tiny.processes(str(tmp_path / "runtime")):
         process.kill()
+    while STARTED:
+        STARTED.pop().wait()
 
 
 def ours(folder: Path) -> list:
@@ -288,7 +291,9 @@ def test_what_the_engine_says_after_an_interruption_is_no_result(folder):
 
 
 def start(*command: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    STARTED.append(subprocess.Popen([sys.executable, *command], **quiet))
+    return STARTED[-1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -342,9 +347,6 @@ def test_a_killed_dask_worker_loses_nothing(folder):
     assert sorted(log.read_text().split()) == list("012345678")
     left = [*workers, scheduler]
     tiny.wait_for(lambda: {process.pid for process in ours(folder)} <= {process.pid for process in left}, 30)
-    for process in left:
-        process.kill()
-        process.wait()
 
 
 def test_results_are_csv_that_any_reader_takes(folder):

@@ -20,13 +20,14 @@ import html
 import itertools
 import json
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -288,6 +289,12 @@ def on_dask(address: str) -> Engine:
     except ImportError:
         raise ImportError('--dask needs dask: pip install "vgmr[cluster]"') from None
 
+    def unpacked(content: bytes) -> None:
+        """Travels by value, so that the scheduler, which opens what passes through it, need not import torch."""
+        import pickle
+
+        pickle.loads(content)()
+
     def engine(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, str | None]]:
         try:
             client = Client(address, timeout=DASK_PATIENCE)
@@ -300,16 +307,9 @@ def on_dask(address: str) -> Engine:
                 earlier = work.folder / f"{task.name}.json"
                 state = earlier.stat().st_mtime_ns if earlier.exists() else 0
                 where = hashlib.sha256(str(work.folder).encode()).hexdigest()[:8]
-                futures[
-                    client.submit(
-                        execute,
-                        task,
-                        work.folder,
-                        work.timeout,
-                        key=f"{task.name}-{where}-{state}",
-                        retries=RETRIES,
-                    )
-                ] = task
+                work_of_task = pickle.dumps(partial(execute, task, work.folder, work.timeout))
+                key = f"{task.name}-{where}-{state}"
+                futures[client.submit(unpacked, work_of_task, key=key, retries=RETRIES)] = task
             for future in as_completed(futures):
                 try:
                     future.result()
