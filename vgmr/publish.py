@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import base64
 import inspect
 import os
 import re
@@ -17,8 +18,9 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 
-from vgmr import plots
+from vgmr import ledger, plots
 from vgmr.batch import find_notebook
+from vgmr.data.fetch import write
 
 FOLDER = Path("notebooks")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
@@ -170,12 +172,36 @@ def problems(path: Path) -> list[str]:
     return found
 
 
+def overview(path: Path) -> bytes:
+    """The PNG of the figure in the notebook's cell tagged overview."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if "overview" in cell.metadata.get("tags", []):
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    return base64.b64decode(output.data["image/png"])
+    raise ValueError(f"{path}: no cell tagged overview has a figure; execute the notebook")
+
+
+def write_readme() -> None:
+    """Renew what README.md takes from the committed notebooks: the ledger's summary and the overview figure."""
+    table = ledger.summary(ledger.ledger(ledger.CLAIMS, FOLDER))
+    head, _, rest = Path("README.md").read_text().partition("<!-- ledger -->")
+    _, end, tail = rest.partition("<!-- /ledger -->")
+    if not end:
+        raise ValueError("README.md: no <!-- ledger --> followed by <!-- /ledger -->")
+    write(Path("README.md"), f"{head}<!-- ledger -->\n{table}\n{end}{tail}".encode())
+    write(FOLDER / "records" / "overview.png", overview(find_notebook("16")))
+
+
 def main(arguments: list[str]) -> int:
-    """`vgmr notebooks build|clean|check [NAME ...]`; clean writes what is there without executing it."""
+    """`vgmr notebooks build|clean|check [NAME ...]`, or `readme`; clean writes what is there without executing it."""
     parser = argparse.ArgumentParser("vgmr notebooks", description="keep the committed notebooks clean")
-    parser.add_argument("action", choices=["build", "clean", "check"])
+    parser.add_argument("action", choices=["build", "clean", "check", "readme"])
     parser.add_argument("names", nargs="*", help="numbers or names; all by default")
     options = parser.parse_args(arguments)
+    if options.action == "readme":
+        write_readme()
+        return 0
     chosen = [find_notebook(name) for name in options.names] or notebooks()
     if not chosen:
         raise ValueError(f"no notebooks in {FOLDER.resolve()}; run this from the repository's folder")
@@ -190,6 +216,8 @@ def main(arguments: list[str]) -> int:
         for line in found:
             print(f"{path}: {line}")
         failed += bool(found)
+    if options.action == "build" and not options.names:
+        write_readme()
     if failed:
         print("mend with: make notebooks")
     return min(failed, 1)
