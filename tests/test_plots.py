@@ -271,3 +271,14 @@ def test_accuracy_against_cost_draws_intervals_and_tells_like_costs_apart():
     np.testing.assert_allclose(first, [[1.3, -0.1], [1.3, 0.2]])
     np.testing.assert_allclose(second, [[1.32, 0.1], [1.32, 0.3]])
     assert all(ax.get_xlabel() for ax in axes)
+
+
+# notebook 16
+
+
+def test_verdicts_stack_to_the_number_of_claims():
+    table = pd.DataFrame({"item": ["a", "b", "a", "a"], "verdict": ["held", "held", "undecided", "did not hold"]})
+    ax = plots.verdicts(table, ("held", "did not hold", "undecided", "not attempted"))
+    ends = [bars.patches[0].get_x() + bars.patches[0].get_width() for bars in ax.containers]
+    assert ends == [1, 2, 3, 3]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"] and ax.get_xlabel()

@@ -434,7 +434,7 @@ def differences(folder: Path = Path(".")) -> pd.DataFrame:
             data = name.removeprefix("training ").replace("quickstart", "digits")
             for key, value in values.items():
                 found = INTERVAL.search(str(value))
-                backbone, comma, label = key.partition(", ")
+                backbone, _, label = key.partition(", ")
                 if backbone not in BACKBONES:
                     backbone, label = "pooled", key
                 if found is None or label.endswith(" alone"):

@@ -569,3 +569,21 @@ def lengths_and_labels(sets: Mapping[str, MultimodalData]) -> np.ndarray:
             below.set_xlim(-0.5, len(data.classes) - 0.5)
     axes[1, 0].legend()
     return axes
+
+
+def verdicts(table: pd.DataFrame, order: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Claims of each item as stacked bars by verdict; a table with columns item and verdict."""
+    items = list(dict.fromkeys(table["item"]))
+    counts = pd.crosstab(table["item"], table["verdict"]).reindex(index=items, columns=list(order), fill_value=0)
+    ax = plt.subplots(figsize=(8, 0.3 * len(items) + 1.4))[1] if ax is None else ax
+    left = np.zeros(len(items))
+    colours = dict(zip(order, ("C2", "C3", "0.75", "0.9"), strict=True))
+    for name, hatch in zip(order, ("", "//", "", ".."), strict=True):
+        values = counts[name].to_numpy()
+        ax.barh(items, values, left=left, color=colours[name], edgecolor="white", hatch=hatch, label=name)
+        left = left + values
+    ax.set(xlabel="number of claims")
+    ax.invert_yaxis()
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(loc="lower right")
+    return ax

@@ -6,6 +6,7 @@ import argparse
 import ast
 import base64
 import inspect
+import io
 import os
 import re
 import statistics
@@ -17,6 +18,7 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 from vgmr import ledger, plots
 from vgmr.batch import find_notebook
@@ -102,8 +104,19 @@ def described(source: str, heading: str) -> str:
     return f"{heading}: {'. '.join(shown).replace('`', '')}." if shown else f"{heading}."
 
 
+def palette(png: str) -> str:
+    """A base64 PNG in 256 colours where that is smaller, as for nearly every figure."""
+    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+        if picture.mode == "P":
+            return png
+        few = io.BytesIO()
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(few, "PNG", optimize=True)
+    smaller = base64.b64encode(few.getvalue()).decode()
+    return smaller if len(smaller) < len(png) else png
+
+
 def cleaned(book: Any) -> Any:
-    """An executed notebook without timings and widget state, its figures with alt text (nbconvert shows it)."""
+    """An executed notebook without timings and widget state, its figures small and with alt text."""
     book.metadata = {key: book.metadata[key] for key in ("kernelspec", "language_info")}
     book.metadata["language_info"] = {"name": "python"}
     heading = "Figure"
@@ -113,6 +126,7 @@ def cleaned(book: Any) -> Any:
             heading = (re.findall(r"^#+ (.+)$", cell.source, re.M) or [heading])[-1]
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
+                output.data["image/png"] = palette(output.data["image/png"])
                 output.metadata = {"image/png": {"alt": described(cell.source, heading)}}
     return book
 
@@ -194,7 +208,7 @@ def write_readme() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """`vgmr notebooks build|clean|check [NAME ...]`, or `readme`; clean writes what is there without executing it."""
+    """`vgmr notebooks build|clean|check [NAME ...]`, or `readme`; clean executes nothing."""
     parser = argparse.ArgumentParser("vgmr notebooks", description="keep the committed notebooks clean")
     parser.add_argument("action", choices=["build", "clean", "check", "readme"])
     parser.add_argument("names", nargs="*", help="numbers or names; all by default")
