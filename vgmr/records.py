@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,36 @@ def recorded(
         runs = [replace(run, label=experiment_data(run.experiment).test.label.tolist()) for run in runs]
     print(f"{path}: {len(runs) - len(missing)} trainings read, {len(missing)} trained here")
     return runs
+
+
+def tabled(
+    name: str,
+    parameters: Mapping[str, Any],
+    make: Callable[[], pd.DataFrame],
+    again: bool = False,
+    folder: Path = FOLDER,
+) -> pd.DataFrame:
+    """A tidy table from the record FOLDER/NAME.csv, or made here where it was made under other `parameters`.
+
+    The file's first line holds the parameters as a JSON comment; floats are kept to 4 digits.
+
+    Args:
+        again: make it and write the record anew.
+    """
+    path = folder / f"{name}.csv"
+    heading = f"# {json.dumps(parameters, sort_keys=True)}"
+    if not again and path.exists() and path.read_text().partition("\n")[0] == heading:
+        table = pd.read_csv(path, comment="#")
+        print(f"{path}: {len(table)} rows read")
+        return table
+    table = make()
+    if again:
+        text = table.to_csv(index=False, float_format="%.4f", lineterminator="\n")
+        write(path, f"{heading}\n{text}".encode())
+    print(
+        f"{path}: {len(table)} rows {'written' if again else 'made here, under other parameters than the record'}"
+    )
+    return table
 
 
 def confirm(runs: Sequence[Run], jobs: int = 2) -> pd.DataFrame:
