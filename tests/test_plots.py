@@ -179,7 +179,7 @@ def test_interval_grid_of_accuracies_has_the_majority_for_its_line():
     (ax,) = plots.interval_grid(pd.DataFrame(contrasted("one")), "panel", majority=0.05, xlabel="test accuracy")
     assert any(line.get_linestyle() == "--" and line.get_xdata()[0] == 0.05 for line in ax.lines)
     legend = [text.get_text() for text in ax.figure.legends[0].get_texts()]
-    assert legend == ["interval leaves the majority class out", "interval holds the majority class"]
+    assert legend == ["interval leaves the line out", "interval holds the line", "majority class"]
 
 
 def test_interval_grid_tells_kinds_apart():

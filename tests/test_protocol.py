@@ -304,3 +304,62 @@ def test_worth_beside_idle_trains_the_experiment_with_one_modality_more(prefusio
     found = protocol.worth_beside_idle(replace(one, norm="none", learning_rate=1e-2), "vision")
     assert list(found) == ["audio", "vision", "idle"]
     assert found["vision"] > 0.1 and abs(found["idle"]) < 0.07, "200 test samples, two deviations"
+
+
+def removed_by_hand() -> dict[str, list[Run]]:
+    """Two seeds of two methods with the modalities a and b; "ogm-ge" is never helped by b."""
+    games = {
+        "VGMR": [{"a+b": 0.9, "a": 0.8, "b": 0.6, "": 0.5}, {"a+b": 0.8, "a": 0.75, "b": 0.5, "": 0.5}],
+        "ogm-ge": [{"a+b": 0.7, "a": 0.8, "b": 0.5, "": 0.5}, {"a+b": 0.6, "a": 0.75, "b": 0.5, "": 0.5}],
+    }
+    runs = {label: [scored([game["a+b"]])[0] for game in found] for label, found in games.items()}
+    for label, found in games.items():
+        runs[label] = [replace(run, subset_accuracy=game) for run, game in zip(runs[label], found, strict=True)]
+    return runs | {"VGMR without b": scored([0.85, 0.8])}
+
+
+def test_accuracies_without_a_modality_by_way():
+    assert protocol.removal_accuracy(removed_by_hand()) == {
+        "nothing": [0.0, 0.0],
+        "VGMR": [0.9, 0.8],
+        "VGMR zeroed without a": [0.6, 0.5],
+        "VGMR zeroed without b": [0.8, 0.75],
+        "ogm-ge": [0.7, 0.6],
+        "ogm-ge zeroed without a": [0.5, 0.5],
+        "ogm-ge zeroed without b": [0.8, 0.75],
+        "VGMR retrained without b": [0.85, 0.8],
+    }
+    table = protocol.removal_contrasts(protocol.removal_accuracy(removed_by_hand()))
+    last = table.iloc[-1]
+    assert [last["label"], last["way"], last["panel"]] == ["VGMR", "retrained", "without b"]
+    assert table["difference"].tolist() == pytest.approx([-0.3, -0.075, -0.15, 0.125, -0.025])
+    levels = protocol.removal_contrasts(protocol.removal_accuracy(removed_by_hand()), "nothing")
+    assert levels["difference"].tolist() == pytest.approx([0.55, 0.775, 0.5, 0.775, 0.825])
+
+
+def test_the_claims_on_removal_by_hand():
+    values = protocol.removal_accuracy(removed_by_hand())
+    del values["VGMR retrained without b"]
+    found = protocol.removal_claims(values, "a").set_index("claim")["difference"].to_dict()
+    assert found == pytest.approx(
+        {
+            "(a) VGMR loses most without a": 0.225,
+            "(c) VGMR loses without a": 0.3,
+            "(c) VGMR loses without b": 0.075,
+            "(a) ogm-ge loses most without a": 0.275,
+            "(b) ogm-ge gains without b": 0.125,
+        }
+    )
+
+
+def test_places_and_idle_worths_have_a_row_for_each_run(few):
+    one = Experiment("synthetic", data_options={"like": "ave", "samples": 16, "steps": 1}, epochs=1, latent_dim=2)
+    runs = protocol.run_all([one, replace(one, seed=1)], jobs=1, progress=False)
+    places = protocol.removals_by_place(runs)
+    assert places["seed"].tolist() == [0, 0, 1, 1] and places["modality"].tolist() == ["audio", "visual"] * 2
+    for row, one in zip(places.to_dict("records"), [runs[0], runs[0], runs[1], runs[1]], strict=True):
+        other = {"audio": "visual", "visual": "audio"}[row["modality"]]
+        assert row["behind"] == pytest.approx(one.subset_accuracy[other])
+    idle = protocol.idle_worths({"x": runs})
+    assert idle["seed"].tolist() == [0] * 3 + [1] * 3 and set(idle["label"]) == {"x"}
+    assert idle["modality"].tolist() == ["audio", "visual", "idle"] * 2

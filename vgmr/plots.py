@@ -181,7 +181,7 @@ def interval_grid(
     """
     panels, labels = list(dict.fromkeys(frame[panel])), list(dict.fromkeys(frame["label"]))
     hues = list(dict.fromkeys(frame[hue])) if hue else [None]
-    line, what = (0.0, "0") if majority is None else (majority, "the majority class")
+    line, what = (0.0, "0") if majority is None else (majority, "the line")
     size = (2.4 * len(panels) + 2.4, 0.27 * len(labels) * max(1, 0.75 * len(hues)) + 1.6)
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for ax, name in zip(axes[0], panels, strict=True):
@@ -225,6 +225,8 @@ def interval_grid(
     ]
     if shades:
         marks.append(Patch(color="0.85", label="reached by chance alone"))
+    if majority is not None:
+        marks.append(Line2D([], [], color="C3", linestyle="--", label="majority class"))
     figure.legend(handles=marks, loc="outside upper center", ncols=2 if size[0] < 9 else len(marks))
     figure.supxlabel(f"{xlabel} (mean, 95% interval)", fontsize=11)
     return axes[0]

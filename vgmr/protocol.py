@@ -19,7 +19,7 @@ from pandas.io.formats.style import Styler
 from vgmr.backbones import Classifier
 from vgmr.balancing import ARL, METHODS, Relearning, make_method
 from vgmr.data.fetch import write
-from vgmr.diagnostics import gradient_change, with_idle_modality
+from vgmr.diagnostics import gradient_change, removal_by_place, with_idle_modality
 from vgmr.evaluation import Difference, accuracy, confusion, paired_difference, shapley, subset_logits
 from vgmr.experiment import Experiment, Run, build, compare, experiment_data, run_all
 from vgmr.objective import Objective
@@ -568,6 +568,66 @@ def removals(dataset: str, seeds: int = 5) -> dict[str, list[Experiment]]:
     return todo
 
 
+def removal_accuracy(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[float]]:
+    """Test accuracy over seeds by label: "METHOD", "METHOD zeroed without M", "METHOD retrained without M".
+
+    Besides, "nothing": zeros, to take the interval of a single mean against.
+
+    Args:
+        runs: by the labels of `removals`.
+    """
+    values = {"nothing": [0.0] * len(next(iter(runs.values())))}
+    for label, found in runs.items():
+        method, _, gone = label.partition(" without ")
+        values[f"{method} retrained without {gone}" if gone else label] = [
+            run.metrics["accuracy"] for run in found
+        ]
+        names = [] if gone else max(found[0].subset_accuracy, key=len).split("+")
+        for name in names:
+            rest = "+".join(other for other in names if other != name)
+            values[f"{method} zeroed without {name}"] = [run.subset_accuracy[rest] for run in found]
+    return values
+
+
+def removal_contrasts(values: Mapping[str, Sequence[float]], against: str = "") -> pd.DataFrame:
+    """`contrasts` of every removal in `values` of `removal_accuracy` to `against`, or to its method with all.
+
+    More columns: way ("zeroed" or "retrained") and panel ("without MODALITY"); the label is the method.
+    """
+    labels = [label for label in values if " without " in label]
+    split = [label.replace(" without ", " ").rsplit(" ", 2) for label in labels]
+    pairs = [(label, against or method) for label, (method, *_) in zip(labels, split, strict=True)]
+    table = contrasts(values, pairs)
+    method, way, gone = zip(*split, strict=True)
+    return table.assign(label=method, way=way, panel=[f"without {name}" for name in gone])
+
+
+def removal_claims(values: Mapping[str, Sequence[float]], strongest: str) -> pd.DataFrame:
+    """The paper's claims on Table 9 as `contrasts` that should be above zero, in columns claim and way.
+
+    (a) a method loses more without the strongest modality than without the other that it misses most; (b) a
+    method of `vgmr.balancing` gains without a weaker modality; (c) VGMR loses without a modality.
+
+    Args:
+        values: as from `removal_accuracy`.
+        strongest: the modality that dominates.
+    """
+    pairs: dict[tuple[str, str], tuple[str, str]] = {}
+    removed = [label.replace(" without ", " ").rsplit(" ", 2) for label in values if " without " in label]
+    means = {label: statistics.fmean(found) for label, found in values.items()}
+    for method, way in dict.fromkeys((method, way) for method, way, _ in removed):
+        weaker = [gone for one, how, gone in removed if (one, how) == (method, way) and gone != strongest]
+        without = {name: f"{method} {way} without {name}" for name in (strongest, *weaker)}
+        missed = min(weaker, key=lambda name: means[without[name]])
+        pairs[f"(a) {method} loses most without {strongest}", way] = (without[missed], without[strongest])
+        if method in METHODS:
+            pairs |= {(f"(b) {method} gains without {name}", way): (without[name], method) for name in weaker}
+        if method in ("VGMR", "VGMR, paper's form"):
+            pairs |= {(f"(c) {method} loses without {name}", way): (method, without[name]) for name in without}
+    claims, ways = zip(*pairs, strict=True)
+    return contrasts(values, list(pairs.values())).assign(claim=claims, way=ways)
+
+
 def worth_beside_idle(experiment: Experiment, source: str) -> dict[str, float]:
     """Shapley value of each modality in test accuracy, after a training with an idle copy of `source` beside them.
 
@@ -587,3 +647,26 @@ def worth_beside_idle(experiment: Experiment, source: str) -> dict[str, float]:
     label, classes = data.test.label, len(data.classes)
     answers = subset_logits(model, data.test)
     return shapley({kept: accuracy(confusion(x.argmax(1), label, classes)) for kept, x in answers.items()})
+
+
+def idle_worths(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """`worth_beside_idle` for every run, with its last modality as source: label, seed, modality, value."""
+    rows = []
+    for label, found in runs.items():
+        for run in found:
+            source = experiment_data(run.experiment).modalities[-1]
+            values = worth_beside_idle(run.experiment, source)
+            rows += [
+                {"label": label, "seed": run.experiment.seed, "modality": name, "value": value}
+                for name, value in values.items()
+            ]
+    return pd.DataFrame(rows)
+
+
+def removals_by_place(runs: Sequence[Run]) -> pd.DataFrame:
+    """`vgmr.diagnostics.removal_by_place` on the test part, for every run; with a column seed."""
+    tables = []
+    for fresh in run_all([run.experiment for run in runs], jobs=1, progress=False):
+        table = removal_by_place(fresh.model(), experiment_data(fresh.experiment).test)
+        tables.append(table.assign(seed=fresh.experiment.seed))
+    return pd.concat(tables, ignore_index=True)
