@@ -282,3 +282,66 @@ def test_verdicts_stack_to_the_number_of_claims():
     ends = [bars.patches[0].get_x() + bars.patches[0].get_width() for bars in ax.containers]
     assert ends == [1, 2, 3, 3]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"] and ax.get_xlabel()
+
+
+def test_against_published_draws_what_both_have():
+    ax = plots.against_published(pd.Series({"x": 0.5, "y": 0.6, "z": 0.7}), {"y": 0.8, "x": 0.9, "w": 1.0})
+    assert list(ax.lines[0].get_xdata()) == [0.8, 0.9] and list(ax.lines[0].get_ydata()) == [0.6, 0.5]
+    assert [text.get_text() for text in ax.texts] == ["y", "x"] and labelled(ax)
+
+
+# Notebooks 11 and 12
+
+
+def contrasted(panel: str, kind: str = "zeroed") -> list[dict]:
+    return [
+        {"panel": panel, "kind": kind, "label": "a", "group": 1, "difference": 0.2, "low": 0.1, "high": 0.3},
+        {"panel": panel, "kind": kind, "label": "b", "group": 2, "difference": 0.1, "low": -0.1, "high": 0.3},
+    ]
+
+
+def test_interval_grid_fills_what_leaves_zero_out():
+    frame = pd.DataFrame(contrasted("one") + contrasted("two"))
+    axes = plots.interval_grid(frame, "panel", shades={"one": (-0.05, 0.05)})
+    assert [ax.get_title() for ax in axes] == ["one", "two"]
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == ["a", "b"]
+    dots = {float(line.get_ydata()[0]): line for line in axes[0].lines if line.get_marker() == "o"}
+    assert [float(dots[place].get_xdata()[0]) for place in (0, 1)] == [0.2, 0.1]
+    assert dots[0].get_markerfacecolor() != "white" and dots[1].get_markerfacecolor() == "white"
+    spans = [
+        line.get_xdata() for line in axes[0].lines if line.get_marker() == "None" and len(line.get_xdata()) == 2
+    ]
+    assert [0.1, 0.3] in [list(span) for span in spans]
+    legend = [text.get_text() for text in axes[0].figure.legends[0].get_texts()]
+    assert legend == ["interval leaves 0 out", "interval holds 0", "reached by chance alone"]
+
+
+def test_interval_grid_of_accuracies_has_the_majority_for_its_line():
+    (ax,) = plots.interval_grid(pd.DataFrame(contrasted("one")), "panel", majority=0.05, xlabel="test accuracy")
+    assert any(line.get_linestyle() == "--" and line.get_xdata()[0] == 0.05 for line in ax.lines)
+    legend = [text.get_text() for text in ax.figure.legends[0].get_texts()]
+    assert legend == ["interval leaves the line out", "interval holds the line", "majority class"]
+
+
+def test_interval_grid_tells_kinds_apart():
+    frame = pd.DataFrame(contrasted("one") + contrasted("one", "retrained"))
+    (ax,) = plots.interval_grid(frame, "panel", hue="kind")
+    markers = {line.get_marker() for line in ax.lines} - {"None"}
+    assert markers == {"o", "s"}
+    legend = [text.get_text() for text in ax.figure.legends[0].get_texts()]
+    assert legend[:2] == ["zeroed", "retrained"]
+
+
+def test_gate_strength_is_the_product():
+    ax = plots.gate_strength({"paper": (0.5, 0.2)})
+    assert labelled(ax)
+    (point,) = [line for line in ax.lines if line.get_label() == "paper"]
+    assert (point.get_xdata()[0], point.get_ydata()[0]) == (0.5, 0.2)
+
+
+def test_grouped_bars_hold_the_tables_numbers():
+    frame = pd.DataFrame(contrasted("one") + contrasted("one", "retrained"))
+    (ax,) = plots.grouped_bars(frame, "panel", "kind", "share", {"one": "a note"})
+    assert [bar.get_height() for bar in ax.patches] == pytest.approx([0.2, 0.1, 0.2, 0.1])
+    assert ax.get_title() == "one\na note" and ax.get_ylabel() == "share"
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["a", "b"]

@@ -1,6 +1,7 @@
 """The search is the same for all, and what it chose is kept and found."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -273,3 +274,154 @@ def test_step_costs_are_ratios_to_the_baseline():
     }
     ratio = protocol.step_costs(every, "none", rounds=1, steps=1)
     assert ratio["none"] == 1 and list(ratio.index) == list(METHODS) and ratio.min() > 0
+
+
+# Ablations
+
+
+RATES_BY_VARIANT = {"plain": 1e-3, "Concat+MLP": 2e-3, "VGMR, paper's form": 3e-3, "VGMR": 4e-3}
+
+
+def test_an_ablation_changes_what_it_says_and_nothing_else():
+    todo = protocol.ablations("digits", RATES_BY_VARIANT, seeds=2)
+    full = {name: vars(todo[name][0]) for name in protocol.VARIANTS}
+    assert {name: one["learning_rate"] for name, one in full.items()} == RATES_BY_VARIANT
+    entries = [(group, *entry) for group, inside in protocol.ABLATIONS.items() for entry in inside.items()]
+    for group, label, change in entries:
+        for variant in ("VGMR", "VGMR, paper's form") if group in protocol.TABLE_3 else ("VGMR",):
+            for seed, one in enumerate(todo[f"{variant}: {label}"]):
+                differs = {name: value for name, value in vars(one).items() if value != full[variant][name]}
+                assert differs == change | ({"seed": 1} if seed else {}), "a change that is the default is none"
+    assert len(todo) == 4 + len(entries) + 6 + 2 * 4
+
+
+def test_nulls_are_the_same_settings_under_other_draws():
+    todo = protocol.ablations("digits", RATES_BY_VARIANT, seeds=2)
+    for variant in protocol.VARIANTS:
+        full, turned, later = (todo[label] for label in (variant, *(f"{variant}: {n}" for n in protocol.NULLS)))
+        assert [one.seed for one in (*full, *turned, *later)] == [0, 1, 0, 1, 2, 3]
+        assert turned[0].modalities == tuple(reversed(experiment_data(full[0]).modalities))
+        sizes = [
+            sum(p.numel() for p in build(one, experiment_data(one)).parameters()) for one in (full[0], turned[0])
+        ]
+        assert sizes[0] == sizes[1]
+
+
+def test_the_papers_ablations_are_ours():
+    ours = [label for group in protocol.TABLE_3 for label in protocol.ABLATIONS[group]]
+    assert set(protocol.PAPER_ABLATIONS) == {"full", *ours}
+
+
+def test_contrasts_are_paired_by_place():
+    table = protocol.contrasts({"a": [0.5, 0.7], "b": [0.4, 0.5]}, [("a", "b"), ("b", "a")])
+    assert table["difference"].tolist() == pytest.approx([0.15, -0.15])
+    assert table.loc[0, ["low", "high"]].tolist() == pytest.approx([0.1, 0.2])
+    assert table["mean"].tolist() == pytest.approx([0.6, 0.45])
+    assert table[["label", "against"]].to_numpy().tolist() == [["a", "b"], ["b", "a"]]
+    assert table.loc[0, "text"] == "+0.1500 [+0.1000, +0.2000]"
+
+
+# Removing modalities
+
+
+def test_each_method_is_trained_with_all_and_without_each_modality(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    todo = protocol.removals("digits", seeds=2)
+    names = experiment_data(todo["plain"][0]).modalities
+    methods = ["plain", "VGMR, paper's form", "VGMR", *(name for name in METHODS if name != "none")]
+    assert list(todo) == [m + end for m in methods for end in ("", *(f" without {name}" for name in names))]
+    for label, experiments in todo.items():
+        method, _, gone = label.partition(" without ")
+        assert [one.seed for one in experiments] == [0, 1]
+        assert experiments[0].modalities == (tuple(n for n in names if n != gone) if gone else None)
+        assert experiments[0].method == (method if method in METHODS else "none")
+        kept = {name: value for name, value in vars(experiments[0]).items() if name != "modalities"}
+        assert kept == {name: vars(todo[method][0])[name] for name in kept}
+
+
+def test_what_notebooks_11_and_12_train_alike_is_the_same(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for dataset in ("mosi-utterance", "digits"):
+        rates = protocol.choose(f"{dataset}-pooled", protocol.VARIANTS, protocol.study(dataset), False)
+        for label in ("plain", "VGMR, paper's form", "VGMR"):
+            rate = replace(protocol.removals(dataset)[label][3], learning_rate=rates[label])
+            assert rate == protocol.ablations(dataset, rates)[label][3]
+
+
+def test_of_two_modalities_only_the_plain_model_loses_one(monkeypatch):
+    options = {"data_options": {"like": "ave", "samples": 8}, "width": 4, "epochs": 4}
+    monkeypatch.setitem(protocol.STUDIES, "synthetic", options)
+    lost = [label for label in protocol.removals("synthetic", seeds=1) if " without " in label]
+    assert lost == ["plain without audio", "plain without visual"]
+
+
+def test_the_papers_majority_is_what_nearly_all_keep_without_text():
+    assert sum(row[1] == 0.7102 for row in protocol.PAPER_REMOVALS.values()) == 4
+
+
+@pytest.mark.parametrize("prefusion", ["none", "vgmr"])
+def test_worth_beside_idle_trains_the_experiment_with_one_modality_more(prefusion):
+    made = {"like": "mosi", "samples": 400, "steps": 1}
+    one = Experiment("synthetic", prefusion, data_options=made, modalities=("audio", "vision"), epochs=4)
+    found = protocol.worth_beside_idle(replace(one, norm="none", learning_rate=1e-2), "vision")
+    assert list(found) == ["audio", "vision", "idle"]
+    assert found["vision"] > 0.1 and abs(found["idle"]) < 0.07, "200 test samples, two deviations"
+
+
+def removed_by_hand() -> dict[str, list[Run]]:
+    """Two seeds of two methods with the modalities a and b; "ogm-ge" is never helped by b."""
+    games = {
+        "VGMR": [{"a+b": 0.9, "a": 0.8, "b": 0.6, "": 0.5}, {"a+b": 0.8, "a": 0.75, "b": 0.5, "": 0.5}],
+        "ogm-ge": [{"a+b": 0.7, "a": 0.8, "b": 0.5, "": 0.5}, {"a+b": 0.6, "a": 0.75, "b": 0.5, "": 0.5}],
+    }
+    runs = {label: [scored([game["a+b"]])[0] for game in found] for label, found in games.items()}
+    for label, found in games.items():
+        runs[label] = [replace(run, subset_accuracy=game) for run, game in zip(runs[label], found, strict=True)]
+    return runs | {"VGMR without b": scored([0.85, 0.8])}
+
+
+def test_accuracies_without_a_modality_by_way():
+    assert protocol.removal_accuracy(removed_by_hand()) == {
+        "nothing": [0.0, 0.0],
+        "VGMR": [0.9, 0.8],
+        "VGMR zeroed without a": [0.6, 0.5],
+        "VGMR zeroed without b": [0.8, 0.75],
+        "ogm-ge": [0.7, 0.6],
+        "ogm-ge zeroed without a": [0.5, 0.5],
+        "ogm-ge zeroed without b": [0.8, 0.75],
+        "VGMR retrained without b": [0.85, 0.8],
+    }
+    table = protocol.removal_contrasts(protocol.removal_accuracy(removed_by_hand()))
+    last = table.iloc[-1]
+    assert [last["label"], last["way"], last["panel"]] == ["VGMR", "retrained", "without b"]
+    assert table["difference"].tolist() == pytest.approx([-0.3, -0.075, -0.15, 0.125, -0.025])
+    levels = protocol.removal_contrasts(protocol.removal_accuracy(removed_by_hand()), "nothing")
+    assert levels["difference"].tolist() == pytest.approx([0.55, 0.775, 0.5, 0.775, 0.825])
+
+
+def test_the_claims_on_removal_by_hand():
+    values = protocol.removal_accuracy(removed_by_hand())
+    del values["VGMR retrained without b"]
+    found = protocol.removal_claims(values, "a").set_index("claim")["difference"].to_dict()
+    assert found == pytest.approx(
+        {
+            "(a) VGMR loses most without a": 0.225,
+            "(c) VGMR loses without a": 0.3,
+            "(c) VGMR loses without b": 0.075,
+            "(a) ogm-ge loses most without a": 0.275,
+            "(b) ogm-ge gains without b": 0.125,
+        }
+    )
+
+
+def test_places_and_idle_worths_have_a_row_for_each_run(few):
+    one = Experiment("synthetic", data_options={"like": "ave", "samples": 16, "steps": 1}, epochs=1, latent_dim=2)
+    runs = protocol.run_all([one, replace(one, seed=1)], jobs=1, progress=False)
+    places = protocol.removals_by_place(runs)
+    assert places["seed"].tolist() == [0, 0, 1, 1] and places["modality"].tolist() == ["audio", "visual"] * 2
+    for row, one in zip(places.to_dict("records"), [runs[0], runs[0], runs[1], runs[1]], strict=True):
+        other = {"audio": "visual", "visual": "audio"}[row["modality"]]
+        assert row["behind"] == pytest.approx(one.subset_accuracy[other])
+    idle = protocol.idle_worths({"x": runs})
+    assert idle["seed"].tolist() == [0] * 3 + [1] * 3 and set(idle["label"]) == {"x"}
+    assert idle["modality"].tolist() == ["audio", "visual", "idle"] * 2

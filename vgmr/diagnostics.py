@@ -15,11 +15,12 @@ from torch import Tensor
 from vgmr import corruption
 from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing
-from vgmr.data.batch import Batch, MultimodalData
+from vgmr.corruption import missing
+from vgmr.data.batch import Batch, MultimodalData, fingerprint
 from vgmr.evaluation import auroc, paired_difference
 from vgmr.objective import Objective, contributions
 from vgmr.refiner import VGMR, Refinement, masked_mean
-from vgmr.training import make_optimizer
+from vgmr.training import make_optimizer, predict
 
 STATISTICS = ("global_value", "channel_value", "channel_deviation", "gate", "target")
 LEVELS = ("sample", "modality", "step", "channel")
@@ -496,3 +497,54 @@ def movement(
                 for weight, old in zip(own, start, strict=True):
                     weight.copy_(torch.lerp(old, weight, scale))
     return torch.cat([weight.detach().flatten() for weight in own]) - before
+
+
+def with_idle_modality(data: MultimodalData, source: str, name: str = "idle", seed: int = 0) -> MultimodalData:
+    """The same data and a modality that carries nothing: `source` with its samples shuffled within each part.
+
+    Its features look like real ones, and the label cannot be told from them.
+
+    Raises:
+        ValueError: `source` is unknown or `name` is taken.
+    """
+    if source not in data.modalities or name in data.modalities:
+        raise ValueError(f"expected source of {data.modalities} and another name, got {source!r} and {name!r}")
+    generator = torch.Generator().manual_seed(seed)
+
+    def add(part: Batch) -> Batch:
+        rows = torch.randperm(len(part), generator=generator).to(part.label.device)
+        return replace(
+            part,
+            features={**part.features, name: part.features[source][rows]},
+            mask={**part.mask, name: part.mask[source][rows]},
+            struck=None if part.struck is None else {**part.struck, name: part.struck[source][rows]},
+        )
+
+    return replace(
+        data,
+        train=add(data.train),
+        validation=add(data.validation),
+        test=add(data.test),
+        fingerprint=fingerprint({"of": data.fingerprint, "idle": [source, name, seed]}),
+    )
+
+
+def removal_by_place(model: Classifier, part: Batch) -> pd.DataFrame:
+    """Accuracy without each modality, by the place where it is removed; one row per modality.
+
+    Columns: modality; behind (its refined features are absent where modalities meet; the others were refined with
+    it at hand); before (its features are zero before the refiner, and it is absent behind it); zeros (zero before
+    the refiner, and taken for real behind it).
+    """
+    rows = []
+    for name in part.features:
+        others = [other for other in part.features if other != name]
+        without = missing(part, name)
+        answers = {
+            "behind": predict(model, part, others),
+            "before": predict(model, without, others),
+            "zeros": predict(model, without),
+        }
+        right = {place: float((x.argmax(1) == part.label).float().mean()) for place, x in answers.items()}
+        rows.append({"modality": name, **right})
+    return pd.DataFrame(rows)

@@ -10,7 +10,10 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from vgmr.data.batch import Batch, MultimodalData
@@ -212,6 +215,125 @@ def bands(
     )
     ax.set(xlabel=xlabel or x.replace("_", " "), ylabel=ylabel or y.replace("_", " "))
     return ax
+
+
+def interval_grid(
+    frame: pd.DataFrame,
+    panel: str,
+    hue: str | None = None,
+    shades: Mapping[str, tuple[float, float]] | None = None,
+    majority: float | None = None,
+    xlabel: str = "difference in test accuracy",
+) -> np.ndarray:
+    """Means with 95% intervals, a panel per value of `panel`; filled where the interval leaves the line out.
+
+    Args:
+        frame: rows as from `vgmr.protocol.contrasts`, in the order to be drawn, with a column `panel`; a column
+            `group` draws lines between groups.
+        hue: column told apart by colour and marker.
+        shades: by panel, a range to shade, such as what differences by chance alone reach.
+        majority: rate of the majority class, where `difference` holds accuracies; else the line is zero.
+
+    Returns the array of axes, which share their rows.
+    """
+    panels, labels = list(dict.fromkeys(frame[panel])), list(dict.fromkeys(frame["label"]))
+    hues = list(dict.fromkeys(frame[hue])) if hue else [None]
+    line, what = (0.0, "0") if majority is None else (majority, "the line")
+    size = (2.4 * len(panels) + 2.4, 0.27 * len(labels) * max(1, 0.75 * len(hues)) + 1.6)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    for ax, name in zip(axes[0], panels, strict=True):
+        for number, kind in enumerate(hues):
+            rows = frame[(frame[panel] == name) & (True if hue is None else frame[hue] == kind)]
+            for _, row in rows.iterrows():
+                place = labels.index(row["label"]) + 0.3 * (number - (len(hues) - 1) / 2)
+                decided = row["low"] > line or row["high"] < line
+                ax.plot([row["low"], row["high"]], [place, place], color=f"C{number}", linewidth=1.6)
+                ax.plot(
+                    row["difference"],
+                    place,
+                    "osD"[number],
+                    color=f"C{number}",
+                    markersize=6,
+                    markerfacecolor=f"C{number}" if decided else "white",
+                    markeredgewidth=1.4,
+                )
+        if shades and name in shades:
+            ax.axvspan(*shades[name], color="0.85", zorder=0)
+        ax.axvline(line, color="k" if majority is None else "C3", linestyle="-" if majority is None else "--")
+        ax.set_title(name)
+        ax.locator_params(axis="x", nbins=4)
+    first = axes[0, 0]
+    first.set(yticks=range(len(labels)), yticklabels=labels)
+    first.set_ylim(len(labels) - 0.5, -0.5)
+    if "group" in frame:
+        groups = frame.drop_duplicates("label").set_index("label")["group"]
+        ends = [place for place in range(1, len(labels)) if groups[labels[place]] != groups[labels[place - 1]]]
+        for ax in axes[0]:
+            for place in ends:
+                ax.axhline(place - 0.5, color="0.5", linewidth=0.8)
+    marks: list[Artist] = [
+        Line2D([], [], color=f"C{number}", marker="osD"[number], label=kind)
+        for number, kind in enumerate(hues)
+        if kind is not None
+    ]
+    marks += [
+        Line2D([], [], color="0.3", marker="o", label=f"interval leaves {what} out"),
+        Line2D([], [], color="0.3", marker="o", markerfacecolor="white", label=f"interval holds {what}"),
+    ]
+    if shades:
+        marks.append(Patch(color="0.85", label="reached by chance alone"))
+    if majority is not None:
+        marks.append(Line2D([], [], color="C3", linestyle="--", label="majority class"))
+    figure.legend(handles=marks, loc="outside upper center", ncols=2 if size[0] < 9 else len(marks))
+    figure.supxlabel(f"{xlabel} (mean, 95% interval)", fontsize=11)
+    return axes[0]
+
+
+def gate_strength(points: Mapping[str, tuple[float, float]], ax: Axes | None = None) -> Axes:
+    """(1 - rho) alpha over alpha (across) and rho (up), with lines of equal strength and named (alpha, rho)."""
+    ax = plt.subplots(figsize=(6, 4.4))[1] if ax is None else ax
+    side = np.linspace(0, 1, 101)
+    strength = (1 - side[:, None]) * side[None, :]
+    picture = ax.contourf(side, side, strength, levels=np.linspace(0, 1, 21), cmap="cividis")
+    lines = ax.contour(side, side, strength, levels=[0.1, 0.2, 0.4, 0.8], colors="white", linewidths=1.5)
+    ax.clabel(lines, fmt="%.1f")
+    for (name, place), marker in zip(points.items(), "osD^v<>", strict=False):
+        ax.plot(*place, marker, color="white", markeredgecolor="k", markersize=8, label=name, clip_on=False)
+    ax.set(xlabel="alpha, amplification", ylabel="rho, retention")
+    ax.grid(False)
+    ax.figure.colorbar(picture, ax=ax, label="strength s; E lies in 1 - s to 1 + s")
+    ax.legend(loc="upper left", facecolor="0.9", framealpha=0.95)
+    return ax
+
+
+def grouped_bars(
+    frame: pd.DataFrame, panel: str, hue: str, ylabel: str, notes: Mapping[str, str] | None = None
+) -> np.ndarray:
+    """Means with 95% intervals as bars: panels below each other, bars by `label`, colours by `hue`.
+
+    Args:
+        frame: columns `panel`, `hue`, label, difference, low, high.
+        notes: text under a panel's title, by panel.
+
+    Returns the array of axes.
+    """
+    panels, labels = list(dict.fromkeys(frame[panel])), list(dict.fromkeys(frame["label"]))
+    axes = plt.subplots(len(panels), 1, figsize=(10, 2.7 * len(panels)), squeeze=False, sharex=True)[1][:, 0]
+    for ax, name in zip(axes, panels, strict=True):
+        there = frame[frame[panel] == name]
+        hues = list(dict.fromkeys(there[hue]))
+        for number, kind in enumerate(hues):
+            rows = there[there[hue] == kind].set_index("label").reindex(labels)
+            place = np.arange(len(labels)) + 0.8 * ((number + 0.5) / len(hues) - 0.5)
+            error = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
+            ax.bar(place, rows["difference"], 0.8 / len(hues), color=f"C{number}", label=kind)
+            ax.errorbar(place, rows["difference"], error, fmt="none", ecolor="k", elinewidth=1, capsize=2)
+        ax.axhline(0, color="k", linewidth=1)
+        ax.set(ylabel=ylabel, title=name + (f"\n{notes[name]}" if notes else ""))
+        ax.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
+        ax.grid(axis="x", visible=False)
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return axes
 
 
 def struck_or_not(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:

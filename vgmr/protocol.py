@@ -7,7 +7,7 @@ import json
 import statistics
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from pandas.io.formats.style import Styler
 from vgmr.backbones import Classifier
 from vgmr.balancing import ARL, METHODS, Relearning, make_method
 from vgmr.data.fetch import write
-from vgmr.diagnostics import gradient_change
-from vgmr.evaluation import Difference, accuracy, confusion, paired_difference
+from vgmr.diagnostics import gradient_change, removal_by_place, with_idle_modality
+from vgmr.evaluation import Difference, accuracy, confusion, paired_difference, shapley, subset_logits
 from vgmr.experiment import Experiment, Run, build, compare, experiment_data, run_all
 from vgmr.objective import Objective
 from vgmr.records import recorded
@@ -511,3 +511,238 @@ def shown(table: pd.DataFrame, caption: str) -> Styler:
     counts: list[Hashable] = [column for column in ("seeds", "parameters") if column in table]
     styled = table.style.format("{:.3f}", na_rep="").set_caption(caption)
     return styled.format("{:.0f}", subset=counts, na_rep="") if counts else styled
+
+
+# Notebook 11: what is changed in VGMR, one factor at a time, by group; the first two are the paper's Table 3.
+ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "value signals": {
+        "no global value": {"use_global_value": False},
+        "no channel value": {"use_channel_value": False},
+        "no value in the gate": {"use_global_value": False, "use_channel_value": False},
+    },
+    "evidence": {
+        "no agreement": {"use_agreement": False},
+        "no discrepancy": {"use_discrepancy": False},
+        "neither of the two": {"use_agreement": False, "use_discrepancy": False},
+    },
+    "form": {"LayerNorm": {"norm": "layer"}, "gates begin random": {"neutral_start": False}},
+    "strength": {
+        "gate strength 0": {"amplification": 0.0},
+        "gate strength 0.2": {"amplification": 0.25},
+        "gate strength 0.8": {"amplification": 1.0},
+    },
+    "value supervision": {
+        "value weight 0": {"value_weight": 0.0},
+        "value weight 1": {"value_weight": 1.0},
+        "temperature 0.3": {"temperature": 0.3},
+        "temperature 3": {"temperature": 3.0},
+        "target from before": {"removal": "before"},
+    },
+    "regulariser": {
+        "regulariser weight 0": {"regulariser_weight": 0.0},
+        "regulariser weight 0.1": {"regulariser_weight": 0.1},
+    },
+    "width": {"latent width 8": {"latent_dim": 8}, "latent width 32": {"latent_dim": 32}},
+}
+TABLE_3 = ("value signals", "evidence")
+PAPER_ABLATIONS = {  # accuracy, MOSEI with the Transformer
+    "full": 0.8446,
+    "no channel value": 0.8324,
+    "no global value": 0.8390,
+    "no value in the gate": 0.8287,
+    "no agreement": 0.8347,
+    "no discrepancy": 0.8330,
+    "neither of the two": 0.8257,
+}
+NULLS = ("names reversed", "other seeds")
+
+
+def ablations(dataset: str, rates: Mapping[str, float], seeds: int = 5) -> dict[str, list[Experiment]]:
+    """What notebook 11 trains on a data set: `VARIANTS`, each changed VGMR, and pairs that differ by chance alone.
+
+    Labels are those of `VARIANTS` or "VARIANT: change". Changes of `TABLE_3` are made in the paper's form too. Of
+    the controls, "names reversed" gives the modalities in reverse order, hence other initial weights and other
+    dropout under the same seed, and "other seeds" are the next ones.
+
+    Args:
+        rates: learning rate by variant; changes get that of the variant they are made in, without a search.
+    """
+    names = tuple(experiment_data(Experiment(**study(dataset))).modalities)
+    common = {**study(dataset)}
+    changes: dict[str, dict[str, Any]] = {name: {"variant": name} for name in VARIANTS}
+    for group, entries in ABLATIONS.items():
+        for variant in ("VGMR", "VGMR, paper's form") if group in TABLE_3 else ("VGMR",):
+            changes |= {f"{variant}: {label}": {"variant": variant, **change} for label, change in entries.items()}
+    for variant in VARIANTS:
+        changes[f"{variant}: names reversed"] = {"variant": variant, "modalities": names[::-1]}
+        changes[f"{variant}: other seeds"] = {"variant": variant}
+    todo = {}
+    for label, change in changes.items():
+        variant = change.pop("variant")
+        options = {**common, **VARIANTS[variant], "learning_rate": rates[variant], **change}
+        first = seeds if label.endswith("other seeds") else 0
+        todo[label] = [Experiment(**options, seed=seed) for seed in range(first, first + seeds)]
+    return todo
+
+
+def contrasts(values: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Paired difference of the first label's values to the second's, one row per pair.
+
+    Columns: label, against, mean (of the label), difference, low, high (95% interval over seeds), text (the last
+    three as "+0.0100 [+0.0020, +0.0180]").
+    """
+    rows = []
+    for label, against in pairs:
+        found = paired_difference(values[label], values[against])
+        rows.append(
+            {
+                "label": label,
+                "against": against,
+                "mean": sum(values[label]) / len(values[label]),
+                "difference": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "text": f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+PAPER_REMOVALS = {  # accuracy on MOSEI: full, without text, without audio, without vision; Table 9
+    "plain": (0.8255, 0.7053, 0.8092, 0.8253),
+    "grad-blending": (0.8337, 0.7096, 0.8317, 0.8343),
+    "ogm-ge": (0.8264, 0.7094, 0.8255, 0.8244),
+    "pmr": (0.8332, 0.7102, 0.8324, 0.8332),
+    "arl": (0.8268, 0.7102, 0.8246, 0.8270),
+    "mmpareto": (0.8279, 0.7102, 0.8289, 0.8291),
+    "relearning": (0.8311, 0.7092, 0.8302, 0.8330),
+    "mla": (0.8184, 0.7062, 0.8161, 0.8184),
+    "agm": (0.8302, 0.7105, 0.8283, 0.8296),
+    "VGMR, paper's form": (0.8446, 0.7102, 0.8410, 0.8371),
+}
+
+
+def removals(dataset: str, seeds: int = 5) -> dict[str, list[Experiment]]:
+    """What notebook 12 trains: each method with all modalities, and "METHOD without MODALITY" for each of them.
+
+    Methods are "plain", VGMR in both forms and those of `vgmr.balancing`, at the learning rates of `balancing`.
+    With two modalities only "plain" is trained without one: no other method is defined for a single modality.
+    """
+    found, common = balancing(dataset), study(dataset)
+    form = "VGMR, paper's form"
+    rates = choose(f"{dataset}-pooled", VARIANTS, common, again=False)
+    methods = {"plain": found["none"], form: {**common, **VARIANTS[form], "learning_rate": rates[form]}}
+    methods |= {"VGMR": found["none + VGMR"], **{name: found[name] for name in METHODS if name != "none"}}
+    names = experiment_data(Experiment(**common)).modalities
+    todo = {}
+    for method, options in methods.items():
+        todo[method] = [Experiment(**options, seed=seed) for seed in range(seeds)]
+        if len(names) > 2 or method == "plain":
+            for gone in names:
+                rest = tuple(name for name in names if name != gone)
+                todo[f"{method} without {gone}"] = [replace(one, modalities=rest) for one in todo[method]]
+    return todo
+
+
+def removal_accuracy(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[float]]:
+    """Test accuracy over seeds by label: "METHOD", "METHOD zeroed without M", "METHOD retrained without M".
+
+    Besides, "nothing": zeros, to take the interval of a single mean against.
+
+    Args:
+        runs: by the labels of `removals`.
+    """
+    values = {"nothing": [0.0] * len(next(iter(runs.values())))}
+    for label, found in runs.items():
+        method, _, gone = label.partition(" without ")
+        values[f"{method} retrained without {gone}" if gone else label] = [
+            run.metrics["accuracy"] for run in found
+        ]
+        names = [] if gone else max(found[0].subset_accuracy, key=len).split("+")
+        for name in names:
+            rest = "+".join(other for other in names if other != name)
+            values[f"{method} zeroed without {name}"] = [run.subset_accuracy[rest] for run in found]
+    return values
+
+
+def removal_contrasts(values: Mapping[str, Sequence[float]], against: str = "") -> pd.DataFrame:
+    """`contrasts` of every removal in `values` of `removal_accuracy` to `against`, or to its method with all.
+
+    More columns: way ("zeroed" or "retrained") and panel ("without MODALITY"); the label is the method.
+    """
+    labels = [label for label in values if " without " in label]
+    split = [label.replace(" without ", " ").rsplit(" ", 2) for label in labels]
+    pairs = [(label, against or method) for label, (method, *_) in zip(labels, split, strict=True)]
+    table = contrasts(values, pairs)
+    method, way, gone = zip(*split, strict=True)
+    return table.assign(label=method, way=way, panel=[f"without {name}" for name in gone])
+
+
+def removal_claims(values: Mapping[str, Sequence[float]], strongest: str) -> pd.DataFrame:
+    """The paper's claims on Table 9 as `contrasts` that should be above zero, in columns claim and way.
+
+    (a) a method loses more without the strongest modality than without the other that it misses most; (b) a
+    method of `vgmr.balancing` gains without a weaker modality; (c) VGMR loses without a modality.
+
+    Args:
+        values: as from `removal_accuracy`.
+        strongest: the modality that dominates.
+    """
+    pairs: dict[tuple[str, str], tuple[str, str]] = {}
+    removed = [label.replace(" without ", " ").rsplit(" ", 2) for label in values if " without " in label]
+    means = {label: statistics.fmean(found) for label, found in values.items()}
+    for method, way in dict.fromkeys((method, way) for method, way, _ in removed):
+        weaker = [gone for one, how, gone in removed if (one, how) == (method, way) and gone != strongest]
+        without = {name: f"{method} {way} without {name}" for name in (strongest, *weaker)}
+        missed = min(weaker, key=lambda name: means[without[name]])
+        pairs[f"(a) {method} loses most without {strongest}", way] = (without[missed], without[strongest])
+        if method in METHODS:
+            pairs |= {(f"(b) {method} gains without {name}", way): (without[name], method) for name in weaker}
+        if method in ("VGMR", "VGMR, paper's form"):
+            pairs |= {(f"(c) {method} loses without {name}", way): (method, without[name]) for name in without}
+    claims, ways = zip(*pairs, strict=True)
+    return contrasts(values, list(pairs.values())).assign(claim=claims, way=ways)
+
+
+def worth_beside_idle(experiment: Experiment, source: str) -> dict[str, float]:
+    """Shapley value of each modality in test accuracy, after a training with an idle copy of `source` beside them.
+
+    See `vgmr.diagnostics.with_idle_modality`; all but the modalities is as in the experiment.
+    """
+    data = with_idle_modality(experiment_data(experiment), source)
+    model = build(experiment, data)
+    fit(
+        model,
+        data,
+        epochs=experiment.epochs,
+        batch_size=experiment.batch_size,
+        learning_rate=experiment.learning_rate,
+        length_buckets=experiment.length_buckets,
+        seed=experiment.seed,
+    )
+    label, classes = data.test.label, len(data.classes)
+    answers = subset_logits(model, data.test)
+    return shapley({kept: accuracy(confusion(x.argmax(1), label, classes)) for kept, x in answers.items()})
+
+
+def idle_worths(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """`worth_beside_idle` for every run, with its last modality as source: label, seed, modality, value."""
+    rows = []
+    for label, found in runs.items():
+        for run in found:
+            source = experiment_data(run.experiment).modalities[-1]
+            values = worth_beside_idle(run.experiment, source)
+            rows += [
+                {"label": label, "seed": run.experiment.seed, "modality": name, "value": value}
+                for name, value in values.items()
+            ]
+    return pd.DataFrame(rows)
+
+
+def removals_by_place(runs: Sequence[Run]) -> pd.DataFrame:
+    """`vgmr.diagnostics.removal_by_place` on the test part, for every run; with a column seed."""
+    tables = []
+    for fresh in run_all([run.experiment for run in runs], jobs=1, progress=False):
+        table = removal_by_place(fresh.model(), experiment_data(fresh.experiment).test)
+        tables.append(table.assign(seed=fresh.experiment.seed))
+    return pd.concat(tables, ignore_index=True)
