@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,17 +90,31 @@ def prepared(path: Path) -> Any:
     return book
 
 
-def described(source: str, heading: str) -> str:
-    """Alt text of a cell's figures: the heading above, then what each function of `vgmr.plots` says it shows."""
-    called = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    names = {
-        node.attr: getattr(plots, node.attr, None)
-        for node in called
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "plots"
-    }
-    sentences = [inspect.getdoc(function) or "" for function in names.values()]
+def functions(source: str) -> dict[str, str]:
+    """Source of the functions that code defines, by name."""
+    found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    return {node.name: ast.unparse(node) for node in found}
+
+
+def described(source: str, heading: str, defined: Mapping[str, str]) -> str:
+    """Alt text of the figures of a cell: the heading above it, and what is drawn.
+
+    That is what each function of `vgmr.plots` says of itself, else the labels in the code of the cell and of the
+    functions, `defined` in earlier cells, that it calls.
+    """
+    called = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    texts = [source, *(text for name, text in defined.items() if name in called)]
+    nodes = [node for text in texts for node in ast.walk(ast.parse(text))]
+    names = [node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "plots"]
+    sentences = [inspect.getdoc(getattr(plots, name, None)) or "" for name in dict.fromkeys(names)]
     shown = [sentence.splitlines()[0].split("; array")[0].rstrip(".") for sentence in sentences if sentence]
-    return f"{heading}: {'. '.join(shown).replace('`', '')}." if shown else f"{heading}."
+    places = [node.value for node in nodes if isinstance(node, ast.keyword) and node.arg == "loc"]
+    strings = [node.value for node in nodes if isinstance(node, ast.Constant) and node not in places]
+    labels = dict.fromkeys(
+        text.strip(" :,") for text in map(str, strings) if " " in text.strip() and not text.endswith(".")
+    )
+    rest = ". ".join(shown).replace("`", "") or (f"labelled {', '.join(labels)}" if labels else "figure")
+    return f"{heading.rstrip(':.')}: {rest}."
 
 
 def cleaned(book: Any) -> Any:
@@ -107,13 +122,16 @@ def cleaned(book: Any) -> Any:
     book.metadata = {key: book.metadata[key] for key in ("kernelspec", "language_info")}
     book.metadata["language_info"] = {"name": "python"}
     heading = "Figure"
+    defined: dict[str, str] = {}
     for cell in book.cells:
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if cell.cell_type == "markdown":
             heading = (re.findall(r"^#+ (.+)$", cell.source, re.M) or [heading])[-1]
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                output.metadata = {"image/png": {"alt": described(cell.source, heading)}}
+        elif "colab" not in cell.metadata.get("tags", []):
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.metadata = {"image/png": {"alt": described(cell.source, heading, defined)}}
+            defined |= functions(cell.source)
     return book
 
 
