@@ -25,6 +25,15 @@ from vgmr.data.fetch import write
 
 FOLDER = Path("notebooks")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+# hosted notebooks come without the files beside them, so the whole repository is fetched
+INSTALL = """import sys
+from pathlib import Path
+
+if "google.colab" in sys.modules and not Path("records").exists():
+    !git clone -q --depth 1 {repository}
+    %cd -q {name}/notebooks
+    %pip install -q ..
+"""
 MAXIMUM_BYTES = 1_000_000
 
 
@@ -52,7 +61,7 @@ def generated(path: Path, order: list[Path]) -> dict[str, Any]:
     """The cells that stand alike in all notebooks, by tag."""
     slug = repository().removeprefix("https://github.com/")
     link = f"https://colab.research.google.com/github/{slug}/blob/main/notebooks/{path.name}"
-    install = f'import sys\n\nif "google.colab" in sys.modules:\n    %pip install -q "vgmr @ git+{repository()}"'
+    install = INSTALL.format(repository=repository(), name=slug.split("/")[-1]).strip()
     position = order.index(path)
     neighbours = []
     if position:
@@ -66,16 +75,24 @@ def generated(path: Path, order: list[Path]) -> dict[str, Any]:
     }
 
 
+def renewed(path: Path) -> Any:
+    """The notebook with generated cells renewed."""
+    book = nbformat.read(path, as_version=4)
+    for tag, fresh in generated(path, notebooks()).items():
+        for cell in book.cells:
+            if tag in cell.metadata.get("tags", []):
+                cell.source = fresh.source
+    return book
+
+
 def prepared(path: Path) -> Any:
     """The notebook with generated cells renewed, ids 1..n, and all outputs and stray metadata gone."""
-    book = nbformat.read(path, as_version=4)
-    fresh = generated(path, notebooks())
+    book = renewed(path)
     for cell in book.cells:
-        for tag, source in fresh.items():
-            if tag in cell.metadata.get("tags", []):
-                cell.source = source.source
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
-    missing = set(fresh) - {tag for cell in book.cells for tag in cell.metadata.get("tags", [])}
+    missing = {"badge", "colab", "navigation"} - {
+        tag for cell in book.cells for tag in cell.metadata.get("tags", [])
+    }
     if missing:
         raise ValueError(f"{path}: no cell is tagged {', '.join(sorted(missing))}; tag an empty one for each")
     for number, cell in enumerate(book.cells, 1):
@@ -229,7 +246,7 @@ def main(arguments: list[str]) -> int:
             print(f"executing {path}", flush=True)
             build(path)
         if options.action == "clean":
-            nbformat.write(cleaned(nbformat.read(path, as_version=4)), path)
+            nbformat.write(cleaned(renewed(path)), path)
         found = problems(path)
         for line in found:
             print(f"{path}: {line}")
