@@ -218,3 +218,25 @@ def test_problems_finds_what_is_off(project, spoil, complaint):
     spoil(book)
     nbformat.write(book, project)
     assert any(complaint in line for line in publish.problems(project))
+
+
+def test_figures_get_alt_text():
+    defined = publish.functions("def draw(share):\n    ax.set(xlabel='share of samples', ylabel='a')")
+    alt = publish.described("plots.seed_points(runs, ax)\nplt.show()", "The result", {})
+    assert alt.startswith("The result: Every seed's score as a dot, the mean as a bar")
+    assert publish.described("draw(0.1)", "Try it", defined) == "Try it: labelled share of samples."
+    assert publish.described("plt.plot(x)", "What now?", defined) == "What now?: figure."
+
+
+def test_clean_writes_alt_text_without_executing(project, capsys):
+    book = publish.prepared(project)
+    figure = nbformat.v4.new_output(
+        "display_data", {"image/png": "aGVsbG8="}, metadata={"image/png": {"width": 3}}
+    )
+    for count, cell in enumerate((cell for cell in book.cells if cell.cell_type == "code"), 1):
+        cell.execution_count = count
+    book.cells[5].outputs.append(figure)
+    nbformat.write(book, project)
+    assert publish.main(["check"]) == 1 and "a figure without alt text" in capsys.readouterr().out
+    assert publish.main(["clean"]) == publish.main(["check"]) == 0
+    assert nbformat.read(project, 4).cells[5].outputs[0].metadata == {"image/png": {"alt": "A title: figure."}}

@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,18 @@ from PIL import Image
 from vgmr import ledger, plots
 from vgmr.batch import find_notebook
 from vgmr.data.fetch import write
+from pathlib import Path
 
 FOLDER = Path("notebooks")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+# hosted notebooks come without the files beside them, so the whole repository is fetched
+INSTALL = """import sys
+
+if "google.colab" in sys.modules and not Path("records").exists():
+    !git clone -q --depth 1 {repository}
+    %cd -q {name}/notebooks
+    %pip install -q ..
+"""
 MAXIMUM_BYTES = 1_000_000
 
 
@@ -53,7 +63,7 @@ def generated(path: Path, order: list[Path]) -> dict[str, Any]:
     """The cells that stand alike in all notebooks, by tag."""
     slug = repository().removeprefix("https://github.com/")
     link = f"https://colab.research.google.com/github/{slug}/blob/main/notebooks/{path.name}"
-    install = f'import sys\n\nif "google.colab" in sys.modules:\n    %pip install -q "vgmr @ git+{repository()}"'
+    install = INSTALL.format(repository=repository(), name=slug.split("/")[-1]).strip()
     position = order.index(path)
     neighbours = []
     if position:
@@ -67,16 +77,24 @@ def generated(path: Path, order: list[Path]) -> dict[str, Any]:
     }
 
 
+def renewed(path: Path) -> Any:
+    """The notebook with generated cells renewed."""
+    book = nbformat.read(path, as_version=4)
+    for tag, fresh in generated(path, notebooks()).items():
+        for cell in book.cells:
+            if tag in cell.metadata.get("tags", []):
+                cell.source = fresh.source
+    return book
+
+
 def prepared(path: Path) -> Any:
     """The notebook with generated cells renewed, ids 1..n, and all outputs and stray metadata gone."""
-    book = nbformat.read(path, as_version=4)
-    fresh = generated(path, notebooks())
+    book = renewed(path)
     for cell in book.cells:
-        for tag, source in fresh.items():
-            if tag in cell.metadata.get("tags", []):
-                cell.source = source.source
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
-    missing = set(fresh) - {tag for cell in book.cells for tag in cell.metadata.get("tags", [])}
+    missing = {"badge", "colab", "navigation"} - {
+        tag for cell in book.cells for tag in cell.metadata.get("tags", [])
+    }
     if missing:
         raise ValueError(f"{path}: no cell is tagged {', '.join(sorted(missing))}; tag an empty one for each")
     for number, cell in enumerate(book.cells, 1):
@@ -91,17 +109,31 @@ def prepared(path: Path) -> Any:
     return book
 
 
-def described(source: str, heading: str) -> str:
-    """Alt text of a cell's figures: the heading above, then what each function of `vgmr.plots` says it shows."""
-    called = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    names = {
-        node.attr: getattr(plots, node.attr, None)
-        for node in called
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "plots"
-    }
-    sentences = [inspect.getdoc(function) or "" for function in names.values()]
+def functions(source: str) -> dict[str, str]:
+    """Source of the functions that code defines, by name."""
+    found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    return {node.name: ast.unparse(node) for node in found}
+
+
+def described(source: str, heading: str, defined: Mapping[str, str]) -> str:
+    """Alt text of the figures of a cell: the heading above it, and what is drawn.
+
+    That is what each function of `vgmr.plots` says of itself, else the labels in the code of the cell and of the
+    functions, `defined` in earlier cells, that it calls.
+    """
+    called = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    texts = [source, *(text for name, text in defined.items() if name in called)]
+    nodes = [node for text in texts for node in ast.walk(ast.parse(text))]
+    names = [node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "plots"]
+    sentences = [inspect.getdoc(getattr(plots, name, None)) or "" for name in dict.fromkeys(names)]
     shown = [sentence.splitlines()[0].split("; array")[0].rstrip(".") for sentence in sentences if sentence]
-    return f"{heading}: {'. '.join(shown).replace('`', '')}." if shown else f"{heading}."
+    places = [node.value for node in nodes if isinstance(node, ast.keyword) and node.arg == "loc"]
+    strings = [node.value for node in nodes if isinstance(node, ast.Constant) and node not in places]
+    labels = dict.fromkeys(
+        text.strip(" :,") for text in map(str, strings) if " " in text.strip() and not text.endswith(".")
+    )
+    rest = ". ".join(shown).replace("`", "") or (f"labelled {', '.join(labels)}" if labels else "figure")
+    return f"{heading.rstrip(':.')}: {rest}."
 
 
 def palette(png: str) -> str:
@@ -120,6 +152,7 @@ def cleaned(book: Any) -> Any:
     book.metadata = {key: book.metadata[key] for key in ("kernelspec", "language_info")}
     book.metadata["language_info"] = {"name": "python"}
     heading = "Figure"
+    defined: dict[str, str] = {}
     for cell in book.cells:
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if cell.cell_type == "markdown":
@@ -128,6 +161,11 @@ def cleaned(book: Any) -> Any:
             if "image/png" in output.get("data", {}):
                 output.data["image/png"] = palette(output.data["image/png"])
                 output.metadata = {"image/png": {"alt": described(cell.source, heading)}}
+        elif "colab" not in cell.metadata.get("tags", []):
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.metadata = {"image/png": {"alt": described(cell.source, heading, defined)}}
+            defined |= functions(cell.source)
     return book
 
 
@@ -225,7 +263,7 @@ def main(arguments: list[str]) -> int:
             print(f"executing {path}", flush=True)
             build(path)
         if options.action == "clean":
-            nbformat.write(cleaned(nbformat.read(path, as_version=4)), path)
+            nbformat.write(cleaned(renewed(path)), path)
         found = problems(path)
         for line in found:
             print(f"{path}: {line}")

@@ -6,7 +6,6 @@ import re
 import shutil
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +18,59 @@ KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "languag
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SHOWN = {"image/png", "text/html", "text/latex", "text/markdown", "text/plain"}
 SLIDERS = "Here stand sliders and a picture that follows them, where a kernel runs."
+FORMULA = "display: flex; align-items: center; margin: 1em 0; overflow-x: auto"
 SETTINGS: dict[str, Any] = {
     "project": "vgmr",
-    "extensions": ["myst_nb"],
+    "author": "",
+    "extensions": ["myst_nb", "vgmr.site"],
     "html_theme": "sphinx_book_theme",
+    "html_theme_options": {"navbar_persistent": [], "navbar_center": [], "navbar_end": []},
     "html_title": "vgmr",
-    "html_static_path": ["_static"],
+    "html_show_copyright": False,
+    "html_context": {"default_mode": "light"},
     "html_copy_source": False,
     "nb_execution_mode": "off",
     "nb_ipywidgets_js": {},
     "myst_enable_extensions": ["dollarmath", "amsmath"],
     "myst_heading_anchors": 3,
-    "myst_update_mathjax": False,
-    "mathjax_path": "mathjax/MathJax.js",
-    "mathjax2_config": {
-        "config": ["TeX-AMS-MML_HTMLorMML-full.js", "Safe.js"],
-        "tex2jax": {"ignoreClass": ".*", "processClass": "math"},
-        "HTML-CSS": {"availableFonts": [], "imageFont": None, "webFont": "STIX-Web"},
-        "showMathMenu": False,
-        "messageStyle": "none",
-    },
+    "html_math_renderer": "mathml",
 }
+
+
+def mathml(formula: str, block: bool) -> str:
+    """A LaTeX formula as MathML, which browsers show without any script; `\\tag{n}` stands at the right.
+
+    Raises:
+        ValueError: something in the formula has no MathML.
+    """
+    from docutils.utils.math import MathError
+    from docutils.utils.math.latex2mathml import tex2mathml
+
+    tag = re.search(r"\\tag\{(.+?)\}", formula)
+    formula = formula.replace(tag[0], "") if tag else formula
+    formula = re.sub(r"\\([bB]igg?[lr]?|textstyle)(?![a-zA-Z])", "", formula)  # brackets grow by themselves
+    formula = re.sub(r"\\([dt]?frac)(\d)(\d)", r"\\\1{\2}{\3}", formula)
+    number = f"<span>({tag[1]})</span>" if tag else ""
+    try:
+        shown = str(tex2mathml(formula, as_block=block))
+    except MathError as error:
+        raise ValueError(f"formula {formula!r} cannot become MathML: {error}") from None
+    return f'<div style="{FORMULA}">{shown}{number}</div>' if block else shown
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """What Sphinx calls: formulas become MathML."""
+    from docutils.nodes import SkipNode
+
+    def visit(block: bool) -> Any:
+        def write(translator: Any, node: Any) -> None:
+            translator.body.append(mathml(node.astext(), block))
+            raise SkipNode
+
+        return write
+
+    app.add_html_math_renderer("mathml", (visit(False), None), (visit(True), None))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def linked(text: str, folder: str) -> str:
@@ -89,7 +120,7 @@ def front(pages: list[str]) -> Any:
             cells.append(cell)
     listed = "\n".join(name for name in pages if name != LEDGER)
     toctree = f"```{{toctree}}\n:hidden:\n:caption: Notebooks\n\n{listed}\n```"
-    about = "```{toctree}\n:hidden:\n:caption: About\n\nreadme\n```"
+    about = "```{toctree}\n:hidden:\n:caption: About\n\nThe repository <readme>\n```"
     cells += [nbformat.v4.new_markdown_cell(toctree), nbformat.v4.new_markdown_cell(about)]
     for number, cell in enumerate(cells):
         cell["id"] = f"front-{number:03d}"
@@ -97,16 +128,9 @@ def front(pages: list[str]) -> Any:
 
 
 def build(output: Path) -> int:
-    """Write the site to `output`; warnings are errors. Returns the exit status.
-
-    Raises:
-        ImportError: the packages of the extra `site` are not installed.
-    """
+    """Write the site to `output`; warnings are errors. Returns the exit status."""
     from sphinx.application import Sphinx
 
-    mathjax = find_spec("jupyter_server_mathjax")
-    if mathjax is None or mathjax.origin is None:
-        raise ImportError("jupyter-server-mathjax is missing; install it by: pip install -e '.[site]'")
     with tempfile.TemporaryDirectory() as name:
         source = Path(name)
         for path in publish.notebooks():
@@ -114,7 +138,6 @@ def build(output: Path) -> int:
                 nbformat.write(page(path), source / path.name)
         nbformat.write(front([path.stem for path in publish.notebooks()]), source / "index.ipynb")
         (source / "readme.md").write_text(linked(Path("README.md").read_text(), ""))
-        shutil.copytree(Path(mathjax.origin).parent / "static", source / "_static" / "mathjax")
         shutil.rmtree(output, ignore_errors=True)
         trees = source / "_trees"
         site = Sphinx(source, None, output, trees, "html", SETTINGS, status=None, warningiserror=True)

@@ -60,3 +60,13 @@ def test_a_failing_cell_is_noticed(lab, folder):
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
         drive(*lab, place(book, folder / "failing.ipynb").name)
+
+
+def test_a_request_to_another_machine_is_noticed(lab, folder):
+    book = explorers(NOTEBOOKS / "03_method_walkthrough.ipynb")
+    picture = (
+        "from IPython.display import HTML, display\ndisplay(HTML('<img src=\"https://elsewhere.example/a.png\">'))"
+    )
+    book.cells.append(nbformat.v4.new_code_cell(picture))
+    with pytest.raises(AssertionError, match=r"asked other machines: .*elsewhere\.example"):
+        drive(*lab, place(book, folder / "outside.ipynb").name)
