@@ -157,13 +157,10 @@ def cleaned(book: Any) -> Any:
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if cell.cell_type == "markdown":
             heading = (re.findall(r"^#+ (.+)$", cell.source, re.M) or [heading])[-1]
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                output.data["image/png"] = palette(output.data["image/png"])
-                output.metadata = {"image/png": {"alt": described(cell.source, heading)}}
         elif "colab" not in cell.metadata.get("tags", []):
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = palette(output.data["image/png"])
                     output.metadata = {"image/png": {"alt": described(cell.source, heading, defined)}}
             defined |= functions(cell.source)
     return book

@@ -1,8 +1,8 @@
 """The quickstart as in Colab: a clean environment with the lowest versions that the package allows.
 
-What Colab has comes first: the dependencies at their lower bounds and a kernel. Then the notebook, alone in an empty
-folder, fetches and installs the package by its own first cell, with this checkout in place of the hosted
-repository. Nothing that was there may have moved, and the compared cells must print what the committed notebook shows.
+What Colab has comes first: the dependencies at their lower bounds and a kernel. Then the notebook, alone in an
+empty folder, fetches and installs the package by its own first cell, with this checkout in place of the hosted
+repository. Nothing that was there may have moved, and the compared cells must print what is committed.
 """
 
 import json
