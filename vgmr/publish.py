@@ -24,7 +24,6 @@ from PIL import Image
 from vgmr import ledger, plots
 from vgmr.batch import find_notebook
 from vgmr.data.fetch import write
-from pathlib import Path
 
 FOLDER = Path("notebooks")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
