@@ -336,7 +336,7 @@ CLAIMS: list[Claim] = [
         "Figure 4",
         "VGMR's loss falls faster at first",
         "15",
-        "Figure 4, early loss",
+        "Figure 4, early loss, VGMR",
         "below",
         where="vgmr.diagnostics",
     ),
@@ -344,7 +344,7 @@ CLAIMS: list[Claim] = [
         "Figure 4",
         "its validation curve is smoother later",
         "15",
-        "Figure 4, late roughness",
+        "Figure 4, late roughness, VGMR",
         "below",
         where="vgmr.diagnostics",
     ),
@@ -360,11 +360,13 @@ CLAIMS: list[Claim] = [
         "Figure 5",
         "VGMR's cosine is closer to zero",
         "15",
-        r"Figure 5, mean \|cosine\|",
+        r"Figure 5, mean \|cosine\|, VGMR",
         "below",
         where="vgmr.diagnostics",
     ),
-    Claim("Figure 5", "VGMR's cosine is smoother", "15", "Figure 5, change", "below", where="vgmr.diagnostics"),
+    Claim(
+        "Figure 5", "VGMR's cosine is smoother", "15", "Figure 5, change, VGMR", "below", where="vgmr.diagnostics"
+    ),
     Claim(
         "Figure 6",
         "in samples that only VGMR gets right, the strongest modality is suppressed least",
