@@ -345,3 +345,53 @@ def test_grouped_bars_hold_the_tables_numbers():
     assert [bar.get_height() for bar in ax.patches] == pytest.approx([0.2, 0.1, 0.2, 0.1])
     assert ax.get_title() == "one\na note" and ax.get_ylabel() == "share"
     assert [text.get_text() for text in ax.get_xticklabels()] == ["a", "b"]
+
+
+# Notebook 15: curves of optimisation
+
+
+def followed() -> pd.DataFrame:
+    rows = [
+        {"study": "made", "variant": variant, "seed": seed, "epoch": epoch, "one": one, "other": other}
+        for variant in ("plain", "VGMR")
+        for seed in (0, 1)
+        for epoch in (0, 1, 2)
+        for one, other in (("a", "b"), ("b", "a"))
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.assign(cosine=frame["seed"] - 0.1 * frame["epoch"], shuffled=0.5)
+
+
+def test_curve_bands_are_means_and_ranges_over_seeds():
+    axes = plots.curve_bands(followed(), {"cosine": "cosine"}, ["plain", "VGMR"])
+    assert axes.shape == (1, 1) and labelled(axes[0, 0]) and axes[0, 0].get_title() == "made"
+    np.testing.assert_allclose(axes[0, 0].lines[0].get_ydata(), [0.5, 0.4, 0.3])
+    drawn = axes[0, 0].collections[0].get_paths()[0].vertices[:, 1]
+    assert (drawn.min(), drawn.max()) == pytest.approx((-0.2, 1.0))
+
+
+def test_cosine_curves_have_a_row_per_pair_and_a_column_per_variant():
+    axes = plots.cosine_curves(followed())
+    assert axes.shape == (2, 2)
+    assert [ax.get_title() for ax in axes[0]] == ["plain", "VGMR"]
+    means = [line for line in axes[1, 1].lines if line.get_label() in ("cosine", "shuffled")]
+    np.testing.assert_allclose(means[0].get_ydata(), [0.5, 0.4, 0.3])
+    np.testing.assert_allclose(means[1].get_ydata(), [0.5, 0.5, 0.5])
+    assert all(ax.get_ylabel() for ax in axes[:, 0]) and all(ax.get_xlabel() for ax in axes[-1])
+
+
+def test_pair_matrices_are_means_over_seeds():
+    frame = followed()
+    axes = plots.pair_matrices(frame[frame["epoch"] == 1])
+    assert [ax.get_title() for ax in axes] == ["plain", "VGMR"] and labelled(axes[0])
+    drawn = np.ma.filled(axes[0].collections[0].get_array().reshape(2, 2), np.nan)
+    np.testing.assert_allclose(drawn, [[np.nan, 0.4], [0.4, np.nan]])
+
+
+def test_loss_contours_share_their_levels():
+    grid = pd.DataFrame([{"x": x, "y": y, "loss": x**2 + y**2} for x in (-1, 0, 1) for y in (-1, 0, 1)])
+    axes = plots.loss_contours({"plain": grid, "VGMR": grid.assign(loss=2 * grid["loss"])})
+    assert all(labelled(ax) for ax in axes)
+    levels = [ax.collections[0].levels for ax in axes]
+    np.testing.assert_allclose(levels[0], levels[1])
+    assert levels[0][0] == 0 and levels[0][-1] == 4

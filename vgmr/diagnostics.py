@@ -1,16 +1,18 @@
-"""What value and gate do, sample by sample, and what a balancing method does to gradients."""
+"""What happens while a model is trained, what value and gate do, and what a balancing method does to gradients."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy.stats import rankdata
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgmr import corruption
 from vgmr.backbones import Classifier
@@ -25,6 +27,211 @@ from vgmr.training import make_optimizer, predict
 STATISTICS = ("global_value", "channel_value", "channel_deviation", "gate", "target")
 LEVELS = ("sample", "modality", "step", "channel")
 LOUDNESS = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def task_loss(model: Classifier, part: Batch) -> float:
+    """Mean cross-entropy of a whole part in evaluation mode, in nats."""
+    return float(F.cross_entropy(predict(model, part), part.label))
+
+
+def common_parameters(model: Classifier) -> list[nn.Parameter]:
+    """What eq. 14 is about: positions, shared encoder and head, without maps of one modality and the refiner."""
+    return [*model.backbone.shared_parameters(), *model.backbone.head_parameters()]
+
+
+def gradients(
+    model: Classifier,
+    batch: Batch,
+    keeps: Sequence[Collection[str]],
+    parameters: Sequence[nn.Parameter] | None = None,
+    through: Sequence[Collection[str]] | None = None,
+) -> list[Tensor]:
+    """Gradients (P,) of the task loss in evaluation mode, flat, one for each of `keeps`, from one forward pass.
+
+    Args:
+        keeps: modalities that reach the fusion. VGMR still sees all of them.
+        parameters: with respect to which, `common_parameters` by default; zero where one has no part in it.
+        through: for each of `keeps`, the modalities whose encodings pass gradients on, None for all of them; the
+            others' count as constants.
+    """
+    parameters = common_parameters(model) if parameters is None else parameters
+    found = []
+    with _evaluation_mode(model), torch.enable_grad():
+        encodings = model(batch.features, batch.mask).encodings
+        for keep, passing in zip(keeps, keeps if through is None else through, strict=True):
+            used = {name: h if name in passing else h.detach() for name, h in encodings.items()}
+            loss = F.cross_entropy(model.backbone.fuse(used, keep), batch.label)
+            parts = torch.autograd.grad(
+                loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            found.append(torch.cat([part.flatten() for part in parts]))
+    return found
+
+
+def cosine(first: Tensor, second: Tensor) -> float:
+    """Cosine of the angle between two (P,) gradients, eq. 14; NaN where one of them is zero."""
+    first, second = first.double(), second.double()
+    return float(first @ second / (first.norm() * second.norm()))
+
+
+def permuted(batch: Batch, name: str, order: Tensor) -> Batch:
+    """The same batch with the rows of one modality in another `order` (B,), apart from their labels."""
+    features = batch.features | {name: batch.features[name][order]}
+    return Batch(features, batch.mask | {name: batch.mask[name][order]}, batch.label, batch.group)
+
+
+def gradient_cosines(model: Classifier, batch: Batch, seed: int = 0) -> pd.DataFrame:
+    """Eq. 14 for every ordered pair of modalities: one row per pair.
+
+    Columns: one, other; cosine, between the gradients of the loss with `one` kept and of the loss with both kept;
+    own, the part of that cosine that the second gradient gets through the encoding of `one`, so that
+    cosine - own came through `other`; shuffled, the cosine on a batch where the rows of `other` are permuted.
+
+    Args:
+        seed: of the permutation.
+    """
+    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(seed)).to(batch.label.device)
+    rows = []
+    for other in batch.features:
+        ones = [name for name in batch.features if name != other]
+        alone, together = [[one] for one in ones], [[one, other] for one in ones]
+        true = gradients(model, batch, [*alone, *together, *together], through=[*alone, *together, *alone])
+        mixed = gradients(model, permuted(batch, other, order), [*alone, *together])
+        for index, one in enumerate(ones):
+            single, both, passing = true[index :: len(ones)]
+            rows.append(
+                {
+                    "one": one,
+                    "other": other,
+                    "cosine": cosine(single, both),
+                    "own": cosine(single, passing) * float(passing.norm() / both.norm()),
+                    "shuffled": cosine(*mixed[index :: len(ones)]),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def gradient_norms(model: Classifier, batch: Batch) -> dict[str, float]:
+    """Norm of the task loss's gradient by each modality's own part of the backbone, alike behind any refiner."""
+    own = {
+        name: [p for module in model.backbone.branch_modules(name) for p in module.parameters()]
+        for name in model.backbone.dims
+    }
+    every = [parameter for parameters in own.values() for parameter in parameters]
+    (flat,) = gradients(model, batch, [list(own)], every)
+    sizes = [sum(parameter.numel() for parameter in parameters) for parameters in own.values()]
+    return {name: float(part.norm()) for name, part in zip(own, flat.split(sizes), strict=True)}
+
+
+def snapshot(model: Classifier, train: Batch, validation: Batch) -> dict[str, pd.DataFrame]:
+    """All that is followed along a training, at one checkpoint: tables losses, cosines and norms.
+
+    Columns: losses train_loss, validation_loss (task loss, nats); cosines as by `gradient_cosines`; norms
+    modality, norm, as by `gradient_norms`. Gradients are those on `validation`.
+    """
+    norms = gradient_norms(model, validation)
+    return {
+        "losses": pd.DataFrame(
+            {"train_loss": [task_loss(model, train)], "validation_loss": [task_loss(model, validation)]}
+        ),
+        "cosines": gradient_cosines(model, validation),
+        "norms": pd.DataFrame({"modality": list(norms), "norm": list(norms.values())}),
+    }
+
+
+def filter_direction(parameters: Sequence[nn.Parameter], seed: int) -> list[Tensor]:
+    """A random direction whose rows are as long as those of the weights (Li et al., 2018).
+
+    It is zero for vectors, such as biases and norms. Distance 1 along it changes weights by as much as they are.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    direction = []
+    for parameter in parameters:
+        drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
+        if parameter.ndim < 2:
+            direction.append(torch.zeros_like(drawn))
+            continue
+        length = [tensor.flatten(1).norm(dim=1).clamp(min=1e-12) for tensor in (parameter.detach(), drawn)]
+        scale = (length[0] / length[1]).view(-1, *[1] * (parameter.ndim - 1))
+        direction.append(drawn * scale)
+    return direction
+
+
+@torch.no_grad()
+def loss_slice(
+    loss: Callable[[], float],
+    parameters: Sequence[nn.Parameter],
+    directions: Sequence[Sequence[Tensor]],
+    points: Sequence[Sequence[float]],
+) -> list[float]:
+    """The loss at `parameters` + sum of coordinate times direction; the parameters are put back.
+
+    Args:
+        loss: called once per point.
+        directions: each as long as `parameters`, such as from `filter_direction`.
+        points: coordinates, one for each direction.
+    """
+    start = [parameter.clone() for parameter in parameters]
+    losses = []
+    try:
+        for point in points:
+            for index, (parameter, origin) in enumerate(zip(parameters, start, strict=True)):
+                step = sum(x * direction[index] for x, direction in zip(point, directions, strict=True))
+                parameter.copy_(origin + step)
+            losses.append(loss())
+    finally:
+        for parameter, origin in zip(parameters, start, strict=True):
+            parameter.copy_(origin)
+    return losses
+
+
+def roughness(curve: Sequence[float], order: int = 2) -> float:
+    """Mean absolute difference of a curve, by default the second one: 0 for a straight line; NaN if too short.
+
+    Order 1 is the mean change from one point to the next.
+    """
+    change = np.abs(np.diff(np.asarray(curve, float), order))
+    return float(change.mean()) if len(change) else float("nan")
+
+
+def detour(curve: Sequence[float]) -> float:
+    """Way up and down a curve per its range, from highest to lowest: 1 if it only falls or only rises."""
+    values = np.asarray(curve, float)
+    return float(np.abs(np.diff(values)).sum() / np.ptp(values))
+
+
+def sign_changes(curve: Sequence[float]) -> float:
+    """Share of steps at which a curve changes its sign, 0 to 1; zero counts as positive."""
+    return float(np.diff(np.asarray(curve) >= 0).mean())
+
+
+def paired_table(frame: pd.DataFrame, column: str, baseline: str = "plain") -> pd.DataFrame:
+    """Like `vgmr.experiment.compare`, for any measure with one value per variant and seed.
+
+    Args:
+        frame: with columns variant, seed and `column`.
+
+    Returns columns mean, deviation, difference (to `baseline`, paired by seed), low, high (95% interval), seeds.
+    """
+    values = frame.pivot(index="seed", columns="variant", values=column)[list(frame["variant"].unique())]
+    rows = {}
+    for variant in values:
+        rows[variant] = {"mean": values[variant].mean(), "deviation": values[variant].std(), "seeds": len(values)}
+        if variant != baseline:
+            found = paired_difference(values[variant].tolist(), values[baseline].tolist())
+            rows[variant] |= {"difference": found.mean, "low": found.low, "high": found.high}
+    columns = ["mean", "deviation", "difference", "low", "high", "seeds"]
+    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
 
 
 @torch.inference_mode()

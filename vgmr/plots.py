@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -666,6 +667,121 @@ def per_class(
     ax.set(ylabel="change of recall", xlabel="class")
     ax.set_xticks(range(len(classes)), [classes[index] for index in order], rotation=90 if len(classes) > 6 else 0)
     return ax
+
+
+def curve_bands(
+    frame: pd.DataFrame,
+    columns: Mapping[str, str],
+    variants: Sequence[str],
+    x: str = "epoch",
+    xlabel: str = "epoch (0: untrained)",
+) -> np.ndarray:
+    """Curves over `x`: one row of axes per study, one column per measure; mean and range over seeds.
+
+    A single measure has its studies side by side.
+
+    Args:
+        frame: with study, variant, seed, `x` and the measures.
+        columns: axis label by measure.
+        variants: drawn, in this order, which gives their colours.
+    """
+    names = list(frame["study"].unique())
+    lines, width = (len(names), len(columns)) if len(columns) > 1 else (1, len(names))
+    axes = plt.subplots(lines, width, figsize=(4.2 * width, 2.9 * lines), squeeze=False)[1]
+    for ax, (name, column) in zip(axes.flat, itertools.product(names, columns), strict=True):
+        for number, variant in enumerate(variants):
+            rows = frame[(frame["study"] == name) & (frame["variant"] == variant)]
+            curves = rows.pivot_table(index=x, columns="seed", values=column)
+            ax.plot(curves.index, curves.mean(axis=1), color=f"C{number}", label=variant)
+            ax.fill_between(curves.index, curves.min(axis=1), curves.max(axis=1), color=f"C{number}", alpha=0.13)
+        ax.set(xlabel=xlabel, ylabel=columns[column], title=name)
+    axes[0, -1].legend()
+    return axes
+
+
+def cosine_curves(frame: pd.DataFrame, columns: Sequence[str] = ("cosine", "shuffled")) -> np.ndarray:
+    """Gradient cosines of one study by epoch: a row of axes per ordered pair, a column per variant.
+
+    Lines are means over seeds, the band runs from the lowest to the highest seed; the second of `columns` is the
+    control, dashed, without a band.
+
+    Args:
+        frame: columns of `vgmr.diagnostics.gradient_cosines`, and variant, seed, epoch.
+    """
+    pairs = list(frame[["one", "other"]].drop_duplicates().itertuples(index=False, name=None))
+    variants = list(frame["variant"].unique())
+    size = (2.5 * len(variants) + 0.6, 1.35 * len(pairs) + 0.9)
+    axes = plt.subplots(len(pairs), len(variants), figsize=size, squeeze=False, sharex=True, sharey=True)[1]
+    for line, (one, other) in zip(axes, pairs, strict=True):
+        for ax, variant in zip(line, variants, strict=True):
+            rows = frame[(frame["one"] == one) & (frame["other"] == other) & (frame["variant"] == variant)]
+            for number, (column, style) in enumerate(zip(columns, ("-", "--"), strict=False)):
+                curves = rows.pivot(index="epoch", columns="seed", values=column)
+                ax.plot(curves.index, curves.mean(axis=1), color=f"C{number}", linestyle=style, label=column)
+                if not number:
+                    ax.fill_between(curves.index, curves.min(axis=1), curves.max(axis=1), color="C0", alpha=0.2)
+            ax.axhline(0, color="k", linewidth=1)
+        line[0].set_ylabel(f"{one},\n+ {other}", fontsize=9)
+    for ax, variant in zip(axes[0], variants, strict=True):
+        ax.set_title(variant)
+    for ax in axes[-1]:
+        ax.set_xlabel("epoch (0: untrained)")
+    axes[0, 0].legend(fontsize=9)
+    return axes
+
+
+def pair_matrices(frame: pd.DataFrame, column: str = "cosine") -> np.ndarray:
+    """Mean over seeds of `column` for every ordered pair, modality alone by modality added; a matrix per variant.
+
+    Args:
+        frame: columns of `vgmr.diagnostics.gradient_cosines`, and variant, seed, at one checkpoint.
+    """
+    variants = list(frame["variant"].unique())
+    axes = plt.subplots(1, len(variants), figsize=(3.1 * len(variants) + 0.8, 3.4), squeeze=False)[1][0]
+    for number, (ax, variant) in enumerate(zip(axes, variants, strict=True)):
+        rows = frame[frame["variant"] == variant]
+        table = rows.pivot_table(index="one", columns="other", values=column, sort=False)
+        names = sorted(table.index)
+        sns.heatmap(
+            table.loc[names, names],
+            vmin=-1,
+            vmax=1,
+            cmap="RdBu",
+            annot=True,
+            fmt=".2f",
+            ax=ax,
+            cbar=number == len(variants) - 1,
+            cbar_kws={"label": f"{column}, mean over seeds"},
+        )
+        ax.set(title=variant, xlabel="added", ylabel="alone" if not number else "")
+        ax.tick_params(axis="x", rotation=30)
+        ax.tick_params(axis="y", rotation=0)
+        ax.grid(False)
+        if number:
+            ax.set_yticks([])
+    return axes
+
+
+def loss_contours(grids: Mapping[str, pd.DataFrame]) -> np.ndarray:
+    """Loss (nats) over two random directions around trained weights, one picture per model, on one scale.
+
+    Args:
+        grids: with columns x, y (distances along the directions) and loss, one row per point.
+    """
+    axes = plt.subplots(1, len(grids), figsize=(3.6 * len(grids) + 0.8, 3.2), squeeze=False)[1][0]
+    losses = pd.concat(list(grids.values()))["loss"]
+    levels = np.linspace(losses.min(), losses.max(), 13)
+    for ax, (name, grid) in zip(axes, grids.items(), strict=True):
+        table = grid.pivot(index="y", columns="x", values="loss")
+        picture = ax.contourf(table.columns, table.index, table, levels, cmap="cividis")
+        ax.contour(table.columns, table.index, table, levels, colors="w", linewidths=0.5)
+        ax.plot(0, 0, "+", color="w", markersize=12, markeredgewidth=2)
+        ax.set(
+            title=name, xlabel="distance along direction 1", ylabel="distance along direction 2", aspect="equal"
+        )
+        ax.grid(False)
+    axes[0].figure.colorbar(picture, ax=axes, label="loss (nats)", format="%.1f")
+    return axes
 
 
 def lengths_and_labels(sets: Mapping[str, MultimodalData]) -> np.ndarray:
