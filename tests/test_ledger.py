@@ -122,6 +122,6 @@ def test_the_readme_shows_the_overview_of_the_committed_ledger():
 def test_differences_are_what_the_training_notebooks_recorded():
     table = ledger.differences(NOTEBOOKS).set_index(["data", "label"])
     recorded = records(next(NOTEBOOKS.glob("06_*.ipynb")))["training utd-mhad"]["transformer, VGMR"]
-    row = table.loc[("utd-mhad\ntransformer", "VGMR")]
+    row = table.loc[("utd-mhad, transformer", "VGMR")]
     assert f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" in recorded
-    assert ("synthetic, made\npooled", "VGMR") in table.index and ("digits\npooled", "VGMR") in table.index
+    assert ("synthetic, made, pooled", "VGMR") in table.index and ("digits, pooled", "VGMR") in table.index

@@ -443,5 +443,5 @@ def differences(folder: Path = Path(".")) -> pd.DataFrame:
                     continue
                 made = ", made" if values.get("stand-in") else ""
                 numbers = dict(zip(("difference", "low", "high"), map(float, found.groups()), strict=True))
-                rows.append({"data": f"{data}{made}\n{backbone}", "label": label, **numbers})
+                rows.append({"data": f"{data}{made}, {backbone}", "label": label, **numbers})
     return pd.DataFrame(rows)
