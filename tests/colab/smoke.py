@@ -1,8 +1,9 @@
 """The quickstart as in Colab: a clean environment with the lowest versions that the package allows.
 
 What Colab has comes first: the dependencies at their lower bounds and a kernel. Then the notebook, alone in an
-empty folder, fetches and installs the package by its own first cell, with this checkout in place of the hosted
-repository. Nothing that was there may have moved, and the compared cells must print what is committed.
+empty folder, fetches and installs the package by its own first cell, with this checkout's last commit in place of
+the hosted repository. Nothing that was there may have moved, and the compared cells must print what the committed
+notebook shows.
 """
 
 import json
@@ -15,8 +16,6 @@ import tomllib
 from pathlib import Path
 
 import nbformat
-from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +42,7 @@ def make(folder: Path) -> Path:
     """A virtual environment as Colab's, in which `google.colab` is imported from the start; its interpreter."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", *lowest()], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-qq", *lowest()], check=True)
     packages = next((folder / "lib").glob("python*/site-packages"))
     (packages / "google/colab").mkdir(parents=True)
     (packages / "google/colab/__init__.py").touch()
@@ -56,26 +55,20 @@ def execute(python: Path, folder: Path) -> nbformat.NotebookNode:
     kernel, empty = folder / "kernels/colab", folder / "content"
     kernel.mkdir(parents=True)
     empty.mkdir()
-    (kernel / "kernel.json").write_text(
-        json.dumps(
-            {
-                "argv": [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-                "display_name": "colab",
-                "env": {
-                    "PYTHONPATH": "",
-                    "GIT_CONFIG_COUNT": "1",
-                    "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf",
-                    "GIT_CONFIG_VALUE_0": PROJECT["urls"]["Repository"],
-                    "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
-                },
-            }
-        )
-    )
-    specs = KernelSpecManager(kernel_dirs=[str(folder / "kernels")])
-    manager = AsyncKernelManager(kernel_name="colab", kernel_spec_manager=specs)
+    environment = {
+        "PYTHONPATH": "",
+        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf",
+        "GIT_CONFIG_VALUE_0": PROJECT["urls"]["Repository"],
+    }
+    command = [str(python), "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": command, "display_name": "colab", "env": environment}
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+    os.environ["JUPYTER_PATH"] = str(folder)
     book = nbformat.read(NOTEBOOK, as_version=4)
     resources = {"metadata": {"path": empty}}
-    return NotebookClient(book, km=manager, timeout=300, resources=resources).execute()
+    return NotebookClient(book, kernel_name="colab", timeout=300, resources=resources).execute()
 
 
 def compared(book: nbformat.NotebookNode) -> list[str]:
