@@ -29,6 +29,7 @@ FOLDER = Path("notebooks")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 # hosted notebooks come without the files beside them, so the whole repository is fetched
 INSTALL = """import sys
+from pathlib import Path
 
 if "google.colab" in sys.modules and not Path("records").exists():
     !git clone -q --depth 1 {repository}
