@@ -284,12 +284,6 @@ def test_verdicts_stack_to_the_number_of_claims():
     assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"] and ax.get_xlabel()
 
 
-def test_against_published_draws_what_both_have():
-    ax = plots.against_published(pd.Series({"x": 0.5, "y": 0.6, "z": 0.7}), {"y": 0.8, "x": 0.9, "w": 1.0})
-    assert list(ax.lines[0].get_xdata()) == [0.8, 0.9] and list(ax.lines[0].get_ydata()) == [0.6, 0.5]
-    assert [text.get_text() for text in ax.texts] == ["y", "x"] and labelled(ax)
-
-
 # Notebooks 11 and 12
 
 
