@@ -1,11 +1,13 @@
 """Parameters, records and explorers of `vgmr.notebook`; execution by `vgmr.batch`."""
 
+import base64
 import io
 import json
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -230,13 +232,19 @@ def test_figures_get_alt_text():
 
 def test_clean_writes_alt_text_without_executing(project, capsys):
     book = publish.prepared(project)
-    figure = nbformat.v4.new_output(
-        "display_data", {"image/png": "aGVsbG8="}, metadata={"image/png": {"width": 3}}
-    )
+    colours = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    drawn = io.BytesIO()
+    Image.fromarray(colours).save(drawn, "PNG")
+    content = {"image/png": base64.b64encode(drawn.getvalue()).decode()}
+    figure = nbformat.v4.new_output("display_data", content, metadata={"image/png": {"width": 3}})
     for count, cell in enumerate((cell for cell in book.cells if cell.cell_type == "code"), 1):
         cell.execution_count = count
     book.cells[5].outputs.append(figure)
     nbformat.write(book, project)
     assert publish.main(["check"]) == 1 and "a figure without alt text" in capsys.readouterr().out
     assert publish.main(["clean"]) == publish.main(["check"]) == 0
-    assert nbformat.read(project, 4).cells[5].outputs[0].metadata == {"image/png": {"alt": "A title: figure."}}
+    output = nbformat.read(project, 4).cells[5].outputs[0]
+    assert output.metadata == {"image/png": {"alt": "A title: figure."}}
+    with Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))) as small:
+        assert small.size == (40, 40) and len(small.convert("RGB").getcolors(1600)) <= 256
+        assert np.abs(np.asarray(small.convert("RGB"), float) - colours).mean() < 30
