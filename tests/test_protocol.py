@@ -210,7 +210,7 @@ def test_balancing_takes_each_method_at_its_searched_rate_and_vgmr_at_its_own(mo
     assert Experiment(**plan["arl + VGMR"], seed=3).weight_decay == 1e-4
 
 
-def scored_runs(values, **options):
+def run_of(values, **options):
     return [
         Run(
             Experiment("digits", seed=seed, **options),
@@ -233,7 +233,7 @@ def scored_runs(values, **options):
 
 
 def test_gains_are_paired_with_the_same_method_without():
-    runs = {"none": scored_runs([0.5, 0.6]), "arl": scored_runs([0.1, 0.2]), "arl + VGMR": scored_runs([0.4, 0.3])}
+    runs = {"none": run_of([0.5, 0.6]), "arl": run_of([0.1, 0.2]), "arl + VGMR": run_of([0.4, 0.3])}
     table = protocol.gains(runs)
     assert list(table.index) == ["arl"]
     assert table.loc["arl", ["alone", "mean", "difference"]].tolist() == pytest.approx([0.15, 0.35, 0.2])
@@ -242,22 +242,22 @@ def test_gains_are_paired_with_the_same_method_without():
 
 def test_rank_agreement_is_the_mean_of_spearmans_over_seeds():
     runs = {
-        "a": scored_runs([0.1, 0.3]),
-        "b": scored_runs([0.2, 0.2]),
-        "c": scored_runs([0.3, 0.1]),
-        "other": scored_runs([0, 0]),
+        "a": run_of([0.1, 0.3]),
+        "b": run_of([0.2, 0.2]),
+        "c": run_of([0.3, 0.1]),
+        "other": run_of([0, 0]),
     }
     found = protocol.rank_agreement(runs, {"a": 1.0, "b": 2.0, "c": 3.0, "not run": 4.0})
     assert (found.mean, found.low, found.high) == pytest.approx((0.0, -1.0, 1.0))
-    turned = {**runs, "c": scored_runs([0.3, 0.4])}
+    turned = {**runs, "c": run_of([0.3, 0.4])}
     assert protocol.rank_agreement(turned, {"a": 1.0, "b": 2.0, "c": 3.0}).mean == pytest.approx((1 + 0.5) / 2)
 
 
 def test_ordered_pairs_test_each_published_claim():
     runs = {
-        "a": scored_runs([0.1, 0.2, 0.1]),
-        "b": scored_runs([0.5, 0.7, 0.6]),
-        "c": scored_runs([0.2, 0.1, 0.1]),
+        "a": run_of([0.1, 0.2, 0.1]),
+        "b": run_of([0.5, 0.7, 0.6]),
+        "c": run_of([0.2, 0.1, 0.1]),
     }
     pairs = protocol.ordered_pairs(runs, {"a": 0.9, "b": 0.8, "c": 0.6, "not run": 0.1})
     verdict = pairs.set_index(["better", "worse"])["verdict"].to_dict()
@@ -383,10 +383,10 @@ def removed_by_hand() -> dict[str, list[Run]]:
         "VGMR": [{"a+b": 0.9, "a": 0.8, "b": 0.6, "": 0.5}, {"a+b": 0.8, "a": 0.75, "b": 0.5, "": 0.5}],
         "ogm-ge": [{"a+b": 0.7, "a": 0.8, "b": 0.5, "": 0.5}, {"a+b": 0.6, "a": 0.75, "b": 0.5, "": 0.5}],
     }
-    runs = {label: [scored_runs([game["a+b"]])[0] for game in found] for label, found in games.items()}
+    runs = {label: [run_of([game["a+b"]])[0] for game in found] for label, found in games.items()}
     for label, found in games.items():
         runs[label] = [replace(run, subset_accuracy=game) for run, game in zip(runs[label], found, strict=True)]
-    return runs | {"VGMR without b": scored_runs([0.85, 0.8])}
+    return runs | {"VGMR without b": run_of([0.85, 0.8])}
 
 
 def test_accuracies_without_a_modality_by_way():

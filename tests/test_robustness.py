@@ -46,7 +46,7 @@ def test_severity_0_is_the_identity_and_more_of_it_is_not(name):
     struck.check(3)
 
 
-@pytest.mark.parametrize("name", set(CORRUPTIONS) - {"asynchrony", "conflict"})
+@pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name not in ("asynchrony", "conflict")])
 def test_padding_stays_zero_and_what_is_not_struck_stays(name):
     struck = CORRUPTIONS[name](PART, 0.5)
     for m in DIMS:
