@@ -17,7 +17,10 @@ LEDGER = "16_claims"  # the front page, once it is there
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SHOWN = {"image/png", "text/html", "text/latex", "text/markdown", "text/plain"}
-SLIDERS = "Here stand sliders and a picture that follows them, where a kernel runs."
+SLIDERS = "Here stand sliders and a picture that follows them, where a kernel runs.\n"
+STYLE = """.cell_output table { font-size: 0.85em }
+.cell_output th, .cell_output td { padding: 0.2em 0.6em; vertical-align: top }
+"""
 FORMULA = "display: flex; align-items: center; margin: 1em 0; overflow-x: auto"
 SETTINGS: dict[str, Any] = {
     "project": "vgmr",
@@ -28,6 +31,8 @@ SETTINGS: dict[str, Any] = {
     "html_title": "vgmr",
     "html_show_copyright": False,
     "html_context": {"default_mode": "light"},
+    "html_static_path": ["_static"],
+    "html_css_files": ["site.css"],
     "html_copy_source": False,
     "nb_execution_mode": "off",
     "nb_ipywidgets_js": {},
@@ -74,12 +79,14 @@ def setup(app: Any) -> dict[str, bool]:
 
 
 def linked(text: str, folder: str) -> str:
-    """Text of a file in `folder`, with links between notebooks to their pages and others to the repository."""
+    """Text of a file in `folder`, its links pointing to pages, copied pictures or the repository."""
 
     def target(found: re.Match[str]) -> str:
         path = Path(found[1])
         if path.suffix == ".ipynb":
             return f"]({'index' if path.stem == LEDGER else path.stem}.ipynb)"
+        if path.suffix == ".png":
+            return f"](pictures/{path.name})"
         place = (Path(folder) / path).as_posix()
         return f"]({publish.repository()}/blob/main/{place})"
 
@@ -95,10 +102,11 @@ def page(path: Path) -> Any:
             text = cell.source.replace(f"![Open in Colab]({publish.BADGE})", "Open in Colab")
             cell.source = linked(text, "notebooks")
             continue
+        if "widget" in cell.metadata.get("tags", []):
+            cell.outputs = [nbformat.v4.new_output("stream", text=SLIDERS)]
+        cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]  # progress bars
         for output in cell.outputs:
             data = output.get("data", {})
-            if WIDGET in data:
-                data["text/plain"] = SLIDERS
             for kind in set(data) - SHOWN:
                 del data[kind]
             if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
@@ -133,6 +141,11 @@ def build(output: Path) -> int:
 
     with tempfile.TemporaryDirectory() as name:
         source = Path(name)
+        (source / "pictures").mkdir()
+        (source / "_static").mkdir()
+        (source / "_static/site.css").write_text(STYLE)
+        for picture in (publish.FOLDER / "records").glob("*.png"):
+            shutil.copy(picture, source / "pictures")
         for path in publish.notebooks():
             if path.stem != LEDGER:
                 nbformat.write(page(path), source / path.name)
