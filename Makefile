@@ -15,7 +15,7 @@ help:
 	@echo "make site       static pages of the committed notebooks, into build/site"
 	@echo "make colab      the quickstart in an environment of lower bounds, as in Colab"
 	@echo "make bench      cost of every variant, as ratios"
-	@echo "make clean      remove the environment and the cached runs"
+	@echo "make clean      remove the environment, the cached runs and downloads"
 
 install: .venv/installed
 

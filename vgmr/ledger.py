@@ -377,7 +377,7 @@ CLAIMS: list[Claim] = [
     ),
     Claim(
         "Figure 7",
-        "on average, the strongest modality is suppressed least",
+        "on average, the strongest modality is suppressed less than the others",
         "14",
         "Figure 7",
         "below",
