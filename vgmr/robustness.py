@@ -120,7 +120,7 @@ def curves(
 def summarise(frame: pd.DataFrame, baseline: str = "plain") -> pd.DataFrame:
     """Clean accuracy, area and drop of each model, and their paired differences to `baseline`.
 
-    Area is the mean accuracy over severities, drop is clean accuracy minus area: how much a model loses, whatever
+    Area is that under the curve over severity, drop is clean accuracy minus area: how much a model loses, whatever
     it had. So a difference of areas is the difference of clean accuracies minus that of drops. Growth is the slope
     over severity of the difference of accuracies.
 
