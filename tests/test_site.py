@@ -1,10 +1,12 @@
 """The reading site: every notebook a page, nothing executed, nothing asked of another machine."""
 
+import base64
 import os
 import re
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -60,9 +62,11 @@ def page(built: Path, name: str) -> Path:
 def test_every_notebook_is_a_page_with_its_figures(built, name):
     book = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
     outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
-    drawn = {output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})}
+    drawn = [
+        base64.b64decode(output.data["image/png"]) for output in outputs if "image/png" in output.get("data", {})
+    ]
     images = Loaded(page(built, name)).images
-    assert len({source for source, _ in images}) == len(drawn)
+    assert {f"_images/{sha256(figure).hexdigest()}.png" for figure in drawn} <= {source for source, _ in images}
     for source, alt in images:
         assert (built / source).is_file() and len(alt) > 10, (source, alt)
 

@@ -223,7 +223,7 @@ def move(page, box, number: int, name: str, patience: float) -> None:
 
 
 def drive(
-    context, address: str, token: str, name: str, patience: float = 30, run_patience: float = 240
+    context, address: str, token: str, name: str, patience: float = 30, run_patience: float = 600
 ) -> list[str]:
     """Run a notebook in the browser and move every slider of its explorers.
 

@@ -8,6 +8,7 @@ import nbformat
 import pytest
 from lab import browser_context, chromium, drive, explorers, place, server
 
+pytestmark = pytest.mark.timeout(900)  # the first time, the quickstart trains
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
