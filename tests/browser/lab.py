@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -202,35 +203,43 @@ def run_all(page, address: str, token: str, name: str, patience: float) -> None:
     assert not failed.count(), f"{name}: {failed.first.inner_text()[-2000:]}"
 
 
-def until(page, changed: Callable[[], bool], complaint: str, patience: float) -> None:
-    """Wait until something has changed in the page, or fail with the complaint."""
+def until(page, picture, before: str, complaint: str, patience: float) -> None:
+    """Wait until a picture has other pixels than `before`, or fail with the complaint."""
     end = time.monotonic() + patience
-    while not changed():
+    while picture.evaluate(PIXELS) in ("", before):
         assert time.monotonic() < end, f"{complaint} within {patience:.0f} s"
         page.wait_for_timeout(100)
 
 
-def move(page, box, number: int, name: str, patience: float) -> None:
-    """One step of a slider; the picture must be another one afterwards."""
-    handle, picture = box.locator(".noUi-handle").nth(number), box.locator("img.explored")
-    before, value = picture.evaluate(PIXELS), handle.get_attribute("aria-valuenow")
-    key = "ArrowLeft" if value == handle.get_attribute("aria-valuemax") else "ArrowRight"
+def slide(handle) -> None:
+    """One step of a slider."""
+    value = handle.get_attribute("aria-valuenow")
     handle.focus()
-    handle.press(key)
-    until(page, lambda: handle.get_attribute("aria-valuenow") != value, f"{name}: slider {number} did not move", 5)
-    complaint = f"{name}: the figure did not change with slider {number}"
-    until(page, lambda: picture.evaluate(PIXELS) not in ("", before), complaint, patience)
+    handle.press("ArrowLeft" if value == handle.get_attribute("aria-valuemax") else "ArrowRight")
+
+
+def choose(menu) -> None:
+    """The next entry of a drop-down menu."""
+    now, count = menu.evaluate("menu => [menu.selectedIndex, menu.options.length]")
+    menu.select_option(index=(now + 1) % count)
+
+
+def moves(box) -> dict[str, Callable[[], None]]:
+    """What a reader can do to an explorer, by the name of the control."""
+    sliders, menus = box.locator(".noUi-handle").all(), box.locator("select").all()
+    found = {f"slider {number}": partial(slide, handle) for number, handle in enumerate(sliders)}
+    return found | {f"menu {number}": partial(choose, menu) for number, menu in enumerate(menus)}
 
 
 def drive(
     context, address: str, token: str, name: str, patience: float = 30, run_patience: float = 600
-) -> list[str]:
-    """Run a notebook in the browser and move every slider of its explorers.
+) -> list[list[str]]:
+    """Run a notebook in the browser and move every control of its explorers.
 
-    Returns the lines of numbers of each explorer: at first and after each slider. Leaves a screenshot.
+    Returns the lines of numbers of each explorer: at first and after each control. Leaves a screenshot.
 
     Raises:
-        AssertionError: a cell failed; a slider changed neither figure nor, where there is a line, numbers; the
+        AssertionError: a cell failed; a control left the figure as it was, or all of them the line of numbers; the
             page had an error; or it asked another machine for anything.
     """
     page = context.new_page()
@@ -243,8 +252,12 @@ def drive(
         for box in boxes.all():
             box.scroll_into_view_if_needed()
             seen = [box.locator(".numbers").inner_text()]
-            for number in range(box.locator(".noUi-handle").count()):
-                move(page, box, number, name, patience)
+            picture, controls = box.locator("img.explored"), moves(box)
+            assert controls, f"{name}: an explorer without controls"
+            for control, move in controls.items():
+                before = picture.evaluate(PIXELS)
+                move()
+                until(page, picture, before, f"{name}: the figure did not change with {control}", patience)
                 seen.append(box.locator(".numbers").inner_text())
             assert not seen[0] or len(set(seen)) > 1, f"{name}: the numbers did not change: {seen}"
             lines.append(seen)
