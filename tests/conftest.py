@@ -24,3 +24,16 @@ def real_data() -> Path:
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The seeds that were trained, in order."""
+    from vgmr import experiment as module
+
+    seeds = []
+    fit = module.fit
+    monkeypatch.setattr(
+        module, "fit", lambda *given, **named: (seeds.append(named["seed"]), fit(*given, **named))[1]
+    )
+    return seeds

@@ -24,17 +24,6 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
-@pytest.fixture
-def trained(monkeypatch):
-    """The seeds that were trained, in order."""
-    seeds = []
-    fit = module.fit
-    monkeypatch.setattr(
-        module, "fit", lambda *given, **named: (seeds.append(named["seed"]), fit(*given, **named))[1]
-    )
-    return seeds
-
-
 def without_time(one):
     return replace(one, seconds=0, peak_memory=0, path="", history=replace(one.history, seconds=0))
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from vgmr import experiment as module
 from vgmr import records
 from vgmr.experiment import Experiment, compare, run
 
@@ -16,17 +15,6 @@ QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    """The seeds that were trained, in order."""
-    seeds = []
-    fit = module.fit
-    monkeypatch.setattr(
-        module, "fit", lambda *given, **named: (seeds.append(named["seed"]), fit(*given, **named))[1]
-    )
-    return seeds
 
 
 def test_settings_are_what_differs_from_the_defaults():
