@@ -49,7 +49,7 @@ check: install
 	$(BIN)/vgmr notebooks check
 
 site: install
-	$(BIN)/python -m vgmr.site build/site
+	$(BIN)/python -m vgmr.notebook.site build/site
 
 colab: install
 	$(BIN)/python tests/colab/smoke.py

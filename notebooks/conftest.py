@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vgmr.batch import parameters
 from vgmr.data import load
+from vgmr.notebook.run import parameters
 
 
 def missing(notebook: Path) -> str:

@@ -94,7 +94,7 @@ def processor_seconds() -> float:
 
 def cost(folder: Path) -> None:
     """Wall and processor seconds of a run in a sweep, less those of papermill alone, in turns, one at a time."""
-    from vgmr.sweep import execute, expand
+    from vgmr.notebook.sweep import execute, expand
 
     notebook = folder / "notebooks" / "01_tiny.ipynb"
     tasks = expand([{"notebook": str(notebook), "parameters": {"seed": list(range(MEASURED))}}])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vgmr import corruption
-from vgmr.data.batch import Batch
+from vgmr.data.types import Batch
 
 DIMS = {"text": 3, "audio": 2}
 STEPS = {"text": 7, "audio": 12}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from vgmr.backbones import Classifier, PooledBackbone
-from vgmr.data.batch import Batch
+from vgmr.data.types import Batch
 from vgmr.evaluation import (
     Difference,
     accuracy,

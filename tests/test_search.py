@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from vgmr import protocol, search
+from vgmr import search
+from vgmr import studies as protocol
 from vgmr.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent

@@ -6,12 +6,12 @@ import sys
 from importlib import import_module
 
 COMMANDS = {
-    "run": ("vgmr.batch:main", "execute a notebook with parameters"),
-    "batch": ("vgmr.sweep:main", "execute a grid of notebooks and parameters, here or on a cluster"),
+    "run": ("vgmr.notebook.run:main", "execute a notebook with parameters"),
+    "batch": ("vgmr.notebook.sweep:main", "execute a grid of notebooks and parameters, here or on a cluster"),
     "data": ("vgmr.data.manage:run", "list, check or prepare data sets"),
     "search": ("vgmr.search:main", "search one default for VGMR on the open data"),
-    "notebooks": ("vgmr.publish:main", "execute and clean the committed notebooks, or check them"),
-    "bench": ("vgmr.bench:main", "measure cost as ratios to the plain model"),
+    "notebooks": ("vgmr.notebook.publish:main", "execute and clean the committed notebooks, or check them"),
+    "bench": ("vgmr.analysis.cost:main", "measure cost as ratios to the plain model"),
 }
 
 

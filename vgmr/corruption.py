@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vgmr.data.batch import Batch
+from vgmr.data.types import Batch
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vgmr.backbones import Classifier
 from vgmr.balancing.agm import shapley_weights, subsets
-from vgmr.data.batch import Batch
+from vgmr.data.types import Batch
 from vgmr.training import predict
 
 

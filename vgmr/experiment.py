@@ -30,8 +30,8 @@ from vgmr import corruption
 from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
 from vgmr.balancing import METHODS, make_method
 from vgmr.data import load
-from vgmr.data.batch import MultimodalData
 from vgmr.data.fetch import cache_folder
+from vgmr.data.types import MultimodalData
 from vgmr.evaluation import accuracy, confusion, macro_f1, paired_difference, subset_logits
 from vgmr.objective import Objective
 from vgmr.prefusion import (
@@ -229,7 +229,7 @@ def make_prefusion(experiment: Experiment, dims: Mapping[str, int]) -> nn.Module
 def _digest_of_code(with_methods: bool) -> str:
     folder = Path(__file__).parent
     names = ["refiner", "prefusion", "backbones", "objective", "training", "experiment", "corruption"]
-    files = [folder / f"{name}.py" for name in [*names, "balancing/base", "data/batch"]]
+    files = [folder / f"{name}.py" for name in [*names, "balancing/base", "data/types"]]
     if with_methods:
         files += sorted(folder.glob("balancing/*.py"))
     scoring = "".join(inspect.getsource(score) for score in (confusion, accuracy, macro_f1, subset_logits))

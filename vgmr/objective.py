@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vgmr.backbones import Classifier, Output, PooledBackbone, TransformerBackbone
-from vgmr.data.batch import Batch
+from vgmr.data.types import Batch
 from vgmr.refiner import Refinement, masked_mean
 
 

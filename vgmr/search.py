@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from vgmr.batch import parameters
 from vgmr.data.fetch import write
 from vgmr.experiment import BACKBONES
-from vgmr.protocol import SEARCH_SEEDS, TRIAL_RATE, TRIALS, behind, search_default
+from vgmr.notebook.run import parameters
+from vgmr.studies import SEARCH_SEEDS, TRIAL_RATE, TRIALS, behind, search_default
 
 NOTEBOOKS = ("06_training_ucf101", "07_training_ave", "08_training_cremad")
 SHARED = ("dataset", "data_options", "epochs", "batch_size", "latent_dim", "length_buckets")

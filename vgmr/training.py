@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
-from vgmr.data.batch import Batch, MultimodalData
+from vgmr.data.types import Batch, MultimodalData
 from vgmr.objective import Objective
 
 

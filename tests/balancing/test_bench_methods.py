@@ -1,6 +1,6 @@
 """The table of the methods' costs."""
 
-from vgmr import bench
+from vgmr.analysis import cost as bench
 
 
 def test_every_method_asked_for_has_a_row(monkeypatch):

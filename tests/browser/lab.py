@@ -21,7 +21,7 @@ from urllib.parse import urlparse
 import nbformat
 from playwright.sync_api import sync_playwright
 
-from vgmr import publish
+from vgmr.notebook import publish
 
 ARTEFACTS = Path(os.environ.get("VGMR_ARTEFACTS", Path(__file__).parent / "artefacts"))
 EMPTY = "<svg xmlns='http://www.w3.org/2000/svg'/>"

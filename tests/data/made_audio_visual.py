@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.io import wavfile
 from torch import nn
 
-from vgmr.data.cremad import CLASSES as EMOTIONS
+from vgmr.data.gated.cremad import CLASSES as EMOTIONS
 
 UCF_CLASSES = ("Archery", "HammerThrow", "Hammering", "HandstandPushups")
 AVE_CLASSES = ("Church bell", "Male speech, man speaking", "Bark", "Female speech, woman speaking")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_audio_visual import AVE_CLASSES, POINTER, ave_orders, ave_rows, write_ave, write_hdf5
 
-import vgmr.data.ave as module
-from vgmr.data.ave import CLASSES, ROWS, SIZES, load_ave, read_annotations, read_order, read_parts
+import vgmr.data.gated.ave as module
+from vgmr.data.gated.ave import CLASSES, ROWS, SIZES, load_ave, read_annotations, read_order, read_parts
 
 AUDIO, VISUAL = (10, 5), (10, 2, 3, 6)
 REAL = (

@@ -21,9 +21,9 @@ from made_audio_visual import (
 )
 from scipy.io import wavfile
 
-import vgmr.data.cremad as module
-from vgmr.data.cremad import ACTORS, BAD_CLIPS, CLASSES, SIZES, load_cremad, read_list, read_voice
-from vgmr.data.extract import log_mel
+import vgmr.data.gated.cremad as module
+from vgmr.data.extract.media import log_mel
+from vgmr.data.gated.cremad import ACTORS, BAD_CLIPS, CLASSES, SIZES, load_cremad, read_list, read_voice
 
 MADE = {part: len(names) for part, names in cremad_names().items()}
 

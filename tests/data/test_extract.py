@@ -11,7 +11,7 @@ from made_audio_visual import POINTER, StandIn, write_image
 from PIL import Image
 from torch import nn
 
-from vgmr.data.extract import (
+from vgmr.data.extract.media import (
     RESNET,
     ImageNetwork,
     check_complete,

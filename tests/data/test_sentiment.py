@@ -29,9 +29,9 @@ from made_sentiment import (
     write_sequence,
 )
 
-from vgmr.data.csd import Sequence, clean, frames_of, mean_over, read_folds
-from vgmr.data.mosei import load_mosei
-from vgmr.data.mosi import load_mosi
+from vgmr.data.gated.csd import Sequence, clean, frames_of, mean_over, read_folds
+from vgmr.data.gated.mosei import load_mosei
+from vgmr.data.gated.mosi import load_mosi
 
 STEPS = {"text": 5, "audio": 8, "vision": 7}
 LAYOUTS = ("mmsa-aligned", "mmsa-unaligned", "mult-aligned", "mult-unaligned")

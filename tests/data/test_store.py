@@ -10,8 +10,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vgmr.data.batch import Batch, MultimodalData, pad
 from vgmr.data.store import prepared, read, store_folder, write
+from vgmr.data.types import Batch, MultimodalData, pad
 
 KEY = {"data": "made", "version": 1, "stride": 2}
 

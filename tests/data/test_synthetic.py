@@ -6,8 +6,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from vgmr.data import load
-from vgmr.data.batch import Batch
 from vgmr.data.synthetic import SHAPES, load_synthetic
+from vgmr.data.types import Batch
 
 SILENT = {"redundant": 0.0, "unique": 0.0, "synergistic": 0.0}
 

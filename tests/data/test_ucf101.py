@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_audio_visual import POINTER, UCF_CLASSES, StandIn, colours, write_image, write_ucf101, write_video
 
-from vgmr.data.extract import ImageNetwork, spread
-from vgmr.data.ucf101 import SIZES, load_ucf101, read_classes, read_list
+from vgmr.data.extract.media import ImageNetwork, spread
+from vgmr.data.gated.ucf101 import SIZES, load_ucf101, read_classes, read_list
 
 TRAIN = {8, 9, 10}
 
@@ -111,7 +111,7 @@ def test_stored_features_are_read_again_and_go_on_after_a_cut(root):
 
 def strict(root, **options):
     """Loads with published sizes and classes replaced by the made ones, so that only clips can be missing."""
-    import vgmr.data.ucf101 as module
+    import vgmr.data.gated.ucf101 as module
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SIZES", {1: {"train": 12, "test": 8}})

@@ -8,7 +8,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from vgmr.data.unpickle import read_pickle
+from vgmr.data.gated.unpickle import read_pickle
 
 ARRAYS = {
     "float64": np.arange(6.0).reshape(2, 3),

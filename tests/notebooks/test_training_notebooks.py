@@ -7,10 +7,10 @@ import made_sentiment as sentiment
 import nbformat
 import pytest
 
-from vgmr.batch import parameters, run_notebook
-from vgmr.data.cremad import load_cremad
-from vgmr.data.extract import ImageNetwork
-from vgmr.data.ucf101 import load_ucf101
+from vgmr.data.extract.media import ImageNetwork
+from vgmr.data.gated.cremad import load_cremad
+from vgmr.data.gated.ucf101 import load_ucf101
+from vgmr.notebook.run import parameters, run_notebook
 
 FOLDER = Path(__file__).parent.parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("0[4-8]_training_*.ipynb"))
@@ -37,7 +37,7 @@ def test_training_notebooks_share_their_code(path):
 def test_paper_scale_parameters_are_real_ones(path):
     import yaml
 
-    from vgmr.batch import check_overrides
+    from vgmr.notebook.run import check_overrides
 
     name = parameters(path)["paper_dataset"][1]
     text = (FOLDER / "parameters" / "paper" / f"{name}.yaml").read_text()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, check_window
-from vgmr.data.batch import Batch, MultimodalData
+from vgmr.data.types import Batch, MultimodalData
 
 
 def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:

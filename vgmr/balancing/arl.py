@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, split_logits
-from vgmr.data.batch import Batch
+from vgmr.data.types import Batch
 
 
 def dependence_weights(magnitude: Tensor, entropy: Tensor, temperature: float = 8.0) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgmr.backbones import HEADS, Classifier, ConcatHead, Output
-from vgmr.data.batch import Batch, MultimodalData
+from vgmr.data.types import Batch, MultimodalData
 from vgmr.objective import Objective
 
 

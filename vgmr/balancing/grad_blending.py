@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Loop, unimodal_losses
 from vgmr.balancing.uniform import Uniform
-from vgmr.data.batch import Batch, MultimodalData, holdout
+from vgmr.data.types import Batch, MultimodalData, holdout
 
 JOINT = "joint loss"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vgmr.backbones import Classifier, SharedHead
 from vgmr.balancing.base import Balancing, Loop
-from vgmr.data.batch import Batch, MultimodalData
+from vgmr.data.types import Batch, MultimodalData
 from vgmr.objective import Objective
 
 PROJECTIONS = ("none", "rls", "elementwise")

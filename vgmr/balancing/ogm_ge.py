@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, check_window, split_logits
-from vgmr.data.batch import Batch, MultimodalData
+from vgmr.data.types import Batch, MultimodalData
 
 
 def damping(score: Tensor, alpha: float = 0.3, ratio: str = "pairwise-mean", tie: int | None = None) -> Tensor:

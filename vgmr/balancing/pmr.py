@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, Loop, check_window, encode_all
-from vgmr.data.batch import Batch, MultimodalData
+from vgmr.data.types import Batch, MultimodalData
 
 
 def pull_and_hold(score: Tensor) -> tuple[Tensor, Tensor]:

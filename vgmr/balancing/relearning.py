@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop, encode_all
-from vgmr.data.batch import MultimodalData
+from vgmr.data.types import MultimodalData
 
 
 def purity(cluster: np.ndarray, label: np.ndarray) -> float:

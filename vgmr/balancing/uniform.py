@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, unimodal_heads, unimodal_losses
-from vgmr.data.batch import Batch, MultimodalData
+from vgmr.data.types import Batch, MultimodalData
 
 
 class Uniform(Balancing):

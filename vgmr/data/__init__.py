@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from vgmr.data.batch import Batch, MultimodalData
+from vgmr.data.types import Batch, MultimodalData
 
 _MODULES = {
     "avdigits": "avdigits",
@@ -16,11 +16,11 @@ _MODULES = {
     "utd-mhad": "utd_mhad",
     "digits": "digits",
     "synthetic": "synthetic",
-    "mosi": "mosi",
-    "mosei": "mosei",
-    "ucf101": "ucf101",
-    "ave": "ave",
-    "cremad": "cremad",
+    "mosi": "gated.mosi",
+    "mosei": "gated.mosei",
+    "ucf101": "gated.ucf101",
+    "ave": "gated.ave",
+    "cremad": "gated.cremad",
 }
 
 

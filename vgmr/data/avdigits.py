@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits as sklearn_digits
 
-from vgmr.data.batch import Batch, MultimodalData, fingerprint, holdout, pad
-from vgmr.data.extract import log_mel
+from vgmr.data.extract.media import log_mel
 from vgmr.data.fetch import Copy, Source, checksums, locate
 from vgmr.data.store import prepared
+from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 RATE = 8000

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vgmr.data.batch import Batch, MultimodalData, fingerprint, holdout
 from vgmr.data.fetch import Copy, Source, checksums, locate
+from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout
 
 EMOTIONS = {
     "NEU": ("N", "meanNeutralResp"),

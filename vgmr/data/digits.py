@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits as sklearn_digits
 
-from vgmr.data.batch import Batch, MultimodalData, fingerprint, holdout
+from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout
 
 VIEWS = ("left", "right", "spectrum")
 

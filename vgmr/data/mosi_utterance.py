@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vgmr.data.batch import Batch, MultimodalData, fingerprint, holdout
 from vgmr.data.fetch import Copy, Source, checksums, locate
+from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout
 
 WIDTHS = {"text": 100, "audio": 73, "vision": 100}
 FOLDERS = {"text": "text", "audio": "audio", "vision": "video"}

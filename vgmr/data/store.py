@@ -16,8 +16,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from vgmr.data.batch import Batch, MultimodalData
 from vgmr.data.fetch import cache_folder
+from vgmr.data.types import Batch, MultimodalData
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from vgmr.data.batch import Batch, MultimodalData, fingerprint
+from vgmr.data.types import Batch, MultimodalData, fingerprint
 
 SHAPES: dict[str, tuple[dict[str, tuple[int, int]], int]] = {
     "mosi": ({"text": (50, 768), "audio": (50, 5), "vision": (50, 20)}, 2),

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from scipy.io import loadmat
 
-from vgmr.data.batch import Batch, MultimodalData, fingerprint, holdout, pad
 from vgmr.data.fetch import Copy, Source, checksums, locate
 from vgmr.data.store import prepared
+from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad
 
 ACTIONS = (
     "swipe left",

@@ -1,0 +1,168 @@
+"""The measurement of cost: what is counted is asserted, what is timed only has to be there."""
+
+import json
+
+import pytest
+import torch
+
+from vgmr.analysis import cost as bench
+from vgmr.data import load
+from vgmr.evaluation import subset_logits
+from vgmr.experiment import Experiment, build
+from vgmr.prefusion import count_parameters
+from vgmr.refiner import VGMR
+from vgmr.training import predict
+
+SMALL = {"backbone_options": {"width": 8, "num_layers": 1, "num_heads": 2, "feedforward_dim": 8}, "latent_dim": 4}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load("synthetic", like="mosei", samples=8)
+
+
+@pytest.fixture(scope="module")
+def result():
+    """All that is counted, at the real size, for the plain model and VGMR; every time is one second."""
+
+    def one_second(models, *_):
+        names = [f"{what} {variant}" for what in ("fit", "infer") for variant in models]
+        names += ["infer vgmr folded", "bare vgmr", "loop vgmr", "contributions", "evaluation", "removal"]
+        return {name: [1.0] for name in names}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "_measure", one_second)
+        return bench.bench(rounds=1, steps=1, progress=False, variants=("none", "vgmr"))
+
+
+def test_keys(result):
+    assert set(result) == {"device", "setting", "rows", "loop_overhead", "contribution_share", "removal_share"}
+    assert result["device"] == "CPU, 1 thread"
+    assert [row["variant"] for row in result["rows"]] == ["none", "vgmr", "vgmr folded"]
+    always = {"variant", "parameters", "extra_parameters", "flops", "inference_ratio", "inference_flop_ratio"}
+    always |= {"extra_parameters_paper", "inference_ratio_paper", "inference_seconds_per_batch"}
+    trained = {"training_flops", "training_ratio", "training_flop_ratio", "training_ratio_paper"}
+    trained |= {"training_seconds_per_epoch"}
+    for row in result["rows"]:
+        assert set(row) == (always if row["variant"] == "vgmr folded" else always | trained)
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_flops_of_the_plain_model_by_hand(result):
+    """A pass multiplies 32 x 50 tokens of three modalities by each map of each layer: 6.02 GFLOP.
+
+    The products of attention, two of 50 x 50 x 128 per sample, layer and modality, would be 0.37 more; in training
+    they count, and forward and backward together are 18.8.
+    """
+    tokens = 32 * 50
+    maps = 2 * tokens * (128 * (768 + 74 + 35) + 3 * 3 * 128 * (3 * 128 + 128 + 2 * 512))
+    attention = 2 * 32 * 3 * 3 * 2 * 50 * 50 * 128
+    assert maps == pytest.approx(6.02e9, rel=0.01) and attention == pytest.approx(0.37e9, rel=0.01)
+    plain = result["rows"][0]
+    assert maps <= plain["flops"] <= 1.001 * (maps + attention)
+    assert plain["training_flops"] == pytest.approx(18.81e9, rel=0.01)
+
+
+def test_flop_ratios_of_vgmr(result):
+    """1.3 in training, factorised; literally, with a pass per modality left out, it would be 2.4."""
+    plain, refined, folded = result["rows"]
+    assert plain["training_flop_ratio"] == plain["inference_flop_ratio"] == 1
+    assert 1.30 < refined["training_flop_ratio"] < 1.36
+    assert 1.36 < folded["inference_flop_ratio"] < refined["inference_flop_ratio"] < 1.46
+
+
+def test_parameters_are_those_of_the_paper(result):
+    """0.72 M plain, 2.32 M more for VGMR (Table 7)."""
+    plain, refined, _ = result["rows"]
+    assert plain["parameters"] == 714_882 and plain["extra_parameters"] == 0
+    assert refined["extra_parameters"] == pytest.approx(refined["extra_parameters_paper"], rel=0.01)
+    assert refined["extra_parameters_paper"] == 2.32e6
+
+
+def test_ratios_of_the_paper(result):
+    """Table 7: 10.01 against 4.26 s per epoch, 3.87 against 1.17 ms per batch."""
+    refined = result["rows"][1]
+    assert refined["training_ratio_paper"] == pytest.approx(2.35, abs=0.005)
+    assert refined["inference_ratio_paper"] == pytest.approx(3.31, abs=0.005)
+
+
+def test_every_rival_gets_the_budget_of_vgmr(data):
+    sizes = {
+        variant: count_parameters(
+            build(Experiment("synthetic", variant, "transformer", latent_dim=164), data).prefusion
+        )
+        for variant in bench.VARIANTS
+    }
+    assert sizes.pop("none") == 0
+    for variant, size in sizes.items():
+        assert size == pytest.approx(sizes["vgmr"], rel=0.02), variant
+
+
+def test_every_round_times_everything(data):
+    models = {
+        name: build(Experiment("synthetic", name, "transformer", **SMALL), data) for name in ("none", "vgmr")
+    }
+    folded = build(Experiment("synthetic", "vgmr", "transformer", **SMALL), data).eval()
+    assert isinstance(folded.prefusion, VGMR)
+    folded.prefusion = folded.prefusion.fold()
+    batches = [data.train.index(torch.arange(4)), data.train.index(torch.arange(4, 8))]
+    times = bench._measure(models, folded, data, batches, 2, "cpu", False)
+    expected = {"fit none", "fit vgmr", "infer none", "infer vgmr", "infer vgmr folded", "bare vgmr", "loop vgmr"}
+    assert set(times) == expected | {"contributions", "evaluation", "removal"}
+    assert all(len(values) == 2 and min(values) >= 0 for values in times.values())
+
+
+def test_variants_need_what_the_ratios_are_of():
+    with pytest.raises(ValueError, match=r'"none" and "vgmr", got \[\'vgmr\'\]'):
+        bench.bench(variants=["vgmr"])
+
+
+def test_the_removal_table_encodes_once(data):
+    """Seven subsets after the whole, each of them the head alone; seven more passes would be the other way."""
+    model = build(Experiment("synthetic", "vgmr", "transformer", latent_dim=164), data)
+    once = bench._flops(lambda: predict(model, data.train))
+    everything = bench._flops(lambda: subset_logits(model, data.train))
+    head = 2 * len(data.train) * 3 * 128 * len(data.classes)
+    assert everything - once == 7 * head
+    assert everything < 1.1 * once
+
+
+def test_counting_computes_nothing_and_is_what_computing_counts(data):
+    model = build(Experiment("synthetic", "vgmr", "transformer", **SMALL), data)
+    batch = data.train.index(torch.arange(4))
+    with torch.no_grad():
+        inference = bench._flops(lambda: model.eval()(batch.features, batch.mask))
+    training = bench._flops(lambda: bench._backward(model.train(), batch))
+    assert bench._counted(model, batch) == (inference, training)
+
+
+def test_ratios_are_medians_of_rounds():
+    """Round by round 2, 3 and 10: the median is 3, whatever the machine did meanwhile."""
+    assert bench._ratio([2.0, 6.0, 10.0], [1.0, 2.0, 1.0]) == 3
+
+
+def test_attention_counts_in_evaluation_too():
+    """Fused kernels hide their products from the counter. Two samples, five steps, width 8."""
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    x = torch.rand(2, 5, 8)
+    with torch.no_grad():
+        counted = bench._flops(lambda: layer(x))
+    assert torch.backends.mha.get_fastpath_enabled(), "set back"
+    maps, attention = 2 * 10 * (8 * 24 + 8 * 8 + 2 * 8 * 16), 2 * 2 * 2 * 5 * 5 * 8
+    assert counted == maps + attention
+
+
+def test_bench_keeps_the_number_of_threads(result):
+    assert torch.get_num_threads() == 1
+
+
+def test_table_and_command(result, monkeypatch, capsys, tmp_path):
+    assert list(bench.table(result).index) == ["none", "vgmr", "vgmr folded"]
+    asked = {}
+    monkeypatch.setattr(bench, "bench", lambda rounds, **options: asked.update(rounds=rounds, **options) or result)
+    file = tmp_path / "bench.json"
+    assert bench.main(["--rounds", "2", "--byte-dropout", "--json", str(file)]) == 0
+    assert asked == {"rounds": 2, "device": "cpu", "byte_dropout": True}
+    assert json.loads(file.read_text()) == result
+    text = capsys.readouterr().out
+    assert text.startswith("CPU, 1 thread; batch 32, 50 steps") and "vgmr folded" in text

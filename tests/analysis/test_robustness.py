@@ -1,0 +1,175 @@
+"""Corruptions on one scale: where they strike, what they leave alone; differences of curves by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from vgmr.analysis.robustness import corruptions, curves, occlusion, one_missing, out_of_step, summarise
+from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.data.types import Batch
+from vgmr.evaluation import accuracy_curve
+from vgmr.experiment import Experiment, run
+from vgmr.prefusion import Identity
+from vgmr.refiner import VGMR
+from vgmr.training import predict
+
+DIMS = {"text": 6, "audio": 4}
+
+
+def made(size: int = 60, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    mask, features = {}, {}
+    for steps, (name, d) in zip((8, 5), DIMS.items(), strict=True):
+        length = torch.randint(2, steps + 1, (size,), generator=generator)
+        mask[name] = torch.arange(steps) < length.unsqueeze(1)
+        x = torch.randn(size, steps, d, generator=generator) + 3
+        features[name] = x.masked_fill(~mask[name].unsqueeze(2), 0.0)
+    part = Batch(features, mask, torch.arange(size) % 3)
+    part.check(3)
+    return part
+
+
+PART = made()
+CORRUPTIONS = corruptions(made(seed=1))
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_severity_0_is_the_identity_and_more_of_it_is_not(name):
+    clean, struck = CORRUPTIONS[name](PART, 0.0), CORRUPTIONS[name](PART, 1.0)
+    assert all(torch.equal(clean.features[m], PART.features[m]) for m in DIMS)
+    assert name == "noise weight" or not any(hit.any() for hit in clean.struck.values())
+    assert any(hit.any() for hit in struck.struck.values())
+    assert not all(torch.equal(struck.features[m], PART.features[m]) for m in DIMS)
+    struck.check(3)
+
+
+@pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name not in ("asynchrony", "conflict")])
+def test_padding_stays_zero_and_what_is_not_struck_stays(name):
+    struck = CORRUPTIONS[name](PART, 0.5)
+    for m in DIMS:
+        same = struck.features[m] == PART.features[m]
+        assert same[~struck.struck[m].expand_as(same)].all()
+        assert not struck.features[m].masked_select(~PART.mask[m].unsqueeze(2)).any()
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_draws_follow_the_seed(name):
+    first, again = (corruptions(PART, seed=3)[name](PART, 0.5) for _ in range(2))
+    assert all(torch.equal(first.features[m], again.features[m]) for m in DIMS)
+    other = corruptions(PART, seed=4)[name](PART, 0.5)
+    assert name == "asynchrony" or not all(torch.equal(first.features[m], other.features[m]) for m in DIMS)
+
+
+def test_one_missing_takes_one_modality_of_each_struck_sample():
+    part = made(2000)
+    for share in (0.3, 1.0):
+        gone = torch.stack([(x == 0).flatten(1).all(1) for x in one_missing(part, share).features.values()])
+        assert gone.sum(0).max() == 1
+        assert float(gone.any(0).float().mean()) == pytest.approx(share, abs=0.03)
+        assert float(gone[0].float().mean()) == pytest.approx(share / 2, abs=0.03)
+
+
+def test_occlusion_is_one_block_of_neighbouring_channels_for_the_whole_sequence():
+    struck = occlusion(PART, 0.5)
+    for m, d in DIMS.items():
+        real = PART.mask[m]
+        zero = (struck.features[m] == 0)[:, 0]
+        assert (zero.sum(1) == d // 2).all()
+        assert (zero[:, 1:] != zero[:, :-1]).sum(1).max() <= 2
+        for row in range(len(PART)):
+            assert (struck.features[m][row][real[row]] == 0).eq(zero[row]).all()
+    starts = (struck.features["text"] == 0)[:, 0].int().argmax(1)
+    assert set(starts.tolist()) == {0, 1, 2, 3}, "every place of the block occurs"
+    assert not occlusion(PART, 1.0).features["text"].any()
+
+
+def test_out_of_step_rotates_all_but_the_last():
+    struck = out_of_step(PART, 1.0)
+    shift = round(float(PART.lengths()["text"].median()) / 2)
+    row = int(PART.lengths()["text"].argmax())
+    real = PART.mask["text"][row]
+    torch.testing.assert_close(struck.features["text"][row][real], PART.features["text"][row][real].roll(shift, 0))
+    assert torch.equal(struck.features["audio"], PART.features["audio"])
+
+
+@pytest.mark.parametrize("refined", [False, True])
+def test_a_model_that_pools_over_time_does_not_see_time_order(refined):
+    """VGMR's gates act step by step and its summaries pool over time, so it does not see it either."""
+    torch.manual_seed(0)
+    prefusion = VGMR(DIMS, 4) if refined else Identity(DIMS)
+    model = Classifier(prefusion, PooledBackbone(DIMS, 3, width=5)).eval()
+    torch.testing.assert_close(predict(model, out_of_step(PART, 1.0)), predict(model, PART))
+
+
+def test_shares_are_checked_and_struck_adds_up():
+    for corrupt in (one_missing, occlusion):
+        with pytest.raises(ValueError, match=r"a share must lie in 0 to 1, got 1\.5"):
+            corrupt(PART, 1.5)
+    before = {m: torch.ones(len(PART), 1, 1, dtype=torch.bool) for m in DIMS}
+    assert all(hit.all() for hit in occlusion(replace(PART, struck=before), 0.5).struck.values())
+
+
+def test_curves_start_at_the_clean_accuracy(tmp_path, monkeypatch):
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path))
+    runs = [run(Experiment("digits", "none", seed=seed, epochs=1)) for seed in (0, 1)]
+    frame = curves(runs, [0, 1])
+    assert len(frame) == 2 * 8 * 2 and list(frame["corruption"].unique()) == list(CORRUPTIONS)
+    for position, found in enumerate(runs):
+        rows = frame[(frame["run"] == position) & (frame["severity"] == 0)]
+        assert (rows["accuracy"] == found.metrics["accuracy"]).all() and (rows["seed"] == position).all()
+        blind = frame[(frame["run"] == position) & (frame["severity"] == 1)].set_index("corruption")["accuracy"]
+        assert blind["noise ratio"] < 0.2 and blind["occlusion"] < 0.2, "nothing is left to read"
+    first = accuracy_curve(runs[1].model(), *_case(runs[1], "noise ratio"), [0, 1])
+    assert first == frame.query("run == 1 and corruption == 'noise ratio'")["accuracy"].tolist()
+
+
+def _case(found, name):
+    from vgmr.experiment import experiment_data
+
+    data = experiment_data(found.experiment)
+    return data.test, corruptions(data.train, seed=found.experiment.seed)[name]
+
+
+def frame_of(**values):
+    """One data set and corruption; model -> accuracies (seeds, severities 0, 0.5, 1)."""
+    rows = [
+        ("made", "noise", model.replace("_", " "), seed, severity, value)
+        for model, table in values.items()
+        for seed, line in enumerate(table)
+        for severity, value in zip((0.0, 0.5, 1.0), line, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["data", "corruption", "model", "seed", "severity", "accuracy"])
+
+
+def test_summary_by_hand():
+    """Plain areas 0.6 and 0.7, refined 0.8 and 0.8; drops 0.3, 0.2 and 0.2, 0.1; gaps rise by 0.2 and 0.1."""
+    frame = frame_of(
+        plain=[[0.9, 0.6, 0.3], [0.9, 0.7, 0.5]],
+        refined=[[1.0, 0.8, 0.6], [0.9, 0.8, 0.7]],
+    )
+    table = summarise(frame.sample(frac=1, random_state=0))
+    plain, refined = table.loc["made", "noise", "plain"], table.loc["made", "noise", "refined"]
+    assert plain[["clean", "area", "drop"]].tolist() == pytest.approx([0.9, 0.65, 0.25])
+    assert refined[["clean", "area", "drop"]].tolist() == pytest.approx([0.95, 0.8, 0.15])
+    assert refined["area difference"] == pytest.approx(0.15)
+    assert refined["area difference"] == pytest.approx(refined["clean difference"] - refined["drop difference"])
+    assert refined[["area low", "area high"]].tolist() == pytest.approx([0.1, 0.2])
+    assert refined["growth difference"] == pytest.approx((0.2 + 0.2) / 2)
+    assert np.isnan(plain["area difference"])
+
+
+def test_better_when_clean_but_not_more_robust():
+    """A constant lead is a lead in area, none in drop or growth."""
+    plain = np.array([[0.8, 0.6, 0.2], [0.7, 0.6, 0.3]])
+    row = summarise(frame_of(plain=plain, refined=plain + 0.1)).loc["made", "noise", "refined"]
+    assert row[["area low", "area high"]].tolist() == pytest.approx([0.1, 0.1])
+    assert row[["drop low", "drop high", "growth low", "growth high"]].tolist() == pytest.approx([0] * 4, abs=1e-9)
+
+
+def test_summary_needs_the_same_seeds():
+    frame = frame_of(plain=[[0.9, 0.6, 0.3]] * 2, refined=[[0.9, 0.6, 0.3]] * 3)
+    with pytest.raises(ValueError, match=r"refined, .*: expected the seeds and severities of plain"):
+        summarise(frame)

@@ -1,0 +1,384 @@
+"""`Batch`, `MultimodalData`, `load` and the helpers of every loader."""
+
+import hashlib
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vgmr.data import load, names
+from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad
+
+LENGTHS = {"text": [3, 1, 2, 3], "audio": [1, 2, 2, 1]}
+
+
+def ragged(shift: float = 0.0, **changes) -> Batch:
+    """Four samples; entry (sample, step, channel) of text is 100 sample + 10 step + channel + shift."""
+    features, mask = {}, {}
+    for name, steps, d in (("text", 3, 2), ("audio", 2, 1)):
+        sample, step, channel = torch.meshgrid(
+            torch.arange(4), torch.arange(steps), torch.arange(d), indexing="ij"
+        )
+        real = torch.arange(steps) < torch.tensor(LENGTHS[name])[:, None]
+        features[name] = ((100 * sample + 10 * step + channel).float() + shift) * real[:, :, None]
+        mask[name] = real
+    struck = {name: (x > 200).any(2, keepdim=True) for name, x in features.items()}
+    batch = Batch(features, mask, torch.tensor([0, 1, 2, 0]), torch.tensor([7, 7, 8, 9]), struck)
+    return replace(batch, **changes)
+
+
+def dataset(**changes) -> MultimodalData:
+    parts = {"train": ragged(), "validation": ragged(1), "test": ragged(2)}
+    content = {"classes": ("a", "b", "c"), "source": "made", "licence": "none", "fingerprint": "0", **parts}
+    return MultimodalData("made", **{**content, **changes})
+
+
+def same(one: Batch, other: Batch) -> bool:
+    def equal(a, b):
+        return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+    return (
+        equal(one.features, other.features)
+        and equal(one.mask, other.mask)
+        and equal(one.struck, other.struck)
+        and torch.equal(one.label, other.label)
+        and torch.equal(one.group, other.group)
+    )
+
+
+# Batch
+
+
+def test_what_a_batch_says_of_itself():
+    batch = ragged()
+    assert len(batch) == 4
+    assert batch.dims == {"text": 2, "audio": 1}
+    assert {name: length.tolist() for name, length in batch.lengths().items()} == LENGTHS
+
+
+@given(st.lists(st.integers(0, 3), max_size=6))
+def test_index_takes_everything_of_a_sample_together(rows):
+    whole, taken = ragged(), ragged().index(torch.tensor(rows, dtype=torch.int64))
+    assert taken.label.tolist() == [[0, 1, 2, 0][row] for row in rows]
+    assert taken.group.tolist() == [[7, 7, 8, 9][row] for row in rows]
+    for position, row in enumerate(rows):
+        for name in whole.features:
+            assert torch.equal(taken.features[name][position], whole.features[name][row])
+            assert torch.equal(taken.mask[name][position], whole.mask[name][row])
+            assert torch.equal(taken.struck[name][position], whole.struck[name][row])
+
+
+def test_index_and_select_without_group_and_struck():
+    bare = ragged(group=None, struck=None)
+    for batch in (bare.index(torch.tensor([1])), bare.select(["text"]), bare.to("cpu")):
+        assert batch.group is None and batch.struck is None
+
+
+def test_select_keeps_the_samples_and_the_order_asked_for():
+    batch = ragged().select(["audio"])
+    assert list(batch.features) == list(batch.mask) == list(batch.struck) == ["audio"]
+    assert torch.equal(batch.features["audio"], ragged().features["audio"])
+    assert batch.group.tolist() == [7, 7, 8, 9] and batch.label.tolist() == [0, 1, 2, 0]
+    assert list(ragged().select(["audio", "text"]).features) == ["audio", "text"]
+
+
+def test_to_moves_everything():
+    """The meta device stands for any other."""
+    moved = ragged().to("meta")
+    tensors = [moved.label, moved.group]
+    for group in (moved.features, moved.mask, moved.struck):
+        tensors += group.values()
+    assert len(tensors) == 8 and all(tensor.is_meta for tensor in tensors)
+    assert same(ragged().to("cpu"), ragged())
+
+
+def test_a_good_batch_passes_its_check():
+    ragged().check(3)
+    ragged(group=None, struck=None).check(4)
+
+
+def text(change) -> Batch:
+    """The good batch with `change` made to its text features."""
+    batch = ragged()
+    return replace(batch, features={**batch.features, "text": change(batch.features["text"].clone())})
+
+
+def text_mask(change) -> Batch:
+    batch = ragged()
+    return replace(batch, mask={**batch.mask, "text": change(batch.mask["text"].clone())})
+
+
+def put(x, where, value):
+    x[where] = value
+    return x
+
+
+def hole() -> Batch:
+    """Sample 2 of text all zero, its first step marked as padding and the other two as real."""
+    batch = text(lambda x: put(x, 2, 0.0))
+    return replace(
+        batch, mask={**batch.mask, "text": put(batch.mask["text"], 2, torch.tensor([False, True, True]))}
+    )
+
+
+WRONG = {
+    "names": (ragged(mask={"text": ragged().mask["text"]}), "mask names ['text'] differ", "['audio', 'text']"),
+    "flat": (text(lambda x: x[:, 0]), "text: expected float32 features of shape (4, T, d)", "(4, 2)"),
+    "double": (text(torch.Tensor.double), "text: expected float32", "torch.float64"),
+    "fewer samples": (text(lambda x: x[:3]), "text: expected float32 features of shape (4, T, d)", "(3, 3, 2)"),
+    "mask type": (text_mask(torch.Tensor.float), "text: expected a bool mask", "torch.float32"),
+    "mask shape": (text_mask(lambda mask: mask[:, :2]), "text: expected a bool mask of shape (4, 3)", "(4, 2)"),
+    "no steps": (text_mask(lambda mask: put(mask, 1, False)), "text: sample 1 has no real time step", "at least"),
+    "NaN": (text(lambda x: put(x, (2, 1, 0), float("nan"))), "text: sample 2 holds NaN or infinite", "clean"),
+    "infinite": (text(lambda x: put(x, (3, 0, 1), -float("inf"))), "text: sample 3 holds NaN or infinite", ""),
+    "padding": (text(lambda x: put(x, (1, 2, 1), 0.5)), "text: padded time steps must hold zeros", ""),
+    "hole": (hole(), "text: sample 2", "padding"),
+    "label type": (ragged(label=torch.tensor([0.0, 1, 2, 0])), "label: expected int64", "torch.float32"),
+    "label shape": (ragged(label=torch.zeros(4, 1, dtype=torch.int64)), "label: expected int64", "(4, 1)"),
+    "label low": (ragged(label=torch.tensor([0, -1, 2, 0])), "label: expected 0 to 2 for 3 classes", "-1 to 2"),
+    "label high": (ragged(label=torch.tensor([0, 1, 3, 0])), "label: expected 0 to 2 for 3 classes", "0 to 3"),
+    "group size": (ragged(group=torch.tensor([7, 7, 8])), "group", "3"),
+    "struck names": (ragged(struck={"text": torch.zeros(4, 1, 1, dtype=torch.bool)}), "struck", "text"),
+    "struck shape": (
+        ragged(struck={name: torch.zeros(3, 1, 1, dtype=torch.bool) for name in LENGTHS}),
+        "struck",
+        "3, 1, 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_check_refuses_in_one_line(wrong):
+    """Modality, what was expected, what came. A mask with a hole in it is refused: padding stands at the end."""
+    batch, *parts = WRONG[wrong]
+    with pytest.raises(ValueError) as caught:
+        batch.check(3)
+    message = str(caught.value)
+    assert "\n" not in message and all(part in message for part in parts), message
+
+
+# MultimodalData
+
+
+def test_what_data_say_of_themselves():
+    longer = ragged().features["text"], ragged().mask["text"]
+    features = {**ragged().features, "text": torch.nn.functional.pad(longer[0], (0, 0, 0, 2))}
+    mask = {**ragged().mask, "text": torch.nn.functional.pad(longer[1], (0, 2))}
+    data = dataset(test=ragged(features=features, mask=mask, struck=None))
+    data.check()
+    assert list(data.parts) == ["train", "validation", "test"] and data.modalities == ["text", "audio"]
+    assert data.dims == {"text": 2, "audio": 1}
+    assert data.max_lengths == {"text": 5, "audio": 2}, "the test part counts too"
+    assert data.majority_rate == 0.5, "class 0 has two of the four test labels"
+
+
+def test_majority_rate_is_that_of_the_test_part():
+    assert dataset(train=ragged(label=torch.tensor([1, 1, 1, 1]))).majority_rate == 0.5
+
+
+def test_select_and_to_change_every_part():
+    data = dataset().select(["audio"]).to("meta")
+    for part in data.parts.values():
+        assert list(part.features) == ["audio"] and part.features["audio"].is_meta
+    with pytest.raises(ValueError, match=r"unknown modalities \['video'\]; made has \['text', 'audio'\]"):
+        dataset().select(["audio", "video"])
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_check_names_the_part(part):
+    dataset().check()
+    broken = dataset(**{part: ragged(label=torch.tensor([0, 1, 2, 9]))})
+    with pytest.raises(ValueError, match=f"^made, {part}: label: expected 0 to 2 for 3 classes, got 0 to 9$"):
+        broken.check()
+
+
+def test_check_refuses_parts_with_other_dimensions():
+    other = ragged(features={**ragged().features, "text": ragged().features["text"][:, :, :1]})
+    with pytest.raises(ValueError, match=r"made, test: dims \{'text': 1, 'audio': 1\} differ .*'text': 2"):
+        dataset(test=other).check()
+
+
+# Standardisation
+
+
+def test_standardised_by_hand():
+    """Audio in training has real steps 0; 100, 110; 200, 210; 300: mean 920 / 6, counted by hand."""
+    real = np.array([0, 100, 110, 200, 210, 300], float)
+    mean, deviation = 920 / 6, np.sqrt((real**2).mean() - (920 / 6) ** 2)
+    x = dataset().standardised().train.features["audio"][:, :, 0].numpy()
+    expected = (np.array([[0, 0], [100, 110], [200, 210], [300, 0]]) - mean) / deviation
+    expected[[0, 3], 1] = 0
+    np.testing.assert_allclose(x, expected, rtol=1e-5)
+
+
+def test_standardised_training_steps_have_mean_0_and_deviation_1():
+    train = dataset().standardised().train
+    for name, x in train.features.items():
+        real = x[train.mask[name]]
+        torch.testing.assert_close(real.mean(0), torch.zeros(x.shape[2]), atol=1e-6, rtol=0)
+        torch.testing.assert_close(real.std(0, correction=0), torch.ones(x.shape[2]))
+
+
+def test_standardisation_sees_the_training_part_only():
+    changed = dataset(test=ragged(1e4), validation=ragged(-1e4)).standardised()
+    assert same(changed.train, dataset().standardised().train)
+    shifted = dataset(test=ragged(0)).standardised()
+    assert same(shifted.test, shifted.train), "the same values come out the same in every part"
+
+
+def test_padding_stays_zero_and_is_no_step():
+    data = dataset().standardised()
+    data.check()
+    for part in data.parts.values():
+        for name, x in part.features.items():
+            assert not x[~part.mask[name]].any() and x[part.mask[name]].any()
+
+
+def test_constant_channels_are_only_shifted():
+    batch = text(lambda x: put(x, (slice(None), slice(None), 1), 5.0) * ragged().mask["text"].unsqueeze(2))
+    test = replace(batch, features={**batch.features, "text": batch.features["text"] * 2})
+    data = dataset(train=batch, test=test).standardised()
+    mask = batch.mask["text"]
+    assert not data.train.features["text"][:, :, 1].any()
+    assert (data.test.features["text"][:, :, 1][mask] == 5).all(), "10 - 5, not divided"
+    data.check()
+
+
+def test_standardised_by_another_training_part():
+    """Every real value lies 50 higher than in the part whose statistics are used."""
+    deviation = np.sqrt(32700 - (920 / 6) ** 2)  # 32700: mean of the squares of 0, 100, 110, 200, 210, 300
+    mask = ragged().mask["audio"]
+    higher = dataset(train=ragged(50)).standardised(by=ragged()).train.features["audio"][mask]
+    plain = dataset().standardised().train.features["audio"][mask]
+    torch.testing.assert_close(higher - plain, torch.full((6, 1), 50 / deviation))
+
+
+# pad, holdout, fingerprint
+
+
+def test_pad_by_hand():
+    features, mask = pad([np.array([[1, 2]]), np.array([[3, 4], [5, 6], [7, 8]])])
+    assert features.dtype == torch.float32 and mask.dtype == torch.bool
+    assert features.tolist() == [[[1, 2], [0, 0], [0, 0]], [[3, 4], [5, 6], [7, 8]]]
+    assert mask.tolist() == [[True, False, False], [True, True, True]]
+    cut, mask = pad([np.array([[1, 2]]), np.array([[3, 4], [5, 6], [7, 8]])], length=2)
+    assert cut.tolist() == [[[1, 2], [0, 0]], [[3, 4], [5, 6]]] and mask.tolist() == [[True, False], [True, True]]
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=80), st.sampled_from([0.1, 0.2, 0.25, 0.5]), st.integers(0, 5)
+)
+def test_holdout_is_a_stratified_partition(label, share, seed):
+    label = np.array(label)
+    kept, out = holdout(label, share, seed)
+    assert np.array_equal(np.sort(np.concatenate([kept, out])), np.arange(len(label)))
+    assert (np.diff(kept) > 0).all() and (np.diff(out) > 0).all()
+    for value in np.unique(label):
+        assert (label[out] == value).sum() == round(share * (label == value).sum())
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=80), st.sampled_from([0.1, 0.3, 0.5]), st.integers(0, 5))
+def test_holdout_by_group_shares_no_group(group, share, seed):
+    """At least the share is held out, and less than the share plus the last group taken."""
+    group = np.array(group)
+    kept, out = holdout(np.zeros(len(group), int), share, seed, group)
+    assert np.array_equal(np.sort(np.concatenate([kept, out])), np.arange(len(group)))
+    assert not set(group[kept]) & set(group[out])
+    largest = np.unique(group, return_counts=True)[1].max()
+    assert len(out) < share * len(group) + largest
+    assert share * len(group) <= len(out) or len(set(group[kept])) == 1, "one group always stays"
+
+
+def test_holdout_by_group_never_holds_everything_out():
+    """A small group drawn first must not pull the one large group after it: nothing would be left to train on."""
+    group = np.array([0] * 9 + [1])
+    for seed in range(8):
+        kept, out = holdout(np.zeros(10, int), 0.2, seed, group)
+        assert len(kept) and len(out), seed
+
+
+def test_holdout_is_drawn_by_its_seed():
+    label = np.repeat([0, 1], 50)
+    assert np.array_equal(holdout(label, 0.2, 3)[1], holdout(label, 0.2, 3)[1])
+    assert not np.array_equal(holdout(label, 0.2, 3)[1], holdout(label, 0.2, 4)[1])
+    speaker = np.repeat([f"speaker {number}" for number in range(10)], 10)
+    assert len(holdout(label, 0.2, 3, speaker)[1]) == 20, "groups may have names"
+
+
+@pytest.mark.parametrize("kind", ["i2", "i4", "i8", "f4", "f8"])
+def test_fingerprint_is_the_same_in_both_byte_orders(kind):
+    little, big = (np.arange(12).reshape(3, 4).astype(order + kind) for order in "<>")
+    assert little.tobytes() != big.tobytes()
+    assert fingerprint({}, little) == fingerprint({}, big)
+    assert fingerprint({}, little.T) == fingerprint({}, np.ascontiguousarray(little.T)), "layout in memory is none"
+
+
+def test_fingerprint_by_hand():
+    numbers = b"<i8(3,)" + bytes([0] * 8 + [1] + [0] * 7 + [2] + [0] * 7)
+    expected = hashlib.sha256(b'{"data": "made", "version": 1}' + numbers + b"raw").hexdigest()
+    assert fingerprint({"version": 1, "data": "made"}, np.arange(3), b"raw") == expected
+
+
+def test_fingerprint_changes_with_any_bit():
+    array = np.arange(12, dtype=np.int64)
+    seen = {fingerprint({"a": 1}, array)}
+    for bit in range(0, 12 * 64, 7):
+        changed = bytearray(array.tobytes())
+        changed[bit // 8] ^= 1 << bit % 8
+        seen.add(fingerprint({"a": 1}, np.frombuffer(bytes(changed), np.int64)))
+    seen |= {
+        fingerprint({"a": 2}, array),
+        fingerprint({"b": 1}, array),
+        fingerprint({"a": 1}, array.reshape(3, 4)),
+        fingerprint({"a": 1}, array.astype(np.int32)),
+        fingerprint({"a": 1}, array, b"\0"),
+        fingerprint({"a": 1}, array.tobytes()),
+    }
+    assert len(seen) == 1 + len(range(0, 12 * 64, 7)) + 6
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in seen)
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}), "the order of parameters is none"
+
+
+# load
+
+
+def test_load_lists_what_there_is():
+    with pytest.raises(ValueError, match=r"unknown data set 'digit'; there are: .*digits.*synthetic"):
+        load("digit")
+    choices = "there are: conflict, conflict_seed, split_seed$"
+    with pytest.raises(ValueError, match=f"unknown parameter conflicts for data set 'digits'; {choices}"):
+        load("digits", conflicts=0.5)
+    with pytest.raises(
+        ValueError, match="unknown parameter x, y for data set 'synthetic'; there are: balance, conf"
+    ):
+        load("synthetic", y=1, x=2)
+
+
+@pytest.mark.parametrize("name", ["digits", "synthetic"])
+def test_load_refuses_a_root_for_what_is_built_in(name, tmp_path):
+    with pytest.raises(ValueError, match=f"'{name}' is made or built in and takes no root"):
+        load(name, root=str(tmp_path))
+
+
+def test_names_are_what_load_knows():
+    assert names() == sorted(names()) and {"digits", "synthetic"} <= set(names())
+
+
+def test_load_standardises_unless_told_otherwise():
+    raw, data = load("digits", standardise=False), load("digits")
+    assert raw.train.features["left"].max() == 16, "pixels are 0 to 16"
+    assert same_features(raw.standardised(), data)
+    assert not same_features(raw, data)
+    assert raw.fingerprint == data.fingerprint
+
+
+def same_features(one: MultimodalData, other: MultimodalData) -> bool:
+    return all(
+        torch.equal(x, other.parts[part].features[name])
+        for part, batch in one.parts.items()
+        for name, x in batch.features.items()
+    )

@@ -1,0 +1,252 @@
+"""Parameters, records and explorers of `vgmr.notebook.lesson`; execution by `vgmr.notebook.run`."""
+
+import base64
+import io
+import json
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vgmr.notebook import lesson as notebook
+from vgmr.notebook import publish
+from vgmr.notebook import run as batch
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "fitting"),
+    [
+        (3, int, True),
+        (3.0, int, False),
+        (True, int, False),
+        (3, float, True),
+        (True, float, False),
+        ("3", float, False),
+        (None, str | None, True),
+        (3, str | None, False),
+        ([1, 2], list[int], True),
+        ([1, "2"], list[int], False),
+        ("[1, 2]", list[int], False),
+    ],
+)
+def test_fits(value, annotation, fitting):
+    assert notebook.fits(value, annotation) is fitting
+
+
+def test_check_parameters(capsys):
+    space = {"__annotations__": {"seeds": int, "dataset": str}, "seeds": 3, "dataset": "digits", "other": 1}
+    notebook.check_parameters(space, dataset=["digits", "synthetic"])
+    assert capsys.readouterr().out == "seeds=3, dataset='digits'\n"
+    with pytest.raises(TypeError, match=r"parameter seeds: expected int, got str '3'"):
+        notebook.check_parameters({**space, "seeds": "3"})
+    with pytest.raises(ValueError, match=r"parameter dataset: expected one of \['digits'\], got 'digit'"):
+        notebook.check_parameters({**space, "dataset": "digit"}, dataset=["digits"])
+
+
+def test_claim_says_what_held(capsys):
+    notebook.claim("water is wet", True)
+    notebook.claim("fire is wet", False)
+    assert capsys.readouterr().out == "held: water is wet\ndid not hold: fire is wet\n"
+
+
+def test_explore_redraws_when_a_control_moves():
+    def draw(height: float):
+        figure, ax = plt.subplots(figsize=(2, 1))
+        ax.bar([0], [height])
+        ax.set_ylim(0, 1)
+        return figure
+
+    slider = widgets.FloatSlider(0.1, min=0, max=1)
+    box = notebook.explore(draw, height=slider)
+    picture = box.children[-1]
+    before = picture.value
+    slider.value = 0.9
+    assert picture.value != before
+    assert Image.open(io.BytesIO(picture.value)).size[0] > 100
+    assert "height" in slider._dom_classes
+    slider.value = 0.1
+    assert picture.value == before
+    assert not plt.get_fignums()
+
+
+def test_explore_shows_the_line_that_the_picture_comes_with():
+    slider = widgets.IntSlider(1, min=0, max=9)
+    box = notebook.explore(
+        lambda count: (plt.figure(figsize=(1, 1)), f"count {count}" if count else ""), count=slider
+    )
+    line = box.children[-2]
+    assert (line.value, line.layout.display) == ("count 1", "flex")
+    slider.value = 7
+    assert line.value == "count 7"
+    slider.value = 0
+    assert line.layout.display == "none"
+
+
+NOTEBOOK = """
+seeds: int = 2  # trainings
+rate: float = 0.5  # a share
+name: str = "x"  # a name
+names: list[str] = ["a"]  # several
+root: str | None = None  # a folder
+"""
+
+
+@pytest.fixture
+def small_notebook(tmp_path):
+    cells = [
+        nbformat.v4.new_code_cell(NOTEBOOK.strip(), metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(
+            "from vgmr.notebook.lesson import record\nassert name != 'bad', name\n"
+            "record('small', {'seeds': seeds, 'rate': rate, 'third': 1 / 3, 'names': names})"
+        ),
+    ]
+    book = nbformat.v4.new_notebook(cells=cells)
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path = tmp_path / "small.ipynb"
+    nbformat.write(book, path)
+    return path
+
+
+def test_overrides_are_typed_and_known(small_notebook):
+    given = {"seeds": "3", "rate": "1e-4", "name": "7", "names": "['b', 'c']"}
+    expected = {"seeds": 3, "rate": 1e-4, "name": "7", "names": ["b", "c"]}
+    assert batch.check_overrides(small_notebook, {"root": "data"}) == {"root": "data"}
+    assert batch.check_overrides(small_notebook, given) == expected
+    with pytest.raises(ValueError, match="no parameter 'seed'; there are: seeds, rate, name, names, root"):
+        batch.check_overrides(small_notebook, {"seed": 3})
+    with pytest.raises(ValueError, match=r"parameter seeds: expected int, got 3\.5"):
+        batch.check_overrides(small_notebook, {"seeds": "3.5"})
+    with pytest.raises(ValueError, match="parameter rate: expected float, got 'high'"):
+        batch.check_overrides(small_notebook, {"rate": "high"})
+
+
+def test_run_notebook_records_and_leaves_nothing_half_done(small_notebook, tmp_path):
+    output = tmp_path / "out" / "small.ipynb"
+    found = batch.run_notebook(small_notebook, {"seeds": "5"}, output, progress=False)
+    assert found == {"small": {"seeds": 5, "rate": 0.5, "third": 0.3333, "names": ["a"]}}
+    assert batch.records(output) == found
+    assert [path.name for path in output.parent.iterdir()] == ["small.ipynb"]
+    failing = tmp_path / "out" / "failing.ipynb"
+    with pytest.raises(Exception, match="AssertionError"):
+        batch.run_notebook(small_notebook, {"name": "bad"}, failing, progress=False)
+    assert not failing.exists()
+
+
+def test_find_notebook(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_first.ipynb").write_text("{}")
+    assert batch.find_notebook("01").name == batch.find_notebook("01_first").name == "01_first.ipynb"
+    with pytest.raises(FileNotFoundError, match="no notebook '02'; there are: 01_first"):
+        batch.find_notebook("02")
+
+
+@given(
+    st.dictionaries(
+        st.text("abc", min_size=1),
+        st.floats(-5, 5) | st.integers() | st.lists(st.integers()) | st.text(),
+        max_size=4,
+    )
+)
+def test_record_is_json_able_and_rounded(values):
+    shown = []
+    original, notebook.display = notebook.display, lambda content, raw: shown.append(content)
+    try:
+        notebook.record("any", values)
+    finally:
+        notebook.display = original
+    content = json.loads(json.dumps(shown[0][notebook.RECORD]))
+    assert content["name"] == "any"
+    for key, value in values.items():
+        assert content["values"][key] == (round(value, 4) if isinstance(value, float) else value)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, small_notebook):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/someone/something"')
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    book = nbformat.read(small_notebook, 4)
+    tagged = {"metadata": {"tags": ["nbval-check-output"]}}
+    book.cells = [
+        nbformat.v4.new_markdown_cell("# A title"),
+        nbformat.v4.new_markdown_cell("", metadata={"tags": ["badge"]}),
+        nbformat.v4.new_code_cell("", metadata={"tags": ["colab"]}),
+        *book.cells,
+        *(nbformat.v4.new_code_cell(f"print( {number} )", **tagged) for number in range(3)),
+        nbformat.v4.new_markdown_cell("", metadata={"tags": ["navigation"]}),
+    ]
+    path = folder / "01_small.ipynb"
+    nbformat.write(book, path)
+    return path.relative_to(tmp_path)
+
+
+def test_build_makes_a_notebook_that_passes_its_check(project):
+    assert "not executed from top to bottom" in publish.problems(project)
+    publish.build(project)
+    assert publish.problems(project) == []
+    text = project.read_text()
+    assert "colab.research.google.com/github/someone/something/blob/main/notebooks/01_small.ipynb" in text
+    assert "print(1)" in text
+    publish.build(project)
+    assert project.read_text() == text, "building twice changes nothing"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda book: book.cells[3].update(execution_count=9), "not executed from top to bottom"),
+        (lambda book: book.metadata.update(widgets={}), "stray metadata"),
+        (lambda book: book.cells[3].metadata.update(execution={}), "stray cell metadata"),
+        (lambda book: book.cells[1].update(source="[badge](nowhere)"), "generated cell badge is missing or stale"),
+        (lambda book: book.cells[3].update(source="seeds = 2"), "parameter without type or comment: seeds = 2"),
+        (lambda book: book.cells[5].metadata.update(tags=[]), "fewer than three cells tagged"),
+        (
+            lambda book: book.cells[4].outputs.append(nbformat.v4.new_output("stream", name="stderr", text="!")),
+            "stderr",
+        ),
+    ],
+)
+def test_problems_finds_what_is_off(project, spoil, complaint):
+    book = publish.prepared(project)
+    for count, cell in enumerate((cell for cell in book.cells if cell.cell_type == "code"), 1):
+        cell.execution_count = count
+    nbformat.write(book, project)
+    assert publish.problems(project) == []
+    spoil(book)
+    nbformat.write(book, project)
+    assert any(complaint in line for line in publish.problems(project))
+
+
+def test_figures_get_alt_text():
+    defined = publish.functions("def draw(share):\n    ax.set(xlabel='share of samples', ylabel='a')")
+    alt = publish.described("plots.seed_points(runs, ax)\nplt.show()", "The result", {})
+    assert alt.startswith("The result: Every seed's score as a dot, the mean as a bar")
+    assert publish.described("draw(0.1)", "Try it", defined) == "Try it: labelled share of samples."
+    assert publish.described("plt.plot(x)", "What now?", defined) == "What now?: figure."
+
+
+def test_clean_writes_alt_text_without_executing(project, capsys):
+    book = publish.prepared(project)
+    colours = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    drawn = io.BytesIO()
+    Image.fromarray(colours).save(drawn, "PNG")
+    content = {"image/png": base64.b64encode(drawn.getvalue()).decode()}
+    figure = nbformat.v4.new_output("display_data", content, metadata={"image/png": {"width": 3}})
+    for count, cell in enumerate((cell for cell in book.cells if cell.cell_type == "code"), 1):
+        cell.execution_count = count
+    book.cells[5].outputs.append(figure)
+    nbformat.write(book, project)
+    assert publish.main(["check"]) == 1 and "a figure without alt text" in capsys.readouterr().out
+    assert publish.main(["clean"]) == publish.main(["check"]) == 0
+    output = nbformat.read(project, 4).cells[5].outputs[0]
+    assert output.metadata == {"image/png": {"alt": "A title: figure."}}
+    with Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))) as small:
+        assert small.size == (40, 40) and len(small.convert("RGB").getcolors(1600)) <= 256
+        assert np.abs(np.asarray(small.convert("RGB"), float) - colours).mean() < 30

@@ -1,0 +1,114 @@
+"""Records hold what runs were, give it back, and are never silently used for something else."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from vgmr import runs as records
+from vgmr.experiment import Experiment, compare, run
+
+QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "cache"))
+
+
+def test_settings_are_what_differs_from_the_defaults():
+    chosen = replace(QUICK, root="somewhere", device="cuda", modalities=("left",), data_options={"conflict": 0.1})
+    assert records.settings(chosen) == {
+        "dataset": "digits",
+        "prefusion": "none",
+        "epochs": 1,
+        "batch_size": 256,
+        "modalities": ["left"],
+        "data_options": {"conflict": 0.1},
+    }
+    assert records.settings(Experiment("digits")) == {"dataset": "digits"}
+
+
+def test_what_was_kept_is_read_and_not_trained(tmp_path, trained, capsys):
+    todo = [replace(QUICK, seed=seed, modalities=("left", "right")) for seed in (1, 0)]
+    written = records.recorded("some", todo, again=True, jobs=1, folder=tmp_path)
+    assert trained == [1, 0] and len((tmp_path / "some.jsonl").read_text().splitlines()) == 2
+    read = records.recorded("some", todo, jobs=1, folder=tmp_path)
+    assert trained == [1, 0]
+    assert capsys.readouterr().out.endswith("some.jsonl: 2 trainings read, 0 trained here\n")
+    for one, other in zip(written, read, strict=True):
+        assert other.experiment == one.experiment and other.path == "" and other.prediction == []
+        for name in ("metrics", "subset_accuracy", "parameters", "fingerprint", "stand_in", "environment"):
+            assert getattr(other, name) == getattr(one, name)
+    table = compare({"plain": read, "same": written}, "plain")
+    assert table.difference["same"] == 0
+    with pytest.raises(ValueError, match="holds no weights"):
+        read[0].model()
+
+
+def test_what_is_not_recorded_is_trained_and_stands_in_its_place(tmp_path, trained, capsys):
+    records.recorded("some", [replace(QUICK, seed=3)], again=True, jobs=1, folder=tmp_path)
+    todo = [replace(QUICK, seed=seed) for seed in (4, 3, 5)]
+    runs = records.recorded("some", todo, jobs=1, folder=tmp_path)
+    assert trained == [3, 4, 5] and [one.experiment.seed for one in runs] == [4, 3, 5]
+    assert "1 trainings read, 2 trained here" in capsys.readouterr().out
+    assert len(records.read(tmp_path / "some.jsonl")) == 1, "reading never writes"
+
+
+def test_a_record_of_other_data_is_not_used(tmp_path, trained):
+    records.recorded("some", [QUICK], again=True, jobs=1, folder=tmp_path)
+    path = tmp_path / "some.jsonl"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "fingerprint": "other", "metrics": {"accuracy": 0.999}}) + "\n")
+    (again,) = records.recorded("some", [QUICK], jobs=1, folder=tmp_path)
+    assert again.metrics["accuracy"] < 0.99
+
+
+def test_a_damaged_record_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "some.jsonl"
+    records.keep(path, [run(QUICK)])
+    path.write_text(path.read_text() + "{half a li\n")
+    with pytest.raises(ValueError, match=r"some\.jsonl, line 2: not a recorded run"):
+        records.read(path)
+
+
+def test_confirm_finds_a_result_that_was_changed(tmp_path):
+    runs = records.recorded("some", [QUICK], again=True, jobs=1, folder=tmp_path)
+    table = records.confirm(records.read(tmp_path / "some.jsonl"), jobs=1)
+    assert table.recorded[0] == table.again[0]
+    false = replace(runs[0], metrics={**runs[0].metrics, "accuracy": 0.999})
+    assert abs(records.confirm([false], jobs=1).diff(axis=1)["again"][0]) > 0.1
+
+
+def test_a_full_record_holds_curves_and_predictions(tmp_path, trained):
+    chosen = replace(QUICK, epochs=2)
+    (written,) = records.recorded("some", [chosen], again=True, jobs=1, folder=tmp_path, full=True)
+    (read,) = records.recorded("some", [chosen], jobs=1, folder=tmp_path, full=True)
+    assert trained == [0]
+    assert read.prediction == written.prediction and read.label == written.label
+    assert read.history.train_loss == pytest.approx(written.history.train_loss, abs=1e-4)
+    assert read.history.best_epoch == written.history.best_epoch
+
+
+def test_a_short_record_does_not_serve_where_curves_are_wanted(tmp_path, trained):
+    records.recorded("some", [QUICK], again=True, jobs=1, folder=tmp_path)
+    (run,) = records.recorded("some", [QUICK], jobs=1, folder=tmp_path, full=True)
+    assert len(run.history.train_loss) == 1 and run.prediction
+
+
+def test_a_table_is_read_only_under_the_parameters_that_made_it(tmp_path, capsys):
+    made = []
+
+    def make():
+        made.append(1)
+        return pd.DataFrame({"name": ["a", "b"], "accuracy": [0.123456, 1.0]})
+
+    records.tabled("some", {"seeds": 2, "share": 0.3}, make, again=True, folder=tmp_path)
+    table = records.tabled("some", {"share": 0.3, "seeds": 2}, make, folder=tmp_path)
+    assert len(made) == 1 and table["accuracy"].tolist() == [0.1235, 1.0] and table["name"].tolist() == ["a", "b"]
+    other = records.tabled("some", {"seeds": 3, "share": 0.3}, make, folder=tmp_path)
+    assert len(made) == 2 and other["accuracy"][0] == 0.123456
+    records.tabled("none", {}, make, folder=tmp_path)
+    assert len(made) == 3 and not (tmp_path / "none.csv").exists()
+    assert "2 rows written" in capsys.readouterr().out

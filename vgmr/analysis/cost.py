@@ -1,0 +1,342 @@
+"""Costs side by side in one run, at the paper's efficiency setting (Table 7), as ratios to the plain model.
+
+One thread, CPU seconds of the process, the variants interleaved round by round, medians of the per-round ratios:
+wall time with several threads on a loaded machine says nothing. On a GPU, wall time around synchronised work.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm.auto import tqdm
+
+from vgmr.backbones import Classifier
+from vgmr.balancing import METHODS, Balancing, Relearning, make_method
+from vgmr.data import load
+from vgmr.data.types import Batch, MultimodalData
+from vgmr.evaluation import subset_logits
+from vgmr.experiment import Experiment, build
+from vgmr.objective import Objective, contributions
+from vgmr.prefusion import count_parameters
+from vgmr.refiner import VGMR
+from vgmr.training import fit, make_optimizer, mini_batches, predict, train_epoch, use_byte_dropout
+
+VARIANTS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
+PAPER = {  # Table 7: training s/epoch and inference ms/batch, as ratios to Concat
+    "none": (1.0, 1.0),
+    "mlp": (4.82 / 4.26, 1.33 / 1.17),
+    "cross-attention": (7.32 / 4.26, 2.86 / 1.17),
+    "sigmoid-tanh": (5.25 / 4.26, 1.46 / 1.17),
+    "vgmr": (10.01 / 4.26, 3.87 / 1.17),
+}
+PAPER_EXTRA = {  # Table 7: parameters beyond Concat's
+    "none": 0,
+    "mlp": 2_320_000,
+    "cross-attention": 2_330_000,
+    "sigmoid-tanh": 2_350_000,
+    "vgmr": 2_320_000,
+}
+PAPER_METHODS = {"none": 1.0, "grad-blending": 13.24 / 4.26, "agm": 17.71 / 4.26}  # as training in Table 7
+
+
+def _seconds(work: Callable[[], Any], device: str) -> float:
+    if device == "cpu":
+        started = time.process_time()
+        work()
+        return time.process_time() - started
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _flops(work: Callable[[], Any]) -> int:
+    """FLOPs of matrix products in `work`, with fused attention kernels taken apart so that they count."""
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            work()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    return int(counter.get_total_flops())
+
+
+def _backward(model: Classifier, batch: Batch) -> None:
+    Objective()(model, model(batch.features, batch.mask), batch).backward()
+
+
+def _counted(model: Classifier, batch: Batch) -> tuple[int, int]:
+    """FLOPs of one inference pass and of one training step; shapes decide them, so nothing is computed."""
+    model, batch = copy.deepcopy(model).to("meta"), batch.to("meta")
+    with torch.no_grad():
+        inference = _flops(lambda: model.eval()(batch.features, batch.mask))
+    return inference, _flops(lambda: _backward(model.train(), batch))
+
+
+def _bare_epoch(model: Classifier, batches: list[Batch]) -> None:
+    """Forward, backward, step on batches that lie ready: what no loop can do without."""
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    model.train()
+    for batch in batches:
+        optimizer.zero_grad(set_to_none=True)
+        _backward(model, batch)
+        optimizer.step()
+
+
+def _loop_epoch(model: Classifier, part: Batch) -> None:
+    """What `fit` does in an epoch, but for validation: the same steps, fed by index and through the protocol."""
+    batches = mini_batches(part, 32, torch.Generator().manual_seed(0))
+    train_epoch(model, batches, make_optimizer("adamw", model, 1e-3), Objective(), Balancing(), 0)
+
+
+def bench(
+    rounds: int = 7,
+    steps: int = 4,
+    device: str = "cpu",
+    byte_dropout: bool = False,
+    progress: bool = True,
+    variants: Sequence[str] = VARIANTS,
+) -> dict[str, Any]:
+    """Parameters, FLOPs, training and inference time of every pre-fusion variant before the plain Transformer.
+
+    Setting: text 768, audio 74, vision 35, 50 steps, batch 32, latent width 164, value supervision on.
+
+    Args:
+        rounds: interleaved repetitions.
+        steps: training steps per epoch and round.
+        device: "cpu" or "cuda".
+        byte_dropout: measure with `use_byte_dropout`.
+        progress: show a bar over rounds.
+        variants: some of `VARIANTS`, "none" and "vgmr" among them.
+
+    Returns a JSON-able dict: device, setting, rows (one per variant; FLOPs of one inference pass and of one
+    training step; ratios to "none"), loop_overhead (of an epoch of the loop in `fit` over bare steps on batches
+    that lie ready, for vgmr, share), contribution_share (contribution targets over one forward pass) and
+    removal_share (`subset_logits`, the modality-removal table, over one evaluation pass, for vgmr).
+
+    Raises:
+        ValueError: `variants` without "none" or "vgmr".
+    """
+    if not {"none", "vgmr"} <= set(variants):
+        raise ValueError(f'variants must have "none" and "vgmr", got {list(variants)}')
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    data = load("synthetic", like="mosei", samples=32 * steps).to(device)
+    data = replace(data, validation=data.validation.index(torch.arange(2, device=device)))
+    batches = [data.train.index(rows) for rows in torch.arange(32 * steps, device=device).split(32)]
+    models = {
+        variant: build(Experiment("synthetic", variant, "transformer", latent_dim=164), data).to(device)
+        for variant in variants
+    }
+    if byte_dropout:
+        for model in models.values():
+            use_byte_dropout(model)
+    folded = copy.deepcopy(models["vgmr"]).eval()
+    assert isinstance(folded.prefusion, VGMR)
+    folded.prefusion = folded.prefusion.fold()
+    times = _measure(models, folded, data, batches, rounds, device, progress)
+    measured = {**models, "vgmr folded": folded}
+    flops = {name: _counted(model, batches[0]) for name, model in measured.items()}
+    result = {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
+        "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35; {rounds} rounds of {steps} steps",
+        "rows": [_row(name, models, flops, times) for name in measured],
+        "loop_overhead": _ratio(times["loop vgmr"], times["bare vgmr"]) - 1,
+        "contribution_share": _ratio(times["contributions"], times["infer none"]),
+        "removal_share": _ratio(times["removal"], times["evaluation"]),
+    }
+    torch.set_num_threads(threads)
+    return result
+
+
+def bench_methods(
+    rounds: int = 3, steps: int = 4, device: str = "cpu", byte_dropout: bool = False, progress: bool = True
+) -> dict[str, Any]:
+    """Training time per epoch of every balancing method, at the setting of `bench` and without a refiner.
+
+    Each method runs at its defaults through `fit`, in its window; Grad-Blending for a super-epoch of ten epochs
+    with its trials; to Diagnosing & Re-learning the share of a diagnosis that falls on one epoch is added. Plain
+    epochs are measured before and after each; the row "none" tells how far such ratios can be trusted.
+
+    Returns a JSON-able dict: device, setting and rows (one per method; ratios to "none").
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    data = load("synthetic", like="mosei", samples=32 * steps).to(device)
+    short = replace(data, validation=data.validation.index(torch.arange(2, device=device)))
+    epochs = {name: 10 if name == "grad-blending" else 1 for name in METHODS}
+    options = {name: {"start_epoch": -1} if name == "arl" else {} for name in METHODS}
+    models = {
+        name: build(Experiment("synthetic", "none", "transformer", method=name), data).to(device)
+        for name in METHODS
+    }
+    if byte_dropout:
+        for model in models.values():
+            use_byte_dropout(model)
+    relearning = Relearning()
+    relearning.start(models["relearning"], data, 1, 0)
+
+    def train(name: str) -> None:
+        fit(models[name], short, epochs=epochs[name], method=make_method(name, **options[name]))
+
+    work: dict[str, Callable[[], Any]] = {name: partial(train, name) for name in METHODS}
+    work["diagnosis"] = partial(relearning.gaps, models["relearning"], data)
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    ratios: dict[str, list[float]] = {name: [] for name in work}
+    train("none")
+    for _ in tqdm(range(rounds), desc="rounds", disable=not progress, leave=False):
+        before = _seconds(work["none"], device)
+        for name in work:
+            one = _seconds(work[name], device) / epochs.get(name, relearning.interval)
+            after = _seconds(work["none"], device)
+            seconds[name].append(one)
+            ratios[name].append(2 * one / (before + after))
+            before = after
+    for values in (seconds, ratios):
+        values["relearning"] = [sum(pair) for pair in zip(values["relearning"], values["diagnosis"], strict=True)]
+    rows = [
+        {
+            "method": name,
+            "training_ratio": statistics.median(ratios[name]),
+            "training_ratio_paper": PAPER_METHODS.get(name),
+            "training_seconds_per_epoch": statistics.median(seconds[name]),
+        }
+        for name in METHODS
+    ]
+    torch.set_num_threads(threads)
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
+        "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35; {rounds} rounds of {steps} steps",
+        "rows": rows,
+    }
+
+
+def _ratio(values: list[float], reference: list[float]) -> float:
+    return statistics.median(value / other for value, other in zip(values, reference, strict=True))
+
+
+def _measure(
+    models: Mapping[str, Classifier],
+    folded: Classifier,
+    data: MultimodalData,
+    batches: list[Batch],
+    rounds: int,
+    device: str,
+    progress: bool,
+) -> dict[str, list[float]]:
+    batch = batches[0]
+
+    @torch.inference_mode()
+    def infer(model: Classifier) -> None:
+        model.eval()
+        for _ in range(2):
+            model(batch.features, batch.mask)
+
+    with torch.inference_mode():
+        encodings = models["vgmr"].eval()(batch.features, batch.mask).encodings
+    work: dict[str, Callable[[], Any]] = {}
+    for variant, model in models.items():
+        work[f"fit {variant}"] = partial(fit, model, data, epochs=1)
+        work[f"infer {variant}"] = partial(infer, model)
+    work["infer vgmr folded"] = partial(infer, folded)
+    work["bare vgmr"] = partial(_bare_epoch, models["vgmr"], batches)
+    work["loop vgmr"] = partial(_loop_epoch, models["vgmr"], data.train)
+    work["contributions"] = lambda: [
+        contributions(models["vgmr"].backbone, encodings, batch.label) for _ in range(2)
+    ]
+    work["evaluation"] = partial(predict, models["vgmr"], data.train)
+    work["removal"] = partial(subset_logits, models["vgmr"], data.train)
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for name in work:
+        work[name]()
+    for _ in tqdm(range(rounds), desc="rounds", disable=not progress, leave=False):
+        for name in work:
+            times[name].append(_seconds(work[name], device))
+    return times
+
+
+def _row(
+    name: str,
+    models: Mapping[str, Classifier],
+    flops: Mapping[str, tuple[int, int]],
+    times: Mapping[str, list[float]],
+) -> dict[str, Any]:
+    variant = name.removesuffix(" folded")
+    total = count_parameters(models[variant])
+    (inference, training), (plain_inference, plain_training) = flops[name], flops["none"]
+    row: dict[str, Any] = {
+        "variant": name,
+        "parameters": total,
+        "extra_parameters": total - count_parameters(models["none"]),
+        "extra_parameters_paper": PAPER_EXTRA[variant],
+        "flops": inference,
+        "inference_ratio": _ratio(times[f"infer {name}"], times["infer none"]),
+        "inference_flop_ratio": inference / plain_inference,
+        "inference_ratio_paper": PAPER[variant][1],
+        "inference_seconds_per_batch": statistics.median(times[f"infer {name}"]) / 2,
+    }
+    if name in models:
+        row |= {
+            "training_flops": training,
+            "training_ratio": _ratio(times[f"fit {name}"], times["fit none"]),
+            "training_flop_ratio": training / plain_training,
+            "training_ratio_paper": PAPER[variant][0],
+            "training_seconds_per_epoch": statistics.median(times[f"fit {name}"]),
+        }
+    return row
+
+
+def table(result: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of `bench` or `bench_methods` for reading: ratios to plain, measured, by FLOPs, and the paper's."""
+    frame = pd.DataFrame(result["rows"])
+    frame = frame.set_index("method" if "method" in frame else "variant")
+    columns = {
+        "parameters": "parameters",
+        "extra_parameters": "extra",
+        "extra_parameters_paper": "extra, paper",
+        "training_ratio": "training",
+        "training_flop_ratio": "training FLOPs",
+        "training_ratio_paper": "training, paper",
+        "inference_ratio": "inference",
+        "inference_flop_ratio": "inference FLOPs",
+        "inference_ratio_paper": "inference, paper",
+    }
+    there = [column for column in columns if column in frame]
+    return frame[there].rename(columns=columns).round(3)
+
+
+def main(arguments: list[str]) -> int:
+    """`vgmr bench [--methods] [--rounds N] [--device D] [--byte-dropout] [--json FILE]`."""
+    import argparse
+
+    parser = argparse.ArgumentParser("vgmr bench", description="costs of every pre-fusion variant, as ratios")
+    parser.add_argument("--methods", action="store_true", help="balancing methods instead (minutes a round)")
+    parser.add_argument("--rounds", type=int, help="interleaved repetitions, by default 7, or 3 of the methods")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--byte-dropout", action="store_true", help="draw dropout masks as bytes")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    options = parser.parse_args(arguments)
+    measure, rounds = (bench_methods, 3) if options.methods else (bench, 7)
+    result = measure(options.rounds or rounds, device=options.device, byte_dropout=options.byte_dropout)
+    print(f"{result['device']}; {result['setting']}")
+    print(table(result).to_string(na_rep="-"))
+    if not options.methods:
+        print(f"loop over bare steps: {result['loop_overhead']:+.1%}")
+        print(f"contribution targets over one forward pass: {result['contribution_share']:.2%}")
+        print(f"modality-removal table over one evaluation pass: {result['removal_share']:.2f}")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1))
+    return 0

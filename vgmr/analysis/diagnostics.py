@@ -1,0 +1,757 @@
+"""What happens while a model is trained, what value and gate do, and what a balancing method does to gradients."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from scipy.stats import rankdata
+from torch import Tensor, nn
+
+from vgmr import corruption
+from vgmr.backbones import Classifier
+from vgmr.balancing.base import Balancing
+from vgmr.corruption import missing
+from vgmr.data.types import Batch, MultimodalData, fingerprint
+from vgmr.evaluation import auroc, paired_difference
+from vgmr.objective import Objective, contributions
+from vgmr.refiner import VGMR, Refinement, masked_mean
+from vgmr.training import make_optimizer, predict
+
+STATISTICS = ("global_value", "channel_value", "channel_deviation", "gate", "target")
+LEVELS = ("sample", "modality", "step", "channel")
+LOUDNESS = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def task_loss(model: Classifier, part: Batch) -> float:
+    """Mean cross-entropy of a whole part in evaluation mode, in nats."""
+    return float(F.cross_entropy(predict(model, part), part.label))
+
+
+def common_parameters(model: Classifier) -> list[nn.Parameter]:
+    """What eq. 14 is about: positions, shared encoder and head, without maps of one modality and the refiner."""
+    return [*model.backbone.shared_parameters(), *model.backbone.head_parameters()]
+
+
+def gradients(
+    model: Classifier,
+    batch: Batch,
+    keeps: Sequence[Collection[str]],
+    parameters: Sequence[nn.Parameter] | None = None,
+    through: Sequence[Collection[str]] | None = None,
+) -> list[Tensor]:
+    """Gradients (P,) of the task loss in evaluation mode, flat, one for each of `keeps`, from one forward pass.
+
+    Args:
+        keeps: modalities that reach the fusion. VGMR still sees all of them.
+        parameters: with respect to which, `common_parameters` by default; zero where one has no part in it.
+        through: for each of `keeps`, the modalities whose encodings pass gradients on, None for all of them; the
+            others' count as constants.
+    """
+    parameters = common_parameters(model) if parameters is None else parameters
+    found = []
+    with _evaluation_mode(model), torch.enable_grad():
+        encodings = model(batch.features, batch.mask).encodings
+        for keep, passing in zip(keeps, keeps if through is None else through, strict=True):
+            used = {name: h if name in passing else h.detach() for name, h in encodings.items()}
+            loss = F.cross_entropy(model.backbone.fuse(used, keep), batch.label)
+            parts = torch.autograd.grad(
+                loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            found.append(torch.cat([part.flatten() for part in parts]))
+    return found
+
+
+def cosine(first: Tensor, second: Tensor) -> float:
+    """Cosine of the angle between two (P,) gradients, eq. 14; NaN where one of them is zero."""
+    first, second = first.double(), second.double()
+    return float(first @ second / (first.norm() * second.norm()))
+
+
+def permuted(batch: Batch, name: str, order: Tensor) -> Batch:
+    """The same batch with the rows of one modality in another `order` (B,), apart from their labels."""
+    features = batch.features | {name: batch.features[name][order]}
+    return Batch(features, batch.mask | {name: batch.mask[name][order]}, batch.label, batch.group)
+
+
+def gradient_cosines(model: Classifier, batch: Batch, seed: int = 0) -> pd.DataFrame:
+    """Eq. 14 for every ordered pair of modalities: one row per pair.
+
+    Columns: one, other; cosine, between the gradients of the loss with `one` kept and of the loss with both kept;
+    own, the part of that cosine that the second gradient gets through the encoding of `one`, so that
+    cosine - own came through `other`; shuffled, the cosine on a batch where the rows of `other` are permuted.
+
+    Args:
+        seed: of the permutation.
+    """
+    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(seed)).to(batch.label.device)
+    rows = []
+    for other in batch.features:
+        ones = [name for name in batch.features if name != other]
+        alone, together = [[one] for one in ones], [[one, other] for one in ones]
+        true = gradients(model, batch, [*alone, *together, *together], through=[*alone, *together, *alone])
+        mixed = gradients(model, permuted(batch, other, order), [*alone, *together])
+        for index, one in enumerate(ones):
+            single, both, passing = true[index :: len(ones)]
+            rows.append(
+                {
+                    "one": one,
+                    "other": other,
+                    "cosine": cosine(single, both),
+                    "own": cosine(single, passing) * float(passing.norm() / both.norm()),
+                    "shuffled": cosine(*mixed[index :: len(ones)]),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def gradient_norms(model: Classifier, batch: Batch) -> dict[str, float]:
+    """Norm of the task loss's gradient by each modality's own part of the backbone, alike behind any refiner."""
+    own = {
+        name: [p for module in model.backbone.branch_modules(name) for p in module.parameters()]
+        for name in model.backbone.dims
+    }
+    every = [parameter for parameters in own.values() for parameter in parameters]
+    (flat,) = gradients(model, batch, [list(own)], every)
+    sizes = [sum(parameter.numel() for parameter in parameters) for parameters in own.values()]
+    return {name: float(part.norm()) for name, part in zip(own, flat.split(sizes), strict=True)}
+
+
+def snapshot(model: Classifier, train: Batch, validation: Batch) -> dict[str, pd.DataFrame]:
+    """All that is followed along a training, at one checkpoint: tables losses, cosines and norms.
+
+    Columns: losses train_loss, validation_loss (task loss, nats); cosines as by `gradient_cosines`; norms
+    modality, norm, as by `gradient_norms`. Gradients are those on `validation`.
+    """
+    norms = gradient_norms(model, validation)
+    return {
+        "losses": pd.DataFrame(
+            {"train_loss": [task_loss(model, train)], "validation_loss": [task_loss(model, validation)]}
+        ),
+        "cosines": gradient_cosines(model, validation),
+        "norms": pd.DataFrame({"modality": list(norms), "norm": list(norms.values())}),
+    }
+
+
+def filter_direction(parameters: Sequence[nn.Parameter], seed: int) -> list[Tensor]:
+    """A random direction whose rows are as long as those of the weights (Li et al., 2018).
+
+    It is zero for vectors, such as biases and norms. Distance 1 along it changes weights by as much as they are.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    direction = []
+    for parameter in parameters:
+        drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
+        if parameter.ndim < 2:
+            direction.append(torch.zeros_like(drawn))
+            continue
+        length = [tensor.flatten(1).norm(dim=1).clamp(min=1e-12) for tensor in (parameter.detach(), drawn)]
+        scale = (length[0] / length[1]).view(-1, *[1] * (parameter.ndim - 1))
+        direction.append(drawn * scale)
+    return direction
+
+
+@torch.no_grad()
+def loss_slice(
+    loss: Callable[[], float],
+    parameters: Sequence[nn.Parameter],
+    directions: Sequence[Sequence[Tensor]],
+    points: Sequence[Sequence[float]],
+) -> list[float]:
+    """The loss at `parameters` + sum of coordinate times direction; the parameters are put back.
+
+    Args:
+        loss: called once per point.
+        directions: each as long as `parameters`, such as from `filter_direction`.
+        points: coordinates, one for each direction.
+    """
+    start = [parameter.clone() for parameter in parameters]
+    losses = []
+    try:
+        for point in points:
+            for index, (parameter, origin) in enumerate(zip(parameters, start, strict=True)):
+                step = sum(x * direction[index] for x, direction in zip(point, directions, strict=True))
+                parameter.copy_(origin + step)
+            losses.append(loss())
+    finally:
+        for parameter, origin in zip(parameters, start, strict=True):
+            parameter.copy_(origin)
+    return losses
+
+
+def roughness(curve: Sequence[float], order: int = 2) -> float:
+    """Mean absolute difference of a curve, by default the second one: 0 for a straight line; NaN if too short.
+
+    Order 1 is the mean change from one point to the next.
+    """
+    change = np.abs(np.diff(np.asarray(curve, float), order))
+    return float(change.mean()) if len(change) else float("nan")
+
+
+def detour(curve: Sequence[float]) -> float:
+    """Way up and down a curve per its range, from highest to lowest: 1 if it only falls or only rises."""
+    values = np.asarray(curve, float)
+    return float(np.abs(np.diff(values)).sum() / np.ptp(values))
+
+
+def sign_changes(curve: Sequence[float]) -> float:
+    """Share of steps at which a curve changes its sign, 0 to 1; zero counts as positive."""
+    return float(np.diff(np.asarray(curve) >= 0).mean())
+
+
+def paired_table(frame: pd.DataFrame, column: str, baseline: str = "plain") -> pd.DataFrame:
+    """Like `vgmr.experiment.compare`, for any measure with one value per variant and seed.
+
+    Args:
+        frame: with columns variant, seed and `column`.
+
+    Returns columns mean, deviation, difference (to `baseline`, paired by seed), low, high (95% interval), seeds.
+    """
+    values = frame.pivot(index="seed", columns="variant", values=column)[list(frame["variant"].unique())]
+    rows = {}
+    for variant in values:
+        rows[variant] = {"mean": values[variant].mean(), "deviation": values[variant].std(), "seeds": len(values)}
+        if variant != baseline:
+            found = paired_difference(values[variant].tolist(), values[baseline].tolist())
+            rows[variant] |= {"difference": found.mean, "low": found.low, "high": found.high}
+    columns = ["mean", "deviation", "difference", "low", "high", "seeds"]
+    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
+
+
+@torch.inference_mode()
+def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
+    """One row per sample and modality: values, gates, and whether the modality is known to be struck.
+
+    Columns: sample, modality, global_value, channel_value (mean over channels), channel_deviation (over
+    channels, within the sample), gate, effective_gate (means over real steps and channels), target (what the
+    values would be trained towards here, sigmoid of `contributions` in nats), struck (any entry; False where
+    nothing is known), label, prediction.
+
+    Raises:
+        ValueError: the model's pre-fusion module is not VGMR.
+    """
+    if not isinstance(model.prefusion, VGMR):
+        raise ValueError(f"expected a model with VGMR before fusion, got {type(model.prefusion).__name__}")
+    was_training = model.training
+    model.eval()
+    frames = []
+    for rows in torch.arange(len(part), device=part.label.device).split(256):
+        batch = part.index(rows)
+        output = model(batch.features, batch.mask)
+        refinement = output.refinement
+        gain = contributions(model.backbone, output.encodings, batch.label)
+        for name in batch.features:
+            mask, channel = batch.mask[name], refinement.channel_value[name]
+            struck = torch.zeros(len(rows), dtype=torch.bool)
+            if batch.struck is not None:
+                struck = batch.struck[name].flatten(1).any(1)
+            columns = {
+                "sample": rows,
+                "global_value": refinement.global_value[name],
+                "channel_value": channel.mean(1),
+                "channel_deviation": channel.std(1),
+                "gate": masked_mean(refinement.gate[name], mask).mean(1),
+                "effective_gate": masked_mean(refinement.effective_gate[name], mask).mean(1),
+                "target": gain[name].sigmoid(),
+                "struck": struck,
+                "label": batch.label,
+                "prediction": output.logits.argmax(1),
+            }
+            frame = pd.DataFrame({column: value.cpu().numpy() for column, value in columns.items()})
+            frame.insert(1, "modality", name)
+            frames.append(frame)
+    model.train(was_training)
+    return pd.concat(frames, ignore_index=True)
+
+
+def detection(frame: pd.DataFrame, column: str, lower_is_struck: bool = True) -> float:
+    """How well `column` of `value_and_gate` tells struck samples of a modality: AUROC, mean over modalities.
+
+    Modalities of which all samples are struck, or none, are left out. 1/2 is chance. `lower_is_struck` says which
+    way a struck modality is expected to deviate; below 1/2 it went the other way.
+
+    Raises ValueError if no modality is left.
+    """
+    sign = -1.0 if lower_is_struck else 1.0
+    areas = []
+    for _, rows in frame.groupby("modality"):
+        if rows["struck"].nunique() < 2:
+            continue
+        score = torch.from_numpy(sign * rows[column].to_numpy(dtype=float, copy=True))
+        areas.append(auroc(score, torch.from_numpy(rows["struck"].to_numpy(copy=True))))
+    if not areas:
+        raise ValueError(f"no modality of {sorted(frame['modality'].unique())} has struck and other samples")
+    return sum(areas) / len(areas)
+
+
+def response(model: Classifier, clean: Batch, struck: Batch) -> pd.DataFrame:
+    """Table 4: values and gate of struck modalities, before and after, over the same samples.
+
+    Args:
+        struck: `clean` after a corruption; only its struck rows (sample, modality) are counted.
+
+    Columns: modality, statistic (of `value_and_gate`), clean, noisy, difference (means over samples),
+    clean_deviation, noisy_deviation (over samples).
+    """
+    before, after = value_and_gate(model, clean), value_and_gate(model, struck)
+    rows = []
+    for name, noisy in after[after["struck"]].groupby("modality", sort=False):
+        for statistic in STATISTICS:
+            old = before.loc[noisy.index, statistic].to_numpy(dtype=float)
+            new = noisy[statistic].to_numpy(dtype=float)
+            row = {"clean": old.mean(), "noisy": new.mean(), "difference": new.mean() - old.mean()}
+            row |= {"clean_deviation": old.std(ddof=1), "noisy_deviation": new.std(ddof=1)}
+            rows.append({"modality": name, "statistic": statistic, **row})
+    return pd.DataFrame(rows)
+
+
+def saliency(model: Classifier, part: Batch) -> dict[str, Tensor]:
+    """|dL/dX|, L the loss of each sample's own predicted class: name -> (N, T_m, d_m), padding zero."""
+    was_training = model.training
+    model.eval()
+    features = {name: x.clone().requires_grad_() for name, x in part.features.items()}
+    logits = model(features, part.mask).logits
+    loss = F.cross_entropy(logits, logits.argmax(1), reduction="sum")
+    gradients = torch.autograd.grad(loss, list(features.values()))
+    model.train(was_training)
+    return {
+        name: gradient.abs() * part.mask[name].unsqueeze(2)
+        for name, gradient in zip(features, gradients, strict=True)
+    }
+
+
+@torch.no_grad()
+def close_where_large(model: Classifier) -> Classifier:
+    """Set a model's gate by hand, in place, to sigmoid(-X), entry by entry: a detector of raised features."""
+    assert isinstance(model.prefusion, VGMR)
+    for name in model.prefusion.dims:
+        maps = model.prefusion._of(name)
+        for parameter in maps.parameters():
+            parameter.zero_()
+        maps.gate_from_features.weight -= torch.eye(len(maps.gate_from_features.weight))
+    return model.eval()
+
+
+def jumps(part: Batch) -> dict[str, Tensor]:
+    """Mean distance of each entry to its real neighbours in time: name -> (N, T_m, d_m); 0 where it has none."""
+    found = {}
+    for name, x in part.features.items():
+        both = (part.mask[name][:, 1:] & part.mask[name][:, :-1]).unsqueeze(2)
+        apart = (x[:, 1:] - x[:, :-1]).abs() * both
+        count = F.pad(both.float(), (0, 0, 1, 0)) + F.pad(both.float(), (0, 0, 0, 1))
+        found[name] = (F.pad(apart, (0, 0, 1, 0)) + F.pad(apart, (0, 0, 0, 1))) / count.clamp(min=1)
+    return found
+
+
+@torch.no_grad()
+def _refine(model: Classifier, part: Batch) -> Refinement:
+    if not isinstance(model.prefusion, VGMR):
+        raise ValueError(f"expected a model with VGMR before fusion, got {type(model.prefusion).__name__}")
+    refinement: Refinement = model.prefusion(part.features, part.mask)
+    return refinement
+
+
+def refinement_difference(model: Classifier, part: Batch) -> dict[str, Tensor]:
+    """E * X - X, Figure 6: name -> (N, T_m, d_m); negative where a positive feature is suppressed, padding zero.
+
+    Raises ValueError if the model's pre-fusion module is not VGMR.
+    """
+    gate = _refine(model, part).effective_gate
+    return {name: (gate[name] - 1) * x * part.mask[name].unsqueeze(2) for name, x in part.features.items()}
+
+
+def suppression(model: Classifier, part: Batch) -> pd.DataFrame:
+    """One row per sample and modality: how much of the features' size the refiner takes away.
+
+    Columns: sample, modality, label, suppression (mean over real entries of the positive part of |X| - |E * X|,
+    Figure 6), share (the same over mean |X|; 0 to 1), change (mean of |E * X| - |X| over mean |X|; negative
+    where more is taken than added).
+    """
+    frames = []
+    for name, difference in refinement_difference(model, part).items():
+        x, mask = part.features[name], part.mask[name]
+        change = (x + difference).abs() - x.abs()
+        size = masked_mean(x.abs(), mask).mean(1).clamp(min=1e-12)
+        taken = masked_mean((-change).clamp(min=0), mask).mean(1)
+        columns = {
+            "sample": torch.arange(len(part)),
+            "label": part.label,
+            "suppression": taken,
+            "share": taken / size,
+            "change": masked_mean(change, mask).mean(1) / size,
+        }
+        frames.append(pd.DataFrame({key: value.numpy() for key, value in columns.items()}))
+        frames[-1].insert(1, "modality", name)
+    return pd.concat(frames, ignore_index=True)
+
+
+def at_level(x: Tensor, mask: Tensor, level: str) -> Tensor:
+    """Means of (N, T, d) over the real entries of a level: step (N, T), channel (N, d), else (N,).
+
+    Raises ValueError for a level that is not one of `LEVELS`.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"unknown level {level!r}; there are: {', '.join(LEVELS)}")
+    if level == "step":
+        return x.mean(2)
+    by_channel = masked_mean(x, mask)
+    return by_channel if level == "channel" else by_channel.mean(1)
+
+
+def row_auroc(score: Tensor, truth: Tensor, real: Tensor | None = None) -> float:
+    """`auroc` within each row of (R, K) tensors, then its mean over rows; entries that are not `real` never count.
+
+    Rows of which all real entries are struck, or none, are left out; NaN if no row is left.
+    """
+    real = torch.ones_like(truth) if real is None else real
+    struck, other = truth & real, ~truth & real
+    ranks = torch.from_numpy(rankdata(score.double().masked_fill(~real, torch.inf).numpy(), axis=1))
+    positive, negative = struck.sum(1).double(), other.sum(1).double()
+    area = ((ranks * struck).sum(1) - positive * (positive + 1) / 2) / (positive * negative)
+    return float(area[(positive > 0) & (negative > 0)].mean())
+
+
+def _entry_scores(model: Classifier, part: Batch) -> dict[str, dict[str, Tensor]]:
+    """Everything said of single entries, by score and modality, (N, T_m, d_m); high means struck."""
+    gate = _refine(model, part).gate
+    scores = {
+        "gate": {name: -x for name, x in gate.items()},
+        "gradient": saliency(model, part),
+        "magnitude": {name: x.abs() for name, x in part.features.items()},
+    }
+    if max(x.shape[1] for x in part.features.values()) > 1:
+        scores["jump"] = jumps(part)
+    return scores
+
+
+@torch.no_grad()
+def _sample_scores(model: Classifier, part: Batch) -> dict[str, dict[str, Tensor]]:
+    """What is said of whole samples or modalities, by score and modality, (N,); high means struck."""
+    output = model(part.features, part.mask)
+    refinement, log_probability = output.refinement, output.logits.log_softmax(1)
+    entropy = -(log_probability.exp() * log_probability).sum(1)
+    return {
+        "global value": refinement.global_value,
+        "channel value": {name: x.mean(1) for name, x in refinement.channel_value.items()},
+        "channel deviation": {name: x.std(1) for name, x in refinement.channel_value.items()},
+        "entropy": dict.fromkeys(part.features, entropy),
+    }
+
+
+def _truth(part: Batch, level: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Where the batch was struck, and which entries are real, by modality, in the shapes of `at_level`."""
+    if part.struck is None:
+        raise ValueError("expected a batch that knows where it was struck; corrupt it first")
+    truth, real = {}, {}
+    for name, mask in part.mask.items():
+        hit = (part.struck[name] & mask.unsqueeze(2)).expand(-1, -1, part.dims[name])
+        truth[name] = at_level(hit.float(), mask, level) > 0
+        real[name] = mask if level == "step" else torch.ones_like(truth[name])
+    return truth, real
+
+
+def _standardised(by_name: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: (x - x.mean(0)) / x.std(0).clamp(min=1e-9) for name, x in by_name.items()}
+
+
+def localisation(model: Classifier, part: Batch, level: str, seed: int = 0) -> pd.DataFrame:
+    """How well each score says where `part` was struck: AUROC, 1/2 is chance, in the direction fixed here.
+
+    Expected where struck: lower gate; higher values, channel deviation, entropy, gradient (`saliency`), magnitude
+    |X|, distance to the neighbours in time (`jumps`). Controls: "random" must be 1/2, "truth" 1, and "shuffled"
+    (the gate against the truth of other samples) 1/2.
+
+    Args:
+        level: "sample" compares samples, within a modality; "modality" the modalities of a sample, "step" the real
+            time steps and "channel" the channels of a modality in one sample. At "modality" and "channel" every
+            score is first standardised over samples, since each modality and channel has a level of its own.
+
+    Columns: score, modality ("all" at level "modality"), auroc.
+
+    Raises ValueError for an unknown level, a model without VGMR, or a batch without truth.
+    """
+    truth, real = _truth(part, level)
+    names = list(truth)
+    # a stream of its own: from the seed of the corruption, random scores would be the very draws that struck
+    generator = torch.Generator().manual_seed(1_000_003 + seed)
+    scores = {
+        score: {name: at_level(x, part.mask[name], level) for name, x in by_name.items()}
+        for score, by_name in _entry_scores(model, part).items()
+    }
+    if level in ("sample", "modality"):
+        scores |= _sample_scores(model, part)
+    if level == "modality":
+        del scores["entropy"]  # the same for all modalities of a sample
+    scores["random"] = {name: torch.rand(x.shape, generator=generator) for name, x in truth.items()}
+    if level in ("modality", "channel"):
+        scores = {score: _standardised(by_name) for score, by_name in scores.items()}
+    scores |= {"truth": {name: x.float() for name, x in truth.items()}, "shuffled": scores["gate"]}
+    order = torch.randperm(len(part), generator=generator)
+    rows = []
+    for score, by_name in scores.items():
+        aim = {name: x[order] for name, x in truth.items()} if score == "shuffled" else truth
+        kinds = (by_name, aim, real)
+        if level == "modality":
+            tables = {"all": [torch.stack([kind[name] for name in names], 1) for kind in kinds]}
+        else:
+            tables = {name: [kind[name] for kind in kinds] for name in names}
+        for name, table in tables.items():
+            row = [x.unsqueeze(0) for x in table] if level == "sample" else table
+            rows.append({"score": score, "modality": name, "auroc": row_auroc(*row)})
+    return pd.DataFrame(rows)
+
+
+def channel_noise(part: Batch, train: Batch, share: float, seed: int = 0) -> Batch:
+    """Gaussian noise, as `corruption.noise` draws it, in single channels of a sample for the whole sequence."""
+    dead = corruption.sensor_dropout(part, share, seed=seed)
+    noisy = corruption.noise(part, train, 1.0, seed=seed)
+    assert dead.struck is not None
+    features = {name: torch.where(dead.struck[name], noisy.features[name], x) for name, x in part.features.items()}
+    return replace(dead, features=features)
+
+
+def _responses(model: Classifier, data: MultimodalData, share: float, seed: int) -> list[pd.DataFrame]:
+    frames = []
+    for loudness in LOUDNESS:
+        loud = replace(data.train, features={name: loudness * x for name, x in data.train.features.items()})
+        for name in data.modalities:
+            struck = corruption.noise(data.test, loud, share, modalities=[name], seed=seed)
+            table = response(model, data.test, struck).rename(columns={"statistic": "name"})
+            if loudness == 1:
+                frames.append(table.melt(["modality", "name"], var_name="case").assign(question="response"))
+            differences = table.loc[table["name"] != "target", ["modality", "name", "difference"]].rename(
+                columns={"difference": "value"}
+            )
+            frames.append(differences.assign(question="loudness", case=f"{loudness:g}"))
+    return frames
+
+
+def _suppressions(model: Classifier, data: MultimodalData, share: float, seed: int) -> list[pd.DataFrame]:
+    clean, struck_parts = suppression(model, data.test), []
+    for name in data.modalities:
+        noisy = corruption.noise(data.test, data.train, share, modalities=[name], seed=seed)
+        hit, _ = _truth(noisy, "sample")
+        found = suppression(model, noisy.index(hit[name].nonzero().squeeze(1)))
+        struck_parts.append(found[found["modality"] == name])
+    parts = {"clean": clean, "noisy": pd.concat(struck_parts)}
+    parts |= {f"class {label}": rows for label, rows in clean.groupby("label")}
+    frames = []
+    for case, rows in parts.items():
+        kept = ["share"] if case.startswith("class") else ["suppression", "share", "change"]
+        means = rows.groupby("modality", sort=False)[kept].mean().reset_index()
+        frames.append(means.melt("modality", var_name="name").assign(question="suppression", case=case))
+    return frames
+
+
+def _localisations(model: Classifier, data: MultimodalData, share: float, seed: int) -> list[pd.DataFrame]:
+    test, train, longest = data.test, data.train, max(data.max_lengths.values())
+    whole = corruption.noise(test, train, share, granularity=longest, seed=seed)
+    crossed = corruption.conflict(test, share, seed=seed)
+    struck = {("noise", level): whole for level in ("sample", "modality")}
+    struck |= {("conflict", level): crossed for level in ("sample", "modality")}
+    struck["noise", "channel"] = channel_noise(test, train, share, seed)
+    if longest > 1:
+        struck["noise", "step"] = corruption.noise(test, train, share, seed=seed)
+    frames = []
+    for (kind, level), part in struck.items():
+        found = localisation(model, part, level, seed).rename(columns={"score": "name", "auroc": "value"})
+        frames.append(found.assign(question="localisation", case=f"{kind}, {level}"))
+    return frames
+
+
+def _agreements(model: Classifier, data: MultimodalData) -> list[pd.DataFrame]:
+    frames = []
+    for case, part in (("train", data.train), ("test", data.test)):
+        for name, rows in value_and_gate(model, part).groupby("modality", sort=False):
+            rank = rows["global_value"].corr(rows["target"], method="spearman")
+            row = {"modality": name, "name": "rank correlation", "value": rank}
+            frames.append(pd.DataFrame([{**row, "question": "agreement", "case": case}]))
+    return frames
+
+
+def behaviour(model: Classifier, data: MultimodalData, share: float = 0.3, seed: int = 0) -> pd.DataFrame:
+    """What value and gate of one model do on the test part, tidy: one row per number.
+
+    Args:
+        share: of the time steps ("noisy" cases and "step"), of the samples that are struck whole in a modality
+            ("sample", "modality"; by noise or by the content of another class) and of the channels ("channel").
+        seed: of the noise. What was known to be struck before is forgotten.
+
+    Columns: question, case, modality, name, value. Questions: "response"; "loudness", its differences with noise
+    of `LOUDNESS` times the training part's deviation (case); "localisation"; "suppression" of all test samples
+    ("clean"), of one class ("class K", share alone), of a modality struck by noise ("noisy"); "agreement", the
+    rank correlation over samples of global value and target, in both parts.
+    """
+    data = replace(data, test=replace(data.test, struck=None))
+    frames = [
+        *_responses(model, data, share, seed),
+        *_localisations(model, data, share, seed),
+        *_suppressions(model, data, share, seed),
+        *_agreements(model, data),
+    ]
+    return pd.concat(frames, ignore_index=True)[["question", "case", "modality", "name", "value"]]
+
+
+def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str = "value") -> pd.DataFrame:
+    """Mean and 95% interval (`paired_difference`) of `value`, one row per group of `by`.
+
+    Columns: those of `by`, mean, low, high, seeds.
+    """
+    rows = []
+    for key, group in frame.groupby(list(by), sort=False):
+        found = paired_difference(group[value].tolist(), [0.0] * len(group))
+        row = dict(zip(by, key, strict=True))
+        rows.append({**row, "mean": found.mean, "low": found.low, "high": found.high, "seeds": found.count})
+    return pd.DataFrame(rows)
+
+
+def branch_gradients(
+    model: Classifier, method: Balancing, batch: Batch, epoch: int, objective: Objective | None = None
+) -> dict[str, Tensor]:
+    """The gradient that `method` leaves in each modality's branch after one step on `batch`, as one vector.
+
+    Copies take the step, so model, method and random state stay as they are; `method` must have been started.
+    """
+    copied, own = copy.deepcopy(model).train(), copy.deepcopy(method)
+    still = torch.optim.SGD([*copied.parameters(), *own.parameters()], lr=0.0)
+    with torch.random.fork_rng():
+        own.step(copied, batch, objective or Objective(), still, epoch)
+    found = {}
+    for name in copied.backbone.dims:
+        branch = copied.branch_parameters(name)
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in branch]
+        found[name] = torch.cat([part.flatten() for part in parts])
+    return found
+
+
+def gradient_change(
+    model: Classifier, method: Balancing, batch: Batch, epoch: int, objective: Objective | None = None
+) -> pd.DataFrame:
+    """What a balancing method makes of the gradients of one step, against plain training at the same weights.
+
+    One row per modality: modality, epoch, length (of the branch's gradient, 1 as in plain training), cosine (of
+    the angle between the two). The random state is the same for both.
+    """
+    plain = branch_gradients(model, Balancing(), batch, epoch, objective)
+    balanced = branch_gradients(model, method, batch, epoch, objective)
+    return pd.DataFrame(
+        [
+            {
+                "modality": name,
+                "epoch": epoch,
+                "length": float(balanced[name].norm() / plain[name].norm().clamp(min=1e-30)),
+                "cosine": float(torch.cosine_similarity(balanced[name], plain[name], dim=0)),
+            }
+            for name in plain
+        ]
+    )
+
+
+def movement(
+    model: Classifier,
+    batches: Sequence[Batch],
+    name: str,
+    optimizer: str,
+    learning_rate: float,
+    scale: float = 1.0,
+    noise: float = 0.0,
+    on_update: bool = False,
+) -> Tensor:
+    """How far one modality's weights move in a step per batch when their gradients are scaled, as one vector.
+
+    The gradients are those of the cross-entropy at the initial weights, batch by batch, so that every call meets
+    the same ones, without dropout; other weights stay. There is no weight decay.
+
+    Args:
+        name: the modality whose `Classifier.modulable` weights move.
+        scale: constant factor of the gradients.
+        noise: standard deviation of what is added to each gradient, in standard deviations of the unscaled one.
+        on_update: scale what the optimiser does instead of the gradient.
+    """
+    still, moved = copy.deepcopy(model).eval(), copy.deepcopy(model)
+    gradients: list[tuple[Tensor, ...]] = []
+    for batch in batches:
+        loss = F.cross_entropy(still(batch.features, batch.mask).logits, batch.label)
+        gradients.append(torch.autograd.grad(loss, still.modulable(name)))
+    own = moved.modulable(name)
+    before = torch.cat([weight.detach().flatten() for weight in own])
+    stepper = make_optimizer(optimizer, moved, learning_rate, weight_decay=0.0)
+    generator = torch.Generator().manual_seed(0)
+    for step in gradients:
+        for weight, gradient in zip(own, step, strict=True):
+            draw = torch.randn(gradient.shape, generator=generator)
+            weight.grad = (1.0 if on_update else scale) * gradient + noise * gradient.std() * draw
+        start = [weight.detach().clone() for weight in own]
+        stepper.step()
+        if on_update:
+            with torch.no_grad():
+                for weight, old in zip(own, start, strict=True):
+                    weight.copy_(torch.lerp(old, weight, scale))
+    return torch.cat([weight.detach().flatten() for weight in own]) - before
+
+
+def with_idle_modality(data: MultimodalData, source: str, name: str = "idle", seed: int = 0) -> MultimodalData:
+    """The same data and a modality that carries nothing: `source` with its samples shuffled within each part.
+
+    Its features look like real ones, and the label cannot be told from them.
+
+    Raises:
+        ValueError: `source` is unknown or `name` is taken.
+    """
+    if source not in data.modalities or name in data.modalities:
+        raise ValueError(f"expected source of {data.modalities} and another name, got {source!r} and {name!r}")
+    generator = torch.Generator().manual_seed(seed)
+
+    def add(part: Batch) -> Batch:
+        rows = torch.randperm(len(part), generator=generator).to(part.label.device)
+        return replace(
+            part,
+            features={**part.features, name: part.features[source][rows]},
+            mask={**part.mask, name: part.mask[source][rows]},
+            struck=None if part.struck is None else {**part.struck, name: part.struck[source][rows]},
+        )
+
+    return replace(
+        data,
+        train=add(data.train),
+        validation=add(data.validation),
+        test=add(data.test),
+        fingerprint=fingerprint({"of": data.fingerprint, "idle": [source, name, seed]}),
+    )
+
+
+def removal_by_place(model: Classifier, part: Batch) -> pd.DataFrame:
+    """Accuracy without each modality, by the place where it is removed; one row per modality.
+
+    Columns: modality; behind (its refined features are absent where modalities meet; the others were refined with
+    it at hand); before (its features are zero before the refiner, and it is absent behind it); zeros (zero before
+    the refiner, and taken for real behind it).
+    """
+    rows = []
+    for name in part.features:
+        others = [other for other in part.features if other != name]
+        without = missing(part, name)
+        answers = {
+            "behind": predict(model, part, others),
+            "before": predict(model, without, others),
+            "zeros": predict(model, without),
+        }
+        right = {place: float((x.argmax(1) == part.label).float().mean()) for place, x in answers.items()}
+        rows.append({"modality": name, **right})
+    return pd.DataFrame(rows)

@@ -1,0 +1,165 @@
+"""Corruptions on one scale of severity, and what trained models lose under them, against a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from vgmr.corruption import asynchrony, conflict, noise, sensor_dropout, temporal_masking
+from vgmr.data.types import Batch
+from vgmr.evaluation import accuracy_curve, area, paired_difference, slope
+from vgmr.experiment import Run, experiment_data, run_all
+
+NOISE = ("noise ratio", "noise weight")
+
+
+def _zeroed(batch: Batch, where: Mapping[str, Tensor]) -> Batch:
+    hit = {name: place & batch.mask[name].unsqueeze(2) for name, place in where.items()}
+    if batch.struck is not None:
+        hit = {name: batch.struck[name] | place for name, place in hit.items()}
+    features = {name: x.masked_fill(where[name], 0.0) for name, x in batch.features.items()}
+    return replace(batch, features=features, struck=hit)
+
+
+def _check(share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ValueError(f"a share must lie in 0 to 1, got {share}")
+
+
+def one_missing(batch: Batch, share: float, seed: int = 0) -> Batch:
+    """Set one random modality to zero in a share of the samples; no sample loses two."""
+    _check(share)
+    generator, names = torch.Generator().manual_seed(seed), list(batch.features)
+    strikes = torch.rand(len(batch), generator=generator) < share
+    chosen = torch.randint(len(names), (len(batch),), generator=generator)
+    where = {name: (strikes & (chosen == place))[:, None, None] for place, name in enumerate(names)}
+    return _zeroed(batch, {name: gone.to(batch.label.device) for name, gone in where.items()})
+
+
+def occlusion(batch: Batch, share: float, seed: int = 0) -> Batch:
+    """Set one block of neighbouring channels, a share of each modality's, to zero for the whole sequence.
+
+    Neighbouring channels are neighbours in the world: joints of a skeleton, frequency bands, columns of an image.
+    """
+    _check(share)
+    generator, where = torch.Generator().manual_seed(seed), {}
+    for name, x in batch.features.items():
+        width = round(share * x.shape[2])
+        start = (torch.rand(len(x), generator=generator) * (x.shape[2] - width + 1)).long().unsqueeze(1)
+        channel = torch.arange(x.shape[2])
+        where[name] = ((channel >= start) & (channel < start + width)).unsqueeze(1).to(x.device)
+    return _zeroed(batch, where)
+
+
+def out_of_step(batch: Batch, severity: float) -> Batch:
+    """Rotate every modality but the last in time, at severity 1 by half of its median length; no step is lost."""
+    for name in list(batch.features)[:-1]:
+        batch = asynchrony(batch, round(severity * float(batch.lengths()[name].median()) / 2), name)
+    return batch
+
+
+def corruptions(
+    train: Batch, granularity: int = 2, ratio: float = 0.5, seed: int = 0
+) -> dict[str, Callable[[Batch, float], Batch]]:
+    """Eight corruptions by name, each from a part and a severity in 0 to 1 to the corrupted part.
+
+    The first two are the paper's (section 4.8), the others the list of what it leaves to future work (section 5).
+
+    Args:
+        train: part whose channels the noise takes after.
+        granularity: length of noisy blocks, in time steps.
+        ratio: share of noisy blocks while their weight varies.
+        seed: draws where a corruption strikes.
+    """
+
+    def noise_ratio(part: Batch, severity: float) -> Batch:
+        return noise(part, train, severity, 1.0, granularity, seed=seed)
+
+    def noise_weight(part: Batch, severity: float) -> Batch:
+        return noise(part, train, ratio, severity, granularity, seed=seed)
+
+    return {
+        "noise ratio": noise_ratio,
+        "noise weight": noise_weight,
+        "one modality missing": partial(one_missing, seed=seed),
+        "temporal masking": partial(temporal_masking, seed=seed),
+        "sensor dropout": partial(sensor_dropout, seed=seed),
+        "occlusion": partial(occlusion, seed=seed),
+        "asynchrony": out_of_step,
+        "conflict": partial(conflict, seed=seed),
+    }
+
+
+def curves(
+    runs: Sequence[Run], severities: Sequence[float], granularity: int = 2, ratio: float = 0.5, jobs: int = 2
+) -> pd.DataFrame:
+    """Test accuracy of trained models under each of `corruptions`, drawn anew with each run's own seed.
+
+    Runs read from a record are trained first. Returns a row per run, corruption and severity: data, seed,
+    corruption, severity, accuracy, and `run`, the position in `runs`.
+    """
+    rows = []
+    for position, run in enumerate(run_all([run.experiment for run in runs], jobs)):
+        data, seed = experiment_data(run.experiment), run.experiment.seed
+        model = run.model()
+        for name, corrupt in corruptions(data.train, granularity, ratio, seed).items():
+            found = accuracy_curve(model, data.test, corrupt, severities)
+            rows += [
+                (position, data.name, seed, name, float(severity), value)
+                for severity, value in zip(severities, found, strict=True)
+            ]
+    return pd.DataFrame(rows, columns=["run", "data", "seed", "corruption", "severity", "accuracy"])
+
+
+def summarise(frame: pd.DataFrame, baseline: str = "plain") -> pd.DataFrame:
+    """Clean accuracy, area and drop of each model, and their paired differences to `baseline`.
+
+    Area is that under the curve over severity, drop is clean accuracy minus area: how much a model loses, whatever
+    it had. So a difference of areas is the difference of clean accuracies minus that of drops. Growth is the slope
+    over severity of the difference of accuracies.
+
+    Args:
+        frame: tidy, with data, corruption, model, seed, severity and accuracy.
+
+    Raises:
+        ValueError: a model that lacks a seed or a severity of the baseline.
+
+    Returns rows by (data, corruption, model), with columns clean, area, drop (means over seeds), and for all but
+    the baseline mean, low and high (95% interval) of each difference: `clean difference`, `clean low`,
+    `clean high`, and so for area, drop and growth.
+    """
+    table = {}
+    for key, panel in frame.groupby(["data", "corruption"], sort=False):
+        severities = sorted(panel["severity"].unique())
+        wide = {
+            str(model): rows.pivot(index="seed", columns="severity", values="accuracy").to_numpy()
+            for model, rows in panel.groupby("model", sort=False)
+        }
+        for model, values in wide.items():
+            if values.shape != wide[baseline].shape or np.isnan(values).any():
+                raise ValueError(f"{model}, {key}: expected the seeds and severities of {baseline}, once each")
+        scores = {model: _scores(severities, values) for model, values in wide.items()}
+        for model, own in scores.items():
+            row = {name: values.mean() for name, values in own.items()}
+            if model != baseline:
+                pairs = {name: (values, scores[baseline][name]) for name, values in own.items()}
+                growth = np.array([slope(severities, gap) for gap in (wide[model] - wide[baseline]).tolist()])
+                for name, (values, other) in {**pairs, "growth": (growth, 0 * growth)}.items():
+                    found = paired_difference(list(map(float, values)), list(map(float, other)))
+                    row |= {f"{name} difference": found.mean, f"{name} low": found.low, f"{name} high": found.high}
+            table[*key, model] = row
+    result = pd.DataFrame.from_dict(table, orient="index")
+    result.index = pd.MultiIndex.from_tuples(result.index, names=["data", "corruption", "model"])
+    return result
+
+
+def _scores(severities: Sequence[float], values: np.ndarray) -> dict[str, np.ndarray]:
+    """Clean accuracy, area and drop, (seeds,) each, from accuracies (seeds, severities)."""
+    areas = np.array([area(severities, row) for row in values.tolist()])
+    return {"clean": values[:, 0], "area": areas, "drop": values[:, 0] - areas}

@@ -1,0 +1,1 @@
+"""From raw text, sound and images to features."""

@@ -1,0 +1,1 @@
+"""Data sets that need registration, and readers of their formats."""

@@ -1,0 +1,272 @@
+"""CREMA-D: six emotions acted in 7,442 clips by 91 actors, as log-mel of the voice and features of the face."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.io import wavfile
+from scipy.signal import resample_poly
+
+from vgmr.data.extract.media import (
+    Extractor,
+    ImageNetwork,
+    Stored,
+    check_complete,
+    check_counts,
+    complete_stored,
+    data_folder,
+    log_mel,
+    numbered_images,
+    read_images,
+    read_lines,
+    read_raw,
+    read_stored,
+    rgb_input,
+    spread,
+    unit_scale,
+)
+from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad
+
+CLASSES = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
+SPLITS = ("literature", "actors")
+SIZES = {"train": 6698, "test": 744}
+ACTORS = range(1001, 1092)
+BAD_CLIPS = ("1076_MTI_NEU_XX", "1076_MTI_SAD_XX", "1064_TIE_SAD_XX", "1064_IEO_DIS_MD")
+HELD_OUT = 0.1
+RATE, BANDS, WINDOW, HOP, LONGEST = 16000, 64, 0.050, 0.025, 5.0
+SOUNDS = f"log-mel-{BANDS}-{WINDOW}-{HOP}-{LONGEST}"
+LISTS = "https://github.com/GeWu-Lab/OGM-GE_CVPR2022 (data/CREMAD)"
+CLIPS = (
+    "https://github.com/CheyneyComputerScience/CREMA-D (AudioWAV, with git lfs pull) and the frames as cut from "
+    "its VideoFlash by data/CREMAD/video_preprocessing.py of https://github.com/GeWu-Lab/OGM-GE_CVPR2022"
+)
+NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_(XX|LO|MD|HI)")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A line of a list: the clip's name, its class from 0, its actor's number."""
+
+    name: str
+    label: int
+    actor: int
+
+
+def load_cremad(
+    root: str | Path | None = None,
+    split: str = "literature",
+    frames: int = 3,
+    extractor: Extractor = None,
+    bad_clips: str = "keep",
+    store: str | Path | None = None,
+    allow_partial: bool = False,
+) -> MultimodalData:
+    """CREMA-D: `audio` (N, T, 64) log-mel and `visual` (N, frames, D) from a frozen image network.
+
+    Audio is `vgmr.data.extract.media.log_mel` of the first 5 s at 16 kHz (other rates are resampled, channels
+    averaged): 64 bands, windows of 50 ms every 25 ms, so T is at most 199. The frames are the middles of
+    `frames` equal parts of those in the clip's folder, in order of their number; clips with fewer are padded.
+    Features are stored once per clip, so a cut-off extraction goes on. Labels are NEU, HAP, SAD, FEA, DIS,
+    ANG; `group` is the actor.
+
+    The lists of the literature share all 91 actors between training and test, so a score on them says nothing
+    about new speakers; there the validation part is about a tenth of the training clips, of whole actors. The
+    split "actors" deals the actors out instead: 20 percent test, 10 percent validation, the rest training, no
+    actor in two parts.
+
+    Args:
+        root: folder with train.csv, test.csv, AudioWAV/<name>.wav and Image-01-FPS/<name>/00001.jpg; None takes
+            cremad in VGMR_DATA.
+        split: "literature" or "actors".
+        frames: number of frames taken of a clip.
+        extractor: see `vgmr.data.extract.media.ImageNetwork`; None takes torchvision's ResNet-18 (D = 512).
+        bad_clips: "keep", as the literature does, or "drop" the four clips reported as broken (silent, no face, no
+            duration, over a minute; issue 8 of the publisher's repository).
+        store: folder for the features; None takes `features` in the root.
+        allow_partial: accept lists and copies that are not whole, and say so in `notes`.
+
+    Raises:
+        FileNotFoundError: missing lists or clips, with what is expected and where it comes from.
+        ValueError: content that is not as documented, Git LFS pointers in place of files, unknown options.
+        ImportError: the default network needs torchvision, images need pillow.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
+    if bad_clips not in ("keep", "drop"):
+        raise ValueError(f"bad_clips must be 'keep' or 'drop', got {bad_clips!r}")
+    if frames < 1:
+        raise ValueError(f"frames must be at least 1, got {frames}")
+    network = ImageNetwork(extractor)
+    expected = (
+        f"expected train.csv and test.csv from {LISTS}, AudioWAV and Image-01-FPS; put them in cremad/ in the "
+        "folder that VGMR_DATA names, or give their folder as root"
+    )
+    folder = data_folder("cremad", root, "train.csv", expected)
+    paths = {part: folder / f"{part}.csv" for part in SIZES}
+    lists = {part: read_list(path) for part, path in paths.items()}
+    notes: dict[str, Any] = {"split": split, "extractor": network.name}
+    check_counts("cremad", {part: len(clips) for part, clips in lists.items()}, SIZES, allow_partial, notes)
+    both = {clip.name for clip in lists["train"]} & {clip.name for clip in lists["test"]}
+    if both:
+        raise ValueError(f"{folder}: {len(both)} clips are in train.csv and in test.csv, such as {min(both)}")
+
+    clips = [clip for part in lists.values() for clip in part]
+    reported = [clip.name for clip in clips if clip.name in BAD_CLIPS]
+    notes["clips reported as broken"] = f"{'kept' if bad_clips == 'keep' else 'left out'}: {', '.join(reported)}"
+    if bad_clips == "drop":
+        clips = [clip for clip in clips if clip.name not in BAD_CLIPS]
+    stores = {
+        "audio": (Path(store) if store else folder / "features") / SOUNDS,
+        "visual": (Path(store) if store else folder / "features") / network.name / f"frames-{frames}",
+    }
+    stored = {name: read_stored(place, [clip.name for clip in clips]) for name, place in stores.items()}
+    problems = {clip.name: problem for clip in clips if (problem := _problem(folder, stored, clip.name))}
+    missing = [f"{name}: {problem}" for name, problem in problems.items()]
+    check_complete("cremad", missing, len(clips), CLIPS, allow_partial, notes)
+    clips = [clip for clip in clips if clip.name not in problems]
+    listed = {clip.name: part for part in lists for clip in lists[part]}
+    parts = _split(clips, [listed[clip.name] for clip in clips], split)
+    if split == "literature":
+        seen = [{clip.actor for clip in clips if listed[clip.name] == part} for part in SIZES]
+        notes["actors in training or validation and in test"] = len(seen[0] & seen[1])
+    for part, rows in parts.items():
+        if not len(rows):
+            raise ValueError(f"cremad: the {part} part of split {split!r} is empty; it needs more actors or clips")
+
+    def voice_of(name: str) -> tuple[np.ndarray, bytes]:
+        return read_voice(folder / "AudioWAV" / f"{name}.wav")
+
+    def frames_of(name: str) -> tuple[np.ndarray, bytes]:
+        images = list(numbered_images(folder / "Image-01-FPS" / name).values())
+        pixels, digest = read_images([images[moment] for moment in spread(len(images), frames)])
+        return network(rgb_input(pixels)), digest
+
+    names = [clip.name for clip in clips]
+    audio, audio_digests = complete_stored(stores["audio"], names, stored["audio"], voice_of, "cremad audio")
+    visual, visual_digests = complete_stored(stores["visual"], names, stored["visual"], frames_of, "cremad visual")
+    longest = max(len(sequence) for sequence in audio)
+    notes["clips of 5 s or more, cut there"] = sum(len(sequence) == _steps(LONGEST) for sequence in audio)
+    notes[f"clips with fewer than {frames} frames"] = sum(len(sequence) < frames for sequence in visual)
+    batches = {}
+    for part, rows in parts.items():
+        padded = {
+            "audio": pad([audio[row] for row in rows], longest),
+            "visual": pad([visual[row] for row in rows], frames),
+        }
+        batches[part] = Batch(
+            {name: x for name, (x, _) in padded.items()},
+            {name: mask for name, (_, mask) in padded.items()},
+            torch.tensor([clips[row].label for row in rows]),
+            torch.tensor([clips[row].actor for row in rows]),
+        )
+    return MultimodalData(
+        "cremad",
+        batches["train"],
+        batches["validation"],
+        batches["test"],
+        classes=CLASSES,
+        source="Cao, Cooper, Keutmann, Gur, Nenkova and Verma, CREMA-D, IEEE Transactions on Affective Computing "
+        "2014, https://github.com/CheyneyComputerScience/CREMA-D; lists by Peng et al., CVPR 2022",
+        licence="ODbL 1.0",
+        fingerprint=fingerprint(
+            {
+                "data": "cremad",
+                "version": 1,
+                "split": split,
+                "frames": frames,
+                "extractor": network.name,
+                "audio": SOUNDS,
+                "clips": names,
+            },
+            *(hashlib.sha256(read_raw(path)).digest() for path in paths.values()),
+            *(parts[part] for part in batches),
+            *audio_digests,
+            *visual_digests,
+        ),
+        notes=notes,
+    )
+
+
+def read_list(path: Path) -> list[Clip]:
+    """Clips of a list, lines "1001_IEO_NEU_XX,NEU" in UTF-8 with or without byte order mark, LF or CRLF.
+
+    The emotion must be that in the name. Raises ValueError naming the line, and FileNotFoundError.
+    """
+    clips = []
+    for row, line in enumerate(read_lines(path, f"expected from {LISTS}"), start=1):
+        name, _, emotion = line.strip().partition(",")
+        match = NAME.fullmatch(name)
+        if match is None or match[3] != emotion or emotion not in CLASSES or int(match[1]) not in ACTORS:
+            raise ValueError(f"{path}, line {row}: expected such as 1001_IEO_NEU_XX,NEU, got {line[:60]!r}")
+        clips.append(Clip(name, CLASSES.index(emotion), int(match[1])))
+    if not clips or len({clip.name for clip in clips}) < len(clips):
+        raise ValueError(f"{path}: expected every clip once, got {'a repeated one' if clips else 'none'}")
+    return clips
+
+
+def _problem(folder: Path, stored: dict[str, Stored], name: str) -> str:
+    sound = name in stored["audio"] or (folder / "AudioWAV" / f"{name}.wav").is_file()
+    image = name in stored["visual"] or numbered_images(folder / "Image-01-FPS" / name)
+    absent = ["no .wav file"] * (not sound) + ["no frames"] * (not image)
+    return " and ".join(absent)
+
+
+def _split(clips: Sequence[Clip], listed: Sequence[str], split: str) -> dict[str, np.ndarray]:
+    """Part -> rows of `clips`."""
+    actor = np.array([clip.actor for clip in clips])
+    if split == "literature":
+        training = np.flatnonzero(np.array(listed) == "train")
+        label = np.array([clip.label for clip in clips])[training]
+        kept, held = holdout(label, HELD_OUT, 0, actor[training])
+        test = np.flatnonzero(np.array(listed) == "test")
+        return {"train": training[kept], "validation": training[held], "test": test}
+    dealt = [number for number in np.random.default_rng(0).permutation(ACTORS) if number in set(actor)]
+    test_end = round(0.2 * len(dealt))
+    validation_end = test_end + max(1, round(0.1 * len(dealt)))
+    chosen = {
+        "train": dealt[validation_end:],
+        "validation": dealt[test_end:validation_end],
+        "test": dealt[:test_end],
+    }
+    return {part: np.flatnonzero(np.isin(actor, actors)) for part, actors in chosen.items()}
+
+
+def _steps(seconds: float) -> int:
+    return 1 + (round(seconds * RATE) - round(WINDOW * RATE)) // round(HOP * RATE)
+
+
+def read_voice(path: Path) -> tuple[np.ndarray, bytes]:
+    """Log-mel bands (T, 64) of a .wav file as documented in `load_cremad`, and the SHA-256 of the file.
+
+    Raises ValueError for a file that is no whole .wav file or holds no sample, and FileNotFoundError.
+    """
+    raw = read_raw(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", wavfile.WavFileWarning)
+            warnings.filterwarnings("ignore", "Chunk .* not understood", wavfile.WavFileWarning)
+            rate, signal = wavfile.read(io.BytesIO(raw))
+        if not len(signal) or not 4000 <= rate <= 200000:
+            raise ValueError(f"{len(signal)} samples at {rate} Hz")
+        signal = signal[: int(np.ceil(LONGEST * rate))]
+        signal = unit_scale(signal)
+        if signal.ndim == 2:
+            signal = signal.mean(1)
+        if rate != RATE:
+            divisor = gcd(rate, RATE)
+            signal = resample_poly(signal, RATE // divisor, rate // divisor)
+        return log_mel(signal[: round(LONGEST * RATE)], RATE, BANDS, WINDOW, HOP), hashlib.sha256(raw).digest()
+    except Exception as error:  # scipy lets damaged headers surface as whatever they lead to
+        hint = "; pass bad_clips='drop' to leave it out" if path.stem in BAD_CLIPS else "; get it again"
+        line = " ".join(str(error).split())
+        raise ValueError(f"{path}: not a usable .wav file ({line}){hint}") from None

@@ -1,0 +1,546 @@
+"""What CMU-MOSI and CMU-MOSEI share: three published layouts of files, their traps, and the labels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vgmr.data.gated.csd import Sequence, clean, frames_of, mean_over, numbers, read_folds
+from vgmr.data.gated.unpickle import read_pickle
+from vgmr.data.types import Batch, MultimodalData, fingerprint, pad
+
+MODALITIES = ("text", "audio", "vision")
+PARTS = {"train": "train", "validation": "valid", "test": "test"}
+LAYOUTS = ("mmsa-aligned", "mmsa-unaligned", "mult-aligned", "mult-unaligned", "csd")
+CLASSES = {
+    "non-negative": ("negative", "non-negative"),
+    "positive": ("negative", "positive"),
+    "seven": (
+        "strongly negative",
+        "negative",
+        "weakly negative",
+        "neutral",
+        "weakly positive",
+        "positive",
+        "strongly positive",
+    ),
+}
+LONGEST = 50
+PRODUCERS = {
+    "mmsa": "features and split by MMSA, https://github.com/thuiar/MMSA",
+    "mult": "features and split by Tsai et al., ACL 2019, https://github.com/yaohungt/Multimodal-Transformer",
+    "csd": "features by the CMU Multimodal SDK, https://github.com/CMU-MultiComp-Lab/CMU-MultimodalSDK",
+}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What tells one data set from the other.
+
+    Attributes:
+        name: "mosi" or "mosei".
+        citation: of the data set itself.
+        mult_name: how MulT's file names begin.
+        sizes: samples in train, validation and test of the processed files.
+        csd_sizes: the same for computational sequences; several where publications differ.
+        folds: videos in the official folds.
+        widths: modality -> feature widths of the processed files.
+        checksums: layout -> SHA-256 that the publisher states.
+    """
+
+    name: str
+    citation: str
+    mult_name: str
+    sizes: tuple[int, int, int]
+    csd_sizes: tuple[tuple[int, int, int], ...]
+    folds: tuple[int, int, int]
+    widths: dict[str, tuple[int, ...]]
+    checksums: dict[str, str]
+
+
+@dataclass
+class Part:
+    """One part as read: features and masks as in `Batch`, sentiment (N,) float64, video id of each sample."""
+
+    features: dict[str, np.ndarray]
+    mask: dict[str, np.ndarray]
+    sentiment: np.ndarray
+    video: list[str]
+
+
+Notes = dict[str, Any]
+
+
+def load_sentiment(
+    corpus: Corpus, root: str | Path | None, layout: str | None, labels: str, allow_partial: bool
+) -> MultimodalData:
+    """The loader behind `load_mosi` and `load_mosei`, which document it."""
+    if labels not in CLASSES:
+        raise ValueError(f"labels must be one of {', '.join(CLASSES)}; got {labels!r}")
+    if layout is not None and layout not in LAYOUTS:
+        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}; got {layout!r}")
+    layout, path = _choose(corpus, root, layout)
+    notes: Notes = {"layout": layout, "labels": labels}
+    if layout == "csd":
+        parts, digests = _read_csd(corpus, path, allow_partial, notes)
+    else:
+        layout, parts = _read_pickle(path, layout, notes)
+        notes["layout"] = layout
+        digests = [_digest(path)]
+        if layout in corpus.checksums:
+            same = digests[0].hex() == corpus.checksums[layout]
+            notes["publisher's checksum"] = "matches" if same else "differs: custom or changed file"
+    sizes = corpus.csd_sizes if layout == "csd" else (corpus.sizes,)
+    found = tuple(len(part.video) for part in parts.values())
+    _check_counts(path, "samples", found, sizes, allow_partial, notes)
+    _check_shapes(corpus, path, parts, notes)
+    batches = _batches(path, parts, labels, notes)
+    return MultimodalData(
+        corpus.name,
+        batches["train"],
+        batches["validation"],
+        batches["test"],
+        classes=CLASSES[labels],
+        source=f"{corpus.citation}; {PRODUCERS[layout.split('-')[0]]}",
+        licence="not stated",
+        fingerprint=fingerprint({"data": corpus.name, "version": 1, "layout": layout, "labels": labels}, *digests),
+        notes=notes,
+    )
+
+
+def _choose(corpus: Corpus, root: str | Path | None, layout: str | None) -> tuple[str, Path]:
+    """Layout ("pickle" where only the content can tell) and the file or folder to read."""
+    if root is None:
+        if not os.environ.get("VGMR_DATA"):
+            raise FileNotFoundError(f"no root for {corpus.name}, and VGMR_DATA is not set; {_expected(corpus)}")
+        root = Path(os.environ["VGMR_DATA"])
+        own = root / corpus.name
+        if own.is_dir() and _find(corpus, own):
+            root = own
+    root = Path(root)
+    if root.is_file():
+        if root.suffix == ".csd":
+            raise ValueError(f"{root}: the csd layout is several files; give the folder that holds them as root")
+        if layout == "csd":
+            raise ValueError(f"{root}: layout 'csd' is a folder of .csd files, and this is a file")
+        return layout or "pickle", root
+    found = _find(corpus, root)
+    if not found or (layout is not None and layout not in found):
+        wanted = "" if layout is None else f" in layout {layout}"
+        there = f" (there are: {', '.join(found)})" if found else ""
+        raise FileNotFoundError(f"no {corpus.name} files{wanted} in {root}{there}; {_expected(corpus)}")
+    if layout is None and len(found) > 1:
+        raise ValueError(f"{root} holds {corpus.name} in several layouts; choose layout= from: {', '.join(found)}")
+    layout = layout or next(iter(found))
+    if len(found[layout]) > 1:
+        places = ", ".join(str(place) for place in found[layout])
+        raise ValueError(f"layout {layout} of {corpus.name} is there more than once; give one as root: {places}")
+    return layout, found[layout][0]
+
+
+def _file_names(corpus: Corpus) -> dict[str, tuple[str, ...]]:
+    return {
+        "mmsa-aligned": ("Processed/aligned_50.pkl", "aligned_50.pkl"),
+        "mmsa-unaligned": ("Processed/unaligned_50.pkl", "unaligned_50.pkl"),
+        "mult-aligned": (f"{corpus.mult_name}_data.pkl",),
+        "mult-unaligned": (f"{corpus.mult_name}_data_noalign.pkl",),
+    }
+
+
+def _find(corpus: Corpus, root: Path) -> dict[str, list[Path]]:
+    """Layout -> places in `root`, and in its subfolder named like the data set."""
+    if not root.is_dir():
+        return {}
+    folders = [root, *(child for child in sorted(root.iterdir()) if child.name.lower() == corpus.name)]
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        for layout, names in _file_names(corpus).items():
+            found.setdefault(layout, []).extend(folder / name for name in names if (folder / name).is_file())
+        if folder.is_dir() and _csd_files(corpus, folder):
+            found.setdefault("csd", []).append(folder)
+    return {layout: places for layout, places in found.items() if places}
+
+
+def _csd_files(corpus: Corpus, folder: Path, pattern: str = "*.csd") -> list[Path]:
+    other = "mosei" if corpus.name == "mosi" else "mosi"
+    return [file for file in sorted(folder.glob(pattern)) if other not in file.name.lower()]
+
+
+def _expected(corpus: Corpus) -> str:
+    return (
+        f"expected Processed/aligned_50.pkl or Processed/unaligned_50.pkl (also under {corpus.name.upper()}/) "
+        f"from https://github.com/thuiar/MMSA, {corpus.mult_name}_data.pkl or {corpus.mult_name}_data_noalign.pkl "
+        "from https://github.com/yaohungt/Multimodal-Transformer, or the *.csd files with *_std_folds.py from "
+        "https://github.com/CMU-MultiComp-Lab/CMU-MultimodalSDK"
+    )
+
+
+def _digest(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _count(notes: Notes, key: str, name: str, amount: int) -> None:
+    counts = notes.setdefault(key, {})
+    counts[name] = counts.get(name, 0) + amount
+
+
+def _count_cleaned(notes: Notes, name: str, cleaned: dict[str, int]) -> None:
+    counts = notes.setdefault("values cleaned to 0", {}).setdefault(name, {})
+    for kind, amount in cleaned.items():
+        counts[kind] = counts.get(kind, 0) + amount
+
+
+def _check_counts(
+    path: Path,
+    what: str,
+    found: tuple[int, ...],
+    published: tuple[tuple[int, ...], ...],
+    allow_partial: bool,
+    notes: Notes,
+) -> None:
+    if found in published:
+        return
+    counts = "/".join(str(number) for number in found)
+    expected = " or ".join("/".join(str(number) for number in sizes) for sizes in published)
+    line = f"{what} in train/validation/test: found {counts}, published {expected}"
+    if not allow_partial:
+        raise ValueError(
+            f"{path}: {line}; get the whole data set, or pass allow_partial=True to use what is there"
+        )
+    notes.setdefault("partial copy", []).append(line)
+
+
+def _check_shapes(corpus: Corpus, path: Path, parts: dict[str, Part], notes: Notes) -> None:
+    """One width in all parts; in the processed files one padded length as well."""
+    fixed = slice(2, 3) if notes["layout"] == "csd" else slice(1, 3)
+    for name in MODALITIES:
+        shapes = {part: read.features[name].shape[fixed] for part, read in parts.items()}
+        if len(set(shapes.values())) > 1:
+            raise ValueError(f"{path}: {name} has different shapes of a sample in its parts: {shapes}")
+        width = shapes["train"][-1]
+        if width not in corpus.widths[name]:
+            notes.setdefault("feature widths other than those of the processed files", {})[name] = width
+
+
+def _batches(path: Path, parts: dict[str, Part], labels: str, notes: Notes) -> dict[str, Batch]:
+    """Sentiment to classes, video ids to codes."""
+    videos = {name: set(part.video) for name, part in parts.items()}
+    code = {video: number for number, video in enumerate(sorted(set().union(*videos.values())))}
+    shared = sorted(video for video in code if sum(video in group for group in videos.values()) > 1)
+    if shared:
+        notes["videos in more than one part"] = shared
+    batches = {}
+    for name, part in parts.items():
+        kept = np.arange(len(part.video))
+        if labels == "seven":
+            label = np.clip(np.round(part.sentiment), -3, 3) + 3
+        elif labels == "positive":
+            kept = np.flatnonzero(part.sentiment)
+            label = part.sentiment[kept] > 0
+            _count(notes, "samples with sentiment 0 left out", name, len(part.video) - len(kept))
+        else:
+            label = part.sentiment >= 0
+        _count(notes, "sentiment outside -3 to 3", name, int((np.abs(part.sentiment) > 3).sum()))
+        if not len(kept):
+            raise ValueError(f"{path}, {name}: no sample left with labels={labels!r}")
+        whole = len(kept) == len(part.video)
+        features = {}
+        for modality in MODALITIES:
+            x = part.features.pop(modality)
+            features[modality] = torch.from_numpy(x if whole else x[kept])
+        batches[name] = Batch(
+            features,
+            {modality: torch.from_numpy(part.mask[modality][kept]) for modality in MODALITIES},
+            torch.from_numpy(label.astype(np.int64)),
+            torch.tensor([code[part.video[row]] for row in kept], dtype=torch.int64),
+        )
+    return batches
+
+
+def _read_pickle(path: Path, layout: str, notes: Notes) -> tuple[str, dict[str, Part]]:
+    """MMSA and MulT files; the content says which, and must agree with `layout` unless that is "pickle"."""
+    data = read_pickle(path)
+    if not isinstance(data, dict) or not all(isinstance(data.get(key), dict) for key in PARTS.values()):
+        there = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
+        raise ValueError(f"{path}: expected a dict with dicts under train, valid and test, got {there}")
+    train = data["train"]
+    family = "mmsa" if "regression_labels" in train else "mult" if "labels" in train else None
+    if family is None:
+        raise ValueError(
+            f"{path}, train: neither regression_labels (MMSA) nor labels (MulT) among {sorted(map(str, train))}"
+        )
+    steps = set()
+    for name in MODALITIES:
+        steps.add(_sequences(data, "train", name, path).shape[1])
+    aligned = len(steps) == 1 and "audio_lengths" not in train and "vision_lengths" not in train
+    found = f"{family}-{'aligned' if aligned else 'unaligned'}"
+    if layout not in ("pickle", found):
+        raise ValueError(
+            f"{path}: expected layout {layout}, but the content is {found}; give the file itself as root, without "
+            "layout, to load it as what it is"
+        )
+    read = _read_mmsa if family == "mmsa" else _read_mult
+    return found, {part: read(data, key, aligned, path, notes) for part, key in PARTS.items()}
+
+
+def _entry(data: dict[str, Any], part: str, key: str, path: Path) -> Any:
+    if key not in data[part]:
+        raise ValueError(f"{path}, {part}: no key {key!r} among {sorted(map(str, data[part]))}")
+    return data[part][key]
+
+
+def _sequences(data: dict[str, Any], part: str, name: str, path: Path) -> np.ndarray:
+    x = _entry(data, part, name, path)
+    if not isinstance(x, np.ndarray) or x.ndim != 3 or x.dtype.kind != "f" or 0 in x.shape:
+        came = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+        raise ValueError(f"{path}, {part}, {name}: expected a float array (N, T, d), got {came}")
+    return x
+
+
+def _vector(data: dict[str, Any], part: str, key: str, size: int, path: Path) -> np.ndarray:
+    """`size` finite numbers, as float64."""
+    values = _entry(data, part, key, path)
+    try:
+        numeric = np.asarray(values, np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        numeric = np.zeros(0)
+    if len(numeric) != size or not np.isfinite(numeric).all():
+        raise ValueError(f"{path}, {part}, {key}: expected {size} finite numbers, one for each sample")
+    return numeric
+
+
+def _strings(values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Object array of str; bytes are decoded."""
+    try:
+        array = np.asarray(values, dtype=object)
+    except ValueError:
+        array = np.zeros(0, object)
+    if array.shape != shape or not all(isinstance(item, str | bytes) for item in array.flat):
+        raise ValueError(f"{where}: expected text of shape {shape}, got {array.shape}")
+    decoded = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in array.flat]
+    return np.array(decoded, dtype=object).reshape(shape)
+
+
+def _to_front(
+    x: np.ndarray, first: np.ndarray, length: np.ndarray, name: str, notes: Notes
+) -> tuple[np.ndarray, np.ndarray]:
+    """`length` steps of each row of `x` from step `first`, as clean float32 padded at the end; and the mask."""
+    features = np.zeros(x.shape, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for row in range(len(x)):
+            features[row, : length[row]] = x[row, first[row] : first[row] + length[row]]
+    for start in range(0, len(x), 256):
+        _count_cleaned(notes, name, clean(features[start : start + 256]))
+    _count(notes, "samples without a real step, one zero step kept", name, int((length == 0).sum()))
+    return features, np.arange(x.shape[1]) < np.maximum(length, 1)[:, None]
+
+
+def _read_mmsa(data: dict[str, Any], part: str, aligned: bool, path: Path, notes: Notes) -> Part:
+    """Padding is at the end; lengths come from BERT's attention mask and from the keys `*_lengths`."""
+    size = len(_sequences(data, part, "text", path))
+    sentiment = _vector(data, part, "regression_labels", size, path)
+    ids = _strings(_entry(data, part, "id", path), (size,), f"{path}, {part}, id")
+    strange = next((name for name in ids if "$_$" not in name), None)
+    if strange is not None:
+        raise ValueError(f"{path}, {part}, id: expected video$_$clip, got {strange!r}")
+    bert = np.asarray(_entry(data, part, "text_bert", path))
+    steps = data[part]["text"].shape[1]
+    if bert.shape != (size, 3, steps) or bert.dtype.kind not in "fiu":
+        raise ValueError(f"{path}, {part}, text_bert: expected ({size}, 3, {steps}) numbers, got {bert.shape}")
+    attention = bert[:, 1, :]
+    if not np.isin(attention, (0, 1)).all() or (np.diff(attention.astype(np.int8), axis=1) > 0).any():
+        raise ValueError(f"{path}, {part}, text_bert: row 1 must be an attention mask, ones before zeros")
+    words = attention.astype(np.int64).sum(1)
+    features, mask = {}, {}
+    for name in MODALITIES:
+        x = _sequences(data, part, name, path)
+        if len(x) != size:
+            raise ValueError(f"{path}, {part}: {name} has {len(x)} samples, text has {size}")
+        length = words
+        if not aligned and name != "text":
+            stated = _vector(data, part, f"{name}_lengths", size, path)
+            if (stated < 0).any() or (stated != np.round(stated)).any():
+                raise ValueError(f"{path}, {part}, {name}_lengths: expected whole numbers from 0")
+            _count(notes, "stated lengths beyond the padded length", name, int((stated > x.shape[1]).sum()))
+            length = np.minimum(stated, x.shape[1]).astype(np.int64)
+        elif x.shape[1] != steps:
+            raise ValueError(f"{path}, {part}: {name} has {x.shape[1]} steps, text {steps}, in an aligned file")
+        beyond = sum(int((x[row, length[row] :] != 0).any(1).sum()) for row in range(size))
+        _count(notes, "steps beyond the stated length that held values, set to 0", name, beyond)
+        features[name], mask[name] = _to_front(x, np.zeros_like(length), length, name, notes)
+        del data[part][name], x
+    return Part(features, mask, sentiment, [name.split("$_$")[0] for name in ids])
+
+
+def _read_mult(data: dict[str, Any], part: str, aligned: bool, path: Path, notes: Notes) -> Part:
+    """Padding is at the front: leading zero steps; in aligned files those that are zero in all modalities."""
+    size = len(_sequences(data, part, "text", path))
+    sentiment = _vector(data, part, "labels", size, path)
+    ids = _strings(_entry(data, part, "id", path), (size, 3), f"{path}, {part}, id")
+    first: dict[str, np.ndarray] = {}
+    for name in MODALITIES:
+        x = _sequences(data, part, name, path)
+        if len(x) != size:
+            raise ValueError(f"{path}, {part}: {name} has {len(x)} samples, text has {size}")
+        if aligned and x.shape[1] != data[part]["text"].shape[1]:
+            raise ValueError(f"{path}, {part}: {name} has not the number of steps of text, in an aligned file")
+        first[name] = np.array([_leading_zeros(x[row]) for row in range(size)])
+        _count(notes, "samples with zeros only", name, int((first[name] == x.shape[1]).sum()))
+    if aligned:
+        earliest = np.minimum.reduce(list(first.values()))
+        first = {name: earliest for name in MODALITIES}
+    features, mask = {}, {}
+    for name in MODALITIES:
+        x = data[part].pop(name)
+        features[name], mask[name] = _to_front(x, first[name], x.shape[1] - first[name], name, notes)
+        del x
+    return Part(features, mask, sentiment, [re.sub(r"\[\d+\]$", "", video) for video in ids[:, 0]])
+
+
+def _leading_zeros(x: np.ndarray) -> int:
+    real = (x != 0).any(1)
+    return int(real.argmax()) if real.any() else len(x)
+
+
+def _role(name: str) -> str | None:
+    """What a computational sequence holds, by its root or file name."""
+    name = re.sub(r"[^a-z]", "", name.lower())
+    if "wordvectors" in name or "glovevectors" in name:
+        return "text"
+    for role, sign in (("audio", "covarep"), ("vision", "facet")):
+        if sign in name:
+            return role
+    if name.endswith("words"):
+        return "words"
+    return "labels" if "labels" in name and "emotion" not in name else None
+
+
+def _open_csd(corpus: Corpus, folder: Path, stack: ExitStack) -> dict[str, Sequence]:
+    sequences: dict[str, Sequence] = {}
+    for path in _csd_files(corpus, folder):
+        sequence = stack.enter_context(Sequence(path))
+        role = _role(sequence.name) or _role(path.stem)
+        if role in sequences:
+            raise ValueError(
+                f"{folder}: {sequences[role].path.name} and {path.name} both hold {role}; keep one of them there"
+            )
+        if role is not None:
+            sequences[role] = sequence
+    needed = {
+        "words": "*Words.csd",
+        "text": "*WordVectors*.csd",
+        "audio": "*COVAREP*.csd",
+        "vision": "*Facet*.csd",
+        "labels": "*Labels*.csd",
+    }
+    missing = [f"{role} ({name})" for role, name in needed.items() if role not in sequences]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder}: unavailable: {', '.join(missing)}; the csd layout needs these computational sequences "
+            "of the CMU Multimodal SDK beside those that are there"
+        )
+    return {role: sequences[role] for role in needed}
+
+
+def _read_csd(
+    corpus: Corpus, folder: Path, allow_partial: bool, notes: Notes
+) -> tuple[dict[str, Part], list[bytes]]:
+    """Words of each labelled segment, with the mean of each modality's frames over the word's interval."""
+    with ExitStack() as stack:
+        sequences = _open_csd(corpus, folder, stack)
+        lists = _csd_files(corpus, folder, "*_std_folds.py")
+        if len(lists) != 1:
+            raise FileNotFoundError(
+                f"{folder}: expected one file cmu_{corpus.name}_std_folds.py with the official folds beside the "
+                f".csd files, found {len(lists)}; it is in mmsdk/mmdatasdk/dataset/standard_datasets of the SDK"
+            )
+        folds = read_folds(lists[0])
+        sizes = tuple(len(set(videos)) for videos in folds.values())
+        _check_counts(lists[0], "videos", sizes, (corpus.folds,), allow_partial, notes)
+        labelled = sequences["labels"].videos
+        listed = {video for videos in folds.values() for video in videos}
+        unlisted = [video for video in labelled if video not in listed]
+        notes["segments of videos in no fold, left out"] = sum(
+            len(sequences["labels"].read(video)[0]) for video in unlisted
+        )
+        notes["videos in a fold without labels"] = sorted(listed - set(labelled))
+        notes["silences left out"] = 0
+        notes[f"words beyond the {LONGEST}th of a segment, cut"] = 0
+        parts = {}
+        for part, videos in folds.items():
+            rows: dict[str, list[np.ndarray]] = {name: [] for name in MODALITIES}
+            sentiment: list[float] = []
+            of_video: list[str] = []
+            for video in sorted(set(videos) & set(labelled)):
+                for value, segment in _segments(sequences, video, notes):
+                    sentiment.append(value)
+                    of_video.append(video)
+                    for name in MODALITIES:
+                        rows[name].append(segment[name])
+            if not sentiment:
+                raise ValueError(f"{folder}: no labelled segment in the {part} fold")
+            features, mask = {}, {}
+            for name in MODALITIES:
+                widths = sorted({row.shape[1] for row in rows[name]})
+                if len(widths) > 1:
+                    raise ValueError(f"{sequences[name].path}: feature widths {widths} differ between its videos")
+                padded, real = pad(rows.pop(name))
+                features[name], mask[name] = padded.numpy(), real.numpy()
+            parts[part] = Part(features, mask, np.array(sentiment), of_video)
+        digests = [_digest(sequence.path) for sequence in sequences.values()]
+    return parts, [*digests, _digest(lists[0])]
+
+
+def _segments(
+    sequences: dict[str, Sequence], video: str, notes: Notes
+) -> list[tuple[float, dict[str, np.ndarray]]]:
+    """Sentiment and word-aligned features (T, d) of each labelled segment of a video."""
+    scores, bounds = sequences["labels"].read(video)
+    scores, bad = numbers(scores, f"{sequences['labels'].path}, video {video}")
+    if any(bad.values()):
+        raise ValueError(f"{sequences['labels'].path}, video {video}: labels that are not finite")
+    intervals = np.zeros((0, 2))
+    if video in sequences["words"].videos:
+        words, intervals = sequences["words"].read(video)
+        spoken = np.array([word not in (b"sp", "sp") for word in words[:, 0]], bool)
+        notes["silences left out"] += int((~spoken).sum())
+        intervals = intervals[spoken]
+    middle = intervals.mean(1)
+    chosen = [np.flatnonzero((start <= middle) & (middle < end)) for start, end in bounds]
+    cut = sum(max(0, len(rows) - LONGEST) for rows in chosen)
+    notes[f"words beyond the {LONGEST}th of a segment, cut"] += cut
+    empty = sum(not len(rows) for rows in chosen)
+    chosen = [rows[:LONGEST] for rows in chosen]
+    features: list[dict[str, np.ndarray]] = [{} for _ in chosen]
+    for name in MODALITIES:
+        means = _word_means(sequences[name], video, intervals, name, notes)
+        used = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
+        _count(notes, "words without features, set to 0", name, int((~means[1][used]).sum()))
+        _count(notes, "samples without a real step, one zero step kept", name, empty)
+        for target, rows in zip(features, chosen, strict=True):
+            target[name] = means[0][rows] if len(rows) else np.zeros((1, means[0].shape[1]), np.float32)
+    return [(float(score), row) for score, row in zip(scores[:, 0], features, strict=True)]
+
+
+def _word_means(
+    sequence: Sequence, video: str, words: np.ndarray, name: str, notes: Notes
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means over the words (k, d) float32, and (k,) bool where there was any frame."""
+    if video not in sequence.videos:
+        _count(notes, "videos missing in a sequence", name, 1)
+        width = sequence.read(sequence.videos[0])[0].shape[1] if sequence.videos else 1
+        return np.zeros((len(words), width), np.float32), np.zeros(len(words), bool)
+    frames, intervals = sequence.read(video)
+    values, cleaned = numbers(frames, f"{sequence.path}, video {video}")
+    _count_cleaned(notes, name, cleaned)
+    rows = frames_of(words, intervals)
+    return mean_over(values, rows), np.array([len(group) > 0 for group in rows], bool)

@@ -1,0 +1,1 @@
+"""Running, batching and publishing notebooks."""

@@ -1,0 +1,273 @@
+"""Committed notebooks, kept clean by machine: generated cells, executed from top to bottom, nothing stray."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import base64
+import inspect
+import io
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from PIL import Image
+
+from vgmr.data.fetch import write
+from vgmr.notebook.run import find_notebook
+from vgmr.paper import ledger
+from vgmr.plots import panels as plots
+
+FOLDER = Path("notebooks")
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+# hosted notebooks come without the files beside them, so the whole repository is fetched
+INSTALL = """import sys
+from pathlib import Path
+
+if "google.colab" in sys.modules and not Path("records").exists():
+    !git clone -q --depth 1 {repository}
+    %cd -q {name}/notebooks
+    %pip install -q ..
+"""
+MAXIMUM_BYTES = 1_000_000
+
+
+def repository() -> str:
+    """The repository's address, the one setting in pyproject.toml."""
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    return str(project["urls"]["Repository"]).rstrip("/")
+
+
+def notebooks() -> list[Path]:
+    """All numbered notebooks, in order."""
+    return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+
+
+def title(path: Path) -> str:
+    """The text of a notebook's H1."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        for line in cell.source.splitlines():
+            if cell.cell_type == "markdown" and line.startswith("# "):
+                return str(line[2:].strip())
+    raise ValueError(f"{path}: no H1 heading; begin with a markdown cell '# Title'")
+
+
+def generated(path: Path, order: list[Path]) -> dict[str, Any]:
+    """The cells that stand alike in all notebooks, by tag."""
+    slug = repository().removeprefix("https://github.com/")
+    link = f"https://colab.research.google.com/github/{slug}/blob/main/notebooks/{path.name}"
+    install = INSTALL.format(repository=repository(), name=slug.split("/")[-1]).strip()
+    position = order.index(path)
+    neighbours = []
+    if position:
+        neighbours.append(f"Before: [{title(order[position - 1])}]({order[position - 1].name})")
+    if position + 1 < len(order):
+        neighbours.append(f"Next: [{title(order[position + 1])}]({order[position + 1].name})")
+    return {
+        "badge": nbformat.v4.new_markdown_cell(f"[![Open in Colab]({BADGE})]({link})"),
+        "colab": nbformat.v4.new_code_cell(install),
+        "navigation": nbformat.v4.new_markdown_cell(" · ".join(neighbours) or f"[All notebooks]({repository()})"),
+    }
+
+
+def renewed(path: Path) -> Any:
+    """The notebook with generated cells renewed."""
+    book = nbformat.read(path, as_version=4)
+    for tag, fresh in generated(path, notebooks()).items():
+        for cell in book.cells:
+            if tag in cell.metadata.get("tags", []):
+                cell.source = fresh.source
+    return book
+
+
+def prepared(path: Path) -> Any:
+    """The notebook with generated cells renewed, ids 1..n, and all outputs and stray metadata gone."""
+    book = renewed(path)
+    for cell in book.cells:
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+    missing = {"badge", "colab", "navigation"} - {
+        tag for cell in book.cells for tag in cell.metadata.get("tags", [])
+    }
+    if missing:
+        raise ValueError(f"{path}: no cell is tagged {', '.join(sorted(missing))}; tag an empty one for each")
+    for number, cell in enumerate(book.cells, 1):
+        cell["id"] = f"cell-{number:03d}"
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    book.metadata = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "language_info": {"name": "python"},
+    }
+    book.nbformat_minor = 5
+    return book
+
+
+def functions(source: str) -> dict[str, str]:
+    """Source of the functions that code defines, by name."""
+    found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    return {node.name: ast.unparse(node) for node in found}
+
+
+def described(source: str, heading: str, defined: Mapping[str, str]) -> str:
+    """Alt text of the figures of a cell: the heading above it, and what is drawn.
+
+    That is what each function of `vgmr.plots.panels` says of itself, else the labels in the code of the cell and
+    of the functions, `defined` in earlier cells, that it calls.
+    """
+    called = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    texts = [source, *(text for name, text in defined.items() if name in called)]
+    nodes = [node for text in texts for node in ast.walk(ast.parse(text))]
+    names = [node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "plots"]
+    sentences = [inspect.getdoc(getattr(plots, name, None)) or "" for name in dict.fromkeys(names)]
+    shown = [sentence.splitlines()[0].split("; array")[0].rstrip(".") for sentence in sentences if sentence]
+    places = [node.value for node in nodes if isinstance(node, ast.keyword) and node.arg == "loc"]
+    strings = [node.value for node in nodes if isinstance(node, ast.Constant) and node not in places]
+    labels = dict.fromkeys(
+        text.strip(" :,") for text in map(str, strings) if " " in text.strip() and not text.endswith(".")
+    )
+    rest = ". ".join(shown).replace("`", "") or (f"labelled {', '.join(labels)}" if labels else "figure")
+    return f"{heading.rstrip(':.')}: {rest}."
+
+
+def palette(png: str) -> str:
+    """A base64 PNG in 256 colours where that is smaller, as for nearly every figure."""
+    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+        if picture.mode == "P":
+            return png
+        few = io.BytesIO()
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(few, "PNG", optimize=True)
+    smaller = base64.b64encode(few.getvalue()).decode()
+    return smaller if len(smaller) < len(png) else png
+
+
+def cleaned(book: Any) -> Any:
+    """An executed notebook without timings and widget state, its figures small and with alt text."""
+    book.metadata = {key: book.metadata[key] for key in ("kernelspec", "language_info")}
+    book.metadata["language_info"] = {"name": "python"}
+    heading = "Figure"
+    defined: dict[str, str] = {}
+    for cell in book.cells:
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        if cell.cell_type == "markdown":
+            heading = (re.findall(r"^#+ (.+)$", cell.source, re.M) or [heading])[-1]
+        elif "colab" not in cell.metadata.get("tags", []):
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = palette(output.data["image/png"])
+                    output.metadata = {"image/png": {"alt": described(cell.source, heading, defined)}}
+            defined |= functions(cell.source)
+    return book
+
+
+def build(path: Path) -> None:
+    """Execute a notebook at its defaults and write it clean; a failure leaves the file as it was."""
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    nbformat.write(prepared(path), unfinished)
+    subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(unfinished)], check=True)
+    book = nbformat.read(unfinished, as_version=4)
+    unfinished.unlink()
+    NotebookClient(book, timeout=600, kernel_name="python3", resources={"metadata": {"path": FOLDER}}).execute()
+    nbformat.write(cleaned(book), unfinished)
+    os.replace(unfinished, path)
+
+
+def problems(path: Path) -> list[str]:
+    """What is off in a committed notebook, a line each."""
+    book = nbformat.read(path, as_version=4)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    found = []
+    if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
+        found.append("not executed from top to bottom")
+    outputs = [output for cell in code for output in cell.outputs]
+    if any(output.output_type == "error" for output in outputs):
+        found.append("a traceback in its outputs")
+    if any(output.get("name") == "stderr" for output in outputs):
+        found.append("stderr in its outputs")
+    figures = [output for output in outputs if "image/png" in output.get("data", {})]
+    if not all(output.metadata.get("image/png", {}).get("alt") for output in figures):
+        found.append("a figure without alt text")
+    if set(book.metadata) != {"kernelspec", "language_info"}:
+        found.append(f"stray metadata: {sorted(set(book.metadata) - {'kernelspec', 'language_info'})}")
+    if any(set(cell.metadata) - {"tags"} for cell in book.cells):
+        found.append("stray cell metadata")
+    if [cell["id"] for cell in book.cells] != [f"cell-{number:03d}" for number in range(1, len(book.cells) + 1)]:
+        found.append("cell ids are not cell-001 to the last")
+    if path.stat().st_size > MAXIMUM_BYTES:
+        found.append(f"{path.stat().st_size} bytes, more than {MAXIMUM_BYTES}")
+    lines = [len(cell.source.splitlines()) for cell in code]
+    if statistics.median(lines) > 7 or max(lines) > 40:
+        found.append(f"code cells of {statistics.median(lines)} lines in the median, {max(lines)} at most")
+    tags = [tag for cell in book.cells for tag in cell.metadata.get("tags", [])]
+    if tags.count("parameters") != 1:
+        found.append("needs exactly one cell tagged parameters")
+    if tags.count("nbval-check-output") < 3:
+        found.append("fewer than three cells tagged nbval-check-output")
+    for tag, cell in generated(path, notebooks()).items():
+        if not any(tag in other.metadata.get("tags", []) and other.source == cell.source for other in book.cells):
+            found.append(f"generated cell {tag} is missing or stale")
+    for cell in code:
+        if "parameters" in cell.metadata.get("tags", []):
+            lines_of_text = cell.source.splitlines()
+            for line in ast.parse(cell.source).body:
+                if not isinstance(line, ast.AnnAssign) or "#" not in lines_of_text[(line.end_lineno or 1) - 1]:
+                    found.append(f"parameter without type or comment: {ast.unparse(line)}")
+    return found
+
+
+def overview(path: Path) -> bytes:
+    """The PNG of the figure in the notebook's cell tagged overview."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if "overview" in cell.metadata.get("tags", []):
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    return base64.b64decode(output.data["image/png"])
+    raise ValueError(f"{path}: no cell tagged overview has a figure; execute the notebook")
+
+
+def write_readme() -> None:
+    """Renew what README.md takes from the committed notebooks: the ledger's summary and the overview figure."""
+    table = ledger.summary(ledger.ledger(ledger.CLAIMS, FOLDER))
+    head, _, rest = Path("README.md").read_text().partition("<!-- ledger -->")
+    _, end, tail = rest.partition("<!-- /ledger -->")
+    if not end:
+        raise ValueError("README.md: no <!-- ledger --> followed by <!-- /ledger -->")
+    write(Path("README.md"), f"{head}<!-- ledger -->\n{table}\n{end}{tail}".encode())
+    write(FOLDER / "records" / "overview.png", overview(find_notebook("16")))
+
+
+def main(arguments: list[str]) -> int:
+    """`vgmr notebooks build|clean|check [NAME ...]`, or `readme`; clean executes nothing."""
+    parser = argparse.ArgumentParser("vgmr notebooks", description="keep the committed notebooks clean")
+    parser.add_argument("action", choices=["build", "clean", "check", "readme"])
+    parser.add_argument("names", nargs="*", help="numbers or names; all by default")
+    options = parser.parse_args(arguments)
+    if options.action == "readme":
+        write_readme()
+        return 0
+    chosen = [find_notebook(name) for name in options.names] or notebooks()
+    if not chosen:
+        raise ValueError(f"no notebooks in {FOLDER.resolve()}; run this from the repository's folder")
+    failed = 0
+    for path in chosen:
+        if options.action == "build":
+            print(f"executing {path}", flush=True)
+            build(path)
+        if options.action == "clean":
+            nbformat.write(cleaned(renewed(path)), path)
+        found = problems(path)
+        for line in found:
+            print(f"{path}: {line}")
+        failed += bool(found)
+    if options.action == "build" and not options.names:
+        write_readme()
+    if failed:
+        print("mend with: make notebooks")
+    return min(failed, 1)

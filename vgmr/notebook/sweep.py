@@ -1,0 +1,536 @@
+"""Many notebooks with many parameters, on this machine or on a cluster; what is finished is never run again.
+
+Every run has an id made of its notebook's code and of all its parameters. Whoever executes it holds a lock,
+writes the executed notebook and a small JSON file with the result, each of them whole or not at all, and only then
+lets go. So a run can be asked for as often as one likes: it is done once.
+
+Two engines take the same function. On this machine joblib runs it in threads: every notebook has a kernel process
+of its own, so there are no worker processes whose death could take others with it. `--dask ADDRESS` gives it to
+the workers of a running dask scheduler; these must see the notebooks and the output folder under the same paths,
+and the folder must know file locks. A run whose worker dies is given to another one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import html
+import itertools
+import json
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+from joblib import Parallel, delayed
+from jupyter_core.utils import ensure_event_loop
+from tqdm.auto import tqdm
+
+from vgmr.data.fetch import write
+from vgmr.experiment import environment
+from vgmr.notebook.run import (
+    CELL_TIMEOUT,
+    Kernel,
+    cells,
+    check_overrides,
+    find_notebook,
+    from_here,
+    parameters,
+    read_yaml,
+    run_notebook,
+    tags,
+)
+
+RUNNING = ".running"  # folder with a file for every run: locked while it runs, with the cell it is in
+KEYS = ("notebook", "parameters")
+RETRIES = 2
+DASK_PATIENCE = 60  # seconds
+Engine = Callable[["Work", Sequence["Task"]], Iterator[tuple["Task", str | None]]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One notebook with one set of parameters.
+
+    Attributes:
+        digest: of the notebook's code.
+        overrides: parameters that the sweep gives.
+        parameters: all of them, defaults included.
+    """
+
+    notebook: Path
+    digest: str
+    overrides: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The same for the same code and the same values, however they were given."""
+        everything = [self.notebook.stem, self.digest, _plain(self.parameters)]
+        return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def name(self) -> str:
+        """Of the files of this run."""
+        return f"{self.notebook.stem}-{self.id}"
+
+
+def _plain(value: Any) -> Any:
+    """3.0 is 3, a tuple is a list."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def digest(notebook: Path) -> str:
+    """SHA-256 of a notebook's code: neither prose nor outputs count, nor the generated installation cell."""
+    code = [
+        cell["source"] for cell in cells(notebook) if cell["cell_type"] == "code" and "colab" not in tags(cell)
+    ]
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()
+
+
+def expand(entries: Sequence[Any]) -> list[Task]:
+    """The runs of a sweep, in order, each once: every list is a grid, a list as a value is a list in a list.
+
+    Args:
+        entries: each with `notebook` (path, name or number, or a list of them) and maybe `parameters`.
+
+    Raises:
+        ValueError, FileNotFoundError: one line on what is wrong, before anything runs.
+    """
+    found: dict[str, Task] = {}
+    for number, entry in enumerate(entries, 1):
+        place = f"entry {number} of the sweep"
+        if not isinstance(entry, dict) or "notebook" not in entry or set(entry) - set(KEYS):
+            raise ValueError(f"{place}: expected {' and '.join(KEYS)}, got {entry!r}")
+        grid = entry.get("parameters") or {}
+        if not isinstance(grid, dict):
+            raise ValueError(f"{place}: expected parameters as 'name: value', got {grid!r}")
+        for name in _many(entry["notebook"]):
+            if not isinstance(name, str):
+                raise ValueError(f'{place}: write the notebook in quotes, such as "01", got {name!r}')
+            notebook = find_notebook(name).resolve()
+            try:
+                for task in _combinations(notebook, grid):
+                    found.setdefault(task.id, task)
+            except ValueError as error:
+                raise ValueError(f"{place}: {error}") from None
+    return list(found.values())
+
+
+def _combinations(notebook: Path, grid: Mapping[str, Any]) -> Iterator[Task]:
+    known, code = parameters(notebook), digest(notebook)
+    defaults = {name: default for name, (_, default) in known.items()}
+    for name, values in grid.items():
+        if values == []:
+            raise ValueError(f"{name} has no values")
+    for values in itertools.product(*map(_many, grid.values())):
+        given = from_here(dict(zip(grid, values, strict=True)))
+        try:
+            checked = check_overrides(notebook, given, known)
+        except ValueError as error:
+            lists = [name for name in given if isinstance(grid[name], list)]
+            hint = "; every list is a grid: for a list as a value write [[a, b]]" if lists else ""
+            raise ValueError(f"{error}{hint}") from None
+        yield Task(notebook, code, checked, defaults | checked)
+
+
+def _many(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def result(task: Task, folder: Path) -> dict[str, Any] | None:
+    """What is known of a run in an output folder: its JSON file, or None."""
+    try:
+        found: dict[str, Any] = json.loads((folder / f"{task.name}.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return found
+
+
+def finished(task: Task, folder: Path) -> bool:
+    """Whether it need not run again."""
+    found = result(task, folder)
+    return found is not None and found["status"] == "finished"
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[IO[str]]:
+    """A file that one holder at a time has open, in all processes and, on a shared disk, on all machines.
+
+    It is free again when its holder ends, in whatever way. It is empty while nobody works.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield file
+        finally:
+            file.truncate(0)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> dict[str, str]:
+    return {"vgmr": version("vgmr"), **environment()}
+
+
+def execute(task: Task, folder: Path, timeout: int) -> None:
+    """Do one run, unless it is finished or somebody else is just finishing it, and write what came of it.
+
+    A failing notebook raises nothing: it is a result too.
+    """
+    with held(folder / RUNNING / task.name) as file:
+        if finished(task, folder):
+            return
+
+        def report(line: str) -> None:
+            file.truncate(0)
+            file.write(line)
+            file.flush()
+
+        kernel = Kernel(report)
+        started = time.perf_counter()
+        found: dict[str, Any] = {"status": "finished", "error": None, "records": {}}
+        output = folder / f"{task.name}.ipynb"
+        try:
+            if digest(task.notebook) != task.digest:
+                raise RuntimeError(f"{task.notebook.name} was edited since the sweep began; start it again")
+            found["records"] = run_notebook(task.notebook, task.overrides, output, False, timeout, kernel)
+        except Exception as error:  # whatever it is, it must not stop the others
+            output = output.with_suffix(".failed.ipynb")
+            reason = str(error).removesuffix(f"; see {output}") or type(error).__name__
+            found |= {"status": "failed", "error": reason}
+        finally:
+            loop = ensure_event_loop()  # nbclient made one for this thread and does not close it
+            if not loop.is_running():
+                loop.close()
+        keep(task, folder, found, output, time.perf_counter() - started, kernel.peak_memory)
+
+
+def keep(
+    task: Task,
+    folder: Path,
+    found: Mapping[str, Any],
+    output: Path | None = None,
+    seconds: float | None = None,
+    peak_memory: float | None = None,
+) -> None:
+    """Write the result of a run.
+
+    Args:
+        found: status, error and records.
+        seconds: wall time, the start of the kernel included.
+        peak_memory: of the kernel, MiB.
+    """
+    content = {
+        "id": task.id,
+        "notebook": task.notebook.stem,
+        "given": task.overrides,
+        "parameters": task.parameters,
+        **found,
+        "seconds": None if seconds is None else round(seconds, 3),
+        "peak_memory": None if peak_memory is None else round(peak_memory, 1),
+        "path": output.name if output is not None and output.exists() else None,
+        "environment": _environment(),
+    }
+    write(folder / f"{task.name}.json", json.dumps(content, indent=1).encode())
+
+
+@dataclass
+class Work:
+    """What an engine does with every task."""
+
+    folder: Path
+    timeout: int
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+
+def _attempt(work: Work, task: Task) -> tuple[Task, str | None]:
+    try:
+        if not work.stopped.is_set():
+            execute(task, work.folder, work.timeout)
+    except Exception as error:  # a full disk, say: the others may still get through
+        return task, f"{type(error).__name__}: {error}"
+    return task, None
+
+
+def on_this_machine(jobs: int) -> Engine:
+    """`jobs` notebooks at once, each in its own kernel process, driven by a thread."""
+
+    def engine(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, str | None]]:
+        parallel = Parallel(jobs, backend="threading", batch_size=1, return_as="generator_unordered")
+        yield from parallel(delayed(_attempt)(work, task) for task in tasks)
+
+    return engine
+
+
+def on_dask(address: str) -> Engine:
+    """As many notebooks at once as the workers of a dask scheduler have threads.
+
+    Raises:
+        ImportError: dask is not installed.
+    """
+    try:
+        from distributed import Client, as_completed
+    except ImportError:
+        raise ImportError('--dask needs dask: pip install "vgmr[cluster]"') from None
+
+    def unpacked(content: bytes) -> None:
+        """Travels by value, so that the scheduler, which opens what passes through it, need not import torch."""
+        import pickle
+
+        pickle.loads(content)()
+
+    def engine(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, str | None]]:
+        try:
+            client = Client(address, timeout=DASK_PATIENCE)
+        except (OSError, ValueError) as error:
+            raise RuntimeError(f"no dask scheduler answers at {address!r}: {error}") from None
+        with client:
+            futures = {}
+            for task in tasks:
+                # the same key from two drivers is one task; after a failure it is another one
+                earlier = work.folder / f"{task.name}.json"
+                state = earlier.stat().st_mtime_ns if earlier.exists() else 0
+                where = hashlib.sha256(str(work.folder).encode()).hexdigest()[:8]
+                work_of_task = pickle.dumps(partial(execute, task, work.folder, work.timeout))
+                key = f"{task.name}-{where}-{state}"
+                futures[client.submit(unpacked, work_of_task, key=key, retries=RETRIES)] = task
+            for future in as_completed(futures):
+                try:
+                    future.result()
+                    yield futures[future], None
+                except Exception as error:  # its workers died again and again, or cannot import vgmr
+                    if future.cancelled() and not work.stopped.is_set():
+                        raise RuntimeError(
+                            f"the dask scheduler at {address} is gone; the same command goes on"
+                        ) from None
+                    yield futures[future], f"{type(error).__name__}: {error}"
+
+    return engine
+
+
+class Interrupted(Exception):
+    """SIGTERM or Ctrl-C came.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM and SIGINT raise Interrupted in the main thread, once."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def interrupt(number: int, _: object) -> None:
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_all(tasks: Sequence[Task], folder: Path, engine: Engine, timeout: int = CELL_TIMEOUT) -> None:
+    """Do all runs that are not finished, and show how far they are.
+
+    Raises:
+        Interrupted: by a signal; what is finished stays, and kernels of this machine end with this process.
+        RuntimeError: the engine cannot go on.
+    """
+    todo = {task.name: task for task in tasks if not finished(task, folder)}
+    work = Work(folder, timeout)
+    trouble: list[BaseException] = []
+
+    def drive() -> None:
+        try:
+            for task, error in engine(work, list(todo.values())):
+                if work.stopped.is_set():
+                    return  # what the engine says while this process ends is no result
+                if error is not None and not finished(task, folder):
+                    keep(task, folder, {"status": "failed", "error": error, "records": {}})
+                todo.pop(task.name)
+        except BaseException as reason:
+            trouble.append(reason)
+
+    thread = threading.Thread(target=drive, daemon=True)
+    with interruptible(), tqdm(total=len(tasks), initial=len(tasks) - len(todo), unit="run") as bar:
+        try:
+            thread.start()
+            while thread.is_alive():
+                thread.join(0.5)
+                bar.set_postfix_str(running(folder, set(todo.copy())), refresh=False)
+                bar.update(len(tasks) - len(todo) - bar.n)
+                bar.refresh()
+        finally:
+            work.stopped.set()
+    if trouble:
+        raise trouble[0]
+
+
+def running(folder: Path, names: set[str], width: int = 60) -> str:
+    """The run that went on to a new cell last, with that cell."""
+    newest, line = 0.0, ""
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(folder / RUNNING):
+            if entry.name in names and entry.stat().st_size and entry.stat().st_mtime > newest:
+                newest, line = entry.stat().st_mtime, f"{entry.name} {Path(entry.path).read_text()}"
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Nested values by dotted names; a list is JSON text."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}.{key}")
+        else:
+            found[f"{prefix}.{key}"] = json.dumps(value) if isinstance(value, list | tuple) else value
+    return found
+
+
+def table(tasks: Sequence[Task], folder: Path) -> pd.DataFrame:
+    """One row per run, in the order of the sweep: `parameters.NAME`, `records.NAME.KEY`, seconds, MiB, path."""
+    rows = []
+    for task in tasks:
+        found = result(task, folder) or {"status": "missing"}
+        rows.append(
+            {
+                "notebook": task.notebook.stem,
+                "id": task.id,
+                "status": found["status"],
+                **_flat(task.parameters, "parameters"),
+                **_flat(found.get("records", {}), "records"),
+                "seconds": found.get("seconds"),
+                "peak_memory": found.get("peak_memory"),
+                "path": found.get("path"),
+                "error": found.get("error"),
+                **_flat(found.get("environment", {}), "environment"),
+            }
+        )
+    names = list(dict.fromkeys(itertools.chain(*rows)))
+    start, end = ("notebook", "id", "status"), ("seconds", "peak_memory", "path", "error")
+    order = (start, ("parameters",), ("records",), end, ("environment",))
+    columns = [name for group in order for name in names if name in group or name.split(".")[0] in group]
+    return pd.DataFrame(rows, columns=columns)
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 15px/1.4 sans-serif; margin: 2em; }} table {{ border-collapse: collapse; }}
+th, td {{ text-align: left; vertical-align: top; padding: .3em .8em; border-bottom: 1px solid #ccc; }}
+td.number {{ text-align: right; }} pre {{ margin: 0; white-space: pre-wrap; max-width: 50em; }}
+.failed {{ color: #b00020; font-weight: bold; }} .missing {{ color: #666; }}
+</style></head><body><h1>{title}</h1><p>{summary}. All values: <a href="results.csv">results.csv</a>.</p>
+<table><thead><tr><th>run</th><th>status</th><th>parameters</th><th>recorded</th><th>seconds</th><th>MiB</th></tr>
+</thead><tbody>
+{rows}
+</tbody></table></body></html>
+"""
+
+
+def page(tasks: Sequence[Task], folder: Path, title: str) -> str:
+    """HTML of all runs, with links to the executed notebooks; it needs no other file and no network."""
+    found = [result(task, folder) or {"status": "missing"} for task in tasks]
+    rows = "\n".join(_row(task, values) for task, values in zip(tasks, found, strict=True))
+    return PAGE.format(title=html.escape(title), summary=summary(found), rows=rows)
+
+
+def _row(task: Task, found: Mapping[str, Any]) -> str:
+    def lines(values: Mapping[str, Any]) -> str:
+        return html.escape("\n".join(f"{name.partition('.')[2]}: {value}" for name, value in values.items()))
+
+    def more(head: str, text: str) -> str:
+        return f"<details><summary>{head}</summary><pre>{text}</pre></details>" if text else ""
+
+    name, path, error = html.escape(task.name), found.get("path"), found.get("error")
+    link = f'<a href="{html.escape(path)}">{name}</a>' if path else name
+    given = _flat(task.overrides, "given")
+    defaults = {f"default.{key}": value for key, value in task.parameters.items() if key not in task.overrides}
+    seconds, memory = found.get("seconds"), found.get("peak_memory")
+    recorded = _flat(found.get("records", {}), "records")
+    values = [
+        f"<td>{link}</td>",
+        f'<td class="{found["status"]}">{found["status"]}{more("error", html.escape(error or ""))}</td>',
+        f"<td><pre>{lines(given)}</pre>{more('defaults', lines(defaults))}</td>",
+        f"<td>{more(f'{len(recorded)} values', lines(recorded))}</td>",
+        f'<td class="number">{"" if seconds is None else f"{seconds:.1f}"}</td>',
+        f'<td class="number">{"" if memory is None else f"{memory:.0f}"}</td>',
+    ]
+    return f"<tr>{''.join(values)}</tr>"
+
+
+def summary(found: Sequence[Mapping[str, Any]]) -> str:
+    """How many runs are in which state."""
+    counts = {
+        state: sum(values["status"] == state for values in found) for state in ("finished", "failed", "missing")
+    }
+    return f"{len(found)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+
+
+def conclude(tasks: Sequence[Task], folder: Path, title: str) -> int:
+    """Write results.csv and index.html, and say what came of the runs; returns the exit status."""
+    write(folder / "results.csv", table(tasks, folder).to_csv(index=False).encode())
+    write(folder / "index.html", page(tasks, folder, title).encode())
+    found = [result(task, folder) or {"status": "missing"} for task in tasks]
+    for task, values in zip(tasks, found, strict=True):
+        if values["status"] == "failed":
+            print(f"{task.name}: {str(values['error']).splitlines()[0]}", file=sys.stderr)
+    print(f"{summary(found)}\n{folder / 'results.csv'}\n{folder / 'index.html'}")
+    commits = {values["environment"]["commit"] for values in found if values["status"] == "finished"}
+    if len(commits) > 1:
+        print(f"finished by several commits: {', '.join(sorted(commits))}; to repeat a run, delete its JSON file")
+    return int(any(values["status"] != "finished" for values in found))
+
+
+def main(arguments: list[str]) -> int:
+    """`vgmr batch SWEEP.yaml [--jobs N | --dask ADDRESS] [--output FOLDER] [--timeout SECONDS]`."""
+    parser = argparse.ArgumentParser("vgmr batch", description="execute a grid of notebooks and parameters")
+    parser.add_argument("sweep", type=Path, help="YAML file: a list of entries with notebook and parameters")
+    engines = parser.add_mutually_exclusive_group()
+    engines.add_argument("--jobs", type=int, default=1, help="notebooks at once on this machine; default 1")
+    engines.add_argument(
+        "--dask", metavar="ADDRESS", help="scheduler to use instead, such as tcp://127.0.0.1:8786"
+    )
+    parser.add_argument("--output", type=Path, help="folder; default notebooks/executed/SWEEP")
+    parser.add_argument("--timeout", type=int, default=CELL_TIMEOUT, help="seconds for every cell")
+    options = parser.parse_args(arguments)
+    if options.jobs < 1 or options.timeout < 1:
+        raise ValueError("--jobs and --timeout must be 1 or more")
+    entries = read_yaml(options.sweep, list, "a list of entries '- notebook: ...'")
+    tasks = expand(entries)
+    if not tasks:
+        raise ValueError(f"{options.sweep} has no entries; write '- notebook: \"01\"'")
+    name = options.sweep.stem
+    folder = (options.output or Path("notebooks") / "executed" / name).resolve()
+    engine = on_dask(options.dask) if options.dask else on_this_machine(options.jobs)
+    try:
+        run_all(tasks, folder, engine, options.timeout)
+    except Interrupted as interruption:
+        conclude(tasks, folder, name)
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 128 + interruption.number
+    return conclude(tasks, folder, name)

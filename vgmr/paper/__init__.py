@@ -1,0 +1,1 @@
+"""What the paper says, apart from what was measured."""
