@@ -113,7 +113,7 @@ class Objective:
         if not output.refinement.gate:
             return loss
         warmth = min(1.0, (epoch + 1) / (self.warmup_epochs + 1))
-        if self.value_weight:
+        if self.value_weight and getattr(model.prefusion, "learns_value", True):
             if self.removal == "after":
                 contribution = contributions(model.backbone, output.encodings, batch.label)
             else:
@@ -121,7 +121,7 @@ class Objective:
             loss = loss + warmth * self.value_weight * value_loss(
                 output.refinement, contribution, self.temperature
             )
-        if self.regulariser_weight:
+        if self.regulariser_weight and getattr(model.prefusion, "learns_value", True):
             penalty = regulariser(output.refinement, batch.mask, self.minimum_deviation)
             loss = loss + self.regulariser_weight * penalty
         return loss
