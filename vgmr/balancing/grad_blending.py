@@ -161,7 +161,7 @@ class GradBlending(Uniform):
             raise FloatingPointError(
                 f"Grad-Blending: the trial of {', '.join(lost)} has no finite loss; lower learning_rate"
             )
-        weights = blend_weights(*losses, self.least_overfitting)
+        weights = blend_weights(losses[0], losses[1], self.least_overfitting)
         return weights.to(data.train.label.device)
 
     def losses(
