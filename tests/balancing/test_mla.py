@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from made_models import THREE, TWO, digits, make_model, start, take_step
 
-from vgmr.backbones import SharedHead
+from vgmr.fusion.heads import SharedHead
 from vgmr.balancing import MLA
 from vgmr.balancing.mla import update_projector
 from vgmr.objective import Objective

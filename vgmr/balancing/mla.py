@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vgmr.backbones import Classifier, SharedHead
+from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.fusion.heads import SharedHead
 from vgmr.objective import Objective
 
 PROJECTIONS = ("none", "rls", "elementwise")
