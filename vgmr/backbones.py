@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from vgmr.fusion.base import Backbone
-from vgmr.fusion.heads import SharedHead, make_head
+from vgmr.fusion.heads import ConcatHead, SharedHead, SumHead, TensorHead, make_head
 from vgmr.refiner import Refinement, masked_mean
 
 
 class _HeadedBackbone(Backbone):
-    head: nn.Module
+    head: ConcatHead | SumHead | TensorHead | SharedHead
 
     def __init__(self, dims: Mapping[str, int], num_outputs: int, width: int, head: str):
         super().__init__(dims, num_outputs, width)
@@ -35,8 +35,7 @@ class _HeadedBackbone(Backbone):
         """What the linear layer of the head reads; None for the shared head, which has several logits to weigh."""
         if isinstance(self.head, SharedHead):
             return None
-        joined: Tensor = self.head.join(encodings, self.present(keep))
-        return joined
+        return self.head.join(encodings, self.present(keep))
 
     def classify(self, fused: Tensor) -> Tensor:
         """The linear layer of the head."""
@@ -262,12 +261,8 @@ def make_backbone(name: str, dims: Mapping[str, int], num_outputs: int, **option
     """
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}; there are: {', '.join(BACKBONES)}")
-    known = [
-        option for option in inspect.signature(BACKBONES[name]).parameters if option not in ("dims", "num_outputs")
-    ]
-    unknown = sorted(set(options) - set(known))
+    known = list(inspect.signature(BACKBONES[name]).parameters)[2:]
+    unknown = ", ".join(sorted(set(options) - set(known)))
     if unknown:
-        raise ValueError(
-            f"unknown option {', '.join(unknown)} of backbone {name!r}; there are: {', '.join(known)}"
-        )
+        raise ValueError(f"unknown option {unknown} of backbone {name!r}; there are: {', '.join(known)}")
     return BACKBONES[name](dims, num_outputs, **options)

@@ -39,9 +39,10 @@ def macro_f1(counts: Tensor) -> float:
 def subset_logits(model: Classifier, part: Batch, batch_size: int = 256) -> dict[str, Tensor]:
     """Logits (N, classes) with every subset of the modalities present, in evaluation mode.
 
-    One pass encodes the part; the subsets are one call of `fuse_many`, so absent modalities are removed behind the
-    refiner. At most 2^K fusions: linear layers behind a head, attention in systems whose modalities meet there. Keys are names joined by "+" in the order of the model's dims; "" is none of them, and
-    the first that has all is what the model answers.
+    One pass encodes the part; the subsets are one call of `fuse_many`, so absent modalities are removed behind
+    the refiner. At most 2^K fusions: linear layers behind a head, attention in systems where modalities meet as
+    sequences. Keys are names joined by "+" in the order of the model's dims; "" is none of them, and the first
+    that has all is what the model answers.
     """
     was_training = model.training
     model.eval()

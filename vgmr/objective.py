@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,6 @@ from vgmr.backbones import Classifier, Output
 from vgmr.data.types import Batch
 from vgmr.fusion.base import Backbone, steady
 from vgmr.refiner import Refinement, masked_mean
-
 
 TASKS = ("classes", "regression")
 
@@ -58,10 +58,9 @@ def contributions(
     Returns name -> (B,), in nats (regression: units of the label); positive where the modality helped.
     """
     names = list(encodings)
+    keeps = [names, *([other for other in names if other != name] for name in names)]
     with steady(backbone):
-        answers = backbone.fuse_many(
-            encodings, [names, *([n for n in names if n != name] for name in names)], mask
-        )
+        answers = backbone.fuse_many(encodings, keeps, mask)
     full, *without = (sample_loss(logits, label, task) for logits in answers)
     return {name: loss - full for name, loss in zip(names, without, strict=True)}
 
@@ -151,7 +150,8 @@ class Objective:
         if self.auxiliary and model.training:
             own = model.backbone.auxiliary_loss(output.encodings, output.mask, batch.label)
             if output.refinement.auxiliary:
-                own = {**own, **model.prefusion.auxiliary_loss(output.refinement, batch.label)}
+                of_prefusion: Any = model.prefusion.auxiliary_loss
+                own = {**own, **of_prefusion(output.refinement, batch.label)}
             loss = sum(own.values(), start=loss)
         if not output.refinement.gate:
             return loss

@@ -73,7 +73,9 @@ class MLA(Balancing):
             assert isinstance(model.backbone.head, SharedHead)
             model.backbone.head.set_weights(self.fixed_weights)
         device = next(model.parameters()).device
-        self.register_buffer("projector", torch.eye(model.backbone.width, device=device))
+        width = model.backbone.width
+        assert width is not None
+        self.register_buffer("projector", torch.eye(width, device=device))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.samples = len(data.train)

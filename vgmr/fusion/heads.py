@@ -125,7 +125,9 @@ HEADS: dict[str, type[ConcatHead] | type[SumHead] | type[TensorHead] | type[Shar
 }
 
 
-def make_head(head: str, names: Collection[str], width: int, num_classes: int) -> nn.Module:
+def make_head(
+    head: str, names: Collection[str], width: int, num_classes: int
+) -> ConcatHead | SumHead | TensorHead | SharedHead:
     """A fusion head by name: concat, sum, tensor or shared."""
     if head not in HEADS:
         raise ValueError(f"unknown head {head!r}; there are: {', '.join(HEADS)}")
