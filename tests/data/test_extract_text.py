@@ -103,7 +103,7 @@ def test_what_is_no_encoder_is_refused_in_one_line(tmp_path, folder, monkeypatch
     shutil.copytree(folder, broken)
     (broken / "model.safetensors").write_bytes(b"cut")
     for place in (tmp_path / "nowhere", tmp_path / "empty", broken):
-        with pytest.raises(FileNotFoundError, match="no text encoder found .* a local folder with") as refused:
+        with pytest.raises(FileNotFoundError, match=r"no text encoder found .* a local folder with") as refused:
             word_vectors([["a"]], place)
         assert "\n" not in str(refused.value) and str(place) in str(refused.value)
     monkeypatch.setitem(sys.modules, "transformers", None)

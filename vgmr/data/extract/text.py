@@ -98,9 +98,7 @@ class TextEncoder:
         return pieces
 
     def _encode(self, words: Sequence[Sequence[str]]) -> list[np.ndarray]:
-        tokens = self._tokens(
-            words, padding=True, truncation=True, max_length=self._longest, return_tensors="pt"
-        )
+        tokens = self._tokens(words, padding=True, truncation=True, max_length=self._longest, return_tensors="pt")
         with torch.inference_mode():
             hidden: Tensor = self._network(**tokens.to(self._device)).last_hidden_state.cpu()
         vectors = []
