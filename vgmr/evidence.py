@@ -1,7 +1,8 @@
-"""What each modality says by itself, judged by anchors that did not see the sample: the calibrated form's evidence.
+"""What each modality says by itself, judged by anchors that did not see the sample.
 
-The paper compares summaries whose axes nothing ties together. Here modalities are compared in the one space where
-agreement means something, that of the classes. Everything is fitted once, before the training, and then fixed.
+The evidence of the calibrated form. The paper compares summaries whose axes nothing ties together. Here modalities
+are compared in the one space where agreement means something, that of the classes. Everything is fitted once,
+before the training, and then fixed.
 
 Axes: B samples, T steps, d features, P pooled features, K folds, C classes.
 """
@@ -173,7 +174,10 @@ def out_of_fold_regression(
             return (features @ weight + bias.unsqueeze(1)).log_softmax(2)  # (K, N, C)
 
         def closure(
-            weight: Tensor = weight, bias: Tensor = bias, stepper: torch.optim.Optimizer = stepper, decay: float = decay
+            weight: Tensor = weight,
+            bias: Tensor = bias,
+            stepper: torch.optim.Optimizer = stepper,
+            decay: float = decay,
         ) -> Tensor:
             stepper.zero_grad()
             loss = -(torch.einsum("knc,nc->kn", log_posterior(weight, bias), truth) * share).sum()
@@ -209,7 +213,9 @@ class Evidence(nn.Module):
                 f"{num_classes}, {folds} and {frequencies}"
             )
         self.num_classes = num_classes
-        self.anchors = nn.ModuleDict({name: Anchor(dim, num_classes, folds, frequencies) for name, dim in dims.items()})
+        self.anchors = nn.ModuleDict(
+            {name: Anchor(dim, num_classes, folds, frequencies) for name, dim in dims.items()}
+        )
 
     @torch.no_grad()
     def forward(
@@ -223,10 +229,15 @@ class Evidence(nn.Module):
         posterior, typical, channel = ({name: one[k] for name, one in judged.items()} for k in range(3))
         return posterior, typical, channel
 
-    def prepare(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor], label: Tensor) -> None:
+    def prepare(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor | None], label: Tensor) -> None:
         """Fit every anchor to a training part; real numbers as labels are cut into C parts of like size."""
         if label.is_floating_point():
             inner = torch.linspace(0, 1, self.num_classes + 1, device=label.device, dtype=label.dtype)[1:-1]
             label = torch.bucketize(label, label.quantile(inner))
         for name, x in features.items():
-            self.anchors[name].prepare(x, mask[name], label)
+            self._of(name).prepare(x, mask[name], label)
+
+    def _of(self, name: str) -> Anchor:
+        anchor = self.anchors[name]
+        assert isinstance(anchor, Anchor)
+        return anchor

@@ -28,10 +28,11 @@ class Refinement:
         channel_value: (B, d) in (0, 1), v^c of Eq. (10).
         gate: (B, T_m, d_m) in (0, 1), G of Eq. (11).
         effective_gate: (B, T_m, d_m), E of Eq. (13); what the features were multiplied by.
+        auxiliary: what the module's own loss needs, for modules that have an `auxiliary_loss`.
         posterior: (B, C), what the modality's anchors say of the class; empty where VGMR uses none.
 
-    All but the features are empty for anything but VGMR. Where the value comes from the anchors, the channel
-    value is (B, d_m) and speaks of the input's channels.
+    All but `features` and `auxiliary` are empty for anything but VGMR. Where the value comes from the anchors,
+    the channel value is (B, d_m) and speaks of the input's channels.
     """
 
     features: dict[str, Tensor]
@@ -39,6 +40,7 @@ class Refinement:
     channel_value: dict[str, Tensor] = field(default_factory=dict)
     gate: dict[str, Tensor] = field(default_factory=dict)
     effective_gate: dict[str, Tensor] = field(default_factory=dict)
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
     posterior: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -329,7 +331,7 @@ class VGMR(nn.Module):
     def prepare(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None, label: Tensor) -> None:
         """Fit the anchors to a training part, once and before the training; `fit` does so by itself.
 
-        Until then all are uniform and every value is near 1. Does nothing where the values come from the summaries.
+        Until then all are uniform and every value is near 1. Nothing to do where values come from summaries.
 
         Args:
             features, mask: as in `forward`.
@@ -361,7 +363,7 @@ class VGMR(nn.Module):
             if self.learns_value:
                 summary[name] = self._of(name).summarise(latent, masks[name])
         posterior, anchored, typical = self.judge(checked, masks)
-        refinement = Refinement({}, {}, {}, {}, {}, posterior)
+        refinement = Refinement({}, {}, {}, {}, {}, posterior=posterior)
         strength = (1 - self.retention) * self.amplification
         for name, x in checked.items():
             maps = self._of(name)
@@ -394,7 +396,7 @@ class VGMR(nn.Module):
     def judge(
         self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor | None]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """Posteriors (B, C), values (B,) and channel values (B, d_m) of the anchors by name; empty if there are none.
+        """Posteriors (B, C), values (B,) and channel values (B, d_m) of the anchors, by name; or nothing.
 
         In training mode by those that did not see the sample.
         """
