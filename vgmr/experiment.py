@@ -57,8 +57,8 @@ class Experiment:
     `backbone_options` go to the backbone, `data_options` to the data set's loader, `method_options` to the method,
     one of `vgmr.balancing`. With the method "mla" the head is "shared", unless `backbone_options` say otherwise.
     `training_noise` are arguments of `vgmr.corruption.noise` for the training and the validation part; the test
-    part stays as it is. `training_corruption` are arguments of `vgmr.corruption.Drawn.like`: what is drawn anew for
-    every mini-batch of any variant. `form`, a name in `vgmr.refiner.FORMS`, sets those of VGMR's switches that are
+    part stays as it is. `training_corruption` are arguments of `vgmr.corruption.Drawn.like`: drawn anew for every
+    mini-batch of any variant. `form`, a name in `vgmr.refiner.FORMS`, sets those of VGMR's switches that are
     at their defaults here, which are the paper's; the calibrated form learns no value, so the value's loss and the
     regulariser do nothing in it. `checkpoints` keeps the weights after every epoch.
     """

@@ -174,7 +174,8 @@ class Objective:
         warmup_epochs: epochs before the value term has its full weight; in epoch e, from 0, it has the
             share (e + 1) / (warmup_epochs + 1).
         target: what the value is trained towards: "contribution" is the paper's, the loss without the modality
-            minus the loss; "swap" the same with another sample's encoding in its place; "out-of-fold" that of the anchors' posteriors, for VGMR with values from "both"; "corruption" whether the modality is whole,
+            minus the loss; "swap" the same with another sample's encoding in its place; "out-of-fold" that of
+            the anchors' posteriors, for VGMR with values from "both"; "corruption" whether the modality is whole,
             for batches that know it, as those that `fit(..., corruption=...)` draws.
         task: "classes" (cross-entropy), or "regression" (absolute error of a model with one output).
         auxiliary: add the own terms of backbone and pre-fusion module.
