@@ -7,12 +7,12 @@ what they are, and "without m" needs no second pass. No encoder ever sees an all
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vgmr.refiner import Refinement, check_dims, masked_mean
+from vgmr.refiner import Refinement, check_dims, check_like, masked_mean
 
 
 class ConcatHead(nn.Module):
@@ -150,6 +150,7 @@ class _HeadedBackbone(nn.Module):
 
     def encode(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """name -> (B, T_m, d_m) to name -> (B, width)."""
+        check_like(self, features)
         return {
             name: self.encode_one(name, features[name], None if mask is None else mask[name]) for name in self.dims
         }
@@ -269,8 +270,7 @@ class TransformerBackbone(_HeadedBackbone):
         return [self.position, *self.encoder.parameters()]
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """logits (B, classes), encodings name -> (B, width), and what stood before fusion."""
 
     logits: Tensor
