@@ -29,8 +29,9 @@ class Refinement(NamedTuple):
         channel_value: (B, d) in (0, 1), v^c of Eq. (10).
         gate: (B, T_m, d_m) in (0, 1), G of Eq. (11).
         effective_gate: (B, T_m, d_m), E of Eq. (13).
+        auxiliary: what the module's own loss needs, for modules that have an `auxiliary_loss`.
 
-    The last four are empty for anything but VGMR.
+    All but `features` and `auxiliary` are empty for anything but VGMR.
     """
 
     features: dict[str, Tensor]
@@ -38,6 +39,7 @@ class Refinement(NamedTuple):
     channel_value: dict[str, Tensor] = {}  # noqa: RUF012
     gate: dict[str, Tensor] = {}  # noqa: RUF012
     effective_gate: dict[str, Tensor] = {}  # noqa: RUF012
+    auxiliary: dict[str, Tensor] = {}  # noqa: RUF012
 
 
 def whole(what: str, value: Any) -> int:
