@@ -11,12 +11,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "vgmr"
 FLOORS = [
+    "files",
     "data",
     "corruption",
     "refiner",
     "prefusion",
     "fusion",
     "backbones",
+    "inference",
     "objective",
     "balancing",
     "training",

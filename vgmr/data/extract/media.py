@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from vgmr.data.fetch import write
+from vgmr.files import place, user_path, write
 
 FLOOR = 1e-10
 RESNET = "resnet18-imagenet1k-v1"
@@ -35,9 +35,9 @@ def data_folder(name: str, root: str | Path | None, marker: str, expected: str) 
 
     Raises FileNotFoundError that ends in `expected` if there is none.
     """
-    if root is None and not os.environ.get("VGMR_DATA"):
+    base = place("VGMR_DATA") if root is None else user_path(root)
+    if base is None:
         raise FileNotFoundError(f"no root for {name}, and VGMR_DATA is not set; {expected}")
-    base = Path(os.environ["VGMR_DATA"] if root is None else root).expanduser()
     for folder in (base / name,) if root is None else (base, base / name):
         if (folder / marker).is_file():
             return folder
