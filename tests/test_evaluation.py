@@ -173,7 +173,7 @@ def test_auroc_by_hand():
 def test_auroc_is_that_of_scikit_learn_with_ties(cases):
     score, truth = torch.tensor([case[0] for case in cases]).float(), torch.tensor([case[1] for case in cases])
     if truth.all() or not truth.any():
-        with pytest.raises(ValueError, match="expected struck and other cases, got"):
+        with pytest.raises(ValueError, match="expected corrupted and other cases, got"):
             auroc(score, truth)
     else:
         assert auroc(score, truth) == pytest.approx(metrics.roc_auc_score(truth, score))

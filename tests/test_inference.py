@@ -6,7 +6,16 @@ import torch.nn.functional as F
 
 from vgmr.backbones import Classifier, PooledBackbone
 from vgmr.data import load
-from vgmr.inference import encode_all, evaluating, mean_loss, one_pass, predict, shapley_weights, subset_logits, subsets
+from vgmr.inference import (
+    encode_all,
+    evaluating,
+    mean_loss,
+    one_pass,
+    predict,
+    shapley_weights,
+    subset_logits,
+    subsets,
+)
 from vgmr.refiner import VGMR
 
 DATA = load("synthetic", like="mosi", samples=30, steps=3)
@@ -33,9 +42,7 @@ def test_every_module_gets_its_own_mode_back_even_after_an_exception(model):
 @pytest.mark.parametrize("function", [predict, encode_all, mean_loss, subset_logits])
 def test_a_pass_that_fails_leaves_the_modes(model, function):
     with pytest.raises(ValueError, match="expected features of shape"):
-        function(
-            model, PART.__class__({n: x[..., :1] for n, x in PART.features.items()}, PART.mask, PART.label)
-        )
+        function(model, PART.__class__({n: x[..., :1] for n, x in PART.features.items()}, PART.mask, PART.label))
     assert all(module.training for module in model.modules())
 
 

@@ -62,9 +62,9 @@ def accuracy_curve(
     """
     found = []
     for severity in severities:
-        struck = corrupt(part, severity)
-        logits = predict(model, struck)
-        found.append(accuracy(confusion(logits.argmax(1), struck.label, logits.shape[1])))
+        corrupted = corrupt(part, severity)
+        logits = predict(model, corrupted)
+        found.append(accuracy(confusion(logits.argmax(1), corrupted.label, logits.shape[1])))
     return found
 
 
@@ -130,16 +130,16 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float], resamp
 
 
 def auroc(score: Tensor, truth: Tensor) -> float:
-    """Probability that a struck case scores higher than another, ties counting half; two (N,) tensors.
+    """Probability that a corrupted case scores higher than another, ties counting half; two (N,) tensors.
 
     Raises:
-        ValueError: all cases are struck, or none.
+        ValueError: all cases are corrupted, or none.
     """
     truth = truth.bool()
     positive = int(truth.sum())
     negative = len(truth) - positive
     if not positive or not negative:
-        raise ValueError(f"expected struck and other cases, got {positive} and {negative}")
+        raise ValueError(f"expected corrupted and other cases, got {positive} and {negative}")
     ranks = torch.from_numpy(stats.rankdata(score.double().cpu().numpy()))
     total = float(ranks[truth.cpu()].sum())
     return (total - positive * (positive + 1) / 2) / (positive * negative)

@@ -69,7 +69,7 @@ def trim(batch: Batch, lengths: dict[str, int]) -> Batch:
         batch,
         features={name: x[:, : lengths[name]] for name, x in batch.features.items()},
         mask={name: mask[:, : lengths[name]] for name, mask in batch.mask.items()},
-        struck=None,
+        corrupted=None,
     )
 
 

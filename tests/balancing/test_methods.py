@@ -167,7 +167,7 @@ def test_renamed_modalities_end_to_end(name, monkeypatch):
     def renamed(batch):
         turned = {"features": batch.features, "mask": batch.mask}
         turned = {k: {new[old]: v[old] for old in reversed(list(v))} for k, v in turned.items()}
-        return replace(batch, **turned, struck=None)
+        return replace(batch, **turned, corrupted=None)
 
     turned = replace(data, train=renamed(data.train), validation=renamed(data.validation))
     rows = torch.arange(40)

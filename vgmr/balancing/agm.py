@@ -35,7 +35,8 @@ class AGM(Balancing):
     Args:
         alpha: strength; the authors use 1.5 to 4.
         limit: c, upper bound of tau - r; 10 on CREMA-D, 7 on UR-Funny.
-        clip: where a gradient of the head's weights exceeds this, all are scaled to this norm; None: never.
+        clip: where a gradient of the head's weights exceeds this, all are scaled to this norm; None: never. Inside
+            the window only, where the official code clips in every epoch.
         window: first and last epoch; by default the whole training. Behind it the scale is 1 again, unlike in the
             released code, which keeps the last one.
     """

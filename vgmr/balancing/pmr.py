@@ -43,7 +43,8 @@ class PMR(Balancing):
         alpha: weight of the prototypical losses.
         entropy_weight: mu.
         entropy_epochs: epochs with the entropy term; by default the first tenth.
-        momentum: share of the old prototypes in the new ones, epsilon.
+        momentum: share of the old prototypes in the new ones, epsilon; as in the official code those before the
+            first epoch and after it are not smoothed.
         share: of the training part that gives prototypes, stratified so that every class is seen.
         window: first and last epoch of both terms; by default the whole training.
         temperature: divides the distances; 1 is the paper's, more keeps wide encodings from saturating (ours).
@@ -53,7 +54,6 @@ class PMR(Balancing):
 
     least_modalities = 2
     prototypes: Tensor
-    started: Tensor
 
     def __init__(
         self,
@@ -84,21 +84,19 @@ class PMR(Balancing):
         device = data.train.label.device
         shape = (len(self.names), len(data.classes), model.backbone.width)
         self.register_buffer("prototypes", torch.zeros(shape, device=device))
-        self.register_buffer("started", torch.zeros((), dtype=torch.bool, device=device))
         self.generator = torch.Generator().manual_seed(seed)
 
     def epoch_start(self, model: Classifier, data: MultimodalData, epoch: int, loop: Loop) -> None:
         rows = self._subset(data.train.label)
         encodings = encode_all(model, data.train.index(rows))
         stacked = torch.stack([encodings[name] for name in self.names])
-        self.refresh(stacked, data.train.label[rows])
+        self.refresh(stacked, data.train.label[rows], smooth=epoch > 1)
 
-    def refresh(self, encodings: Tensor, label: Tensor) -> None:
-        """New prototypes from encodings (modalities, N, d); the first ones are not smoothed."""
+    def refresh(self, encodings: Tensor, label: Tensor, smooth: bool = True) -> None:
+        """New prototypes from encodings (modalities, N, d), with a share of the old ones if `smooth`."""
         fresh = class_means(encodings, label, self.prototypes)
-        old = torch.where(self.started, self.momentum, 0.0)
+        old = self.momentum if smooth else 0.0
         self.prototypes = old * self.prototypes + (1 - old) * fresh
-        self.started.fill_(True)
 
     def _subset(self, label: Tensor) -> Tensor:
         order = torch.randperm(len(label), generator=self.generator).to(label.device)

@@ -112,7 +112,7 @@ def read(folder: Path, key: Mapping[str, Any]) -> MultimodalData:
 
 def _tensors(batch: Batch) -> dict[str, Tensor]:
     tensors = {"label": batch.label}
-    for kind, named in (("features", batch.features), ("mask", batch.mask), ("struck", batch.struck or {})):
+    for kind, named in (("features", batch.features), ("mask", batch.mask), ("corrupted", batch.corrupted or {})):
         tensors |= {f"{kind}/{name}": x.contiguous() for name, x in named.items()}
     if batch.group is not None:
         tensors["group"] = batch.group
@@ -120,13 +120,13 @@ def _tensors(batch: Batch) -> dict[str, Tensor]:
 
 
 def _batch(tensors: dict[str, Tensor], names: list[str]) -> Batch:
-    struck = {name: tensors[f"struck/{name}"] for name in names if f"struck/{name}" in tensors}
+    corrupted = {name: tensors[f"corrupted/{name}"] for name in names if f"corrupted/{name}" in tensors}
     return Batch(
         {name: tensors[f"features/{name}"] for name in names},
         {name: tensors[f"mask/{name}"] for name in names},
         tensors["label"],
         tensors.get("group"),
-        struck or None,
+        corrupted or None,
     )
 
 
