@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from filelock import Timeout
 
 from vgmr import files
 
@@ -139,7 +140,7 @@ def test_a_lock_excludes_and_is_free_when_its_holder_is_killed(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     first = subprocess.Popen(command, env=environment, **options)
     assert first.stdout.readline() == "held\n"
-    with pytest.raises(files.Timeout):
+    with pytest.raises(Timeout):
         files.FileLock(path).acquire(timeout=0)
     first.kill()
     first.communicate()
@@ -160,7 +161,7 @@ def test_without_locks_in_the_file_system_the_folder_is_named(tmp_path, monkeypa
     monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
     with pytest.warns(UserWarning, match="shared knows no locks"), files.locked(tmp_path / "shared" / "lock"):
         (lock,) = tmp_path.glob("vgmr-*.lock")
-        with pytest.raises(files.Timeout):
+        with pytest.raises(Timeout):
             files.FileLock(lock).acquire(timeout=0)
 
 
