@@ -9,11 +9,11 @@ from math import factorial
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgmr.backbones import Classifier, Output
 from vgmr.data.types import Batch
+from vgmr.objective import task_loss
 
 T = TypeVar("T")
 
@@ -55,14 +55,14 @@ def predict(model: Classifier, part: Batch, keep: Collection[str] | None = None,
 
 
 def encode_all(model: Classifier, part: Batch, batch_size: int = 256) -> dict[str, Tensor]:
-    """Encodings name -> (N, width) of a whole part in evaluation mode."""
-    pieces = one_pass(model, part, lambda output, _: output.encodings, batch_size=batch_size)
+    """Vectors name -> (N, width) of a whole part in evaluation mode."""
+    pieces = one_pass(model, part, lambda output, _: output.vectors, batch_size=batch_size)
     return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-def mean_loss(model: Classifier, part: Batch, batch_size: int = 256) -> float:
-    """Mean cross-entropy of a whole part in evaluation mode, in nats."""
-    return float(F.cross_entropy(predict(model, part, batch_size=batch_size), part.label))
+def mean_loss(model: Classifier, part: Batch, batch_size: int = 256, task: str = "classes") -> float:
+    """Mean `task_loss` of a whole part in evaluation mode; cross-entropy in nats for classes."""
+    return float(task_loss(predict(model, part, batch_size=batch_size), part.label, task))
 
 
 def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -73,14 +73,15 @@ def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
 def subset_logits(model: Classifier, part: Batch, batch_size: int = 256) -> dict[str, Tensor]:
     """Logits (N, classes) with every subset of the modalities present, in evaluation mode.
 
-    One pass encodes the part; each subset is one more call of the fusion head, so absent modalities are removed
-    behind the refiner. Keys are names joined by "+" in the order of the model's dims; "" is none of them, and
-    the first that has all is what the model answers.
+    One pass encodes the part; the subsets are one call of `fuse_many`, so absent modalities are removed behind
+    the refiner. At most 2^K fusions: linear layers behind a head, attention in systems where modalities meet as
+    sequences. Keys are names joined by "+" in the order of the model's dims; "" is none of them, and the first
+    that has all is what the model answers.
     """
     full, *fewer = [*reversed(subsets(list(model.backbone.dims))), ()]
 
     def fused(output: Output, _: Batch) -> list[Tensor]:
-        return [output.logits, *(model.backbone.fuse(output.encodings, keep) for keep in fewer)]
+        return [output.logits, *model.backbone.fuse_many(output.encodings, fewer, output.mask)]
 
     pieces = one_pass(model, part, fused, batch_size=batch_size)
     return {
