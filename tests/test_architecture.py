@@ -21,6 +21,7 @@ FLOORS = [
     "balancing",
     "training",
     "evaluation",
+    "comparison",
     "experiment",
     "runs",
     "analysis",
