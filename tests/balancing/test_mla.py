@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from made_models import THREE, TWO, digits, make_model, start, take_step
 
-from vgmr.backbones import SharedHead
 from vgmr.balancing import MLA
 from vgmr.balancing.mla import update_projector
+from vgmr.fusion.heads import SharedHead
 from vgmr.objective import Objective
 from vgmr.training import fit
 

@@ -18,7 +18,8 @@ def made_terms(encodings, prototypes, label, **options):
     method = PMR(**options)
     method.names = [f"m{index}" for index in range(len(encodings))]
     method.prototypes, method.hold_epochs = prototypes, 1
-    output = Output(torch.zeros(1), dict(zip(method.names, encodings, strict=True)), Refinement({}))
+    given = dict(zip(method.names, encodings, strict=True))
+    output = Output(torch.zeros(1), given, Refinement({}), given)
     return method.losses(None, output, Batch({}, {}, label), torch.tensor(0.0), 0)[1], method.noted()
 
 

@@ -50,7 +50,8 @@ class UnimodalProbe(Classifier):
         refinement = self.prefusion(features, mask)
         real = None if mask is None else mask[self.name]
         encoding = self.backbone.encode_one(self.name, refinement.features[self.name], real)
-        return Output(self.head(encoding), {self.name: encoding}, refinement)
+        vectors = self.backbone.vectors({self.name: encoding}, mask)
+        return Output(self.head(vectors[self.name]), {self.name: encoding}, refinement, vectors, mask)
 
 
 @torch.no_grad()

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vgmr.backbones import Classifier, SharedHead
+from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.fusion.heads import SharedHead
 from vgmr.objective import Objective
 
 PROJECTIONS = ("none", "rls", "elementwise")
@@ -73,7 +74,9 @@ class MLA(Balancing):
             assert isinstance(model.backbone.head, SharedHead)
             model.backbone.head.set_weights(self.fixed_weights)
         device = next(model.parameters()).device
-        self.register_buffer("projector", torch.eye(model.backbone.width, device=device))
+        width = model.backbone.width
+        assert width is not None
+        self.register_buffer("projector", torch.eye(width, device=device))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.samples, self.batch_size = len(data.train), 0

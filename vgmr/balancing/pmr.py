@@ -79,6 +79,9 @@ class PMR(Balancing):
 
     def start(self, model: Classifier, data: MultimodalData, epochs: int, seed: int) -> None:
         super().start(model, data, epochs, seed)
+        if model.backbone.width is None:
+            got = type(model.backbone).__name__
+            raise ValueError(f"PMR compares vectors of one width, {got} has several")
         self.hold_epochs = math.ceil(0.1 * epochs) if self.entropy_epochs is None else self.entropy_epochs
         device = data.train.label.device
         shape = (len(self.names), len(data.classes), model.backbone.width)
@@ -110,7 +113,7 @@ class PMR(Balancing):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         if self.window is not None and not self.window[0] <= epoch <= self.window[1]:
             return joint, {}
-        encodings = torch.stack([output.encodings[name] for name in self.names])
+        encodings = torch.stack([output.vectors[name] for name in self.names])
         distance = torch.cdist(encodings, self.prototypes, compute_mode="donot_use_mm_for_euclid_dist")
         log_probability = (-distance / self.temperature).log_softmax(2)
         probability = log_probability.exp()
