@@ -2,7 +2,7 @@
 
 A difference of accuracies is uncertain for two reasons: other seeds would train other models, and other test
 samples would ask other questions. `interval` counts both. Every table here is tidy: one row per difference, what a
-row is stands in columns, numbers stay floats. A positive difference means that the label's value is the larger one.
+row is stands in columns, numbers stay floats. Above zero, the label's value is the larger one.
 """
 
 from __future__ import annotations
