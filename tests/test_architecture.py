@@ -23,6 +23,7 @@ FLOORS = [
     "balancing",
     "training",
     "evaluation",
+    "comparison",
     "experiment",
     "runs",
     "analysis",
