@@ -11,8 +11,8 @@ from torch import nn
 from vgmr.backbones import BACKBONES, Classifier, make_backbone
 from vgmr.balancing import METHODS, make_method
 from vgmr.data.types import Batch
-from vgmr.evaluation import subset_logits
 from vgmr.fusion.base import steady
+from vgmr.inference import subset_logits
 from vgmr.objective import Objective, contributions
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
