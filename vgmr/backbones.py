@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vgmr.fusion.base import Backbone
+from vgmr.fusion.crossmodal import CrossmodalTransformer
+from vgmr.fusion.gated_unit import GatedUnit
 from vgmr.fusion.heads import ConcatHead, SharedHead, SumHead, TensorHead, make_head
+from vgmr.fusion.low_rank import LowRankFusion
+from vgmr.fusion.pre_gating import PreGating
+from vgmr.fusion.tensor_fusion import TensorFusion
 from vgmr.refiner import Refinement, masked_mean
 
 
@@ -145,8 +149,7 @@ class TransformerBackbone(_HeadedBackbone):
         return [self.position, *self.encoder.parameters()]
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """What a `Classifier` gives.
 
     Attributes:
@@ -161,7 +164,7 @@ class Output:
     logits: Tensor
     encodings: dict[str, Tensor]
     refinement: Refinement
-    vectors: dict[str, Tensor] = field(default_factory=dict)
+    vectors: dict[str, Tensor] = {}  # noqa: RUF012
     mask: Mapping[str, Tensor] | None = None
     fused: Tensor | None = None
 
@@ -244,6 +247,11 @@ class Classifier(nn.Module):
 BACKBONES: dict[str, type[Backbone]] = {
     "pooled": PooledBackbone,
     "transformer": TransformerBackbone,
+    "tfn": TensorFusion,
+    "lmf": LowRankFusion,
+    "mult": CrossmodalTransformer,
+    "gmu": GatedUnit,
+    "pcag": PreGating,
 }
 
 
