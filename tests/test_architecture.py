@@ -119,10 +119,13 @@ def test_batch_rests_on_nothing():
     assert IMPORTS["vgmr.data"] == {"vgmr.data.types"}
 
 
-@pytest.mark.parametrize("name", ["refiner", "prefusion", "backbones"])
+@pytest.mark.parametrize(
+    "name", ["refiner", "prefusion", "backbones", *(n[5:] for n in FILES if n.startswith("vgmr.fusion."))]
+)
 def test_the_model_can_be_lifted_out(name):
     """It knows nothing of data, training, files or notebooks."""
     allowed = {"vgmr.refiner", "vgmr.prefusion", "vgmr.backbones"}
+    allowed |= {other for other in FILES if other.startswith("vgmr.fusion")}
     assert IMPORTS[f"vgmr.{name}"] <= allowed
     tree = ast.parse(FILES[f"vgmr.{name}"].read_text())
     outside = {

@@ -39,9 +39,10 @@ def macro_f1(counts: Tensor) -> float:
 def subset_logits(model: Classifier, part: Batch, batch_size: int = 256) -> dict[str, Tensor]:
     """Logits (N, classes) with every subset of the modalities present, in evaluation mode.
 
-    One pass encodes the part; each subset is one more call of the fusion head, so absent modalities are removed
-    behind the refiner. Keys are names joined by "+" in the order of the model's dims; "" is none of them, and
-    the first that has all is what the model answers.
+    One pass encodes the part; the subsets are one call of `fuse_many`, so absent modalities are removed behind
+    the refiner. At most 2^K fusions: linear layers behind a head, attention in systems where modalities meet as
+    sequences. Keys are names joined by "+" in the order of the model's dims; "" is none of them, and the first
+    that has all is what the model answers.
     """
     was_training = model.training
     model.eval()
@@ -51,9 +52,9 @@ def subset_logits(model: Classifier, part: Batch, batch_size: int = 256) -> dict
     for rows in torch.arange(len(part), device=part.label.device).split(batch_size):
         batch = part.index(rows)
         output = model(batch.features, batch.mask)
-        for keep in kept:
-            whole = len(keep) == len(names)
-            logits["+".join(keep)].append(output.logits if whole else model.backbone.fuse(output.encodings, keep))
+        answers = [output.logits, *model.backbone.fuse_many(output.encodings, kept[1:], output.mask)]
+        for keep, answer in zip(kept, answers, strict=True):
+            logits["+".join(keep)].append(answer)
     model.train(was_training)
     return {keep: torch.cat(pieces) for keep, pieces in logits.items()}
 

@@ -25,8 +25,9 @@ class Refinement:
         channel_value: (B, d) in (0, 1), v^c of Eq. (10).
         gate: (B, T_m, d_m) in (0, 1), G of Eq. (11).
         effective_gate: (B, T_m, d_m), E of Eq. (13).
+        auxiliary: what the module's own loss needs, for modules that have an `auxiliary_loss`.
 
-    The last four are empty for anything but VGMR.
+    All but `features` and `auxiliary` are empty for anything but VGMR.
     """
 
     features: dict[str, Tensor]
@@ -34,6 +35,7 @@ class Refinement:
     channel_value: dict[str, Tensor] = field(default_factory=dict)
     gate: dict[str, Tensor] = field(default_factory=dict)
     effective_gate: dict[str, Tensor] = field(default_factory=dict)
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
 
 
 def check_dims(dims: Mapping[str, int], at_least: int = 1) -> dict[str, int]:

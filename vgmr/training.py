@@ -221,7 +221,7 @@ def fit(
             plain, own = Balancing(), new_optimizer(copy)
             for epoch in range(epochs):
                 batches = mini_batches(part, batch_size, order, length_buckets)
-                train_epoch(copy, batches, own, Objective(0, 0), plain, epoch)
+                train_epoch(copy, batches, own, Objective(0, 0, auxiliary=False), plain, epoch)
 
     loop = Loop(stepper, train_copy)
     part = method.training_part(data)

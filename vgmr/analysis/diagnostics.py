@@ -70,7 +70,7 @@ def gradients(
         encodings = model(batch.features, batch.mask).encodings
         for keep, passing in zip(keeps, keeps if through is None else through, strict=True):
             used = {name: h if name in passing else h.detach() for name, h in encodings.items()}
-            loss = F.cross_entropy(model.backbone.fuse(used, keep), batch.label)
+            loss = F.cross_entropy(model.backbone.fuse(used, keep, batch.mask), batch.label)
             parts = torch.autograd.grad(
                 loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
             )
@@ -255,7 +255,7 @@ def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
         batch = part.index(rows)
         output = model(batch.features, batch.mask)
         refinement = output.refinement
-        gain = contributions(model.backbone, output.encodings, batch.label)
+        gain = contributions(model.backbone, output.encodings, batch.label, batch.mask)
         for name in batch.features:
             mask, channel = batch.mask[name], refinement.channel_value[name]
             corrupted = torch.zeros(len(rows), dtype=torch.bool)

@@ -12,6 +12,7 @@ from torch import Tensor
 from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, check_window
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.fusion.base import steady
 
 
 def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -62,7 +63,8 @@ class AGM(Balancing):
     Args:
         alpha: strength; the authors use 1.5 to 4.
         limit: c, upper bound of tau - r; 10 on CREMA-D, 7 on UR-Funny.
-        clip: where a gradient of the head's weights exceeds this, all are scaled to this norm; None: never.
+        clip: where a gradient of the head's weights exceeds this, all are scaled to this norm; None: never. Inside
+            the window only, where the official code clips in every epoch.
         window: first and last epoch; by default the whole training. Behind it the scale is 1 again, unlike in the
             released code, which keeps the last one.
     """
@@ -91,7 +93,8 @@ class AGM(Balancing):
 
     def shares(self, model: Classifier, output: Output) -> Tensor:
         """m_m, (modalities, B, classes), with gradients; their sum is the joint logits."""
-        ablated = [model.backbone.fuse(output.encodings, kept) for kept in subsets(self.names)[:-1]]
+        with steady(model.backbone):
+            ablated = model.backbone.fuse_many(output.encodings, subsets(self.names)[:-1], output.mask)
         return torch.einsum("sm,sbc->mbc", self.weights, torch.stack([*ablated, output.logits]))
 
     def scale(self, shares: Tensor, label: Tensor) -> Tensor:
