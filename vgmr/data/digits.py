@@ -103,7 +103,9 @@ def _digits(
     parts = [conflicting(views, label, rows, conflict, generator) for rows in (rest[kept], rest[validation], test)]
     return MultimodalData(
         name,
-        *(batch for batch, _ in parts),
+        train=parts[0][0],
+        validation=parts[1][0],
+        test=parts[2][0],
         classes=tuple(str(digit) for digit in range(10)),
         source="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998, as in scikit-learn",
         licence="CC BY 4.0",

@@ -72,7 +72,9 @@ def load_uci_mfeat(
         notes["partial"] = "files are missing or differ from the published ones"
     return MultimodalData(
         "uci-mfeat",
-        *(batch for batch, _ in parts),
+        train=parts[0][0],
+        validation=parts[1][0],
+        test=parts[2][0],
         classes=tuple(str(digit) for digit in range(CLASSES)),
         source=f"Duin, Multiple Features, UCI Machine Learning Repository, {SOURCE.page}",
         licence=SOURCE.licence,
