@@ -70,6 +70,7 @@ def load(name: str, root: str | None = None, *, standardise: bool = True, **para
         raise ValueError(f"data set {name!r} is made or built in and takes no root; leave root out")
     data = function(**parameters)
     data.check()
+    data.refuse_blank()
     return data.standardised() if standardise else data
 
 

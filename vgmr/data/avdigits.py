@@ -134,6 +134,7 @@ def _make(copy: Copy, chosen: dict[str, Any], key: dict[str, Any]) -> Multimodal
         source=f"Jackson et al., Free Spoken Digit Dataset, {SOURCE.page}; images: Alpaydin and Kaynak, "
         "Optical Recognition of Handwritten Digits, UCI 1998, as in scikit-learn",
         licence=SOURCE.licence,
+        overlap=notes.get("warning", ""),
         fingerprint=fingerprint(key, images.images.astype(np.uint8), image_of, part_of),
         notes=notes,
     )

@@ -123,6 +123,7 @@ def load_cremad_ratings(
             test,
         ),
         notes=notes,
+        overlap=notes.get("warning", "ratings of different clips may coincide"),
     )
 
 

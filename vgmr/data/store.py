@@ -19,7 +19,7 @@ from torch import Tensor
 from vgmr.data.fetch import cache_folder
 from vgmr.data.types import Batch, MultimodalData
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 PARTS = ("train", "validation", "test")
 
@@ -71,6 +71,7 @@ def write(folder: Path, key: Mapping[str, Any], data: MultimodalData) -> None:
             "fingerprint": data.fingerprint,
             "stand_in": data.stand_in,
             "notes": data.notes,
+            "overlap": data.overlap,
             "content": content,
         }
         manifest["seal"] = _seal(manifest)
@@ -116,6 +117,7 @@ def read(folder: Path, key: Mapping[str, Any]) -> MultimodalData:
         fingerprint=manifest["fingerprint"],
         stand_in=manifest["stand_in"],
         notes=manifest["notes"],
+        overlap=manifest["overlap"],
     )
 
 

@@ -157,6 +157,7 @@ def _make(copy: Copy, key: dict[str, Any]) -> MultimodalData:
         classes=ACTIONS,
         source=f"Chen, Jafari and Kehtarnavaz, UTD-MHAD, ICIP 2015, {SOURCE.page}",
         licence=SOURCE.licence,
+        overlap=notes.get("warning", ""),
         fingerprint=fingerprint(key, action, subject, part_of),
         notes=notes,
     )
