@@ -293,12 +293,12 @@ class MultimodalData:
             self._check_apart()
 
     def _check_apart(self) -> None:
-        found = {part: (_groups(batch), _contents(batch)) for part, batch in self.parts.items()}
-        for one, other in combinations(found, 2):
-            for what, left, right in zip(("groups", "identical samples"), found[one], found[other], strict=True):
-                shared = set(left) & set(right)
+        for what, found in (("groups", _groups), ("identical samples", _contents)):
+            keys: dict[str, dict[Any, int]] = {part: found(batch) for part, batch in self.parts.items()}
+            for one, other in combinations(keys, 2):
+                shared = keys[one].keys() & keys[other].keys()
                 if shared:
-                    first = min(left[key] for key in shared)
+                    first = min(keys[one][key] for key in shared)
                     raise ValueError(
                         f"{self.name}: {one} and {other} share {len(shared)} {what} (first: sample {first} of "
                         f"{one}); split by group, or say in MultimodalData(overlap=...) why they may"
@@ -346,7 +346,7 @@ class MultimodalData:
         return replace(self._each(apply), notes=notes)
 
 
-def _groups(batch: Batch) -> dict[int, int]:
+def _groups(batch: Batch) -> dict[Any, int]:
     """Group -> the first sample of it."""
     if batch.group is None:
         return {}
@@ -354,7 +354,7 @@ def _groups(batch: Batch) -> dict[int, int]:
     return dict(zip(reversed(groups), reversed(range(len(groups))), strict=True))
 
 
-def _contents(batch: Batch) -> dict[bytes, int]:
+def _contents(batch: Batch) -> dict[Any, int]:
     """Digest of all that is real in a sample, modalities by name -> the first such sample."""
     pieces = []
     for name in sorted(batch.features):
@@ -392,7 +392,7 @@ def pad(sequences: list[np.ndarray], length: int | None = None) -> tuple[Tensor,
 
 
 def holdout(
-    label: np.ndarray, share: float, seed: int, group: np.ndarray | None = None
+    label: np.ndarray, share: float, seed: int | list[int], group: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split rows into (kept, held out), stratified by label, or whole groups where `group` is given.
 
@@ -414,6 +414,31 @@ def holdout(
         out = np.flatnonzero(np.isin(group, taken))
     kept = np.setdiff1d(np.arange(len(label)), out)
     return kept, out
+
+
+def fold_parts(group: np.ndarray, fold: int, count: int) -> np.ndarray:
+    """Part of each sample when fold `fold` of `count` is tested: (N,) int64, 0 train, 1 validation, 2 test.
+
+    Folds hold whole groups and are of about equal size: the largest group first, each to the fold that has least
+    so far; with as many folds as groups, fold k is the k-th group. The fold after the tested one, the first after the
+    last, is the validation part, so each sample is tested once and validates once.
+
+    Raises ValueError for a fold outside 0 to count - 1, and for fewer groups than folds or fewer than three folds.
+    """
+    if isinstance(fold, bool) or not isinstance(fold, int | np.integer) or not 0 <= fold < count:
+        raise ValueError(f"fold must be a whole number from 0 to {count - 1}, got {fold!r}")
+    values, sizes = np.unique(group, return_counts=True)
+    if len(values) < count or count < 3:
+        raise ValueError(f"{count} folds need three or more folds and at least {count} groups, got {len(values)}")
+    held = np.zeros(count, np.int64)
+    fold_of = np.arange(len(values))
+    if len(values) > count:
+        shuffled = np.random.default_rng(0).permutation(len(values))
+        for position in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+            fold_of[position] = held.argmin()
+            held[held.argmin()] += sizes[position]
+    after = (fold_of[np.searchsorted(values, group)] - fold) % count
+    return np.where(after == 0, 2, np.where(after == 1, 1, 0))
 
 
 def fingerprint(parameters: Mapping[str, Any], *arrays: np.ndarray | bytes) -> str:
