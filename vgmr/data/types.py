@@ -420,8 +420,8 @@ def fold_parts(group: np.ndarray, fold: int, count: int) -> np.ndarray:
     """Part of each sample when fold `fold` of `count` is tested: (N,) int64, 0 train, 1 validation, 2 test.
 
     Folds hold whole groups and are of about equal size: the largest group first, each to the fold that has least
-    so far; with as many folds as groups, fold k is the k-th group. The fold after the tested one, the first after the
-    last, is the validation part, so each sample is tested once and validates once.
+    so far; with as many folds as groups, fold k is the k-th group. The fold after the tested one, the first after
+    the last, is the validation part, so each sample is tested once and validates once.
 
     Raises ValueError for a fold outside 0 to count - 1, and for fewer groups than folds or fewer than three folds.
     """
