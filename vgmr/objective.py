@@ -165,6 +165,6 @@ class Objective:
                 output.refinement, contribution, self.temperature
             )
         if self.regulariser_weight:
-            penalty = regulariser(output.refinement, batch.mask, self.minimum_deviation)
+            penalty = regulariser(output.refinement, output.mask, self.minimum_deviation)
             loss = loss + self.regulariser_weight * penalty
         return loss
