@@ -34,7 +34,7 @@ def models(
 
 
 def distance(one: nn.Module, other: nn.Module) -> float:
-    """Largest difference of weights. Biases of attention's keys are left out: they change no softmax, so that their
+    """Largest difference of weights. Biases of attention's keys are left out: they change no softmax, so their
     gradients are rounding errors, of which Adam makes whole steps.
     """
     largest = 0.0

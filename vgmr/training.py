@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
+from vgmr.corruption import joined
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.inference import predict
 from vgmr.objective import Objective, task_loss
@@ -161,6 +162,13 @@ def train_epoch(
 Corruption = Callable[[Batch, torch.Generator], Batch]
 
 
+def prepare(model: Classifier, part: Batch) -> None:
+    """Fit what the pre-fusion module fixes before the training, if it has a `prepare`, as VGMR."""
+    of_prefusion: Any = getattr(model.prefusion, "prepare", None)
+    if of_prefusion is not None:
+        of_prefusion(part.features, part.mask, part.label)
+
+
 def _corrupt(corruption: Corruption, generator: torch.Generator, batch: Batch) -> Batch:
     fresh = corruption(batch, generator)
     return fresh if fresh.mask is batch.mask else replace(fresh, padded=True)
@@ -186,6 +194,7 @@ class _Alone:
         self.corruption, self.feeding = corruption, feeding
         self.order, self.corrupting = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
         self.part = method.training_part(data).noting_padding()
+        prepare(model, self.part)
 
     def train(self, epoch: int) -> list[Tensor]:
         """Every step of an epoch; the mean loss."""
@@ -220,6 +229,7 @@ class _Rows(NamedTuple):
     features: dict[str, Tensor]
     mask: dict[str, Tensor] | None
     label: Tensor
+    corrupted: dict[str, Tensor] | None = None
 
 
 class _Pool:
@@ -337,7 +347,7 @@ class _Together:
             return result
 
         axis = 0 if per_seed else None
-        axes = _Rows(axis, None if batch.mask is None else axis, axis)  # type: ignore[arg-type]
+        axes = _Rows(*(None if x is None else axis for x in batch))  # type: ignore[arg-type]
         mapped: Tensor = torch.func.vmap(one, (0, 0 if fixed else None, axes), randomness="different")(
             weights, fixed, batch
         )
@@ -382,14 +392,18 @@ class _Together:
             batch = batch if longest is None else trim(batch, longest)
             batches.append(_corrupt(self.corruption, self.corrupting[seed], batch))
 
-        def stacked(each: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-            return {name: torch.stack([tensors[name] for tensors in each]) for name in each[0]}
+        def stacked(each: Sequence[dict[str, Tensor] | None]) -> dict[str, Tensor]:
+            return {
+                name: torch.stack([tensors[name] for tensors in each if tensors is not None])
+                for name in each[0] or ()
+            }
 
         padded = any(batch.padded for batch in batches)
         return _Rows(
             stacked([batch.features for batch in batches]),
             stacked([batch.mask for batch in batches]) if padded else None,
             torch.stack([batch.label for batch in batches]),
+            stacked([batch.corrupted for batch in batches]) if batches[0].corrupted else None,
         )
 
     def _step(self, places: list[int], batch: _Rows, epoch: int) -> Tensor:
@@ -547,7 +561,9 @@ def fit(
         method: a fresh one of `vgmr.balancing`; None for plain training.
         optimizer: "adamw", or "sgd" with momentum 0.9.
         patience: stop when so many epochs in a row were no better than the best; None to take all epochs.
-        corruption: (mini-batch, generator) -> mini-batch, drawn anew in every step.
+        corruption: done to every mini-batch, drawn anew each time, whatever is trained, such as
+            `vgmr.corruption.Drawn`. The best epoch is then chosen on the validation part as it is together with
+            one corrupted copy of it, the same for all.
         checkpoint: called with the epoch, from 0, and the model after every epoch's validation.
 
     Raises:
@@ -634,7 +650,8 @@ def _fit(
     torch.manual_seed(seeds[0])
     rates = learning_rate, learning_rate if prefusion_learning_rate is None else prefusion_learning_rate
     feeding = {"batch_size": batch_size, "length_buckets": length_buckets}
-    validation = [each.validation.noting_padding() for each in data]
+    seen = {id(each): _seen_for_choice(each.validation, corruption) for each in data}
+    validation = [seen[id(each)] for each in data]
     steps: _Alone | _Together
     if len(models) == 1:
         method = Balancing() if method is None else method
@@ -656,6 +673,8 @@ def _fit(
             rated = [group | {"lr": rate} for group, rate in zip(groups, rates, strict=True)]
             return _optimizer(optimizer, rated, weight_decay)
 
+        for model, each in zip(models, data, strict=True):
+            prepare(model, each.train)
         steps = _Together(models, data, validation, seeds, objective, of_rows, corruption, feeding)
     histories = [History(together=list(seeds) if len(seeds) > 1 else []) for _ in models]
     best: dict[int, tuple[tuple[float, float], dict[str, Tensor]]] = {}
@@ -701,6 +720,12 @@ def _fit(
         models[seed].load_state_dict(state, strict=len(models) == 1)
         models[seed].eval()
     return histories
+
+
+def _seen_for_choice(validation: Batch, corruption: Corruption | None) -> Batch:
+    if corruption is not None:
+        validation = joined(validation, corruption(validation, torch.Generator().manual_seed(0)))
+    return validation.noting_padding()
 
 
 def _check(model: Classifier, data: MultimodalData) -> None:
