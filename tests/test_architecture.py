@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "vgmr"
 FLOORS = [
+    "paper.figures",
     "files",
     "data",
     "corruption",

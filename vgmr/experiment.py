@@ -9,14 +9,12 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 from joblib import Parallel, delayed
 from safetensors.torch import load_file, save_file
@@ -28,7 +26,7 @@ from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
 from vgmr.balancing import METHODS, make_method
 from vgmr.data import load
 from vgmr.data.types import MultimodalData
-from vgmr.evaluation import accuracy, confusion, macro_f1, paired_difference
+from vgmr.evaluation import accuracy, confusion, macro_f1
 from vgmr.files import cache_folder, environment, peak_memory
 from vgmr.inference import subset_logits
 from vgmr.objective import Objective
@@ -384,42 +382,3 @@ def run_all(experiments: Iterable[Experiment], jobs: int = 2, progress: bool = T
         for _ in results:
             bar.update()
     return [run(experiment) for experiment in todo]
-
-
-def compare(variants: Mapping[str, Sequence[Run]], baseline: str, metric: str = "accuracy") -> pd.DataFrame:
-    """One row per variant: mean and deviation over seeds, and the paired difference to `baseline`.
-
-    The first row is a constant answer, the test part's most frequent class. Columns: mean, deviation (over seeds),
-    difference, low, high (95% interval), seeds, parameters; metrics are shares in 0 to 1.
-
-    Raises:
-        ValueError: an unknown baseline, fewer than two seeds, variants run on other data, or with other seeds
-            than the baseline.
-    """
-    if baseline not in variants:
-        raise ValueError(f"unknown baseline {baseline!r}; there are: {', '.join(variants)}")
-    if len(variants[baseline]) < 2:
-        raise ValueError(f"differences over seeds need at least two of them, got {len(variants[baseline])}")
-    reference = {run.experiment.seed: run for run in variants[baseline]}
-    rows: dict[str, dict[str, Any]] = {}
-    if len({run.fingerprint for runs in variants.values() for run in runs}) > 1:
-        raise ValueError("the variants were not run on the same data; compare one data set at a time")
-    rates = {run.metrics[f"majority_{metric}"] for runs in variants.values() for run in runs}
-    if len(rates) > 1:
-        raise ValueError("the variants were not run on the same test data; compare one data set at a time")
-    rows["majority class"] = {"mean": rates.pop()}
-    for name, runs in variants.items():
-        if {run.experiment.seed for run in runs} != set(reference) or len(runs) != len(reference):
-            raise ValueError(f"{name}: expected the seeds {sorted(reference)} of {baseline}, once each")
-        values = np.array([run.metrics[metric] for run in runs])
-        row = {"mean": values.mean(), "deviation": values.std(ddof=1), "seeds": len(runs)}
-        row["parameters"] = runs[0].parameters
-        if name != baseline:
-            difference = paired_difference(
-                values.tolist(), [reference[run.experiment.seed].metrics[metric] for run in runs]
-            )
-            row |= {"difference": difference.mean, "low": difference.low, "high": difference.high}
-        rows[name] = row
-    columns = ["mean", "deviation", "difference", "low", "high", "seeds", "parameters"]
-    table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
-    return table.astype({"seeds": "Int64", "parameters": "Int64"})
