@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from vgmr import runs as records
-from vgmr.experiment import Experiment, compare
+from vgmr.experiment import Experiment
 
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
 
@@ -46,8 +46,6 @@ def test_what_was_kept_is_read_and_not_trained(tmp_path, trained, capsys):
         assert other.experiment == one.experiment and other.path == "" and other.prediction == one.prediction
         for name in ("metrics", "subset_accuracy", "parameters", "fingerprint", "stand_in", "environment"):
             assert getattr(other, name) == getattr(one, name)
-    table = compare({"plain": read, "same": written}, "plain")
-    assert table.difference["same"] == 0
     with pytest.raises(ValueError, match="holds no weights"):
         read[0].model()
 
@@ -66,7 +64,9 @@ def test_a_record_of_other_data_is_not_used(tmp_path, trained):
     path = tmp_path / "some.jsonl"
     part, row = path.read_text().splitlines()
     content = json.loads(row)
-    path.write_text(part + "\n" + json.dumps({**content, "fingerprint": "other", "metrics": {"accuracy": 0.999}}) + "\n")
+    path.write_text(
+        part + "\n" + json.dumps({**content, "fingerprint": "other", "metrics": {"accuracy": 0.999}}) + "\n"
+    )
     (again,) = recorded([QUICK], tmp_path)
     assert again.metrics["accuracy"] < 0.99
 

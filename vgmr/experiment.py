@@ -5,15 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -23,11 +21,11 @@ from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
 from vgmr.balancing import METHODS, Balancing, make_method
 from vgmr.data import load, names
 from vgmr.data.types import MultimodalData
-from vgmr.evaluation import accuracy, confusion, macro_f1, paired_difference
+from vgmr.evaluation import accuracy, confusion, macro_f1
 from vgmr.files import environment, peak_memory
 from vgmr.fusion.base import Backbone
 from vgmr.inference import subset_logits
-from vgmr.objective import Objective
+from vgmr.objective import TARGETS, Objective
 from vgmr.prefusion import (
     CrossAttention,
     FeatureMLP,
@@ -36,7 +34,7 @@ from vgmr.prefusion import (
     count_parameters,
     width_for_budget,
 )
-from vgmr.refiner import VGMR
+from vgmr.refiner import FORMS, VGMR
 from vgmr.training import OPTIMIZERS, History, fit, use_byte_dropout
 
 RIVALS: dict[str, tuple[Callable[..., nn.Module], int]] = {  # with what their width is a multiple of
@@ -79,7 +77,10 @@ class Experiment:
     `backbone_options` go to the backbone, `data_options` to the data set's loader, `method_options` to the method,
     one of `vgmr.balancing`. With the method "mla" the head is "shared", unless `backbone_options` say otherwise.
     `training_noise` are arguments of `vgmr.corruption.noise` for the training and the validation part; the test
-    part stays as it is. `checkpoints` keeps the weights after every epoch. `fold` is one part of a
+    part stays as it is. `training_corruption` are arguments of `vgmr.corruption.Drawn.like`: drawn anew for every
+    mini-batch of any variant. `form`, a name in `vgmr.refiner.FORMS`, sets those of VGMR's switches that are
+    at their defaults here, which are the paper's; the calibrated form learns no value, so the value's loss and the
+    regulariser do nothing in it. `checkpoints` keeps the weights after every epoch. `fold` is one part of a
     cross-validation, for data sets that have folds. `device` "auto" is a GPU where there is one.
 
     Raises:
@@ -104,6 +105,10 @@ class Experiment:
     use_agreement: bool = True
     use_discrepancy: bool = True
     neutral_start: bool = False
+    form: str = "paper"
+    value_from: str = "summaries"
+    retain: bool = False
+    value_target: str = "contribution"
     value_weight: float = 0.1
     regulariser_weight: float = 0.01
     temperature: float = 1.0
@@ -121,6 +126,7 @@ class Experiment:
     method_options: Mapping[str, Any] = field(default_factory=Options)
     optimizer: str = "adamw"
     training_noise: Mapping[str, Any] = field(default_factory=Options)
+    training_corruption: Mapping[str, Any] = field(default_factory=Options)
     checkpoints: bool = False
     fold: int | None = None
 
@@ -141,6 +147,8 @@ class Experiment:
             ("norm", self.norm, NORMS),
             ("method", self.method, METHODS),
             ("optimizer", self.optimizer, OPTIMIZERS),
+            ("form", self.form, FORMS),
+            ("value_target", self.value_target, TARGETS),
         ):
             if value not in choices:
                 raise ValueError(f"unknown {what} {value!r}; there are: {', '.join(choices)}")
@@ -155,6 +163,9 @@ class Experiment:
             if value is not None and not 0 <= value < float("inf"):
                 raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
         make_method(self.method, **self.method_options)
+        for name, value in FORMS[self.form].items():
+            if getattr(self, name) == type(self).__dataclass_fields__[name].default:
+                object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -251,18 +262,20 @@ def build(experiment: Experiment, data: MultimodalData) -> Classifier:
     if "max_length" in inspect.signature(kind).parameters:
         options.setdefault("max_length", max(data.max_lengths.values()))
     backbone = kind(data.dims, len(data.classes), **options)
-    return Classifier(make_prefusion(experiment, data.dims), backbone)
+    return Classifier(make_prefusion(experiment, data), backbone)
 
 
-def make_prefusion(experiment: Experiment, dims: Mapping[str, int]) -> nn.Module:
+def make_prefusion(experiment: Experiment, data: MultimodalData) -> nn.Module:
     """The pre-fusion module of an experiment."""
+    dims, frequencies = data.dims, min(6, max(data.max_lengths.values()))
     if experiment.prefusion == "none":
         return Identity(dims)
+    options = filled(VGMR, experiment, num_classes=len(data.classes), evidence_frequencies=frequencies)
     if experiment.prefusion == "vgmr":
-        return VGMR(dims, **filled(VGMR, experiment))
+        return VGMR(dims, **options)
     rival, multiple = RIVALS[experiment.prefusion]
     with torch.device("meta"):
-        budget = count_parameters(VGMR(dims, **filled(VGMR, experiment)))
+        budget = count_parameters(VGMR(dims, **options))
     width = width_for_budget(lambda width: rival(dims, width), budget, multiple)
     return rival(dims, width, **filled(rival, experiment))
 
@@ -325,6 +338,9 @@ def train(experiment: Experiment, data: MultimodalData | None = None, watch: Wat
                 for part in (data.train, data.validation)
             ]
             seen = replace(data, train=noisy[0], validation=noisy[1])
+        drawn = None
+        if experiment.training_corruption:
+            drawn = corruption.Drawn.like(data.train, **experiment.training_corruption)
         started = time.perf_counter()
         history = fit(
             model,
@@ -332,8 +348,9 @@ def train(experiment: Experiment, data: MultimodalData | None = None, watch: Wat
             **filled(
                 fit,
                 experiment,
-                objective=Objective(**filled(Objective, experiment)),
+                objective=Objective(**filled(Objective, experiment, target=experiment.value_target)),
                 method=method,
+                corruption=drawn,
                 checkpoint=None if watch is None else lambda epoch, model: watch(epoch, model, method),
             ),
         )
@@ -382,42 +399,3 @@ def _scores(model: Classifier, data: MultimodalData, history: History) -> dict[s
 
 def _listed(values: Tensor | None) -> list[int]:
     return [] if values is None else values.tolist()
-
-
-def compare(variants: Mapping[str, Sequence[Run]], baseline: str, metric: str = "accuracy") -> pd.DataFrame:
-    """One row per variant: mean and deviation over seeds, and the paired difference to `baseline`.
-
-    The first row is a constant answer, the test part's most frequent class. Columns: mean, deviation (over seeds),
-    difference, low, high (95% interval), seeds, parameters; metrics are shares in 0 to 1.
-
-    Raises:
-        ValueError: an unknown baseline, fewer than two seeds, variants run on other data, or with other seeds
-            than the baseline.
-    """
-    if baseline not in variants:
-        raise ValueError(f"unknown baseline {baseline!r}; there are: {', '.join(variants)}")
-    if len(variants[baseline]) < 2:
-        raise ValueError(f"differences over seeds need at least two of them, got {len(variants[baseline])}")
-    reference = {run.experiment.seed: run for run in variants[baseline]}
-    rows: dict[str, dict[str, Any]] = {}
-    if len({run.fingerprint for runs in variants.values() for run in runs}) > 1:
-        raise ValueError("the variants were not run on the same data; compare one data set at a time")
-    rates = {run.metrics[f"majority_{metric}"] for runs in variants.values() for run in runs}
-    if len(rates) > 1:
-        raise ValueError("the variants were not run on the same test data; compare one data set at a time")
-    rows["majority class"] = {"mean": rates.pop()}
-    for name, runs in variants.items():
-        if {run.experiment.seed for run in runs} != set(reference) or len(runs) != len(reference):
-            raise ValueError(f"{name}: expected the seeds {sorted(reference)} of {baseline}, once each")
-        values = np.array([run.metrics[metric] for run in runs])
-        row = {"mean": values.mean(), "deviation": values.std(ddof=1), "seeds": len(runs)}
-        row["parameters"] = runs[0].parameters
-        if name != baseline:
-            difference = paired_difference(
-                values.tolist(), [reference[run.experiment.seed].metrics[metric] for run in runs]
-            )
-            row |= {"difference": difference.mean, "low": difference.low, "high": difference.high}
-        rows[name] = row
-    columns = ["mean", "deviation", "difference", "low", "high", "seeds", "parameters"]
-    table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
-    return table.astype({"seeds": "Int64", "parameters": "Int64"})

@@ -66,6 +66,10 @@ SILENT: dict[str, Any] = {
     "use_agreement": True,
     "use_discrepancy": True,
     "neutral_start": False,
+    "form": "paper",
+    "value_from": "summaries",
+    "retain": False,
+    "value_target": "contribution",
     "value_weight": 0.1,
     "regulariser_weight": 0.01,
     "temperature": 1.0,
@@ -83,6 +87,7 @@ SILENT: dict[str, Any] = {
     "method_options": {},
     "optimizer": "adamw",
     "training_noise": {},
+    "training_corruption": {},
     "checkpoints": False,
     "fold": None,
 }
@@ -106,6 +111,7 @@ STOPS = (
     "vgmr.refiner.VGMR",
     "vgmr.objective.Objective",
     "vgmr.corruption.noise",
+    "vgmr.corruption.Drawn",
     "vgmr.training.use_byte_dropout",
 )
 KEPT = (
@@ -155,19 +161,23 @@ def code_of(experiment: Experiment) -> str:
         experiment.backbone,
         experiment.method,
         bool(experiment.training_noise),
+        bool(experiment.training_corruption),
         experiment.byte_dropout,
     )
 
 
 @cache
-def _code(dataset: str, prefusion: str, backbone: str, method: str, noise: bool, byte_dropout: bool) -> str:
+def _code(
+    dataset: str, prefusion: str, backbone: str, method: str, noise: bool, drawn: bool, byte_dropout: bool
+) -> str:
     roots: list[Callable[..., Any]] = [train, build, make_prefusion, experiment_data, fit]
     roots += [loader(dataset), BACKBONES[backbone], METHODS[method]]
     stops = set(STOPS)
     parts: list[Callable[..., Any]] = [Identity] if prefusion == "none" else [VGMR, Objective]
     if prefusion in RIVALS:
         parts += [RIVALS[prefusion][0], width_for_budget]
-    parts += [Objective, *([corruption.noise] if noise else []), *([use_byte_dropout] if byte_dropout else [])]
+    optional = {corruption.noise: noise, corruption.Drawn: drawn, use_byte_dropout: byte_dropout}
+    parts += [Objective, *(part for part, used in optional.items() if used)]
     for part in parts:
         stops.discard(f"{part.__module__}.{part.__qualname__}")
     return code.digest([*roots, *parts], stops)
