@@ -176,7 +176,11 @@ def _code(
     parts: list[Callable[..., Any]] = [Identity] if prefusion == "none" else [VGMR, Objective]
     if prefusion in RIVALS:
         parts += [RIVALS[prefusion][0], width_for_budget]
-    optional = {corruption.noise: noise, corruption.Drawn: drawn, use_byte_dropout: byte_dropout}
+    optional: dict[Callable[..., Any], bool] = {
+        corruption.noise: noise,
+        corruption.Drawn: drawn,
+        use_byte_dropout: byte_dropout,
+    }
     parts += [Objective, *(part for part, used in optional.items() if used)]
     for part in parts:
         stops.discard(f"{part.__module__}.{part.__qualname__}")
