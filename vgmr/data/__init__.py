@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -68,6 +69,8 @@ def load(name: str, root: str | None = None, *, standardise: bool = True, **para
         raise ValueError(f"data set {name!r} is made or built in and takes no root; leave root out")
     data = function(**parameters)
     data.check()
+    for line in data.notes.get("warnings", ()):
+        warnings.warn(f"{name}: {line}", stacklevel=2)
     return data.standardised() if standardise else data
 
 
