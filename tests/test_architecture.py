@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "vgmr"
 FLOORS = [
+    "files",
     "data",
     "corruption",
     "refiner",
@@ -18,9 +19,11 @@ FLOORS = [
     "fusion",
     "backbones",
     "objective",
+    "inference",
     "balancing",
     "training",
     "evaluation",
+    "comparison",
     "experiment",
     "runs",
     "analysis",

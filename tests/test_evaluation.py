@@ -23,11 +23,10 @@ from vgmr.evaluation import (
     paired_difference,
     shapley,
     slope,
-    subset_logits,
 )
+from vgmr.inference import predict, subset_logits
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
-from vgmr.training import predict
 
 PREDICTION = torch.tensor([0, 0, 1, 1, 2, 0])
 LABEL = torch.tensor([0, 1, 1, 1, 0, 0])

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -145,8 +144,7 @@ class TransformerBackbone(_HeadedBackbone):
         return [self.position, *self.encoder.parameters()]
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """What a `Classifier` gives.
 
     Attributes:
@@ -161,7 +159,7 @@ class Output:
     logits: Tensor
     encodings: dict[str, Tensor]
     refinement: Refinement
-    vectors: dict[str, Tensor] = field(default_factory=dict)
+    vectors: dict[str, Tensor] = {}  # noqa: RUF012
     mask: Mapping[str, Tensor] | None = None
     fused: Tensor | None = None
 

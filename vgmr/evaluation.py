@@ -12,9 +12,8 @@ from scipy import stats
 from torch import Tensor
 
 from vgmr.backbones import Classifier
-from vgmr.balancing.agm import shapley_weights, subsets
 from vgmr.data.types import Batch
-from vgmr.training import predict
+from vgmr.inference import predict, shapley_weights, subsets
 
 
 def confusion(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
@@ -33,30 +32,6 @@ def macro_f1(counts: Tensor) -> float:
     denominator = (counts.sum(0) + counts.sum(1)).double()
     seen = denominator > 0
     return float((2 * true_positive[seen] / denominator[seen]).mean())
-
-
-@torch.inference_mode()
-def subset_logits(model: Classifier, part: Batch, batch_size: int = 256) -> dict[str, Tensor]:
-    """Logits (N, classes) with every subset of the modalities present, in evaluation mode.
-
-    One pass encodes the part; the subsets are one call of `fuse_many`, so absent modalities are removed behind
-    the refiner. At most 2^K fusions: linear layers behind a head, attention in systems where modalities meet as
-    sequences. Keys are names joined by "+" in the order of the model's dims; "" is none of them, and the first
-    that has all is what the model answers.
-    """
-    was_training = model.training
-    model.eval()
-    names = list(model.backbone.dims)
-    kept: list[tuple[str, ...]] = [*reversed(subsets(names)), ()]
-    logits: dict[str, list[Tensor]] = {"+".join(keep): [] for keep in kept}
-    for rows in torch.arange(len(part), device=part.label.device).split(batch_size):
-        batch = part.index(rows)
-        output = model(batch.features, batch.mask)
-        answers = [output.logits, *model.backbone.fuse_many(output.encodings, kept[1:], output.mask)]
-        for keep, answer in zip(kept, answers, strict=True):
-            logits["+".join(keep)].append(answer)
-    model.train(was_training)
-    return {keep: torch.cat(pieces) for keep, pieces in logits.items()}
 
 
 def shapley(value: Mapping[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""`fit`, the only training loop, and `predict`."""
+"""`fit`, the only training loop."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.inference import predict
 from vgmr.objective import Objective
 
 
@@ -95,19 +96,6 @@ def mini_batches(
         yield trim(part.index(rows.to(part.label.device)), longest)
 
 
-@torch.inference_mode()
-def predict(model: Classifier, part: Batch, keep: list[str] | None = None, batch_size: int = 256) -> Tensor:
-    """Logits (N, classes) of a whole part in evaluation mode; `keep` as in `Classifier.forward`."""
-    was_training = model.training
-    model.eval()
-    logits = []
-    for rows in torch.arange(len(part), device=part.label.device).split(batch_size):
-        batch = part.index(rows)
-        logits.append(model(batch.features, batch.mask, keep).logits)
-    model.train(was_training)
-    return torch.cat(logits)
-
-
 OPTIMIZERS = ("adamw", "sgd")
 
 
@@ -127,7 +115,7 @@ def make_optimizer(
     rest = [parameter for parameter in model.parameters() if id(parameter) not in owned]
     groups = [
         {"params": rest, "lr": learning_rate},
-        {"params": prefusion, "lr": prefusion_learning_rate or learning_rate},
+        {"params": prefusion, "lr": learning_rate if prefusion_learning_rate is None else prefusion_learning_rate},
         {"params": [] if method is None else list(method.parameters()), "lr": learning_rate},
     ]
     groups = [group for group in groups if group["params"]]

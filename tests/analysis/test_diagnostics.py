@@ -35,7 +35,8 @@ from vgmr.analysis.diagnostics import (
 from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
 from vgmr.balancing import OGMGE, Balancing, Uniform
 from vgmr.data import Batch, MultimodalData, load
-from vgmr.evaluation import auroc, paired_difference, shapley, subset_logits
+from vgmr.evaluation import auroc, paired_difference, shapley
+from vgmr.inference import subset_logits
 from vgmr.objective import contributions
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR, masked_mean

@@ -12,9 +12,9 @@ from vgmr.backbones import Classifier, PooledBackbone
 from vgmr.data.types import Batch
 from vgmr.evaluation import accuracy_curve
 from vgmr.experiment import Experiment, run
+from vgmr.inference import predict
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
-from vgmr.training import predict
 
 DIMS = {"text": 6, "audio": 4}
 

@@ -7,8 +7,9 @@ from made_models import THREE, differing, digits, gradients, make_model, names_o
 
 from vgmr.balancing import Balancing, GradBlending
 from vgmr.balancing.base import Loop
-from vgmr.balancing.grad_blending import UnimodalProbe, blend_weights, mean_loss
-from vgmr.training import fit, predict
+from vgmr.balancing.grad_blending import UnimodalProbe, blend_weights
+from vgmr.inference import mean_loss, predict
+from vgmr.training import fit
 
 BEFORE = torch.tensor([[2.0, 2.1]] * 3)
 AFTER = torch.tensor([[1.2, 1.6], [0.8, 1.4], [0.4, 1.3]])

@@ -25,9 +25,10 @@ from vgmr.balancing.grad_blending import blend_weights
 from vgmr.balancing.ogm_ge import damping
 from vgmr.balancing.pmr import pull_and_hold
 from vgmr.experiment import Experiment, build, run
+from vgmr.inference import predict
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
-from vgmr.training import fit, make_optimizer, predict
+from vgmr.training import fit, make_optimizer
 
 
 class UnscaledARL(ARL):

@@ -7,9 +7,10 @@ from made_models import THREE, differing, digits, gradients, make_model, names_o
 
 from vgmr.backbones import Output
 from vgmr.balancing import PMR, Balancing
-from vgmr.balancing.base import Loop, encode_all
+from vgmr.balancing.base import Loop
 from vgmr.balancing.pmr import class_means, pull_and_hold
 from vgmr.data import Batch
+from vgmr.inference import encode_all
 from vgmr.refiner import Refinement
 
 

@@ -26,12 +26,12 @@ from vgmr.backbones import Classifier
 from vgmr.balancing import METHODS, Balancing, Relearning, make_method
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.evaluation import subset_logits
 from vgmr.experiment import Experiment, build
+from vgmr.inference import predict, subset_logits
 from vgmr.objective import Objective, contributions
 from vgmr.prefusion import count_parameters
 from vgmr.refiner import VGMR
-from vgmr.training import fit, make_optimizer, mini_batches, predict, train_epoch, use_byte_dropout
+from vgmr.training import fit, make_optimizer, mini_batches, train_epoch, use_byte_dropout
 
 VARIANTS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
 PAPER = {  # Table 7: training s/epoch and inference ms/batch, as ratios to Concat

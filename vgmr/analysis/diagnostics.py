@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,33 +14,19 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from vgmr import corruption
-from vgmr.backbones import Classifier
+from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing
 from vgmr.corruption import missing
 from vgmr.data.types import Batch, MultimodalData, fingerprint
 from vgmr.evaluation import auroc, paired_difference
+from vgmr.inference import evaluating, mean_loss, one_pass, predict
 from vgmr.objective import Objective, contributions
 from vgmr.refiner import VGMR, Refinement, masked_mean
-from vgmr.training import make_optimizer, predict
+from vgmr.training import make_optimizer
 
 STATISTICS = ("global_value", "channel_value", "channel_deviation", "gate", "target")
 LEVELS = ("sample", "modality", "step", "channel")
 LOUDNESS = (0.5, 1.0, 2.0, 4.0, 8.0)
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
-def task_loss(model: Classifier, part: Batch) -> float:
-    """Mean cross-entropy of a whole part in evaluation mode, in nats."""
-    return float(F.cross_entropy(predict(model, part), part.label))
 
 
 def common_parameters(model: Classifier) -> list[nn.Parameter]:
@@ -66,7 +51,7 @@ def gradients(
     """
     parameters = common_parameters(model) if parameters is None else parameters
     found = []
-    with _evaluation_mode(model), torch.enable_grad():
+    with evaluating(model), torch.enable_grad():
         encodings = model(batch.features, batch.mask).encodings
         for keep, passing in zip(keeps, keeps if through is None else through, strict=True):
             used = {name: h if name in passing else h.detach() for name, h in encodings.items()}
@@ -142,7 +127,7 @@ def snapshot(model: Classifier, train: Batch, validation: Batch) -> dict[str, pd
     norms = gradient_norms(model, validation)
     return {
         "losses": pd.DataFrame(
-            {"train_loss": [task_loss(model, train)], "validation_loss": [task_loss(model, validation)]}
+            {"train_loss": [mean_loss(model, train)], "validation_loss": [mean_loss(model, validation)]}
         ),
         "cosines": gradient_cosines(model, validation),
         "norms": pd.DataFrame({"modality": list(norms), "norm": list(norms.values())}),
@@ -234,7 +219,6 @@ def paired_table(frame: pd.DataFrame, column: str, baseline: str = "plain") -> p
     return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
 
 
-@torch.inference_mode()
 def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
     """One row per sample and modality: values, gates, and whether the modality is known to be corrupted.
 
@@ -248,21 +232,16 @@ def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
     """
     if not isinstance(model.prefusion, VGMR):
         raise ValueError(f"expected a model with VGMR before fusion, got {type(model.prefusion).__name__}")
-    was_training = model.training
-    model.eval()
-    frames = []
-    for rows in torch.arange(len(part), device=part.label.device).split(256):
-        batch = part.index(rows)
-        output = model(batch.features, batch.mask)
-        refinement = output.refinement
+
+    def describe(output: Output, batch: Batch) -> pd.DataFrame:
+        refinement, frames = output.refinement, []
         gain = contributions(model.backbone, output.encodings, batch.label, batch.mask)
         for name in batch.features:
             mask, channel = batch.mask[name], refinement.channel_value[name]
-            corrupted = torch.zeros(len(rows), dtype=torch.bool)
+            corrupted = torch.zeros(len(batch), dtype=torch.bool)
             if batch.corrupted is not None:
                 corrupted = batch.corrupted[name].flatten(1).any(1)
             columns = {
-                "sample": rows,
                 "global_value": refinement.global_value[name],
                 "channel_value": channel.mean(1),
                 "channel_deviation": channel.std(1),
@@ -274,10 +253,13 @@ def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
                 "prediction": output.logits.argmax(1),
             }
             frame = pd.DataFrame({column: value.cpu().numpy() for column, value in columns.items()})
-            frame.insert(1, "modality", name)
+            frame.insert(0, "modality", name)
             frames.append(frame)
-    model.train(was_training)
-    return pd.concat(frames, ignore_index=True)
+        return pd.concat(frames)
+
+    table = pd.concat(one_pass(model, part, describe), ignore_index=True)
+    table.insert(0, "sample", table.groupby("modality").cumcount())
+    return table
 
 
 def detection(frame: pd.DataFrame, column: str, lower_is_corrupted: bool = True) -> float:
@@ -323,13 +305,11 @@ def response(model: Classifier, clean: Batch, corrupted: Batch) -> pd.DataFrame:
 
 def saliency(model: Classifier, part: Batch) -> dict[str, Tensor]:
     """|dL/dX|, L the loss of each sample's own predicted class: name -> (N, T_m, d_m), padding zero."""
-    was_training = model.training
-    model.eval()
     features = {name: x.clone().requires_grad_() for name, x in part.features.items()}
-    logits = model(features, part.mask).logits
+    with evaluating(model):
+        logits = model(features, part.mask).logits
     loss = F.cross_entropy(logits, logits.argmax(1), reduction="sum")
     gradients = torch.autograd.grad(loss, list(features.values()))
-    model.train(was_training)
     return {
         name: gradient.abs() * part.mask[name].unsqueeze(2)
         for name, gradient in zip(features, gradients, strict=True)

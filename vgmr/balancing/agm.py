@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import combinations
-from math import factorial
-
 import torch
 from torch import Tensor
 
@@ -13,30 +9,7 @@ from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, check_window
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.fusion.base import steady
-
-
-def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """All non-empty subsets, the full one last."""
-    return [kept for size in range(1, len(names) + 1) for kept in combinations(names, size)]
-
-
-def shapley_weights(names: Sequence[str]) -> Tensor:
-    """(subsets, modalities): m_m = sum over S of weights[S, m] f(S), where f of nothing is 0.
-
-    Every row but the full set's sums to 0 and the full set's to 1, so the shares sum to f(all).
-    """
-    everything = subsets(names)
-    count = len(names)
-    weights = torch.zeros(len(everything), count)
-    for row, kept in enumerate(everything):
-        for column, name in enumerate(names):
-            if name in kept:
-                others = len(kept) - 1
-                weights[row, column] = factorial(others) * factorial(count - others - 1) / factorial(count)
-            else:
-                others = len(kept)
-                weights[row, column] = -factorial(others) * factorial(count - others - 1) / factorial(count)
-    return weights
+from vgmr.inference import shapley_weights, subsets
 
 
 def discrepancy(score: Tensor) -> Tensor:

@@ -171,19 +171,6 @@ def split_logits(model: Classifier, encodings: Mapping[str, Tensor], full_bias: 
     return {name: model.backbone.fuse(encodings, {name}) - surplus for name in encodings}
 
 
-@torch.no_grad()
-def encode_all(model: Classifier, part: Batch, batch_size: int = 256) -> dict[str, Tensor]:
-    """Vectors name -> (N, width) of a whole part in evaluation mode; the model's mode is restored."""
-    was_training = model.training
-    model.eval()
-    pieces = []
-    for rows in torch.arange(len(part), device=part.label.device).split(batch_size):
-        batch = part.index(rows)
-        pieces.append(model(batch.features, batch.mask).vectors)
-    model.train(was_training)
-    return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
-
-
 def check_window(window: tuple[int, int] | None) -> tuple[int, int] | None:
     """A window of epochs, both ends inclusive, or ValueError; None stays None."""
     if window is None:

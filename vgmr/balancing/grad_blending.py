@@ -6,13 +6,13 @@ import copy
 from collections.abc import Collection, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Loop, unimodal_losses
 from vgmr.balancing.uniform import Uniform
 from vgmr.data.types import Batch, MultimodalData, holdout
+from vgmr.inference import mean_loss
 
 JOINT = "joint loss"
 
@@ -52,19 +52,6 @@ class UnimodalProbe(Classifier):
         encoding = self.backbone.encode_one(self.name, refinement.features[self.name], real)
         vectors = self.backbone.vectors({self.name: encoding}, mask)
         return Output(self.head(vectors[self.name]), {self.name: encoding}, refinement, vectors, mask)
-
-
-@torch.no_grad()
-def mean_loss(model: Classifier, part: Batch, batch_size: int = 256) -> float:
-    """Cross-entropy per sample of a whole part in evaluation mode, in nats."""
-    was_training = model.training
-    model.eval()
-    total = torch.zeros((), device=part.label.device)
-    for rows in torch.arange(len(part), device=part.label.device).split(batch_size):
-        batch = part.index(rows)
-        total += F.cross_entropy(model(batch.features, batch.mask).logits, batch.label, reduction="sum")
-    model.train(was_training)
-    return float(total) / len(part)
 
 
 class GradBlending(Uniform):

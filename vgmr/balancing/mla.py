@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -115,7 +114,7 @@ class MLA(Balancing):
         gradients: list[Tensor | None] = list(signals)
         if output.refinement.gate:
             # VGMR's own terms: the cross-entropy within is constant in the detached logits
-            detached = replace(output, logits=output.logits.detach())
+            detached = output._replace(logits=output.logits.detach())
             own = objective(model, detached, batch, epoch)
             if own.requires_grad:
                 roots.append(own)

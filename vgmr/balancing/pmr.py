@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vgmr.backbones import Classifier, Output
-from vgmr.balancing.base import Balancing, Loop, check_window, encode_all
+from vgmr.balancing.base import Balancing, Loop, check_window
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.inference import encode_all
 
 
 def pull_and_hold(score: Tensor) -> tuple[Tensor, Tensor]:

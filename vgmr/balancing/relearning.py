@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from vgmr.backbones import Classifier
-from vgmr.balancing.base import Balancing, Loop, encode_all
+from vgmr.balancing.base import Balancing, Loop
 from vgmr.data.types import MultimodalData
+from vgmr.inference import encode_all
 
 
 def purity(cluster: np.ndarray, label: np.ndarray) -> float:

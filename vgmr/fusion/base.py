@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from vgmr.refiner import check_dims, masked_mean
+from vgmr.refiner import check_dims, check_like, masked_mean
 
 
 class Backbone(nn.Module):
@@ -53,6 +53,7 @@ class Backbone(nn.Module):
 
     def encode(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """name -> (B, T_m, d_m) to name -> what `encode_one` gives."""
+        check_like(self, features)
         return {
             name: self.encode_one(name, features[name], None if mask is None else mask[name]) for name in self.dims
         }

@@ -21,7 +21,7 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
-from vgmr.data.fetch import write
+from vgmr.files import write
 from vgmr.notebook.run import find_notebook
 from vgmr.paper import ledger
 from vgmr.plots import panels as plots

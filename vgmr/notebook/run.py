@@ -18,6 +18,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from vgmr.files import user_path
 from vgmr.notebook.lesson import RECORD, described, fits
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict}
@@ -128,7 +129,7 @@ def from_here(given: Mapping[str, Any]) -> dict[str, Any]:
     root = given.get("root")
     if root in (None, "", "None"):
         return dict(given)
-    return {**given, "root": str(Path(root).resolve())}
+    return {**given, "root": str(user_path(root))}
 
 
 def records(notebook: Path) -> dict[str, dict[str, Any]]:

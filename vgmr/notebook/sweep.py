@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import hashlib
 import html
 import itertools
@@ -30,15 +29,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pandas as pd
 from joblib import Parallel, delayed
 from jupyter_core.utils import ensure_event_loop
 from tqdm.auto import tqdm
 
-from vgmr.data.fetch import write
-from vgmr.experiment import environment
+from vgmr.files import environment, locked, write
 from vgmr.notebook.run import (
     CELL_TIMEOUT,
     Kernel,
@@ -52,7 +50,7 @@ from vgmr.notebook.run import (
     tags,
 )
 
-RUNNING = ".running"  # folder with a file for every run: locked while it runs, with the cell it is in
+RUNNING = ".running"  # folder with a lock for every run, and beside it the cell it is in
 KEYS = ("notebook", "parameters")
 RETRIES = 2
 DASK_PATIENCE = 60  # seconds
@@ -168,21 +166,6 @@ def finished(task: Task, folder: Path) -> bool:
     return found is not None and found["status"] == "finished"
 
 
-@contextlib.contextmanager
-def held(path: Path) -> Iterator[IO[str]]:
-    """A file that one holder at a time has open, in all processes and, on a shared disk, on all machines.
-
-    It is free again when its holder ends, in whatever way. It is empty while nobody works.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield file
-        finally:
-            file.truncate(0)
-
-
 @lru_cache(maxsize=1)
 def _environment() -> dict[str, str]:
     return {"vgmr": version("vgmr"), **environment()}
@@ -193,14 +176,13 @@ def execute(task: Task, folder: Path, timeout: int) -> None:
 
     A failing notebook raises nothing: it is a result too.
     """
-    with held(folder / RUNNING / task.name) as file:
+    status = folder / RUNNING / task.name
+    with locked(status.with_name(f"{task.name}.lock")):
         if finished(task, folder):
             return
 
         def report(line: str) -> None:
-            file.truncate(0)
-            file.write(line)
-            file.flush()
+            status.write_text(line, encoding="utf-8")
 
         kernel = Kernel(report)
         started = time.perf_counter()
@@ -218,6 +200,7 @@ def execute(task: Task, folder: Path, timeout: int) -> None:
             loop = ensure_event_loop()  # nbclient made one for this thread and does not close it
             if not loop.is_running():
                 loop.close()
+            status.unlink(missing_ok=True)
         keep(task, folder, found, output, time.perf_counter() - started, kernel.peak_memory)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from vgmr.data.fetch import write
+from vgmr.files import place, user_path, write
 
 POINTER = b"version https://git-lfs"
 
@@ -24,9 +23,9 @@ def data_folder(name: str, root: str | Path | None, marker: str, expected: str) 
 
     Raises FileNotFoundError that ends in `expected` if there is none.
     """
-    if root is None and not os.environ.get("VGMR_DATA"):
+    base = place("VGMR_DATA") if root is None else user_path(root)
+    if base is None:
         raise FileNotFoundError(f"no root for {name}, and VGMR_DATA is not set; {expected}")
-    base = Path(os.environ["VGMR_DATA"] if root is None else root).expanduser()
     for folder in (base / name,) if root is None else (base, base / name):
         if (folder / marker).is_file():
             return folder
