@@ -19,6 +19,7 @@ from vgmr.files import place, user_path
 
 MODALITIES = ("text", "audio", "vision")
 PARTS = {"train": "train", "validation": "valid", "test": "test"}
+NAMES = {key: part for part, key in PARTS.items()}
 LAYOUTS = ("mmsa-aligned", "mmsa-unaligned", "mult-aligned", "mult-unaligned", "csd")
 CLASSES = {
     "non-negative": ("negative", "non-negative"),
@@ -213,7 +214,8 @@ def _warn_of_zeros(parts: dict[str, Part], notes: Notes) -> None:
     for (part, name), (cleared, total) in notes.pop("cleared", {}).items():
         if cleared > CLEARED * total:
             notes["warnings"].append(
-                f"{name}, {part}: {cleared / total:.0%} of the values read were NaN or infinite and are now 0"
+                f"{name}, {NAMES.get(part, part)}: {cleared / total:.0%} of the values read were NaN or "
+                "infinite and are now 0"
             )
     for part, read in parts.items():
         for name, x in read.features.items():
@@ -221,8 +223,8 @@ def _warn_of_zeros(parts: dict[str, Part], notes: Notes) -> None:
             empty, steps = int((mask & ~_real(x)).sum()), int(mask.sum())
             if EMPTY * steps < empty < steps:
                 notes["warnings"].append(
-                    f"{name}, {part}: {empty / steps:.0%} of the steps within the samples' lengths hold only zeros; "
-                    "its lengths, padding or alignment may be wrong"
+                    f"{name}, {part}: {empty / steps:.0%} of the steps within the samples' lengths hold only "
+                    "zeros; its lengths, padding or alignment may be wrong"
                 )
 
 
@@ -465,14 +467,14 @@ def _stated(x: np.ndarray, length: np.ndarray, part: str, name: str, path: Path,
         row = int((blanked if blanked.any() else strange).argmax())
         raise ValueError(
             f"{path}, {part}, {name}: {int(strange.sum())} of {len(x)} samples hold zeros within their stated "
-            f"length and values beyond it, padded neither at the end nor at the front (first: sample {row} from 0, "
-            f"stated {length[row]} of {x.shape[1]} steps); mend the lengths or the padding"
+            f"length and values beyond it, padded neither at the end nor at the front (first: sample {row} from "
+            f"0, stated {length[row]} of {x.shape[1]} steps); mend the lengths or the padding"
         )
     _count(notes, "steps beyond the stated length that held values, set to 0", name, int(lost.sum()))
     if lost.sum() > CLEARED * real.sum():
         notes["warnings"].append(
-            f"{name}, {part}: {lost.sum() / real.sum():.0%} of the steps that hold values stand beyond the stated "
-            "length and are left out"
+            f"{name}, {NAMES[part]}: {lost.sum() / real.sum():.0%} of the steps that hold values stand beyond "
+            "the stated length and are left out"
         )
     return places[place]
 
@@ -510,15 +512,17 @@ def _read_mult(data: dict[str, Any], part: str, aligned: bool, path: Path, notes
         x = data[part].pop(name)
         side = _side(before[name], behind[name])
         if side != "front":
-            notes.setdefault("padding not at the front, as in MulT's files, but at", {})[f"{name}, {part}"] = side
+            notes.setdefault("padding not at the front, as in MulT's files, but at", {})[
+                f"{name}, {NAMES[part]}"
+            ] = side
         first = np.where(before[name] == x.shape[1], x.shape[1], 0) if side == "end" else before[name]
         last = x.shape[1] - (0 if side == "front" else behind[name])
         kept = behind[name] > 0 if side == "front" else np.zeros(size, bool)
         _count(notes, "samples that end in zero steps, kept as real", name, int(kept.sum()))
         if kept.mean() > SOME:
             notes["warnings"].append(
-                f"{name}, {part}: {kept.mean():.0%} of the samples end in zero steps though padding is at the "
-                "front; they are kept as real steps"
+                f"{name}, {NAMES[part]}: {kept.mean():.0%} of the samples end in zero steps though padding is "
+                "at the front; they are kept as real steps"
             )
         features[name], mask[name] = _to_front(x, first, last - first, part, name, notes)
         del x
@@ -528,7 +532,7 @@ def _read_mult(data: dict[str, Any], part: str, aligned: bool, path: Path, notes
 def _side(before: np.ndarray, behind: np.ndarray) -> str:
     """Where padding is, by the number of zero steps before and behind each sample's values."""
     front, end = int(((before > 0) & (behind == 0)).sum()), int(((before == 0) & (behind > 0)).sum())
-    if int(((before > 0) & (behind > 0)).sum()) > max(front, end):
+    if ((before > 0) & (behind > 0)).sum() > 2 * SOME * len(before):
         return "both ends"
     return "end" if end > front else "front"
 
@@ -671,7 +675,8 @@ def _check_times(folder: Path, sequences: dict[str, Sequence], notes: Notes) -> 
     for role, sequence in sequences.items():
         ends = sequence.ends()
         common = [key for key in words if words[key] > 0 and ends.get(key, 0) > 0]
-        strange = [key for key in common if not 1 / FACTOR <= ends[key] / words[key] <= FACTOR]
+        least = 0 if role == "labels" else 1 / FACTOR  # often only the beginning is labelled
+        strange = [key for key in common if not least <= ends[key] / words[key] <= FACTOR]
         if not strange:
             continue
         line = (
