@@ -198,6 +198,7 @@ RESUMED = {
     "relearning": {},
     "mla": {"projection": "rls"},
     "arl": {"start_epoch": -1},
+    "unis-mmc": {},
 }
 
 

@@ -118,6 +118,7 @@ def load_sentiment(
         licence="not stated",
         fingerprint=fingerprint({"data": corpus.name, "version": 1, "layout": layout, "labels": labels}, *digests),
         notes=notes,
+        overlap="the published split is kept as it is",
     )
 
 
@@ -503,10 +504,10 @@ def _read_mult(data: dict[str, Any], part: str, aligned: bool, path: Path, notes
     if aligned:
         _check_sides(before, behind, part, path)
         steps = data[part]["text"].shape[1]
-        earliest = np.minimum.reduce(list(before.values()))
+        earliest: np.ndarray = np.minimum.reduce(list(before.values()))
         ends = [np.where(before[name] == steps, steps, behind[name]) for name in MODALITIES]
-        latest = np.where(earliest == steps, 0, np.minimum.reduce(ends))
-        before, behind = dict.fromkeys(MODALITIES, earliest), dict.fromkeys(MODALITIES, latest)
+        latest: np.ndarray = np.where(earliest == steps, 0, np.minimum.reduce(ends))
+        before, behind = {name: earliest for name in MODALITIES}, {name: latest for name in MODALITIES}
     features, mask = {}, {}
     for name in MODALITIES:
         x = data[part].pop(name)
