@@ -6,14 +6,12 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 
-import numpy as np
 import pytest
 import torch
 
 from vgmr import experiment as module
-from vgmr.experiment import Experiment, compare, experiment_data, read_run, run, run_all
+from vgmr.experiment import Experiment, experiment_data, read_run, run, run_all
 from vgmr.inference import predict
-from vgmr.training import History
 
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
 
@@ -163,6 +161,11 @@ OTHER = {
     "method_options": {"alpha": 0.5},
     "optimizer": "sgd",
     "training_noise": {"share": 0.3},
+    "training_corruption": {"kinds": ["missing"]},
+    "form": "calibrated",
+    "value_from": "both",
+    "retain": True,
+    "value_target": "swap",
     "checkpoints": True,
 }
 
@@ -299,88 +302,3 @@ def test_a_killed_call_goes_on_where_it_stopped(trained, cache):
     runs = run_all([replace(QUICK, seed=seed) for seed in range(5)], jobs=1, progress=False)
     assert trained == [2, 3, 4]
     assert [finished.experiment.seed for finished in runs] == [0, 1, 2, 3, 4]
-
-
-# compare
-
-
-def made_run(seed: int, accuracy: float, prefusion: str = "none", **changes) -> module.Run:
-    metrics = {
-        "accuracy": accuracy,
-        "macro_f1": accuracy / 2,
-        "validation_accuracy": 0.0,
-        "majority_accuracy": 0.4,
-    }
-    metrics["majority_macro_f1"] = 0.2
-    empty = {
-        "subset_accuracy": {},
-        "prediction": [],
-        "label": [],
-        "prefusion_parameters": 0,
-        "seconds": 0.0,
-        "peak_memory": 0.0,
-    }
-    content = {"fingerprint": "f", "stand_in": False, "environment": {}, "path": "", "parameters": 7, **empty}
-    chosen = replace(QUICK, seed=seed, prefusion=prefusion)
-    return module.Run(chosen, history=History(), **{**content, "metrics": metrics, **changes})
-
-
-PLAIN = [made_run(0, 0.5), made_run(1, 0.6), made_run(2, 0.7)]
-BETTER = [made_run(2, 0.76, "vgmr"), made_run(0, 0.52, "vgmr"), made_run(1, 0.64, "vgmr")]
-
-
-def test_compare_by_hand():
-    """Differences by seed 0.02, 0.04, 0.06, though the runs stand in another order; with three, the ends."""
-    table = compare({"plain": PLAIN, "VGMR": BETTER}, "plain")
-    assert list(table.index) == ["majority class", "plain", "VGMR"]
-    assert list(table.columns) == ["mean", "deviation", "difference", "low", "high", "seeds", "parameters"]
-    assert table.loc["majority class", "mean"] == 0.4 and table.loc["majority class"].isna().sum() == 6
-    assert table.loc["plain", ["mean", "deviation"]].tolist() == pytest.approx([0.6, 0.1])
-    assert table.loc["plain", ["difference", "low", "high"]].isna().all()
-    row = table.loc["VGMR"]
-    assert row["mean"] == pytest.approx(0.64) and row["deviation"] == pytest.approx(0.12)
-    assert [row["difference"], row["low"], row["high"]] == pytest.approx([0.04, 0.02, 0.06], abs=1e-5)
-    assert row["seeds"] == 3 and row["parameters"] == 7
-
-
-def test_compare_another_metric():
-    table = compare({"plain": PLAIN, "VGMR": BETTER}, "plain", "macro_f1")
-    assert table.loc["VGMR", "difference"] == pytest.approx(0.02)
-    assert table.loc["majority class", "mean"] == 0.2
-
-
-@pytest.mark.parametrize(
-    "runs", [BETTER[:2], [*BETTER, made_run(3, 0.5)], [*BETTER[:2], made_run(5, 0.5)], [*BETTER[:2], BETTER[0]]]
-)
-def test_compare_refuses_other_seeds(runs):
-    with pytest.raises(ValueError, match=r"VGMR: expected the seeds \[0, 1, 2\] of plain, once each"):
-        compare({"plain": PLAIN, "VGMR": runs}, "plain")
-
-
-@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
-def test_compare_refuses_runs_on_other_data(metric):
-    """Even where the majority rates agree."""
-    other = [replace(finished, fingerprint="g") for finished in BETTER]
-    with pytest.raises(ValueError, match="data"):
-        compare({"plain": PLAIN, "VGMR": other}, "plain", metric)
-
-
-def test_compare_refuses_another_test_part():
-    other = [replace(finished, metrics={**finished.metrics, "majority_accuracy": 0.3}) for finished in BETTER]
-    with pytest.raises(ValueError, match="data"):
-        compare({"plain": PLAIN, "VGMR": other}, "plain")
-
-
-def test_compare_names_the_baselines():
-    with pytest.raises(ValueError, match="unknown baseline 'none'; there are: plain, VGMR"):
-        compare({"plain": PLAIN, "VGMR": BETTER}, "none")
-
-
-def test_compare_runs_from_disk():
-    variants = {
-        name: [run(replace(QUICK, prefusion=prefusion, seed=seed)) for seed in range(2)]
-        for name, prefusion in (("plain", "none"), ("VGMR", "vgmr"))
-    }
-    table = compare(variants, "plain")
-    means = [np.mean([finished.metrics["accuracy"] for finished in runs]) for runs in variants.values()]
-    assert table["mean"].tolist() == pytest.approx([variants["plain"][0].metrics["majority_accuracy"], *means])

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from vgmr import runs as records
-from vgmr.experiment import Experiment, compare, run
+from vgmr.experiment import Experiment, run
 
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
 
@@ -41,8 +41,6 @@ def test_what_was_kept_is_read_and_not_trained(tmp_path, trained, capsys):
         assert other.experiment == one.experiment and other.path == "" and other.prediction == []
         for name in ("metrics", "subset_accuracy", "parameters", "fingerprint", "stand_in", "environment"):
             assert getattr(other, name) == getattr(one, name)
-    table = compare({"plain": read, "same": written}, "plain")
-    assert table.difference["same"] == 0
     with pytest.raises(ValueError, match="holds no weights"):
         read[0].model()
 
