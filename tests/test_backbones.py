@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vgmr import VGMR, Classifier, PooledBackbone, TransformerBackbone
-from vgmr.backbones import ConcatHead, SumHead, TensorHead, make_head
+from vgmr.fusion.heads import ConcatHead, SumHead, TensorHead, make_head
 from vgmr.prefusion import Identity, SigmoidTanhGate, count_parameters
 
 few = settings(max_examples=12, derandomize=True, deadline=None)

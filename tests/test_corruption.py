@@ -37,13 +37,13 @@ draws = given(st.floats(0, 1), st.integers(0, 10_000))
 
 
 def spread(batch: Batch, name: str) -> torch.Tensor:
-    """`struck` in the shape of the features."""
-    return batch.struck[name].expand_as(batch.features[name])
+    """`corrupted` in the shape of the features."""
+    return batch.corrupted[name].expand_as(batch.features[name])
 
 
 @every
 @draws
-def test_outside_struck_nothing_changes_by_a_bit(corrupt, share, seed):
+def test_outside_corrupted_nothing_changes_by_a_bit(corrupt, share, seed):
     before = ragged(seed=seed)
     after = corrupt(before, share, seed)
     for name, x in before.features.items():
@@ -62,12 +62,12 @@ def test_the_input_stays_as_it_is(corrupt, share, seed):
     for name in DIMS:
         assert torch.equal(before.features[name], copy.features[name])
         assert torch.equal(before.mask[name], copy.mask[name])
-    assert before.struck is None
+    assert before.corrupted is None
 
 
 @every
 @draws
-def test_padding_is_never_struck(corrupt, share, seed):
+def test_padding_is_never_corrupted(corrupt, share, seed):
     after = corrupt(ragged(seed=seed), share, seed)
     for name, mask in after.mask.items():
         assert not after.features[name][~mask].any()
@@ -80,7 +80,7 @@ def test_deterministic_and_drawn_by_its_seed(corrupt, request):
     first, second, other = (corrupt(batch, 0.3, seed) for seed in (4, 4, 5))
     for name in DIMS:
         assert torch.equal(first.features[name], second.features[name])
-        assert torch.equal(first.struck[name], second.struck[name])
+        assert torch.equal(first.corrupted[name], second.corrupted[name])
     if "asynchrony" not in request.node.name:
         assert any(not torch.equal(first.features[name], other.features[name]) for name in DIMS)
 
@@ -90,7 +90,7 @@ def test_a_share_of_nothing_strikes_nothing(corrupt):
     batch = ragged()
     after = corrupt(batch, 0.0, 0)
     for name in DIMS:
-        assert torch.equal(after.features[name], batch.features[name]) and not after.struck[name].any()
+        assert torch.equal(after.features[name], batch.features[name]) and not after.corrupted[name].any()
 
 
 @every
@@ -110,7 +110,7 @@ def full(size: int, steps: int = 10) -> Batch:
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("corrupt", ["noise", "block noise", "missing", "sensor dropout"])
-def test_as_much_is_struck_as_was_asked_for(corrupt, share):
+def test_as_much_is_corrupted_as_was_asked_for(corrupt, share):
     """At least 2,000 independent draws each, so the share has a deviation of at most 0.011."""
     after = CORRUPTIONS[corrupt](full(2000), share, 3)
     assert abs(float(spread(after, "audio").float().mean()) - share) < 0.04
@@ -120,7 +120,7 @@ def test_modalities_not_asked_for_stay():
     for function in (corruption.temporal_masking, corruption.sensor_dropout, corruption.conflict):
         after = function(ragged(), 1.0, ["audio"], seed=1)
         assert torch.equal(after.features["text"], ragged().features["text"])
-        assert not after.struck["text"].any() and after.struck["audio"].any()
+        assert not after.corrupted["text"].any() and after.corrupted["audio"].any()
     after = corruption.noise(ragged(), ragged(), 1.0, modalities=["audio"])
     assert torch.equal(after.features["text"], ragged().features["text"])
 
@@ -158,19 +158,21 @@ def test_noise_strikes_whole_blocks(granularity, seed):
     batch = ragged(seed=seed)
     after = corruption.noise(batch, batch, 0.5, granularity=granularity, seed=seed)
     for name in DIMS:
-        struck = after.struck[name].squeeze(2)
+        corrupted = after.corrupted[name].squeeze(2)
         for start in range(0, STEPS[name], granularity):
             block = slice(start, start + granularity)
             real = batch.mask[name][:, block]
-            assert torch.equal(struck[:, block], struck[:, block].any(1, keepdim=True) & real)
+            assert torch.equal(corrupted[:, block], corrupted[:, block].any(1, keepdim=True) & real)
 
 
-def test_blocks_of_one_step_are_struck_one_by_one():
+def test_blocks_of_one_step_are_corrupted_one_by_one():
     """Neighbours agree in half of the cases; in blocks of five, four of five neighbours must."""
 
     def agreement(granularity: int) -> float:
-        struck = corruption.noise(full(500), full(500), 0.5, granularity=granularity).struck["text"].squeeze(2)
-        return float((struck[:, 1:] == struck[:, :-1]).float().mean())
+        corrupted = (
+            corruption.noise(full(500), full(500), 0.5, granularity=granularity).corrupted["text"].squeeze(2)
+        )
+        return float((corrupted[:, 1:] == corrupted[:, :-1]).float().mean())
 
     assert abs(agreement(1) - 0.5) < 0.03
     assert abs(agreement(5) - (8 + 0.5) / 9) < 0.03
@@ -187,7 +189,7 @@ def test_noise_refuses(options):
 
 def test_missing_is_zero_in_whole_samples():
     after = corruption.missing(ragged(100), "audio", 0.5)
-    gone = after.struck["audio"].flatten(1).any(1)
+    gone = after.corrupted["audio"].flatten(1).any(1)
     assert 30 < int(gone.sum()) < 70
     assert not after.features["audio"][gone].any()
     assert after.features["audio"][~gone].flatten(1).any(1).all()
@@ -199,17 +201,17 @@ def test_temporal_masking_is_one_stretch_of_the_right_length(share, seed):
     batch = ragged(seed=seed)
     after = corruption.temporal_masking(batch, share, seed=seed)
     for name in DIMS:
-        struck = after.struck[name].squeeze(2)
-        assert ((struck.sum(1) - share * batch.mask[name].sum(1)).abs() <= 0.5 + 1e-5).all()
-        edges = torch.nn.functional.pad(struck.int(), (1, 1)).diff(dim=1).abs().sum(1)
+        corrupted = after.corrupted[name].squeeze(2)
+        assert ((corrupted.sum(1) - share * batch.mask[name].sum(1)).abs() <= 0.5 + 1e-5).all()
+        edges = torch.nn.functional.pad(corrupted.int(), (1, 1)).diff(dim=1).abs().sum(1)
         assert set(edges.tolist()) <= {0, 2}
-        assert not after.features[name][struck].any()
+        assert not after.features[name][corrupted].any()
 
 
 def test_temporal_masking_begins_anywhere():
-    struck = corruption.temporal_masking(full(2000), 0.3).struck["text"].squeeze(2)
-    begins = struck.int().argmax(1).bincount(minlength=8)
-    assert struck.sum(1).eq(3).all() and len(begins) == 8
+    corrupted = corruption.temporal_masking(full(2000), 0.3).corrupted["text"].squeeze(2)
+    begins = corrupted.int().argmax(1).bincount(minlength=8)
+    assert corrupted.sum(1).eq(3).all() and len(begins) == 8
     assert (begins / 2000 - 1 / 8).abs().max() < 0.03, "eight places for three of ten steps, alike"
 
 
@@ -217,8 +219,8 @@ def test_sensor_dropout_takes_whole_channels():
     batch = ragged(200)
     after = corruption.sensor_dropout(batch, 0.4)
     for name in DIMS:
-        dead = after.struck[name].any(1, keepdim=True)
-        assert torch.equal(after.struck[name], dead & batch.mask[name].unsqueeze(2))
+        dead = after.corrupted[name].any(1, keepdim=True)
+        assert torch.equal(after.corrupted[name], dead & batch.mask[name].unsqueeze(2))
         assert not after.features[name][dead.expand_as(after.features[name])].any()
         assert 0.3 < dead.float().mean() < 0.5
 
@@ -236,8 +238,8 @@ def test_asynchrony_by_hand():
     assert moved(1) == [[4, 1, 2, 3], [7, 5, 6, 0], [8, 0, 0, 0]]
     assert moved(-1) == [[2, 3, 4, 1], [6, 7, 5, 0], [8, 0, 0, 0]]
     assert moved(4) == [[1, 2, 3, 4], [7, 5, 6, 0], [8, 0, 0, 0]]
-    struck = corruption.asynchrony(batch, 4, "text").struck["text"].squeeze(2)
-    assert struck.tolist() == [[False] * 4, [True] * 3 + [False], [False] * 4], "a full turn changes nothing"
+    corrupted = corruption.asynchrony(batch, 4, "text").corrupted["text"].squeeze(2)
+    assert corrupted.tolist() == [[False] * 4, [True] * 3 + [False], [False] * 4], "a full turn changes nothing"
 
 
 @given(st.integers(-30, 30), st.integers(0, 10_000))
@@ -257,10 +259,10 @@ def test_asynchrony_rotates_the_real_steps_only(shift, seed):
 def test_conflict_takes_a_sample_of_another_class_with_its_length(share, seed):
     batch = ragged(12, seed=seed)
     after = corruption.conflict(batch, share, seed=seed)
-    struck = torch.stack([hit.flatten(1).any(1) for hit in after.struck.values()])
-    assert struck.sum(0).max() <= 1 and int(struck.sum()) == round(share * 12)
+    corrupted = torch.stack([hit.flatten(1).any(1) for hit in after.corrupted.values()])
+    assert corrupted.sum(0).max() <= 1 and int(corrupted.sum()) == round(share * 12)
     for position, name in enumerate(DIMS):
-        for row in struck[position].nonzero().flatten().tolist():
+        for row in corrupted[position].nonzero().flatten().tolist():
             same = (batch.features[name] == after.features[name][row]).flatten(1).all(1)
             same &= (batch.mask[name] == after.mask[name][row]).all(1)
             origin = batch.label[same]
@@ -271,8 +273,8 @@ def test_conflict_strikes_every_modality_and_any_other_class():
     batch = full(900)
     batch = Batch(batch.features, batch.mask, torch.arange(900) % 3)
     after = corruption.conflict(batch, 1.0)
-    assert abs(float(after.struck["text"].flatten(1).any(1).float().mean()) - 0.5) < 0.07
-    rows = after.struck["text"].flatten(1).any(1).nonzero().flatten()
+    assert abs(float(after.corrupted["text"].flatten(1).any(1).float().mean()) - 0.5) < 0.07
+    rows = after.corrupted["text"].flatten(1).any(1).nonzero().flatten()
     first = batch.features["text"][:, 0, 0]
     origin = torch.tensor([int((first == after.features["text"][row, 0, 0]).nonzero()[0]) for row in rows])
     step = (batch.label[origin] - batch.label[rows]) % 3

@@ -23,11 +23,10 @@ from vgmr.evaluation import (
     paired_difference,
     shapley,
     slope,
-    subset_logits,
 )
+from vgmr.inference import predict, subset_logits
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
-from vgmr.training import predict
 
 PREDICTION = torch.tensor([0, 0, 1, 1, 2, 0])
 LABEL = torch.tensor([0, 1, 1, 1, 0, 0])
@@ -174,7 +173,7 @@ def test_auroc_by_hand():
 def test_auroc_is_that_of_scikit_learn_with_ties(cases):
     score, truth = torch.tensor([case[0] for case in cases]).float(), torch.tensor([case[1] for case in cases])
     if truth.all() or not truth.any():
-        with pytest.raises(ValueError, match="expected struck and other cases, got"):
+        with pytest.raises(ValueError, match="expected corrupted and other cases, got"):
             auroc(score, truth)
     else:
         assert auroc(score, truth) == pytest.approx(metrics.roc_auc_score(truth, score))

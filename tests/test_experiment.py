@@ -12,7 +12,8 @@ import torch
 
 from vgmr import experiment as module
 from vgmr.experiment import Experiment, compare, experiment_data, read_run, run, run_all
-from vgmr.training import History, predict
+from vgmr.inference import predict
+from vgmr.training import History
 
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
 

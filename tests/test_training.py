@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vgmr import VGMR, Batch, Classifier, MultimodalData, Objective, PooledBackbone, TransformerBackbone
+from vgmr.inference import predict
 from vgmr.prefusion import Identity
-from vgmr.training import ByteDropout, fit, mini_batches, predict, trim, use_byte_dropout
+from vgmr.training import ByteDropout, fit, mini_batches, trim, use_byte_dropout
 
 DIMS = {"text": 5, "audio": 3}
 STEPS = {"text": 9, "audio": 14}

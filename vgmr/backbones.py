@@ -6,166 +6,49 @@ what they are, and "without m" needs no second pass. No encoder ever sees an all
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vgmr.refiner import Refinement, check_dims, masked_mean
+from vgmr.fusion.base import Backbone
+from vgmr.fusion.heads import ConcatHead, SharedHead, SumHead, TensorHead, make_head
+from vgmr.refiner import Refinement, masked_mean
 
 
-class ConcatHead(nn.Module):
-    """Concatenation and one linear layer; an absent modality is zero."""
+class _HeadedBackbone(Backbone):
+    head: ConcatHead | SumHead | TensorHead | SharedHead
 
-    def __init__(self, names: Collection[str], width: int, num_classes: int):
-        super().__init__()
-        self.names = sorted(names)
-        self.linear = nn.Linear(len(self.names) * width, num_classes)
+    def __init__(self, dims: Mapping[str, int], num_outputs: int, width: int, head: str):
+        super().__init__(dims, num_outputs, width)
+        self.readout = head
 
-    def forward(self, encodings: Mapping[str, Tensor], keep: Collection[str]) -> Tensor:
-        """name -> (B, width) to logits (B, classes)."""
-        parts = [encodings[name] if name in keep else torch.zeros_like(encodings[name]) for name in self.names]
-        logits: Tensor = self.linear(torch.cat(parts, 1))
+    def fused(
+        self,
+        encodings: Mapping[str, Tensor],
+        keep: Collection[str] | None = None,
+        mask: Mapping[str, Tensor] | None = None,
+    ) -> Tensor | None:
+        """What the linear layer of the head reads; None for the shared head, which has several logits to weigh."""
+        if isinstance(self.head, SharedHead):
+            return None
+        return self.head.join(encodings, self.present(keep))
+
+    def classify(self, fused: Tensor) -> Tensor:
+        """The linear layer of the head."""
+        logits: Tensor = self.head.linear(fused)
         return logits
 
-
-class SumHead(nn.Module):
-    """Sum of the encodings and one linear layer; an absent modality is left out of the sum."""
-
-    def __init__(self, names: Collection[str], width: int, num_classes: int):
-        super().__init__()
-        self.names = sorted(names)
-        self.linear = nn.Linear(width, num_classes)
-
-    def forward(self, encodings: Mapping[str, Tensor], keep: Collection[str]) -> Tensor:
-        """name -> (B, width) to logits (B, classes)."""
-        present = [encodings[name] for name in self.names if name in keep]
-        total = torch.stack(present).sum(0) if present else torch.zeros_like(encodings[self.names[0]])
-        logits: Tensor = self.linear(total)
-        return logits
-
-
-class TensorHead(nn.Module):
-    """Tensor fusion (Zadeh et al., 2017): outer product of [1; h_m] over modalities, then one linear layer.
-
-    Encodings are first narrowed to `rank` values each; an absent modality is zero, which leaves the products of
-    the others.
-    """
-
-    def __init__(self, names: Collection[str], width: int, num_classes: int, rank: int = 12):
-        super().__init__()
-        self.names = sorted(names)
-        self.narrow = nn.ModuleDict({name: nn.Linear(width, rank) for name in self.names})
-        self.linear = nn.Linear((rank + 1) ** len(self.names), num_classes)
-
-    def forward(self, encodings: Mapping[str, Tensor], keep: Collection[str]) -> Tensor:
-        """name -> (B, width) to logits (B, classes)."""
-        first = encodings[self.names[0]]
-        product = first.new_ones(len(first), 1)
-        for name in self.names:
-            part = self.narrow[name](encodings[name])
-            part = part if name in keep else torch.zeros_like(part)
-            part = torch.cat([part.new_ones(len(part), 1), part], 1)
-            product = (product.unsqueeze(2) * part.unsqueeze(1)).flatten(1)
-        logits: Tensor = self.linear(product)
-        return logits
-
-
-class SharedHead(nn.Module):
-    """Late fusion: one linear layer for every modality by itself, then a weighted sum of its logits.
-
-    The weights are those of MLA (Zhang et al., 2024): per sample, softmax over the present modalities of minus the
-    entropy of each one's prediction. `set_weights` fixes them instead, as the released MLA does by default.
-    """
-
-    sharpness: Tensor
-    preference: Tensor
-
-    def __init__(self, names: Collection[str], width: int, num_classes: int):
-        super().__init__()
-        self.names = sorted(names)
-        self.linear = nn.Linear(width, num_classes)
-        self.register_buffer("sharpness", torch.ones(()))
-        self.register_buffer("preference", torch.zeros(len(self.names)))
-
-    def set_weights(self, weights: Mapping[str, float]) -> None:
-        """Weigh every sample alike, by positive `weights`, one for each modality."""
-        if set(weights) != set(self.names) or min(weights.values()) <= 0:
-            raise ValueError(f"expected a positive weight for each of {self.names}, got {dict(weights)}")
-        self.sharpness.zero_()
-        self.preference.copy_(torch.tensor([weights[name] for name in self.names]).log())
-
-    def weights(self, logits: Tensor, preference: Tensor) -> Tensor:
-        """Logits (present, B, classes) and preference (present,) to weights (present, B) that sum to 1."""
-        log_probability = logits.log_softmax(2)
-        entropy = -(log_probability.exp() * log_probability).sum(2)
-        return (preference.unsqueeze(1) - self.sharpness * entropy).softmax(0)
-
-    def forward(self, encodings: Mapping[str, Tensor], keep: Collection[str]) -> Tensor:
-        """name -> (B, width) to logits (B, classes)."""
-        present = [name for name in self.names if name in keep]
-        if not present:
-            nothing: Tensor = self.linear(torch.zeros_like(encodings[self.names[0]]))
-            return nothing
-        logits = torch.stack([self.linear(encodings[name]) for name in present])
-        preference = self.preference[[self.names.index(name) for name in present]]
-        return (self.weights(logits, preference).unsqueeze(2) * logits).sum(0)
-
-
-HEADS: dict[str, type[ConcatHead] | type[SumHead] | type[TensorHead] | type[SharedHead]] = {
-    "concat": ConcatHead,
-    "sum": SumHead,
-    "tensor": TensorHead,
-    "shared": SharedHead,
-}
-
-
-def make_head(head: str, names: Collection[str], width: int, num_classes: int) -> nn.Module:
-    """A fusion head by name: concat, sum, tensor or shared."""
-    if head not in HEADS:
-        raise ValueError(f"unknown head {head!r}; there are: {', '.join(HEADS)}")
-    return HEADS[head](names, width, num_classes)
-
-
-class _HeadedBackbone(nn.Module):
-    head: nn.Module
-
-    def __init__(self, dims: Mapping[str, int], width: int):
-        super().__init__()
-        self.dims = check_dims(dims)
-        self.width = width
-
-    def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
-        """One modality alone: (B, T_m, d_m) to (B, width)."""
-        raise NotImplementedError
-
-    def branch_modules(self, name: str) -> list[nn.Module]:
-        """What serves the modality `name` alone."""
-        raise NotImplementedError
-
-    def shared_parameters(self) -> list[nn.Parameter]:
-        """What encodes more than one modality."""
-        raise NotImplementedError
-
-    def encode(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        """name -> (B, T_m, d_m) to name -> (B, width)."""
-        return {
-            name: self.encode_one(name, features[name], None if mask is None else mask[name]) for name in self.dims
-        }
-
-    def head_parameters(self) -> list[nn.Parameter]:
-        """What stands behind the encodings."""
-        return list(self.head.parameters())
-
-    def fuse(self, encodings: Mapping[str, Tensor], keep: Collection[str] | None = None) -> Tensor:
-        """Encodings name -> (B, width) to logits (B, classes), with only the modalities `keep` present."""
-        if keep is None:
-            keep = self.dims
-        unknown = sorted(set(keep) - set(self.dims))
-        if unknown:
-            raise ValueError(f"keep: unknown modalities {unknown}; there are {list(self.dims)}")
-        logits: Tensor = self.head(encodings, keep)
+    def fuse(
+        self,
+        encodings: Mapping[str, Tensor],
+        keep: Collection[str] | None = None,
+        mask: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Encodings name -> (B, width) to logits (B, num_outputs), with only the modalities `keep` present."""
+        logits: Tensor = self.head(encodings, self.present(keep))
         return logits
 
 
@@ -174,7 +57,7 @@ class PooledBackbone(_HeadedBackbone):
 
     Args:
         dims: feature dimension by modality name.
-        num_classes: number of classes.
+        num_outputs: classes, or 1 for regression.
         width: of each modality's encoding.
         dropout: on the encodings.
         head: concat, sum, tensor or shared.
@@ -183,32 +66,24 @@ class PooledBackbone(_HeadedBackbone):
     def __init__(
         self,
         dims: Mapping[str, int],
-        num_classes: int,
+        num_outputs: int,
         width: int = 64,
         dropout: float = 0.1,
         head: str = "concat",
     ):
-        super().__init__(dims, width)
+        super().__init__(dims, num_outputs, width, head)
         self.encoder = nn.ModuleDict(
             {
                 name: nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Dropout(dropout))
                 for name, dim in self.dims.items()
             }
         )
-        self.head = make_head(head, self.dims, width, num_classes)
+        self.head = make_head(head, self.dims, width, num_outputs)
 
     def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
         """One modality alone: (B, T_m, d_m) to (B, width)."""
         encoding: Tensor = self.encoder[name](masked_mean(x, mask))
         return encoding
-
-    def branch_modules(self, name: str) -> list[nn.Module]:
-        """The layer of the modality `name`."""
-        return [self.encoder[name]]
-
-    def shared_parameters(self) -> list[nn.Parameter]:
-        """None: here every modality has its own encoder."""
-        return []
 
 
 class TransformerBackbone(_HeadedBackbone):
@@ -218,7 +93,7 @@ class TransformerBackbone(_HeadedBackbone):
 
     Args:
         dims: feature dimension by modality name.
-        num_classes: number of classes.
+        num_outputs: classes, or 1 for regression.
         max_length: longest sequence that will come.
         width, num_layers, num_heads, feedforward_dim: of the encoder (pre-norm, GELU).
         dropout: in the encoder.
@@ -228,7 +103,7 @@ class TransformerBackbone(_HeadedBackbone):
     def __init__(
         self,
         dims: Mapping[str, int],
-        num_classes: int,
+        num_outputs: int,
         max_length: int = 50,
         width: int = 128,
         num_layers: int = 3,
@@ -237,7 +112,7 @@ class TransformerBackbone(_HeadedBackbone):
         dropout: float = 0.1,
         head: str = "concat",
     ):
-        super().__init__(dims, width)
+        super().__init__(dims, num_outputs, width, head)
         self.project = nn.ModuleDict({name: nn.Linear(dim, width) for name, dim in self.dims.items()})
         self.position = nn.Parameter(0.02 * torch.randn(max_length, width))
         layer = nn.TransformerEncoderLayer(
@@ -246,7 +121,7 @@ class TransformerBackbone(_HeadedBackbone):
         self.encoder = nn.TransformerEncoder(
             layer, num_layers, norm=nn.LayerNorm(width), enable_nested_tensor=False
         )
-        self.head = make_head(head, self.dims, width, num_classes)
+        self.head = make_head(head, self.dims, width, num_outputs)
 
     def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
         """One modality alone: (B, T_m, d_m) to (B, width).
@@ -269,13 +144,24 @@ class TransformerBackbone(_HeadedBackbone):
         return [self.position, *self.encoder.parameters()]
 
 
-@dataclass(frozen=True)
-class Output:
-    """logits (B, classes), encodings name -> (B, width), and what stood before fusion."""
+class Output(NamedTuple):
+    """What a `Classifier` gives.
+
+    Attributes:
+        logits: (B, num_outputs).
+        encodings: name -> (B, width), or a sequence (B, T_m, w_m) where modalities meet as such.
+        refinement: what stood before fusion.
+        vectors: name -> (B, width), one vector per sample and modality; the encodings where they are that already.
+        mask: name -> (B, T_m) bool, as it came.
+        fused: (B, w), what the backbone's last layers read; None where it has none.
+    """
 
     logits: Tensor
     encodings: dict[str, Tensor]
     refinement: Refinement
+    vectors: dict[str, Tensor] = {}  # noqa: RUF012
+    mask: Mapping[str, Tensor] | None = None
+    fused: Tensor | None = None
 
 
 class Classifier(nn.Module):
@@ -283,10 +169,10 @@ class Classifier(nn.Module):
 
     Args:
         prefusion: VGMR or anything in `vgmr.prefusion`.
-        backbone: `PooledBackbone` or `TransformerBackbone` for the same dims.
+        backbone: any `Backbone` for the same dims.
     """
 
-    def __init__(self, prefusion: nn.Module, backbone: PooledBackbone | TransformerBackbone):
+    def __init__(self, prefusion: nn.Module, backbone: Backbone):
         super().__init__()
         if prefusion.dims != backbone.dims:
             raise ValueError(f"dims differ: prefusion has {prefusion.dims}, backbone has {backbone.dims}")
@@ -308,7 +194,9 @@ class Classifier(nn.Module):
         """
         refinement = self.prefusion(features, mask)
         encodings = self.backbone.encode(refinement.features, mask)
-        return Output(self.backbone.fuse(encodings, keep), encodings, refinement)
+        fused = self.backbone.fused(encodings, keep, mask)
+        logits = self.backbone.fuse(encodings, keep, mask) if fused is None else self.backbone.classify(fused)
+        return Output(logits, encodings, refinement, self.backbone.vectors(encodings, mask), mask, fused)
 
     def branch_modules(self, name: str) -> list[nn.Module]:
         """What belongs to the modality `name`: its part of the backbone, and of the pre-fusion module.
@@ -349,3 +237,30 @@ class Classifier(nn.Module):
             for parameter in module.parameters(recurse=False)
             if parameter.ndim >= 2
         ]
+
+
+BACKBONES: dict[str, type[Backbone]] = {
+    "pooled": PooledBackbone,
+    "transformer": TransformerBackbone,
+}
+
+
+def make_backbone(name: str, dims: Mapping[str, int], num_outputs: int, **options: Any) -> Backbone:
+    """A backbone by name.
+
+    Args:
+        name: a key of `BACKBONES`.
+        dims: feature dimension by modality name.
+        num_outputs: classes, or 1 for regression.
+        options: further arguments of the backbone's class.
+
+    Raises:
+        ValueError: an unknown name or option, with the list of those that exist, or dims that the system refuses.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"unknown backbone {name!r}; there are: {', '.join(BACKBONES)}")
+    known = list(inspect.signature(BACKBONES[name]).parameters)[2:]
+    unknown = ", ".join(sorted(set(options) - set(known)))
+    if unknown:
+        raise ValueError(f"unknown option {unknown} of backbone {name!r}; there are: {', '.join(known)}")
+    return BACKBONES[name](dims, num_outputs, **options)

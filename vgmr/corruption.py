@@ -1,4 +1,4 @@
-"""Corruptions as pure functions `Batch -> Batch`; each marks in `struck` where it struck, real steps only."""
+"""Corruptions as pure functions `Batch -> Batch`; each marks in `corrupted` what it changed, real steps only."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def _check(batch: Batch, modalities: Sequence[str] | None, share: float) -> list
 
 
 def _marked(batch: Batch, features: Mapping[str, Tensor], hit: Mapping[str, Tensor]) -> Batch:
-    struck = {
+    corrupted = {
         name: torch.zeros(len(batch), 1, 1, dtype=torch.bool, device=x.device)
         for name, x in batch.features.items()
     }
-    struck.update(batch.struck or {})
+    corrupted.update(batch.corrupted or {})
     for name, where in hit.items():
-        struck[name] = struck[name] | where
-    return replace(batch, features={**batch.features, **features}, struck=struck)
+        corrupted[name] = corrupted[name] | where
+    return replace(batch, features={**batch.features, **features}, corrupted=corrupted)
 
 
 def noise(
@@ -49,7 +49,7 @@ def noise(
 
     Args:
         train: part whose mean and deviation per channel, over real steps, the noise takes.
-        share: probability that a block is struck, 0 to 1.
+        share: probability that a block is corrupted, 0 to 1.
         weight: of the noise, 0 to 1.
         granularity: length of a block in steps.
         modalities: which; None for all.
@@ -131,13 +131,13 @@ def conflict(batch: Batch, share: float, modalities: Sequence[str] | None = None
         pick = torch.randint(len(candidates), (1,), generator=generator)
         origin[names[position]][row] = candidates[pick]
     features, masks, hit = {}, dict(batch.mask), {}
-    struck = dict(batch.struck or {})
+    corrupted = dict(batch.corrupted or {})
     for name in names:
         source = origin[name].to(batch.label.device)
-        if name in struck:
-            struck[name] = struck[name][source]
+        if name in corrupted:
+            corrupted[name] = corrupted[name][source]
         features[name] = batch.features[name][source]
         masks[name] = batch.mask[name][source]
         moved = source != torch.arange(len(label), device=source.device)
         hit[name] = moved[:, None, None] & masks[name].unsqueeze(2)
-    return replace(_marked(replace(batch, struck=struck or None), features, hit), mask=masks)
+    return replace(_marked(replace(batch, corrupted=corrupted or None), features, hit), mask=masks)

@@ -12,9 +12,8 @@ from scipy import stats
 from torch import Tensor
 
 from vgmr.backbones import Classifier
-from vgmr.balancing.agm import shapley_weights, subsets
 from vgmr.data.types import Batch
-from vgmr.training import predict
+from vgmr.inference import predict, shapley_weights, subsets
 
 
 def confusion(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
@@ -33,29 +32,6 @@ def macro_f1(counts: Tensor) -> float:
     denominator = (counts.sum(0) + counts.sum(1)).double()
     seen = denominator > 0
     return float((2 * true_positive[seen] / denominator[seen]).mean())
-
-
-@torch.inference_mode()
-def subset_logits(model: Classifier, part: Batch, batch_size: int = 256) -> dict[str, Tensor]:
-    """Logits (N, classes) with every subset of the modalities present, in evaluation mode.
-
-    One pass encodes the part; each subset is one more call of the fusion head, so absent modalities are removed
-    behind the refiner. Keys are names joined by "+" in the order of the model's dims; "" is none of them, and
-    the first that has all is what the model answers.
-    """
-    was_training = model.training
-    model.eval()
-    names = list(model.backbone.dims)
-    kept: list[tuple[str, ...]] = [*reversed(subsets(names)), ()]
-    logits: dict[str, list[Tensor]] = {"+".join(keep): [] for keep in kept}
-    for rows in torch.arange(len(part), device=part.label.device).split(batch_size):
-        batch = part.index(rows)
-        output = model(batch.features, batch.mask)
-        for keep in kept:
-            whole = len(keep) == len(names)
-            logits["+".join(keep)].append(output.logits if whole else model.backbone.fuse(output.encodings, keep))
-    model.train(was_training)
-    return {keep: torch.cat(pieces) for keep, pieces in logits.items()}
 
 
 def shapley(value: Mapping[str, float]) -> dict[str, float]:
@@ -86,9 +62,9 @@ def accuracy_curve(
     """
     found = []
     for severity in severities:
-        struck = corrupt(part, severity)
-        logits = predict(model, struck)
-        found.append(accuracy(confusion(logits.argmax(1), struck.label, logits.shape[1])))
+        corrupted = corrupt(part, severity)
+        logits = predict(model, corrupted)
+        found.append(accuracy(confusion(logits.argmax(1), corrupted.label, logits.shape[1])))
     return found
 
 
@@ -154,16 +130,16 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float], resamp
 
 
 def auroc(score: Tensor, truth: Tensor) -> float:
-    """Probability that a struck case scores higher than another, ties counting half; two (N,) tensors.
+    """Probability that a corrupted case scores higher than another, ties counting half; two (N,) tensors.
 
     Raises:
-        ValueError: all cases are struck, or none.
+        ValueError: all cases are corrupted, or none.
     """
     truth = truth.bool()
     positive = int(truth.sum())
     negative = len(truth) - positive
     if not positive or not negative:
-        raise ValueError(f"expected struck and other cases, got {positive} and {negative}")
+        raise ValueError(f"expected corrupted and other cases, got {positive} and {negative}")
     ranks = torch.from_numpy(stats.rankdata(score.double().cpu().numpy()))
     total = float(ranks[truth.cpu()].sum())
     return (total - positive * (positive + 1) / 2) / (positive * negative)

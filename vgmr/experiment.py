@@ -6,10 +6,7 @@ import hashlib
 import inspect
 import json
 import os
-import platform
-import resource
 import shutil
-import subprocess
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,9 +27,10 @@ from vgmr import corruption
 from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
 from vgmr.balancing import METHODS, make_method
 from vgmr.data import load
-from vgmr.data.fetch import cache_folder
 from vgmr.data.types import MultimodalData
-from vgmr.evaluation import accuracy, confusion, macro_f1, paired_difference, subset_logits
+from vgmr.evaluation import accuracy, confusion, macro_f1, paired_difference
+from vgmr.files import cache_folder, environment, peak_memory
+from vgmr.inference import subset_logits
 from vgmr.objective import Objective
 from vgmr.prefusion import (
     CrossAttention,
@@ -121,7 +119,7 @@ class Run:
         metrics: accuracy, macro_f1 (test part, scored once), validation_accuracy, majority_accuracy and
             majority_macro_f1 (of answering the most frequent class); all 0 to 1.
         subset_accuracy: test accuracy with every subset of the modalities present; see
-            `vgmr.evaluation.subset_logits`.
+            `vgmr.inference.subset_logits`.
         prediction, label: of the test part, as lists of class numbers.
         parameters, prefusion_parameters: trainable values in all, and before fusion.
         seconds: wall time of the training; peak_memory: of the process, in MiB.
@@ -240,24 +238,6 @@ def _digest_of_code(with_methods: bool) -> str:
 _CODE = {with_methods: _digest_of_code(with_methods) for with_methods in (False, True)}
 
 
-def environment() -> dict[str, str]:
-    """Versions, machine and commit, for the record of a run."""
-    try:
-        git = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
-        )
-        commit = git.stdout.strip() or "unknown"
-    except OSError:
-        commit = "unknown"
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-        "commit": commit,
-    }
-
-
 def _run_folder(experiment: Experiment, data: MultimodalData) -> Path:
     settings = {name: value for name, value in asdict(experiment).items() if name != "root"}
     everything = [settings, data.fingerprint, _CODE[experiment.method != "none"], torch.__version__]
@@ -330,7 +310,7 @@ def run(experiment: Experiment) -> Run:
             "parameters": count_parameters(model),
             "prefusion_parameters": count_parameters(model.prefusion),
             "seconds": time.perf_counter() - started,
-            "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_memory": peak_memory(),
             "fingerprint": data.fingerprint,
             "stand_in": data.stand_in,
             "environment": described,

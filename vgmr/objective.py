@@ -4,47 +4,76 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vgmr.backbones import Classifier, Output, PooledBackbone, TransformerBackbone
+from vgmr.backbones import Classifier, Output
 from vgmr.data.types import Batch
+from vgmr.fusion.base import Backbone, steady
 from vgmr.refiner import Refinement, masked_mean
+
+TASKS = ("classes", "regression")
+
+
+def sample_loss(logits: Tensor, label: Tensor, task: str = "classes") -> Tensor:
+    """Loss of each sample, (B,): cross-entropy in nats, or the absolute error in units of the label.
+
+    Args:
+        logits: (B, classes), or (B, 1) in regression.
+        label: (B,) int64, or floating point in regression.
+        task: one of `TASKS`.
+    """
+    if task == "regression":
+        return (logits.squeeze(1) - label).abs()
+    return F.cross_entropy(logits, label, reduction="none")
+
+
+def task_loss(logits: Tensor, label: Tensor, task: str = "classes") -> Tensor:
+    """Mean of `sample_loss`, a scalar."""
+    return F.cross_entropy(logits, label) if task == "classes" else sample_loss(logits, label, task).mean()
 
 
 @torch.no_grad()
 def contributions(
-    backbone: PooledBackbone | TransformerBackbone, encodings: Mapping[str, Tensor], label: Tensor
+    backbone: Backbone,
+    encodings: Mapping[str, Tensor],
+    label: Tensor,
+    mask: Mapping[str, Tensor] | None = None,
+    task: str = "classes",
 ) -> dict[str, Tensor]:
     """Loss increase by leaving each modality out: delta_m = loss(without m) - loss(full), section 3.8.
 
-    Takes the encodings of the full pass, since in these backbones modalities meet in `fuse` alone; in training
-    mode both losses share the pass's dropout.
+    Takes the encodings of the full pass, since modalities meet in `fuse` alone; in training mode both losses share
+    the pass's dropout, and dropout within `fuse` is off.
 
     Args:
-        encodings: name -> (B, width).
-        label: (B,) int64.
+        encodings: name -> (B, width), or what else the backbone's `encode` gives.
+        label: (B,) int64, or floating point in regression.
+        mask: name -> (B, T_m) bool, for backbones whose modalities meet as sequences.
+        task: one of `TASKS`.
 
-    Returns name -> (B,), in nats; positive where the modality helped.
+    Returns name -> (B,), in nats (regression: units of the label); positive where the modality helped.
     """
-    full = F.cross_entropy(backbone.fuse(encodings), label, reduction="none")
-    return {
-        name: F.cross_entropy(backbone.fuse(encodings, set(encodings) - {name}), label, reduction="none") - full
-        for name in encodings
-    }
+    names = list(encodings)
+    keeps = [names, *([other for other in names if other != name] for name in names)]
+    with steady(backbone):
+        answers = backbone.fuse_many(encodings, keeps, mask)
+    full, *without = (sample_loss(logits, label, task) for logits in answers)
+    return {name: loss - full for name, loss in zip(names, without, strict=True)}
 
 
 @torch.no_grad()
-def contributions_before_refiner(model: Classifier, batch: Batch) -> dict[str, Tensor]:
+def contributions_before_refiner(model: Classifier, batch: Batch, task: str = "classes") -> dict[str, Tensor]:
     """Like `contributions`, but X_m is zero before the refiner: one more full pass per modality."""
-    full = F.cross_entropy(model(batch.features, batch.mask).logits, batch.label, reduction="none")
+    full = sample_loss(model(batch.features, batch.mask).logits, batch.label, task)
     result = {}
     for name, x in batch.features.items():
         without = {**batch.features, name: torch.zeros_like(x)}
         logits = model(without, batch.mask, keep=set(batch.features) - {name}).logits
-        result[name] = F.cross_entropy(logits, batch.label, reduction="none") - full
+        result[name] = sample_loss(logits, batch.label, task) - full
     return result
 
 
@@ -84,14 +113,18 @@ def regulariser(
 class Objective:
     """L = L_task + value_weight L_value + regulariser_weight L_reg; the task loss alone where VGMR is not used.
 
+    In training the own terms of the backbone and of the pre-fusion module are added, where they have such.
+
     Attributes:
         value_weight: lambda_v.
         regulariser_weight: lambda_r.
-        temperature: tau of the value target, in nats.
+        temperature: tau of the value target, in nats (regression: in units of the label).
         minimum_deviation: s_min of the regulariser.
         removal: "after" the refiner (the default, from cached encodings) or "before" it (a pass per modality).
         warmup_epochs: epochs before the value term has its full weight; in epoch e, from 0, it has the
             share (e + 1) / (warmup_epochs + 1).
+        task: "classes" (cross-entropy), or "regression" (absolute error of a model with one output).
+        auxiliary: add the own terms of backbone and pre-fusion module.
     """
 
     value_weight: float = 0.1
@@ -100,24 +133,34 @@ class Objective:
     minimum_deviation: float = 0.1
     removal: str = "after"
     warmup_epochs: int = 0
+    task: str = "classes"
+    auxiliary: bool = True
 
     def __post_init__(self) -> None:
         if self.removal not in ("after", "before"):
             raise ValueError(f"removal must be 'after' or 'before' the refiner, got {self.removal!r}")
+        if self.task not in TASKS:
+            raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
 
     def __call__(self, model: Classifier, output: Output, batch: Batch, epoch: int = 0) -> Tensor:
         """Mean loss of the batch, a scalar in nats; `epoch` counts from 0 and matters for the warm-up only."""
-        loss = F.cross_entropy(output.logits, batch.label)
+        loss = task_loss(output.logits, batch.label, self.task)
+        if self.auxiliary and model.training:
+            own = model.backbone.auxiliary_loss(output.encodings, output.mask, batch.label)
+            if output.refinement.auxiliary:
+                of_prefusion: Any = model.prefusion.auxiliary_loss
+                own = {**own, **of_prefusion(output.refinement, batch.label)}
+            loss = sum(own.values(), start=loss)
         if not output.refinement.gate:
             return loss
         warmth = min(1.0, (epoch + 1) / (self.warmup_epochs + 1))
         if self.value_weight:
             if self.removal == "after":
-                contribution = contributions(model.backbone, output.encodings, batch.label)
+                contribution = contributions(model.backbone, output.encodings, batch.label, output.mask, self.task)
             else:
-                contribution = contributions_before_refiner(model, batch)
+                contribution = contributions_before_refiner(model, batch, self.task)
             loss = loss + warmth * self.value_weight * value_loss(
                 output.refinement, contribution, self.temperature
             )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from vgmr.refiner import Refinement, check_dims, check_inputs
+from vgmr.refiner import Refinement, check_dims, check_inputs, check_like
 
 
 def _silence_padding(features: dict[str, Tensor], masks: Mapping[str, Tensor | None]) -> Refinement:
@@ -53,6 +53,7 @@ class FeatureMLP(nn.Module):
     def forward(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None) -> Refinement:
         """name -> (B, T_m, d_m), from the same shapes."""
         checked, masks = check_inputs(self.dims, features, mask)
+        check_like(self, checked)
         return _silence_padding({name: self.maps[name](x) for name, x in checked.items()}, masks)
 
 
@@ -82,6 +83,7 @@ class CrossAttention(nn.Module):
     def forward(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None) -> Refinement:
         """name -> (B, T_m, d_m), from the same shapes."""
         checked, masks = check_inputs(self.dims, features, mask)
+        check_like(self, checked)
         projected = {name: self.project[name](x) for name, x in checked.items()}
         result = {}
         for name, x in checked.items():
@@ -117,6 +119,7 @@ class SigmoidTanhGate(nn.Module):
     def forward(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None) -> Refinement:
         """name -> (B, T_m, d_m), from the same shapes."""
         checked, masks = check_inputs(self.dims, features, mask)
+        check_like(self, checked)
         result = {}
         for name, x in checked.items():
             gated = torch.sigmoid(self.openness[name](x)) * torch.tanh(self.content[name](x))

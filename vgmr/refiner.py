@@ -6,18 +6,22 @@ beside the code that computes them; `method.md`'s open choices are arguments, wi
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import operator
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-@dataclass(frozen=True)
-class Refinement:
+class Refinement(NamedTuple):
     """What stands before fusion gives to what comes behind; dicts by modality name.
+
+    A tuple with named fields, so that torch's graphs and replicas can take it apart and put it together again.
 
     Attributes:
         features: (B, T_m, d_m), the same shapes as the input; padded steps hold zeros.
@@ -25,31 +29,74 @@ class Refinement:
         channel_value: (B, d) in (0, 1), v^c of Eq. (10).
         gate: (B, T_m, d_m) in (0, 1), G of Eq. (11).
         effective_gate: (B, T_m, d_m), E of Eq. (13).
+        auxiliary: what the module's own loss needs, for modules that have an `auxiliary_loss`.
 
-    The last four are empty for anything but VGMR.
+    All but `features` and `auxiliary` are empty for anything but VGMR.
     """
 
     features: dict[str, Tensor]
-    global_value: dict[str, Tensor] = field(default_factory=dict)
-    channel_value: dict[str, Tensor] = field(default_factory=dict)
-    gate: dict[str, Tensor] = field(default_factory=dict)
-    effective_gate: dict[str, Tensor] = field(default_factory=dict)
+    global_value: dict[str, Tensor] = {}  # noqa: RUF012
+    channel_value: dict[str, Tensor] = {}  # noqa: RUF012
+    gate: dict[str, Tensor] = {}  # noqa: RUF012
+    effective_gate: dict[str, Tensor] = {}  # noqa: RUF012
+    auxiliary: dict[str, Tensor] = {}  # noqa: RUF012
+
+
+def whole(what: str, value: Any) -> int:
+    """`value`, a whole number of at least 1 of any integer type, as int; or ValueError in one line."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
+        raise ValueError(f"{what} must be a whole number of at least 1, got {value!r}")
+    return operator.index(value)
 
 
 def check_dims(dims: Mapping[str, int], at_least: int = 1) -> dict[str, int]:
     """The modalities and their feature dimensions, or ValueError in one line."""
+    if not isinstance(dims, Mapping):
+        raise ValueError(f"expected dims as a dict, modality name -> dimension, got {type(dims).__name__}")
     if len(dims) < at_least:
         raise ValueError(
             f"expected at least {at_least} modalities to compare with each other, got {len(dims)}: {list(dims)}"
         )
-    for name, dim in dims.items():
+    for name in dims:
         if not isinstance(name, str) or not name or "." in name:
             raise ValueError(f"a modality name must be a non-empty string without a dot, got {name!r}")
         if hasattr(nn.ModuleDict(), name):
             raise ValueError(f"{name!r} is a name that torch keeps for itself; call this modality otherwise")
-        if not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"{name}: expected a feature dimension of at least 1, got {dim!r}")
-    return dict(dims)
+    return {name: whole(f"{name}: a feature dimension", dim) for name, dim in dims.items()}
+
+
+_trusted = ContextVar("trusted", default=False)
+
+
+@contextlib.contextmanager
+def trusted_values() -> Iterator[None]:
+    """Inside, `check_inputs` looks at shapes and types but not at values: for loops over data checked before."""
+    token = _trusted.set(True)
+    try:
+        yield
+    finally:
+        _trusted.reset(token)
+
+
+def _may_look_at(x: Tensor) -> bool:
+    """Whether values of `x` can be read here at no cost: not on a GPU, in a traced graph, or within torch.func."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or _trusted.get():
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+def check_like(module: nn.Module, features: Mapping[str, Tensor]) -> None:
+    """Raise ValueError in one line where features differ from the weights of `module` in type or device."""
+    weight = next((x for x in module.parameters() if x.is_floating_point()), None)
+    if weight is None or torch.compiler.is_compiling():
+        return
+    mixed = torch.is_autocast_enabled(weight.device.type)
+    for name, x in features.items():
+        if (x.dtype != weight.dtype and not mixed) or x.device != weight.device:
+            raise ValueError(
+                f"{name}: expected {weight.dtype} features on {weight.device}, as the model is, got {x.dtype} on "
+                f"{x.device}; x.to(device, dtype) converts them, model.to(...) the model"
+            )
 
 
 def check_inputs(
@@ -63,13 +110,19 @@ def check_inputs(
         mask: name -> (B, T_m) bool, True where a step is real; None if all are.
 
     Raises:
-        ValueError: a modality that is unknown or missing, a wrong shape or type, a sample without a real step,
-            NaN or infinite values in real steps. Values are looked at on the CPU only, where that costs
-            nothing; `Batch.check` does it once for data that live on a GPU.
+        ValueError: no dict of tensors, a modality that is unknown or missing, a wrong shape or type, a sample
+            without a real step, NaN or infinite values in real steps. Values are looked at on the CPU only and
+            not within `trusted_values`, traced graphs or torch.func; `Batch.check` does it once for a data set.
     """
     for what, given in (("features", features), ("mask", mask)):
-        if given is None:
+        if given is None and what == "mask":
             continue
+        if not isinstance(given, Mapping):
+            raise ValueError(f"{what}: expected a dict, modality name -> tensor, got {type(given).__name__}")
+        for name, x in given.items():
+            if not isinstance(x, Tensor):
+                hint = "; torch.as_tensor(x) makes one" if hasattr(x, "__array__") else ""
+                raise ValueError(f"{what}: expected a tensor for {name!r}, got {type(x).__name__}{hint}")
         unknown, missing = sorted(set(given) - set(dims)), sorted(set(dims) - set(given))
         if unknown or missing:
             raise ValueError(
@@ -77,12 +130,12 @@ def check_inputs(
                 + (f"; unknown: {', '.join(unknown)}" if unknown else "")
                 + (f"; missing: {', '.join(missing)}" if missing else "")
             )
-    size = len(next(iter(features.values())))
+    size = next(iter(features.values())).shape[0]
     checked: dict[str, Tensor] = {}
     masks: dict[str, Tensor | None] = {}
     for name, dim in dims.items():
         x = features[name]
-        if x.ndim != 3 or x.shape[2] != dim or len(x) != size or not x.shape[1]:
+        if x.ndim != 3 or x.shape[2] != dim or x.shape[0] != size or not x.shape[1]:
             hint = "; a single vector per sample needs a time axis: x.unsqueeze(1)" if x.ndim == 2 else ""
             raise ValueError(f"{name}: expected features of shape ({size}, T, {dim}), got {tuple(x.shape)}{hint}")
         if not x.is_floating_point():
@@ -93,7 +146,7 @@ def check_inputs(
                 got = f"{real.dtype} {tuple(real.shape)}"
                 raise ValueError(f"{name}: expected a bool mask of shape {tuple(x.shape[:2])}, got {got}")
             x = x.masked_fill(~real.unsqueeze(2), 0.0)
-        if x.device.type == "cpu":
+        if _may_look_at(x):
             if real is not None and not real.any(1).all():
                 row = int((~real.any(1)).nonzero()[0])
                 raise ValueError(
@@ -170,7 +223,8 @@ class ModalityMaps(nn.Module):
             product, latent_dim = self.folded(x), self.channel_value.in_features
             return product[..., :latent_dim], product[..., latent_dim : latent_dim + x.shape[2]]
         latent = self.projection(x)
-        if x.shape[0] * x.shape[1] > x.shape[2]:  # folding costs d_m rows and saves B * T of them
+        # folding costs d_m rows and saves B * T of them; traced graphs fold for any number of samples
+        if torch.compiler.is_compiling() or x.shape[0] * x.shape[1] > x.shape[2]:
             return latent, F.linear(x, *self.gate_weight())
         return latent, self.gate_from_features(x) + self.gate_from_latent(latent)
 
@@ -241,8 +295,8 @@ class VGMR(nn.Module):
                 raise ValueError(f"{what} must lie in 0 to 1, got {value}")
         if norm not in ("layer", "none"):
             raise ValueError(f"norm must be 'layer' or 'none', got {norm!r}")
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim must be at least 1, got {latent_dim}")
+        latent_dim = whole("latent_dim", latent_dim)
+        self.latent_dim, self.norm = latent_dim, norm
         self.amplification, self.retention = amplification, retention
         self.use_agreement, self.use_discrepancy = use_agreement, use_discrepancy
         self.others = {name: sorted(set(self.dims) - {name}) for name in self.dims}  # Eq. (4)
@@ -261,6 +315,14 @@ class VGMR(nn.Module):
                 )
                 for name, dim in self.dims.items()
             }
+        )
+
+    def extra_repr(self) -> str:
+        """The settings of the method, and whether the module is a folded copy."""
+        folded = any(self._of(name).folded is not None for name in self.dims)
+        return (
+            f"latent_dim={self.latent_dim}, amplification={self.amplification}, retention={self.retention}, "
+            f"norm={self.norm!r}{', folded for inference' if folded else ''}"
         )
 
     def interaction_input(self, name: str, summary: Mapping[str, Tensor]) -> Tensor:
@@ -282,6 +344,7 @@ class VGMR(nn.Module):
             ValueError: see `check_inputs`.
         """
         checked, masks = check_inputs(self.dims, features, mask)
+        check_like(self, checked)
         evidence, summary = {}, {}
         for name, x in checked.items():
             latent, evidence[name] = self._of(name).project(x)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from vgmr.data.fetch import write
 from vgmr.experiment import Experiment, Run, experiment_data, run_all
+from vgmr.files import write
 from vgmr.training import History
 
 FOLDER = Path("records")  # beside the notebooks, where they run

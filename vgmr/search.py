@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from vgmr.data.fetch import write
 from vgmr.experiment import BACKBONES
+from vgmr.files import write
 from vgmr.notebook.run import parameters
 from vgmr.studies import SEARCH_SEEDS, TRIAL_RATE, TRIALS, behind, search_default
 

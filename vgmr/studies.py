@@ -19,12 +19,13 @@ from pandas.io.formats.style import Styler
 from vgmr.analysis.diagnostics import gradient_change, removal_by_place, with_idle_modality
 from vgmr.backbones import Classifier
 from vgmr.balancing import ARL, METHODS, Relearning, make_method
-from vgmr.data.fetch import write
-from vgmr.evaluation import Difference, accuracy, confusion, paired_difference, shapley, subset_logits
+from vgmr.evaluation import Difference, accuracy, confusion, paired_difference, shapley
 from vgmr.experiment import Experiment, Run, build, compare, experiment_data, run_all
+from vgmr.files import write
+from vgmr.inference import predict, subset_logits
 from vgmr.objective import Objective
 from vgmr.runs import recorded
-from vgmr.training import fit, make_optimizer, predict
+from vgmr.training import fit, make_optimizer
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"prefusion": "none"},

@@ -1,4 +1,4 @@
-"""`fit`, the only training loop, and `predict`."""
+"""`fit`, the only training loop."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.inference import predict
 from vgmr.objective import Objective
+from vgmr.work import bar
 
 
 @dataclass
@@ -68,7 +69,7 @@ def trim(batch: Batch, lengths: dict[str, int]) -> Batch:
         batch,
         features={name: x[:, : lengths[name]] for name, x in batch.features.items()},
         mask={name: mask[:, : lengths[name]] for name, mask in batch.mask.items()},
-        struck=None,
+        corrupted=None,
     )
 
 
@@ -95,19 +96,6 @@ def mini_batches(
         yield trim(part.index(rows.to(part.label.device)), longest)
 
 
-@torch.inference_mode()
-def predict(model: Classifier, part: Batch, keep: list[str] | None = None, batch_size: int = 256) -> Tensor:
-    """Logits (N, classes) of a whole part in evaluation mode; `keep` as in `Classifier.forward`."""
-    was_training = model.training
-    model.eval()
-    logits = []
-    for rows in torch.arange(len(part), device=part.label.device).split(batch_size):
-        batch = part.index(rows)
-        logits.append(model(batch.features, batch.mask, keep).logits)
-    model.train(was_training)
-    return torch.cat(logits)
-
-
 OPTIMIZERS = ("adamw", "sgd")
 
 
@@ -127,7 +115,7 @@ def make_optimizer(
     rest = [parameter for parameter in model.parameters() if id(parameter) not in owned]
     groups = [
         {"params": rest, "lr": learning_rate},
-        {"params": prefusion, "lr": prefusion_learning_rate or learning_rate},
+        {"params": prefusion, "lr": learning_rate if prefusion_learning_rate is None else prefusion_learning_rate},
         {"params": [] if method is None else list(method.parameters()), "lr": learning_rate},
     ]
     groups = [group for group in groups if group["params"]]
@@ -221,7 +209,7 @@ def fit(
             plain, own = Balancing(), new_optimizer(copy)
             for epoch in range(epochs):
                 batches = mini_batches(part, batch_size, order, length_buckets)
-                train_epoch(copy, batches, own, Objective(0, 0), plain, epoch)
+                train_epoch(copy, batches, own, Objective(0, 0, auxiliary=False), plain, epoch)
 
     loop = Loop(stepper, train_copy)
     part = method.training_part(data)
@@ -229,7 +217,7 @@ def fit(
     best: tuple[float, float] = (-1.0, 0.0)
     best_state = {}
     started = time.perf_counter()
-    for epoch in tqdm(range(epochs), desc="epochs", leave=False, disable=not progress):
+    for epoch in bar(range(epochs), desc="epochs", leave=False, disable=not progress):
         method.epoch_start(model, data, epoch, loop)
         batches = mini_batches(part, batch_size, generator, length_buckets)
         total = train_epoch(model, batches, stepper, objective, method, epoch)

@@ -7,11 +7,10 @@ import torch
 
 from vgmr.analysis import cost as bench
 from vgmr.data import load
-from vgmr.evaluation import subset_logits
 from vgmr.experiment import Experiment, build
+from vgmr.inference import predict, subset_logits
 from vgmr.prefusion import count_parameters
 from vgmr.refiner import VGMR
-from vgmr.training import predict
 
 SMALL = {"backbone_options": {"width": 8, "num_layers": 1, "num_heads": 2, "feedforward_dim": 8}, "latent_dim": 4}
 

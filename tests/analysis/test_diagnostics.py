@@ -35,7 +35,8 @@ from vgmr.analysis.diagnostics import (
 from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
 from vgmr.balancing import OGMGE, Balancing, Uniform
 from vgmr.data import Batch, MultimodalData, load
-from vgmr.evaluation import auroc, paired_difference, shapley, subset_logits
+from vgmr.evaluation import auroc, paired_difference, shapley
+from vgmr.inference import subset_logits
 from vgmr.objective import contributions
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR, masked_mean
@@ -50,9 +51,9 @@ def batch(size: int = 6) -> Batch:
     mask = {name: torch.ones(size, 4, dtype=torch.bool) for name in DIMS}
     mask["sound"][0, 2:] = False
     features["sound"][0, 2:] = 0
-    struck = {name: torch.zeros(size, 1, 1, dtype=torch.bool) for name in DIMS}
-    struck["video"][3] = True
-    return Batch(features, mask, torch.zeros(size, dtype=torch.int64), struck=struck)
+    corrupted = {name: torch.zeros(size, 1, 1, dtype=torch.bool) for name in DIMS}
+    corrupted["video"][3] = True
+    return Batch(features, mask, torch.zeros(size, dtype=torch.int64), corrupted=corrupted)
 
 
 def test_value_and_gate_are_those_of_the_refiner_over_real_steps():
@@ -73,8 +74,8 @@ def test_value_and_gate_are_those_of_the_refiner_over_real_steps():
     output = model(part.features, part.mask)
     gain = contributions(model.backbone, output.encodings, part.label)["sound"][0]
     assert row["target"] == pytest.approx(float(gain.sigmoid()), abs=1e-6)
-    struck = frame[frame["struck"]]
-    assert list(zip(struck["sample"], struck["modality"], strict=True)) == [(3, "video")]
+    corrupted = frame[frame["corrupted"]]
+    assert list(zip(corrupted["sample"], corrupted["modality"], strict=True)) == [(3, "video")]
 
 
 def test_value_and_gate_needs_the_refiner():
@@ -87,10 +88,10 @@ def test_detection_finds_a_planted_signal_and_nothing_in_shuffled_truth():
     generator = torch.Generator().manual_seed(0)
     truth = torch.rand(4000, generator=generator) < 0.3
     low = torch.randn(4000, generator=generator) - 2 * truth
-    frame = pd.DataFrame({"modality": "sound", "gate": low.numpy(), "struck": truth.numpy()})
+    frame = pd.DataFrame({"modality": "sound", "gate": low.numpy(), "corrupted": truth.numpy()})
     assert detection(frame, "gate") == pytest.approx(0.921, abs=0.02)  # Phi(2 / sqrt 2)
-    assert detection(frame, "gate", lower_is_struck=False) == pytest.approx(1 - detection(frame, "gate"))
-    shuffled = frame.assign(struck=truth[torch.randperm(4000, generator=generator)].numpy())
+    assert detection(frame, "gate", lower_is_corrupted=False) == pytest.approx(1 - detection(frame, "gate"))
+    shuffled = frame.assign(corrupted=truth[torch.randperm(4000, generator=generator)].numpy())
     assert detection(shuffled, "gate") == pytest.approx(0.5, abs=0.03)
 
 
@@ -101,15 +102,15 @@ def hand_set() -> Classifier:
 def planted(size: int, where: str, seed: int = 3) -> Batch:
     """Padded batch in which a third of the channels, steps or whole modalities stand 20 deviations too high."""
     generator = torch.Generator().manual_seed(seed)
-    features, mask, struck = {}, {}, {}
+    features, mask, corrupted = {}, {}, {}
     for name, dim in DIMS.items():
         length = torch.randint(2, 7, (size, 1), generator=generator)
         mask[name] = torch.arange(6) < length
         shape = {"channel": (size, 1, dim), "step": (size, 6, 1), "modality": (size, 1, 1)}[where]
-        struck[name] = torch.rand(shape, generator=generator) < 1 / 3
-        x = torch.randn(size, 6, dim, generator=generator) + 20 * struck[name]
+        corrupted[name] = torch.rand(shape, generator=generator) < 1 / 3
+        x = torch.randn(size, 6, dim, generator=generator) + 20 * corrupted[name]
         features[name] = x * mask[name].unsqueeze(2)
-    return Batch(features, mask, torch.randint(2, (size,), generator=generator), struck=struck)
+    return Batch(features, mask, torch.randint(2, (size,), generator=generator), corrupted=corrupted)
 
 
 def areas(frame: pd.DataFrame) -> dict[str, float]:
@@ -136,7 +137,7 @@ def test_a_gate_set_by_hand_is_the_sigmoid_of_minus_x():
 
 
 def test_random_scores_do_not_repeat_the_draws_of_a_corruption_of_the_same_seed():
-    clean = replace(planted(1500, "step"), struck=None)
+    clean = replace(planted(1500, "step"), corrupted=None)
     part = corruption.noise(clean, clean, 0.3, seed=7)
     found = areas(localisation(hand_set(), part, "step", seed=7))
     assert found["random"] == pytest.approx(0.5, abs=0.03)
@@ -149,7 +150,7 @@ def test_masked_steps_never_count():
         spoiled = replace(
             part,
             features={name: x + 99 * ~part.mask[name].unsqueeze(2) for name, x in part.features.items()},
-            struck={name: hit | ~part.mask[name].unsqueeze(2) for name, hit in part.struck.items()},
+            corrupted={name: hit | ~part.mask[name].unsqueeze(2) for name, hit in part.corrupted.items()},
         )
         before, after = areas(localisation(model, part, level)), areas(localisation(model, spoiled, level))
         for score in ("gate", "gradient", "truth"):
@@ -225,16 +226,16 @@ def test_jumps_are_mean_distances_to_real_neighbours():
     torch.testing.assert_close(jumps(part)["sound"].flatten(), torch.tensor([3.0, 2.5, 2.0, 0.0]))
 
 
-def test_response_is_taken_over_the_same_struck_samples():
+def test_response_is_taken_over_the_same_corrupted_samples():
     torch.manual_seed(0)
     model = Classifier(VGMR(DIMS, latent_dim=4), PooledBackbone(DIMS, 2, width=3)).eval()
-    clean = replace(planted(50, "step"), struck=None)
-    struck = corruption.missing(clean, "sound", 0.5)
-    table = response(model, clean, struck)
+    clean = replace(planted(50, "step"), corrupted=None)
+    corrupted = corruption.missing(clean, "sound", 0.5)
+    table = response(model, clean, corrupted)
     assert set(table["modality"]) == {"sound"}
-    hit = struck.struck["sound"].flatten(1).any(1)
+    hit = corrupted.corrupted["sound"].flatten(1).any(1)
     with torch.no_grad():
-        before, after = (model(part.features, part.mask).refinement for part in (clean, struck))
+        before, after = (model(part.features, part.mask).refinement for part in (clean, corrupted))
     row = table.set_index("statistic").loc["global_value"]
     assert row["clean"] == pytest.approx(float(before.global_value["sound"][hit].mean()), abs=1e-6)
     assert row["noisy"] == pytest.approx(float(after.global_value["sound"][hit].mean()), abs=1e-6)
@@ -243,10 +244,10 @@ def test_response_is_taken_over_the_same_struck_samples():
 
 
 def test_channel_noise_strikes_whole_channels_with_the_training_parts_size():
-    clean = replace(load("digits").test, struck=None)
+    clean = replace(load("digits").test, corrupted=None)
     part = channel_noise(clean, clean, 0.4, seed=1)
     for name, x in part.features.items():
-        hit = part.struck[name].any(1)
+        hit = part.corrupted[name].any(1)
         assert float(hit.float().mean()) == pytest.approx(0.4, abs=0.05)
         changed = (x != clean.features[name]).any(1)
         assert torch.equal(changed, hit)
@@ -272,7 +273,7 @@ def test_what_has_no_answer_is_refused():
     with pytest.raises(ValueError, match="unknown level 'word'; there are: sample, modality, step, channel"):
         localisation(hand_set(), planted(5, "step"), "word")
     with pytest.raises(ValueError, match="corrupt it first"):
-        localisation(hand_set(), replace(planted(5, "step"), struck=None), "step")
+        localisation(hand_set(), replace(planted(5, "step"), corrupted=None), "step")
     with pytest.raises(ValueError, match="got Identity"):
         suppression(Classifier(Identity(DIMS), PooledBackbone(DIMS, 2, width=3)), batch())
 
@@ -381,7 +382,7 @@ def test_a_modality_that_carries_nothing_is_worth_nothing(refined):
                 batch,
                 features={**batch.features, "copy": batch.features["vision"]},
                 mask={**batch.mask, "copy": batch.mask["vision"]},
-                struck=None,
+                corrupted=None,
             )
             for part, batch in data.parts.items()
         },

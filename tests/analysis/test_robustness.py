@@ -12,9 +12,9 @@ from vgmr.backbones import Classifier, PooledBackbone
 from vgmr.data.types import Batch
 from vgmr.evaluation import accuracy_curve
 from vgmr.experiment import Experiment, run
+from vgmr.inference import predict
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
-from vgmr.training import predict
 
 DIMS = {"text": 6, "audio": 4}
 
@@ -38,21 +38,21 @@ CORRUPTIONS = corruptions(made(seed=1))
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_severity_0_is_the_identity_and_more_of_it_is_not(name):
-    clean, struck = CORRUPTIONS[name](PART, 0.0), CORRUPTIONS[name](PART, 1.0)
+    clean, corrupted = CORRUPTIONS[name](PART, 0.0), CORRUPTIONS[name](PART, 1.0)
     assert all(torch.equal(clean.features[m], PART.features[m]) for m in DIMS)
-    assert name == "noise weight" or not any(hit.any() for hit in clean.struck.values())
-    assert any(hit.any() for hit in struck.struck.values())
-    assert not all(torch.equal(struck.features[m], PART.features[m]) for m in DIMS)
-    struck.check(3)
+    assert name == "noise weight" or not any(hit.any() for hit in clean.corrupted.values())
+    assert any(hit.any() for hit in corrupted.corrupted.values())
+    assert not all(torch.equal(corrupted.features[m], PART.features[m]) for m in DIMS)
+    corrupted.check(3)
 
 
 @pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name not in ("asynchrony", "conflict")])
-def test_padding_stays_zero_and_what_is_not_struck_stays(name):
-    struck = CORRUPTIONS[name](PART, 0.5)
+def test_padding_stays_zero_and_what_is_not_corrupted_stays(name):
+    corrupted = CORRUPTIONS[name](PART, 0.5)
     for m in DIMS:
-        same = struck.features[m] == PART.features[m]
-        assert same[~struck.struck[m].expand_as(same)].all()
-        assert not struck.features[m].masked_select(~PART.mask[m].unsqueeze(2)).any()
+        same = corrupted.features[m] == PART.features[m]
+        assert same[~corrupted.corrupted[m].expand_as(same)].all()
+        assert not corrupted.features[m].masked_select(~PART.mask[m].unsqueeze(2)).any()
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
@@ -63,7 +63,7 @@ def test_draws_follow_the_seed(name):
     assert name == "asynchrony" or not all(torch.equal(first.features[m], other.features[m]) for m in DIMS)
 
 
-def test_one_missing_takes_one_modality_of_each_struck_sample():
+def test_one_missing_takes_one_modality_of_each_corrupted_sample():
     part = made(2000)
     for share in (0.3, 1.0):
         gone = torch.stack([(x == 0).flatten(1).all(1) for x in one_missing(part, share).features.values()])
@@ -73,26 +73,28 @@ def test_one_missing_takes_one_modality_of_each_struck_sample():
 
 
 def test_occlusion_is_one_block_of_neighbouring_channels_for_the_whole_sequence():
-    struck = occlusion(PART, 0.5)
+    corrupted = occlusion(PART, 0.5)
     for m, d in DIMS.items():
         real = PART.mask[m]
-        zero = (struck.features[m] == 0)[:, 0]
+        zero = (corrupted.features[m] == 0)[:, 0]
         assert (zero.sum(1) == d // 2).all()
         assert (zero[:, 1:] != zero[:, :-1]).sum(1).max() <= 2
         for row in range(len(PART)):
-            assert (struck.features[m][row][real[row]] == 0).eq(zero[row]).all()
-    starts = (struck.features["text"] == 0)[:, 0].int().argmax(1)
+            assert (corrupted.features[m][row][real[row]] == 0).eq(zero[row]).all()
+    starts = (corrupted.features["text"] == 0)[:, 0].int().argmax(1)
     assert set(starts.tolist()) == {0, 1, 2, 3}, "every place of the block occurs"
     assert not occlusion(PART, 1.0).features["text"].any()
 
 
 def test_out_of_step_rotates_all_but_the_last():
-    struck = out_of_step(PART, 1.0)
+    corrupted = out_of_step(PART, 1.0)
     shift = round(float(PART.lengths()["text"].median()) / 2)
     row = int(PART.lengths()["text"].argmax())
     real = PART.mask["text"][row]
-    torch.testing.assert_close(struck.features["text"][row][real], PART.features["text"][row][real].roll(shift, 0))
-    assert torch.equal(struck.features["audio"], PART.features["audio"])
+    torch.testing.assert_close(
+        corrupted.features["text"][row][real], PART.features["text"][row][real].roll(shift, 0)
+    )
+    assert torch.equal(corrupted.features["audio"], PART.features["audio"])
 
 
 @pytest.mark.parametrize("refined", [False, True])
@@ -104,12 +106,12 @@ def test_a_model_that_pools_over_time_does_not_see_time_order(refined):
     torch.testing.assert_close(predict(model, out_of_step(PART, 1.0)), predict(model, PART))
 
 
-def test_shares_are_checked_and_struck_adds_up():
+def test_shares_are_checked_and_corrupted_adds_up():
     for corrupt in (one_missing, occlusion):
         with pytest.raises(ValueError, match=r"a share must lie in 0 to 1, got 1\.5"):
             corrupt(PART, 1.5)
     before = {m: torch.ones(len(PART), 1, 1, dtype=torch.bool) for m in DIMS}
-    assert all(hit.all() for hit in occlusion(replace(PART, struck=before), 0.5).struck.values())
+    assert all(hit.all() for hit in occlusion(replace(PART, corrupted=before), 0.5).corrupted.values())
 
 
 def test_curves_start_at_the_clean_accuracy(tmp_path, monkeypatch):

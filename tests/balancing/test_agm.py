@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from made_models import THREE, TWO, differing, digits, gradients, make_model, names_of, start
 
 from vgmr.balancing import AGM, Balancing
-from vgmr.balancing.agm import discrepancy, shapley_weights, signal_scale, subsets
+from vgmr.balancing.agm import discrepancy, signal_scale
+from vgmr.inference import shapley_weights, subsets
 
 
 class ScaleBackward(torch.autograd.Function):

@@ -119,3 +119,20 @@ def test_wrong_options_are_refused():
         ARL(variant="new")
     with pytest.raises(ValueError, match="defined for the head 'concat' only, got TensorHead; build"):
         start(ARL(), make_model(head="tensor"))
+
+
+def test_with_lag_a_batch_is_scaled_by_the_factors_of_the_one_before():
+    model, fresh = make_model(), ARL(start_epoch=-1)
+    lagging = ARL(start_epoch=-1, lag=1)
+    for method in (fresh, lagging):
+        method.start(model, digits(), 10, 0)
+    train, seen = digits().train, {fresh: [], lagging: []}
+    for rows in torch.arange(96).split(32):
+        batch = train.index(rows)
+        for method, factors in seen.items():
+            output = model(batch.features, batch.mask)
+            method.losses(model, output, batch, F.cross_entropy(output.logits, batch.label), 0)
+            factors.append(method.noted())
+    assert seen[lagging] == [dict.fromkeys(THREE, 1.0), *seen[fresh][:2]]
+    with pytest.raises(ValueError, match="lag must be 0 or 1 batches, got 2"):
+        ARL(lag=2)

@@ -7,8 +7,9 @@ from made_models import THREE, differing, digits, gradients, make_model, names_o
 
 from vgmr.balancing import Balancing, GradBlending
 from vgmr.balancing.base import Loop
-from vgmr.balancing.grad_blending import UnimodalProbe, blend_weights, mean_loss
-from vgmr.training import fit, predict
+from vgmr.balancing.grad_blending import UnimodalProbe, blend_weights
+from vgmr.inference import mean_loss, predict
+from vgmr.training import fit
 
 BEFORE = torch.tensor([[2.0, 2.1]] * 3)
 AFTER = torch.tensor([[1.2, 1.6], [0.8, 1.4], [0.4, 1.3]])
@@ -152,9 +153,32 @@ def test_trial_trainings_fall_in_loss_and_leave_the_random_state_alone():
 
 
 def test_wrong_options_are_refused():
-    with pytest.raises(ValueError, match="weights must not be negative and sum to 1 at most"):
+    with pytest.raises(ValueError, match="expected weights by modality, none negative, with a sum of at most 1"):
         GradBlending(weights={"left": 0.9, "right": 0.2})
     with pytest.raises(ValueError, match="weights: expected one for each of"):
         start(GradBlending(weights={"left": 0.9}), make_model())
     with pytest.raises(ValueError, match="0 < held_out < 1, got 10 and 1"):
         GradBlending(held_out=1)
+
+
+def test_fixed_weights_are_taken_up_to_rounding_and_nonsense_is_refused():
+    GradBlending(weights={"left": 0.33, "right": 0.56, "spectrum": 0.11})  # 1.0000000000000002
+    for wrong in ({}, {"left": float("nan")}, {"left": -0.1}, {"left": 0.6, "right": 0.6}):
+        with pytest.raises(
+            ValueError, match="expected weights by modality, none negative, with a sum of at most 1"
+        ):
+            GradBlending(weights=wrong)
+
+
+def test_a_trial_without_finite_loss_is_no_reason_for_uniform_weights():
+    model, data = make_model(), digits()
+    method = GradBlending(super_epoch=3)
+    method.start(model, data, 8, 0)
+
+    def train(copy, part, epochs, seed):
+        if getattr(copy, "name", "") == "right":
+            with torch.no_grad():
+                copy.head.weight.fill_(float("nan"))
+
+    with pytest.raises(FloatingPointError, match="the trial of right has no finite loss; lower learning_rate"):
+        method.epoch_start(model, data, 0, Loop(None, train))

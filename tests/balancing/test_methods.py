@@ -25,9 +25,10 @@ from vgmr.balancing.grad_blending import blend_weights
 from vgmr.balancing.ogm_ge import damping
 from vgmr.balancing.pmr import pull_and_hold
 from vgmr.experiment import Experiment, build, run
+from vgmr.inference import predict
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
-from vgmr.training import fit, make_optimizer, predict
+from vgmr.training import fit, make_optimizer
 
 
 class UnscaledARL(ARL):
@@ -166,7 +167,7 @@ def test_renamed_modalities_end_to_end(name, monkeypatch):
     def renamed(batch):
         turned = {"features": batch.features, "mask": batch.mask}
         turned = {k: {new[old]: v[old] for old in reversed(list(v))} for k, v in turned.items()}
-        return replace(batch, **turned, struck=None)
+        return replace(batch, **turned, corrupted=None)
 
     turned = replace(data, train=renamed(data.train), validation=renamed(data.validation))
     rows = torch.arange(40)

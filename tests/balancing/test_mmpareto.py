@@ -122,3 +122,25 @@ def test_unimodal_heads_learn_as_in_the_uniform_control():
 def test_wrong_options_are_refused():
     with pytest.raises(ValueError, match="rescale must be 'tensor' or 'encoder', got 'all'"):
         MMPareto(rescale="all")
+
+
+def test_an_interior_solution_is_not_clipped():
+    """|g| = 1000 against |u| = .51: the official c, under which the combined gradient still lowers u's loss."""
+    g, u = torch.tensor([1000.0, 0.0]), torch.tensor([-0.5, 0.1])
+    weight = float(joint_weight([g], [u]))
+    assert weight == pytest.approx(4.998e-4, rel=1e-3)
+    combined = combine([g], [u], torch.tensor(weight))[0]
+    assert float(combined @ u) == pytest.approx(149.9, rel=5e-3)
+    assert float(combine([g], [u], torch.tensor(0.001))[0] @ u) == pytest.approx(-705.8, rel=5e-3)
+
+
+def test_the_ends_are_clipped():
+    nothing, something = torch.zeros(2), torch.tensor([1.0, 2.0])
+    assert float(joint_weight([nothing], [something])) == pytest.approx(0.999)
+    assert float(joint_weight([something], [nothing])) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e-12, 1.0, 1e12, 1e18])
+def test_the_weight_does_not_depend_on_the_scale_of_the_gradients(scale):
+    g, u = scale * torch.tensor([1.0, 0.0]), scale * torch.tensor([-1.0, 1.0])
+    assert float(joint_weight([g], [u])) == pytest.approx(0.6, rel=1e-5)

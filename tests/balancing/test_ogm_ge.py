@@ -140,3 +140,16 @@ def test_wrong_options_are_refused():
         OGMGE(window=(3, 1))
     with pytest.raises(ValueError, match="tie: unknown modality 'audio'; there are"):
         start(OGMGE(tie="audio"), make_model())
+
+
+def test_a_sum_of_one_layer_per_modality_is_the_concatenation_head():
+    """The authors' sum fusion: logits of each modality by its own layer, whose biases share ours equally."""
+    model = make_model()
+    batch = digits().train.index(torch.arange(8))
+    encodings = model(batch.features, batch.mask).encodings
+    linear = model.backbone.head.linear
+    layers = dict(zip(THREE, linear.weight.split(8, 1), strict=True))
+    own = {name: encodings[name] @ layers[name].T + linear.bias / 3 for name in THREE}
+    torch.testing.assert_close(sum(own.values()), model.backbone.fuse(encodings))
+    for name, logits in split_logits(model, encodings).items():
+        torch.testing.assert_close(logits, own[name])

@@ -7,9 +7,10 @@ from made_models import THREE, differing, digits, gradients, make_model, names_o
 
 from vgmr.backbones import Output
 from vgmr.balancing import PMR, Balancing
-from vgmr.balancing.base import encode_all
+from vgmr.balancing.base import Loop
 from vgmr.balancing.pmr import class_means, pull_and_hold
 from vgmr.data import Batch
+from vgmr.inference import encode_all
 from vgmr.refiner import Refinement
 
 
@@ -18,7 +19,8 @@ def made_terms(encodings, prototypes, label, **options):
     method = PMR(**options)
     method.names = [f"m{index}" for index in range(len(encodings))]
     method.prototypes, method.hold_epochs = prototypes, 1
-    output = Output(torch.zeros(1), dict(zip(method.names, encodings, strict=True)), Refinement({}))
+    given = dict(zip(method.names, encodings, strict=True))
+    output = Output(torch.zeros(1), given, Refinement({}), given)
     return method.losses(None, output, Batch({}, {}, label), torch.tensor(0.0), 0)[1], method.noted()
 
 
@@ -140,3 +142,25 @@ def test_wrong_options_are_refused():
         PMR(variant="code")
     with pytest.raises(ValueError, match="expected 0 < share <= 1"):
         PMR(share=0.0)
+
+
+def test_prototypes_before_and_after_the_first_epoch_are_not_smoothed():
+    model, data = make_model(), digits()
+    method = PMR(share=1.0, momentum=0.5)
+    method.start(model, data, 5, 0)
+    seen = []
+    for epoch in range(3):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1)
+        encodings = encode_all(model, data.train)
+        fresh = class_means(
+            torch.stack([encodings[name] for name in THREE]), data.train.label, torch.zeros_like(method.prototypes)
+        )
+        before = method.prototypes.clone()
+        method.epoch_start(model, data, epoch, Loop(None, None))
+        seen.append((before, fresh, method.prototypes.clone()))
+    for _, fresh, after in seen[:2]:
+        torch.testing.assert_close(after, fresh, atol=1e-5, rtol=1e-5)
+    before, fresh, after = seen[2]
+    torch.testing.assert_close(after, 0.5 * before + 0.5 * fresh, atol=1e-5, rtol=1e-5)

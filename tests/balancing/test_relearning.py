@@ -1,5 +1,7 @@
 """Diagnosing & Re-learning: purity, how far a reset goes, when it comes and what it leaves alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -85,7 +87,7 @@ def test_resets_come_at_multiples_of_the_interval_at_most_so_often(monkeypatch):
 def test_parts_of_like_size_are_compared(monkeypatch):
     sizes = []
     monkeypatch.setattr(
-        relearning, "encoding_purity", lambda encoding, label, count: sizes.append(len(label)) or 0.5
+        relearning, "encoding_purity", lambda encoding, label, count, starts: sizes.append(len(label)) or 0.5
     )
     data = digits()
     for matched in (True, False):
@@ -94,3 +96,30 @@ def test_parts_of_like_size_are_compared(monkeypatch):
         assert method.gaps(make_model(), data) == dict.fromkeys(THREE, 0.0)
     held = len(data.validation)
     assert sizes == [held] * 6 + [len(data.train)] * 3 + [held] * 3
+
+
+def test_parts_with_fewer_samples_than_classes_are_refused_before_training():
+    data = digits()
+    small = replace(data, validation=data.validation.index(torch.arange(9)))
+    with pytest.raises(
+        ValueError, match=r"clusters the validation part into 10 classes .* got 9; use larger parts"
+    ):
+        Relearning().start(make_model(), small, 10, 0)
+
+
+def test_the_number_of_starts_is_an_option(monkeypatch):
+    import sklearn.cluster
+
+    seen = []
+
+    class Counted(sklearn.cluster.KMeans):
+        def __init__(self, n_clusters, *, n_init, random_state):
+            seen.append(n_init)
+            super().__init__(n_clusters, n_init=n_init, random_state=random_state)
+
+    monkeypatch.setattr(sklearn.cluster, "KMeans", Counted)
+    for starts in (10, 1):
+        method = Relearning(starts=starts)
+        method.start(make_model(), digits(), 10, 0)
+        method.gaps(make_model(), digits())
+    assert seen == [10] * 6 + [1] * 6

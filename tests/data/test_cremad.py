@@ -22,7 +22,7 @@ from made_audio_visual import (
 from scipy.io import wavfile
 
 import vgmr.data.gated.cremad as module
-from vgmr.data.extract.media import log_mel
+from vgmr.data.extract.audio import log_mel
 from vgmr.data.gated.cremad import ACTORS, BAD_CLIPS, CLASSES, SIZES, load_cremad, read_list, read_voice
 
 MADE = {part: len(names) for part, names in cremad_names().items()}

@@ -67,7 +67,7 @@ def test_deterministic_and_drawn_by_its_seeds():
     for name, part in first.parts.items():
         for view in VIEWS:
             assert torch.equal(part.features[view], second.parts[name].features[view])
-            assert torch.equal(part.struck[view], second.parts[name].struck[view])
+            assert torch.equal(part.corrupted[view], second.parts[name].corrupted[view])
     others = [load_digits(conflict=0.2), load_digits(conflict_seed=1), load_digits(split_seed=1)]
     assert len({data.fingerprint for data in [first, *others]}) == 4
     assert torch.equal(others[1].test.label, first.test.label), "the conflict's seed leaves the parts as they are"
@@ -77,37 +77,37 @@ def test_deterministic_and_drawn_by_its_seeds():
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.55, 1.0])
 def test_share_of_conflicts_is_exact_and_one_view_each(share):
     for part in load_digits(conflict=share).parts.values():
-        struck = torch.cat([part.struck[name].flatten(1) for name in VIEWS], 1)
-        assert struck.shape == (len(part), 3)
-        assert struck.sum(1).max() <= 1
-        assert int(struck.sum()) == round(share * len(part))
+        corrupted = torch.cat([part.corrupted[name].flatten(1) for name in VIEWS], 1)
+        assert corrupted.shape == (len(part), 3)
+        assert corrupted.sum(1).max() <= 1
+        assert int(corrupted.sum()) == round(share * len(part))
 
 
-def test_each_view_is_struck_about_as_often():
+def test_each_view_is_corrupted_about_as_often():
     part = load_digits(conflict=1.0).train
     for name in VIEWS:
-        assert 0.28 < part.struck[name].float().mean() < 0.39, "a third, within 3.5 deviations"
+        assert 0.28 < part.corrupted[name].float().mean() < 0.39, "a third, within 3.5 deviations"
 
 
-def test_struck_views_are_of_another_class_and_the_others_of_the_own():
+def test_corrupted_views_are_of_another_class_and_the_others_of_the_own():
     for part in load_digits(conflict=0.4, conflict_seed=3).parts.values():
         own = torch.eye(10, dtype=torch.bool)[part.label]
         for name in VIEWS:
             shown = shown_classes(name, part.features[name])
             assert shown.any(1).all(), "every view is that of a real image"
-            struck = part.struck[name].flatten()
-            assert (shown & own)[~struck].any(1).all()
-            assert (shown & ~own)[struck].any(1).all()
-            assert not (shown & own)[struck].any()
+            corrupted = part.corrupted[name].flatten()
+            assert (shown & own)[~corrupted].any(1).all()
+            assert (shown & ~own)[corrupted].any(1).all()
+            assert not (shown & own)[corrupted].any()
 
 
-def test_unstruck_views_belong_to_one_image():
+def test_uncorrupted_views_belong_to_one_image():
     part = load_digits(conflict=0.4).test
     clean = load_digits(conflict=0).test
     assert torch.equal(part.label, clean.label)
     for name in VIEWS:
         differs = (part.features[name] != clean.features[name]).flatten(1).any(1)
-        assert torch.equal(differs, part.struck[name].flatten())
+        assert torch.equal(differs, part.corrupted[name].flatten())
 
 
 def test_a_conflict_never_crosses_parts():

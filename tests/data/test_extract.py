@@ -11,20 +11,15 @@ from made_audio_visual import POINTER, StandIn, write_image
 from PIL import Image
 from torch import nn
 
-from vgmr.data.extract.media import (
+from vgmr.data.extract.audio import log_mel, mel_filters
+from vgmr.data.extract.clips import check_complete, complete_stored, read_lines, read_raw, read_stored
+from vgmr.data.extract.images import (
     RESNET,
     ImageNetwork,
-    check_complete,
-    complete_stored,
     decode_flow,
     flow_input,
-    log_mel,
-    mel_filters,
     numbered_images,
     read_images,
-    read_lines,
-    read_raw,
-    read_stored,
     rgb_input,
     square,
 )

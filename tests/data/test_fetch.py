@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from vgmr.data import utd_mhad
-from vgmr.data.fetch import Source, cache_folder, download, download_folder, locate, problems, write
+from vgmr.data.fetch import Source, download, download_folder, locate, problems
+from vgmr.files import cache_folder, write
 
 CONTENT = {"a.csv": b"1,2\n", "sub/b.csv": b"3,4\n" * 1000}
 

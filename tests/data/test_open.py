@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from vgmr.data import avdigits, cremad_ratings, load, mosi_utterance, utd_mhad
 from vgmr.data.avdigits import SPEAKERS, load_avdigits
 from vgmr.data.cremad_ratings import load_cremad_ratings
-from vgmr.data.extract.media import log_mel
+from vgmr.data.extract.audio import log_mel
 from vgmr.data.fetch import problems
 from vgmr.data.mosi_utterance import load_mosi_utterance
 from vgmr.data.utd_mhad import average, load_utd_mhad

@@ -22,7 +22,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path
 
 
-def made(size=6, seed=0, group=True, struck=True):
+def made(size=6, seed=0, group=True, corrupted=True):
     generator = np.random.default_rng(seed)
 
     def batch(count):
@@ -34,7 +34,7 @@ def made(size=6, seed=0, group=True, struck=True):
             torch.arange(count) % 2,
             torch.arange(count) if group else None,
             {name: torch.from_numpy(generator.random((count, 1, 1)) > 0.5) for name in ("z", "a")}
-            if struck
+            if corrupted
             else None,
         )
 
@@ -58,18 +58,22 @@ def same(left, right):
             assert torch.equal(one.features[name], other.features[name])
             assert torch.equal(one.mask[name], other.mask[name])
         assert torch.equal(one.label, other.label)
-        assert (one.group is None) == (other.group is None) and (one.struck is None) == (other.struck is None)
+        assert (one.group is None) == (other.group is None) and (one.corrupted is None) == (
+            other.corrupted is None
+        )
         assert one.group is None or torch.equal(one.group, other.group)
-        assert one.struck is None or all(torch.equal(one.struck[name], other.struck[name]) for name in one.struck)
+        assert one.corrupted is None or all(
+            torch.equal(one.corrupted[name], other.corrupted[name]) for name in one.corrupted
+        )
     for name in ("name", "classes", "source", "licence", "fingerprint", "stand_in", "notes"):
         assert getattr(left, name) == getattr(right, name)
 
 
 @pytest.mark.parametrize("group", [True, False])
-@pytest.mark.parametrize("struck", [True, False])
-def test_what_was_prepared_comes_back_the_same_and_is_made_once(group, struck):
+@pytest.mark.parametrize("corrupted", [True, False])
+def test_what_was_prepared_comes_back_the_same_and_is_made_once(group, corrupted):
     calls = []
-    data = made(group=group, struck=struck)
+    data = made(group=group, corrupted=corrupted)
 
     def make():
         calls.append(1)

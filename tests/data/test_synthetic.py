@@ -35,7 +35,7 @@ def test_shapes(like):
     assert [len(part) for part in data.parts.values()] == [8, 2, 4]
     assert data.stand_in and like in data.source
     assert all(mask.all() for part in data.parts.values() for mask in part.mask.values())
-    assert not any(hit.any() for part in data.parts.values() for hit in part.struck.values())
+    assert not any(hit.any() for part in data.parts.values() for hit in part.corrupted.values())
 
 
 def test_shapes_are_those_of_the_real_data():
@@ -53,7 +53,7 @@ def test_deterministic_and_drawn_by_its_seed():
     first, second, other = (load_synthetic("cremad", 8, noise=0.2, conflict=0.5, seed=seed) for seed in (1, 1, 2))
     for name, x in first.train.features.items():
         assert torch.equal(x, second.train.features[name])
-        assert torch.equal(first.train.struck[name], second.train.struck[name])
+        assert torch.equal(first.train.corrupted[name], second.train.corrupted[name])
         assert not torch.equal(x, other.train.features[name])
     assert first.fingerprint == second.fingerprint != other.fingerprint
 
@@ -125,35 +125,35 @@ def test_evidence_lies_in_a_quarter_of_the_channels_and_half_of_the_steps():
     assert abs(float(shown.float().mean()) - 0.5) < 0.03
 
 
-def test_struck_entries_are_those_with_a_deviation_of_three():
+def test_corrupted_entries_are_those_with_a_deviation_of_three():
     share = 0.2
     data = load_synthetic("cremad", 100, **SILENT, noise=share)
     for name, x in data.train.features.items():
-        hit = data.train.struck[name]
+        hit = data.train.corrupted[name]
         assert hit.shape == x.shape
         assert abs(float(x[hit].std()) - 3) < 0.05 and abs(float(x[~hit].std()) - 1) < 0.02
         steps, channels = hit.all(2), hit.all(1)
         assert torch.equal(hit, steps.unsqueeze(2) | channels.unsqueeze(1)), "whole steps and whole channels"
         assert abs(float(hit.float().mean()) - (1 - (1 - share) ** 2)) < 0.03
-    channels = data.train.struck["audio"].all(1)
+    channels = data.train.corrupted["audio"].all(1)
     assert abs(float(channels.float().mean()) - share) < 0.02
 
 
 def test_noise_of_one_strikes_all():
     data = load_synthetic("ave", 8, noise=1.0)
-    assert all(hit.all() for hit in data.train.struck.values())
+    assert all(hit.all() for hit in data.train.corrupted.values())
 
 
 def test_a_conflict_is_marked_and_shows_another_class():
     """The codes follow from the seed alone, so a model of the clean data reads what each modality shows."""
     options = {"like": "cremad", "samples": 400, **SILENT, "redundant": 3.0}
     clean, dirty = load_synthetic(**options), load_synthetic(**options, conflict=0.5)
-    struck = torch.stack([hit.flatten(1).any(1) for hit in dirty.train.struck.values()])
-    assert struck.sum(0).max() == 1
-    assert abs(float(struck.any(0).float().mean()) - 0.5) < 4 * 0.025
-    assert abs(float(struck[0].float().sum() / struck.sum()) - 0.5) < 4 * 0.036, "either modality alike"
+    corrupted = torch.stack([hit.flatten(1).any(1) for hit in dirty.train.corrupted.values()])
+    assert corrupted.sum(0).max() == 1
+    assert abs(float(corrupted.any(0).float().mean()) - 0.5) < 4 * 0.025
+    assert abs(float(corrupted[0].float().sum() / corrupted.sum()) - 0.5) < 4 * 0.036, "either modality alike"
     for name in clean.modalities:
-        hit = dirty.train.struck[name].flatten(1)
+        hit = dirty.train.corrupted[name].flatten(1)
         assert torch.equal(hit.any(1), hit.all(1)), "a conflict strikes the whole modality"
         right = linear(clean, [name]).predict(pooled(dirty.train, [name])) == dirty.train.label.numpy()
         assert right[hit.any(1).numpy()].mean() < 0.2 and right[~hit.any(1).numpy()].mean() > 0.8
@@ -168,7 +168,7 @@ def test_padding():
     for part in data.parts.values():
         for name, mask in part.mask.items():
             assert (mask.int().diff(dim=1) <= 0).all(), "at the end"
-            assert not part.features[name][~mask].any() and not part.struck[name][~mask].any()
+            assert not part.features[name][~mask].any() and not part.corrupted[name][~mask].any()
     load("synthetic", like="cremad", samples=8, padding=1.0)
 
 

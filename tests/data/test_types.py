@@ -26,8 +26,8 @@ def ragged(shift: float = 0.0, **changes) -> Batch:
         real = torch.arange(steps) < torch.tensor(LENGTHS[name])[:, None]
         features[name] = ((100 * sample + 10 * step + channel).float() + shift) * real[:, :, None]
         mask[name] = real
-    struck = {name: (x > 200).any(2, keepdim=True) for name, x in features.items()}
-    batch = Batch(features, mask, torch.tensor([0, 1, 2, 0]), torch.tensor([7, 7, 8, 9]), struck)
+    corrupted = {name: (x > 200).any(2, keepdim=True) for name, x in features.items()}
+    batch = Batch(features, mask, torch.tensor([0, 1, 2, 0]), torch.tensor([7, 7, 8, 9]), corrupted)
     return replace(batch, **changes)
 
 
@@ -44,7 +44,7 @@ def same(one: Batch, other: Batch) -> bool:
     return (
         equal(one.features, other.features)
         and equal(one.mask, other.mask)
-        and equal(one.struck, other.struck)
+        and equal(one.corrupted, other.corrupted)
         and torch.equal(one.label, other.label)
         and torch.equal(one.group, other.group)
     )
@@ -69,18 +69,18 @@ def test_index_takes_everything_of_a_sample_together(rows):
         for name in whole.features:
             assert torch.equal(taken.features[name][position], whole.features[name][row])
             assert torch.equal(taken.mask[name][position], whole.mask[name][row])
-            assert torch.equal(taken.struck[name][position], whole.struck[name][row])
+            assert torch.equal(taken.corrupted[name][position], whole.corrupted[name][row])
 
 
-def test_index_and_select_without_group_and_struck():
-    bare = ragged(group=None, struck=None)
+def test_index_and_select_without_group_and_corrupted():
+    bare = ragged(group=None, corrupted=None)
     for batch in (bare.index(torch.tensor([1])), bare.select(["text"]), bare.to("cpu")):
-        assert batch.group is None and batch.struck is None
+        assert batch.group is None and batch.corrupted is None
 
 
 def test_select_keeps_the_samples_and_the_order_asked_for():
     batch = ragged().select(["audio"])
-    assert list(batch.features) == list(batch.mask) == list(batch.struck) == ["audio"]
+    assert list(batch.features) == list(batch.mask) == list(batch.corrupted) == ["audio"]
     assert torch.equal(batch.features["audio"], ragged().features["audio"])
     assert batch.group.tolist() == [7, 7, 8, 9] and batch.label.tolist() == [0, 1, 2, 0]
     assert list(ragged().select(["audio", "text"]).features) == ["audio", "text"]
@@ -90,7 +90,7 @@ def test_to_moves_everything():
     """The meta device stands for any other."""
     moved = ragged().to("meta")
     tensors = [moved.label, moved.group]
-    for group in (moved.features, moved.mask, moved.struck):
+    for group in (moved.features, moved.mask, moved.corrupted):
         tensors += group.values()
     assert len(tensors) == 8 and all(tensor.is_meta for tensor in tensors)
     assert same(ragged().to("cpu"), ragged())
@@ -98,7 +98,7 @@ def test_to_moves_everything():
 
 def test_a_good_batch_passes_its_check():
     ragged().check(3)
-    ragged(group=None, struck=None).check(4)
+    ragged(group=None, corrupted=None).check(4)
 
 
 def text(change) -> Batch:
@@ -142,10 +142,10 @@ WRONG = {
     "label low": (ragged(label=torch.tensor([0, -1, 2, 0])), "label: expected 0 to 2 for 3 classes", "-1 to 2"),
     "label high": (ragged(label=torch.tensor([0, 1, 3, 0])), "label: expected 0 to 2 for 3 classes", "0 to 3"),
     "group size": (ragged(group=torch.tensor([7, 7, 8])), "group", "3"),
-    "struck names": (ragged(struck={"text": torch.zeros(4, 1, 1, dtype=torch.bool)}), "struck", "text"),
-    "struck shape": (
-        ragged(struck={name: torch.zeros(3, 1, 1, dtype=torch.bool) for name in LENGTHS}),
-        "struck",
+    "corrupted names": (ragged(corrupted={"text": torch.zeros(4, 1, 1, dtype=torch.bool)}), "corrupted", "text"),
+    "corrupted shape": (
+        ragged(corrupted={name: torch.zeros(3, 1, 1, dtype=torch.bool) for name in LENGTHS}),
+        "corrupted",
         "3, 1, 1",
     ),
 }
@@ -168,7 +168,7 @@ def test_what_data_say_of_themselves():
     longer = ragged().features["text"], ragged().mask["text"]
     features = {**ragged().features, "text": torch.nn.functional.pad(longer[0], (0, 0, 0, 2))}
     mask = {**ragged().mask, "text": torch.nn.functional.pad(longer[1], (0, 2))}
-    data = dataset(test=ragged(features=features, mask=mask, struck=None))
+    data = dataset(test=ragged(features=features, mask=mask, corrupted=None))
     data.check()
     assert list(data.parts) == ["train", "validation", "test"] and data.modalities == ["text", "audio"]
     assert data.dims == {"text": 2, "audio": 1}

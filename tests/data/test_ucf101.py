@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_audio_visual import POINTER, UCF_CLASSES, StandIn, colours, write_image, write_ucf101, write_video
 
-from vgmr.data.extract.media import ImageNetwork, spread
+from vgmr.data.extract.images import ImageNetwork, spread
 from vgmr.data.gated.ucf101 import SIZES, load_ucf101, read_classes, read_list
 
 TRAIN = {8, 9, 10}

@@ -7,7 +7,7 @@ import made_sentiment as sentiment
 import nbformat
 import pytest
 
-from vgmr.data.extract.media import ImageNetwork
+from vgmr.data.extract.images import ImageNetwork
 from vgmr.data.gated.cremad import load_cremad
 from vgmr.data.gated.ucf101 import load_ucf101
 from vgmr.notebook.run import parameters, run_notebook

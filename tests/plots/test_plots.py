@@ -53,13 +53,13 @@ def labelled(ax) -> bool:
     return bool(ax.get_xlabel()) and bool(ax.get_ylabel())
 
 
-def test_sequences_frame_what_is_struck():
+def test_sequences_frame_what_is_corrupted():
     part = load("digits", conflict=1.0).test
     axes = plots.sequences(part, [0, 1], [str(digit) for digit in range(10)])
     assert axes.shape == (2, 3)
     framed = [[bool(ax.get_xlabel()) for ax in line] for line in axes]
-    struck = [[bool(part.struck[name][row].any()) for name in part.features] for row in (0, 1)]
-    assert framed == struck
+    corrupted = [[bool(part.corrupted[name][row].any()) for name in part.features] for row in (0, 1)]
+    assert framed == corrupted
     np.testing.assert_allclose(axes[0, 0].images[0].get_array(), part.features["left"][0])
 
 
@@ -102,8 +102,8 @@ def test_per_class_is_the_mean_paired_change_of_recall():
 def test_bands_and_boxes_are_labelled():
     frame = pd.DataFrame({"share": [0, 0, 1, 1], "accuracy": [0.9, 0.8, 0.5, 0.4], "model": "plain"})
     assert labelled(plots.bands(frame, "share", "accuracy", "model"))
-    values = pd.DataFrame({"modality": ["a"] * 4, "struck": [True, False] * 2, "gate": [0.1, 0.2, 0.3, 0.4]})
-    axes = plots.struck_or_not(values, ["gate"])
+    values = pd.DataFrame({"modality": ["a"] * 4, "corrupted": [True, False] * 2, "gate": [0.1, 0.2, 0.3, 0.4]})
+    axes = plots.corrupted_or_not(values, ["gate"])
     assert axes[0].get_ylabel() == "gate"
 
 
@@ -173,8 +173,8 @@ def test_difference_panels_hold_the_tables_numbers():
 
 def test_corrupted_shows_both_views_and_both_scores():
     part = load("digits").test
-    struck = replace(part, features={name: 0 * x for name, x in part.features.items()})
-    axes = plots.corrupted(part, struck, 3, {"plain": (0.9, 0.1), "VGMR": (0.8, 0.2)}, 0.1)
+    corrupted = replace(part, features={name: 0 * x for name, x in part.features.items()})
+    axes = plots.corrupted(part, corrupted, 3, {"plain": (0.9, 0.1), "VGMR": (0.8, 0.2)}, 0.1)
     pictures = [ax.images[0].get_array() for ax in axes if ax.images]
     assert len(pictures) == 2 * len(part.features) and sum(not picture.any() for picture in pictures) == 3
     assert [bar.get_height() for ax in axes for bar in ax.patches] == [0.9, 0.8, 0.1, 0.2]

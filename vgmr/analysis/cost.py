@@ -20,18 +20,18 @@ import pandas as pd
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm.auto import tqdm
 
 from vgmr.backbones import Classifier
 from vgmr.balancing import METHODS, Balancing, Relearning, make_method
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.evaluation import subset_logits
 from vgmr.experiment import Experiment, build
+from vgmr.inference import predict, subset_logits
 from vgmr.objective import Objective, contributions
 from vgmr.prefusion import count_parameters
 from vgmr.refiner import VGMR
-from vgmr.training import fit, make_optimizer, mini_batches, predict, train_epoch, use_byte_dropout
+from vgmr.training import fit, make_optimizer, mini_batches, train_epoch, use_byte_dropout
+from vgmr.work import bar
 
 VARIANTS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
 PAPER = {  # Table 7: training s/epoch and inference ms/batch, as ratios to Concat
@@ -197,7 +197,7 @@ def bench_methods(
     seconds: dict[str, list[float]] = {name: [] for name in work}
     ratios: dict[str, list[float]] = {name: [] for name in work}
     train("none")
-    for _ in tqdm(range(rounds), desc="rounds", disable=not progress, leave=False):
+    for _ in bar(range(rounds), desc="rounds", disable=not progress, leave=False):
         before = _seconds(work["none"], device)
         for name in work:
             one = _seconds(work[name], device) / epochs.get(name, relearning.interval)
@@ -262,7 +262,7 @@ def _measure(
     times: dict[str, list[float]] = {name: [] for name in work}
     for name in work:
         work[name]()
-    for _ in tqdm(range(rounds), desc="rounds", disable=not progress, leave=False):
+    for _ in bar(range(rounds), desc="rounds", disable=not progress, leave=False):
         for name in work:
             times[name].append(_seconds(work[name], device))
     return times

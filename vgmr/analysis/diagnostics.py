@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,33 +14,19 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from vgmr import corruption
-from vgmr.backbones import Classifier
+from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing
 from vgmr.corruption import missing
 from vgmr.data.types import Batch, MultimodalData, fingerprint
 from vgmr.evaluation import auroc, paired_difference
+from vgmr.inference import evaluating, mean_loss, one_pass, predict
 from vgmr.objective import Objective, contributions
 from vgmr.refiner import VGMR, Refinement, masked_mean
-from vgmr.training import make_optimizer, predict
+from vgmr.training import make_optimizer
 
 STATISTICS = ("global_value", "channel_value", "channel_deviation", "gate", "target")
 LEVELS = ("sample", "modality", "step", "channel")
 LOUDNESS = (0.5, 1.0, 2.0, 4.0, 8.0)
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
-def task_loss(model: Classifier, part: Batch) -> float:
-    """Mean cross-entropy of a whole part in evaluation mode, in nats."""
-    return float(F.cross_entropy(predict(model, part), part.label))
 
 
 def common_parameters(model: Classifier) -> list[nn.Parameter]:
@@ -66,11 +51,11 @@ def gradients(
     """
     parameters = common_parameters(model) if parameters is None else parameters
     found = []
-    with _evaluation_mode(model), torch.enable_grad():
+    with evaluating(model), torch.enable_grad():
         encodings = model(batch.features, batch.mask).encodings
         for keep, passing in zip(keeps, keeps if through is None else through, strict=True):
             used = {name: h if name in passing else h.detach() for name, h in encodings.items()}
-            loss = F.cross_entropy(model.backbone.fuse(used, keep), batch.label)
+            loss = F.cross_entropy(model.backbone.fuse(used, keep, batch.mask), batch.label)
             parts = torch.autograd.grad(
                 loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
             )
@@ -142,7 +127,7 @@ def snapshot(model: Classifier, train: Batch, validation: Batch) -> dict[str, pd
     norms = gradient_norms(model, validation)
     return {
         "losses": pd.DataFrame(
-            {"train_loss": [task_loss(model, train)], "validation_loss": [task_loss(model, validation)]}
+            {"train_loss": [mean_loss(model, train)], "validation_loss": [mean_loss(model, validation)]}
         ),
         "cosines": gradient_cosines(model, validation),
         "norms": pd.DataFrame({"modality": list(norms), "norm": list(norms.values())}),
@@ -234,13 +219,12 @@ def paired_table(frame: pd.DataFrame, column: str, baseline: str = "plain") -> p
     return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
 
 
-@torch.inference_mode()
 def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
-    """One row per sample and modality: values, gates, and whether the modality is known to be struck.
+    """One row per sample and modality: values, gates, and whether the modality is known to be corrupted.
 
     Columns: sample, modality, global_value, channel_value (mean over channels), channel_deviation (over
     channels, within the sample), gate, effective_gate (means over real steps and channels), target (what the
-    values would be trained towards here, sigmoid of `contributions` in nats), struck (any entry; False where
+    values would be trained towards here, sigmoid of `contributions` in nats), corrupted (any entry; False where
     nothing is known), label, prediction.
 
     Raises:
@@ -248,70 +232,68 @@ def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
     """
     if not isinstance(model.prefusion, VGMR):
         raise ValueError(f"expected a model with VGMR before fusion, got {type(model.prefusion).__name__}")
-    was_training = model.training
-    model.eval()
-    frames = []
-    for rows in torch.arange(len(part), device=part.label.device).split(256):
-        batch = part.index(rows)
-        output = model(batch.features, batch.mask)
-        refinement = output.refinement
-        gain = contributions(model.backbone, output.encodings, batch.label)
+
+    def describe(output: Output, batch: Batch) -> pd.DataFrame:
+        refinement, frames = output.refinement, []
+        gain = contributions(model.backbone, output.encodings, batch.label, batch.mask)
         for name in batch.features:
             mask, channel = batch.mask[name], refinement.channel_value[name]
-            struck = torch.zeros(len(rows), dtype=torch.bool)
-            if batch.struck is not None:
-                struck = batch.struck[name].flatten(1).any(1)
+            corrupted = torch.zeros(len(batch), dtype=torch.bool)
+            if batch.corrupted is not None:
+                corrupted = batch.corrupted[name].flatten(1).any(1)
             columns = {
-                "sample": rows,
                 "global_value": refinement.global_value[name],
                 "channel_value": channel.mean(1),
                 "channel_deviation": channel.std(1),
                 "gate": masked_mean(refinement.gate[name], mask).mean(1),
                 "effective_gate": masked_mean(refinement.effective_gate[name], mask).mean(1),
                 "target": gain[name].sigmoid(),
-                "struck": struck,
+                "corrupted": corrupted,
                 "label": batch.label,
                 "prediction": output.logits.argmax(1),
             }
             frame = pd.DataFrame({column: value.cpu().numpy() for column, value in columns.items()})
-            frame.insert(1, "modality", name)
+            frame.insert(0, "modality", name)
             frames.append(frame)
-    model.train(was_training)
-    return pd.concat(frames, ignore_index=True)
+        return pd.concat(frames)
+
+    table = pd.concat(one_pass(model, part, describe), ignore_index=True)
+    table.insert(0, "sample", table.groupby("modality").cumcount())
+    return table
 
 
-def detection(frame: pd.DataFrame, column: str, lower_is_struck: bool = True) -> float:
-    """How well `column` of `value_and_gate` tells struck samples of a modality: AUROC, mean over modalities.
+def detection(frame: pd.DataFrame, column: str, lower_is_corrupted: bool = True) -> float:
+    """How well `column` of `value_and_gate` tells corrupted samples of a modality: AUROC, mean over modalities.
 
-    Modalities of which all samples are struck, or none, are left out. 1/2 is chance. `lower_is_struck` says which
-    way a struck modality is expected to deviate; below 1/2 it went the other way.
+    Modalities of which all samples are corrupted, or none, are left out. 1/2 is chance. `lower_is_corrupted` says
+    which way a corrupted modality is expected to deviate; below 1/2 it went the other way.
 
     Raises ValueError if no modality is left.
     """
-    sign = -1.0 if lower_is_struck else 1.0
+    sign = -1.0 if lower_is_corrupted else 1.0
     areas = []
     for _, rows in frame.groupby("modality"):
-        if rows["struck"].nunique() < 2:
+        if rows["corrupted"].nunique() < 2:
             continue
         score = torch.from_numpy(sign * rows[column].to_numpy(dtype=float, copy=True))
-        areas.append(auroc(score, torch.from_numpy(rows["struck"].to_numpy(copy=True))))
+        areas.append(auroc(score, torch.from_numpy(rows["corrupted"].to_numpy(copy=True))))
     if not areas:
-        raise ValueError(f"no modality of {sorted(frame['modality'].unique())} has struck and other samples")
+        raise ValueError(f"no modality of {sorted(frame['modality'].unique())} has corrupted and other samples")
     return sum(areas) / len(areas)
 
 
-def response(model: Classifier, clean: Batch, struck: Batch) -> pd.DataFrame:
-    """Table 4: values and gate of struck modalities, before and after, over the same samples.
+def response(model: Classifier, clean: Batch, corrupted: Batch) -> pd.DataFrame:
+    """Table 4: values and gate of corrupted modalities, before and after, over the same samples.
 
     Args:
-        struck: `clean` after a corruption; only its struck rows (sample, modality) are counted.
+        corrupted: `clean` after a corruption; only its corrupted rows (sample, modality) are counted.
 
     Columns: modality, statistic (of `value_and_gate`), clean, noisy, difference (means over samples),
     clean_deviation, noisy_deviation (over samples).
     """
-    before, after = value_and_gate(model, clean), value_and_gate(model, struck)
+    before, after = value_and_gate(model, clean), value_and_gate(model, corrupted)
     rows = []
-    for name, noisy in after[after["struck"]].groupby("modality", sort=False):
+    for name, noisy in after[after["corrupted"]].groupby("modality", sort=False):
         for statistic in STATISTICS:
             old = before.loc[noisy.index, statistic].to_numpy(dtype=float)
             new = noisy[statistic].to_numpy(dtype=float)
@@ -323,13 +305,11 @@ def response(model: Classifier, clean: Batch, struck: Batch) -> pd.DataFrame:
 
 def saliency(model: Classifier, part: Batch) -> dict[str, Tensor]:
     """|dL/dX|, L the loss of each sample's own predicted class: name -> (N, T_m, d_m), padding zero."""
-    was_training = model.training
-    model.eval()
     features = {name: x.clone().requires_grad_() for name, x in part.features.items()}
-    logits = model(features, part.mask).logits
+    with evaluating(model):
+        logits = model(features, part.mask).logits
     loss = F.cross_entropy(logits, logits.argmax(1), reduction="sum")
     gradients = torch.autograd.grad(loss, list(features.values()))
-    model.train(was_training)
     return {
         name: gradient.abs() * part.mask[name].unsqueeze(2)
         for name, gradient in zip(features, gradients, strict=True)
@@ -417,18 +397,18 @@ def at_level(x: Tensor, mask: Tensor, level: str) -> Tensor:
 def row_auroc(score: Tensor, truth: Tensor, real: Tensor | None = None) -> float:
     """`auroc` within each row of (R, K) tensors, then its mean over rows; entries that are not `real` never count.
 
-    Rows of which all real entries are struck, or none, are left out; NaN if no row is left.
+    Rows of which all real entries are corrupted, or none, are left out; NaN if no row is left.
     """
     real = torch.ones_like(truth) if real is None else real
-    struck, other = truth & real, ~truth & real
+    corrupted, other = truth & real, ~truth & real
     ranks = torch.from_numpy(rankdata(score.double().masked_fill(~real, torch.inf).numpy(), axis=1))
-    positive, negative = struck.sum(1).double(), other.sum(1).double()
-    area = ((ranks * struck).sum(1) - positive * (positive + 1) / 2) / (positive * negative)
+    positive, negative = corrupted.sum(1).double(), other.sum(1).double()
+    area = ((ranks * corrupted).sum(1) - positive * (positive + 1) / 2) / (positive * negative)
     return float(area[(positive > 0) & (negative > 0)].mean())
 
 
 def _entry_scores(model: Classifier, part: Batch) -> dict[str, dict[str, Tensor]]:
-    """Everything said of single entries, by score and modality, (N, T_m, d_m); high means struck."""
+    """Everything said of single entries, by score and modality, (N, T_m, d_m); high means corrupted."""
     gate = _refine(model, part).gate
     scores = {
         "gate": {name: -x for name, x in gate.items()},
@@ -442,7 +422,7 @@ def _entry_scores(model: Classifier, part: Batch) -> dict[str, dict[str, Tensor]
 
 @torch.no_grad()
 def _sample_scores(model: Classifier, part: Batch) -> dict[str, dict[str, Tensor]]:
-    """What is said of whole samples or modalities, by score and modality, (N,); high means struck."""
+    """What is said of whole samples or modalities, by score and modality, (N,); high means corrupted."""
     output = model(part.features, part.mask)
     refinement, log_probability = output.refinement, output.logits.log_softmax(1)
     entropy = -(log_probability.exp() * log_probability).sum(1)
@@ -455,12 +435,12 @@ def _sample_scores(model: Classifier, part: Batch) -> dict[str, dict[str, Tensor
 
 
 def _truth(part: Batch, level: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Where the batch was struck, and which entries are real, by modality, in the shapes of `at_level`."""
-    if part.struck is None:
-        raise ValueError("expected a batch that knows where it was struck; corrupt it first")
+    """Where the batch was corrupted, and which entries are real, by modality, in the shapes of `at_level`."""
+    if part.corrupted is None:
+        raise ValueError("expected a batch that knows where it was corrupted; corrupt it first")
     truth, real = {}, {}
     for name, mask in part.mask.items():
-        hit = (part.struck[name] & mask.unsqueeze(2)).expand(-1, -1, part.dims[name])
+        hit = (part.corrupted[name] & mask.unsqueeze(2)).expand(-1, -1, part.dims[name])
         truth[name] = at_level(hit.float(), mask, level) > 0
         real[name] = mask if level == "step" else torch.ones_like(truth[name])
     return truth, real
@@ -471,11 +451,11 @@ def _standardised(by_name: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def localisation(model: Classifier, part: Batch, level: str, seed: int = 0) -> pd.DataFrame:
-    """How well each score says where `part` was struck: AUROC, 1/2 is chance, in the direction fixed here.
+    """How well each score says where `part` was corrupted: AUROC, 1/2 is chance, in the direction fixed here.
 
-    Expected where struck: lower gate; higher values, channel deviation, entropy, gradient (`saliency`), magnitude
-    |X|, distance to the neighbours in time (`jumps`). Controls: "random" must be 1/2, "truth" 1, and "shuffled"
-    (the gate against the truth of other samples) 1/2.
+    Expected where corrupted: lower gate; higher values, channel deviation, entropy, gradient (`saliency`),
+    magnitude |X|, distance to the neighbours in time (`jumps`). Controls: "random" must be 1/2, "truth" 1, and
+    "shuffled" (the gate against the truth of other samples) 1/2.
 
     Args:
         level: "sample" compares samples, within a modality; "modality" the modalities of a sample, "step" the real
@@ -488,7 +468,7 @@ def localisation(model: Classifier, part: Batch, level: str, seed: int = 0) -> p
     """
     truth, real = _truth(part, level)
     names = list(truth)
-    # a stream of its own: from the seed of the corruption, random scores would be the very draws that struck
+    # a stream of its own: from the seed of the corruption, random scores would be the very draws that corrupted
     generator = torch.Generator().manual_seed(1_000_003 + seed)
     scores = {
         score: {name: at_level(x, part.mask[name], level) for name, x in by_name.items()}
@@ -521,8 +501,10 @@ def channel_noise(part: Batch, train: Batch, share: float, seed: int = 0) -> Bat
     """Gaussian noise, as `corruption.noise` draws it, in single channels of a sample for the whole sequence."""
     dead = corruption.sensor_dropout(part, share, seed=seed)
     noisy = corruption.noise(part, train, 1.0, seed=seed)
-    assert dead.struck is not None
-    features = {name: torch.where(dead.struck[name], noisy.features[name], x) for name, x in part.features.items()}
+    assert dead.corrupted is not None
+    features = {
+        name: torch.where(dead.corrupted[name], noisy.features[name], x) for name, x in part.features.items()
+    }
     return replace(dead, features=features)
 
 
@@ -531,8 +513,8 @@ def _responses(model: Classifier, data: MultimodalData, share: float, seed: int)
     for loudness in LOUDNESS:
         loud = replace(data.train, features={name: loudness * x for name, x in data.train.features.items()})
         for name in data.modalities:
-            struck = corruption.noise(data.test, loud, share, modalities=[name], seed=seed)
-            table = response(model, data.test, struck).rename(columns={"statistic": "name"})
+            corrupted = corruption.noise(data.test, loud, share, modalities=[name], seed=seed)
+            table = response(model, data.test, corrupted).rename(columns={"statistic": "name"})
             if loudness == 1:
                 frames.append(table.melt(["modality", "name"], var_name="case").assign(question="response"))
             differences = table.loc[table["name"] != "target", ["modality", "name", "difference"]].rename(
@@ -543,13 +525,13 @@ def _responses(model: Classifier, data: MultimodalData, share: float, seed: int)
 
 
 def _suppressions(model: Classifier, data: MultimodalData, share: float, seed: int) -> list[pd.DataFrame]:
-    clean, struck_parts = suppression(model, data.test), []
+    clean, corrupted_parts = suppression(model, data.test), []
     for name in data.modalities:
         noisy = corruption.noise(data.test, data.train, share, modalities=[name], seed=seed)
         hit, _ = _truth(noisy, "sample")
         found = suppression(model, noisy.index(hit[name].nonzero().squeeze(1)))
-        struck_parts.append(found[found["modality"] == name])
-    parts = {"clean": clean, "noisy": pd.concat(struck_parts)}
+        corrupted_parts.append(found[found["modality"] == name])
+    parts = {"clean": clean, "noisy": pd.concat(corrupted_parts)}
     parts |= {f"class {label}": rows for label, rows in clean.groupby("label")}
     frames = []
     for case, rows in parts.items():
@@ -563,13 +545,13 @@ def _localisations(model: Classifier, data: MultimodalData, share: float, seed: 
     test, train, longest = data.test, data.train, max(data.max_lengths.values())
     whole = corruption.noise(test, train, share, granularity=longest, seed=seed)
     crossed = corruption.conflict(test, share, seed=seed)
-    struck = {("noise", level): whole for level in ("sample", "modality")}
-    struck |= {("conflict", level): crossed for level in ("sample", "modality")}
-    struck["noise", "channel"] = channel_noise(test, train, share, seed)
+    corrupted = {("noise", level): whole for level in ("sample", "modality")}
+    corrupted |= {("conflict", level): crossed for level in ("sample", "modality")}
+    corrupted["noise", "channel"] = channel_noise(test, train, share, seed)
     if longest > 1:
-        struck["noise", "step"] = corruption.noise(test, train, share, seed=seed)
+        corrupted["noise", "step"] = corruption.noise(test, train, share, seed=seed)
     frames = []
-    for (kind, level), part in struck.items():
+    for (kind, level), part in corrupted.items():
         found = localisation(model, part, level, seed).rename(columns={"score": "name", "auroc": "value"})
         frames.append(found.assign(question="localisation", case=f"{kind}, {level}"))
     return frames
@@ -589,16 +571,16 @@ def behaviour(model: Classifier, data: MultimodalData, share: float = 0.3, seed:
     """What value and gate of one model do on the test part, tidy: one row per number.
 
     Args:
-        share: of the time steps ("noisy" cases and "step"), of the samples that are struck whole in a modality
+        share: of the time steps ("noisy" cases and "step"), of the samples that are corrupted whole in a modality
             ("sample", "modality"; by noise or by the content of another class) and of the channels ("channel").
-        seed: of the noise. What was known to be struck before is forgotten.
+        seed: of the noise. What was known to be corrupted before is forgotten.
 
     Columns: question, case, modality, name, value. Questions: "response"; "loudness", its differences with noise
     of `LOUDNESS` times the training part's deviation (case); "localisation"; "suppression" of all test samples
-    ("clean"), of one class ("class K", share alone), of a modality struck by noise ("noisy"); "agreement", the
+    ("clean"), of one class ("class K", share alone), of a modality corrupted by noise ("noisy"); "agreement", the
     rank correlation over samples of global value and target, in both parts.
     """
-    data = replace(data, test=replace(data.test, struck=None))
+    data = replace(data, test=replace(data.test, corrupted=None))
     frames = [
         *_responses(model, data, share, seed),
         *_localisations(model, data, share, seed),
@@ -724,7 +706,7 @@ def with_idle_modality(data: MultimodalData, source: str, name: str = "idle", se
             part,
             features={**part.features, name: part.features[source][rows]},
             mask={**part.mask, name: part.mask[source][rows]},
-            struck=None if part.struck is None else {**part.struck, name: part.struck[source][rows]},
+            corrupted=None if part.corrupted is None else {**part.corrupted, name: part.corrupted[source][rows]},
         )
 
     return replace(

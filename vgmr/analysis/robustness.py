@@ -21,10 +21,10 @@ NOISE = ("noise ratio", "noise weight")
 
 def _zeroed(batch: Batch, where: Mapping[str, Tensor]) -> Batch:
     hit = {name: place & batch.mask[name].unsqueeze(2) for name, place in where.items()}
-    if batch.struck is not None:
-        hit = {name: batch.struck[name] | place for name, place in hit.items()}
+    if batch.corrupted is not None:
+        hit = {name: batch.corrupted[name] | place for name, place in hit.items()}
     features = {name: x.masked_fill(where[name], 0.0) for name, x in batch.features.items()}
-    return replace(batch, features=features, struck=hit)
+    return replace(batch, features=features, corrupted=hit)
 
 
 def _check(share: float) -> None:
@@ -75,7 +75,7 @@ def corruptions(
         train: part whose channels the noise takes after.
         granularity: length of noisy blocks, in time steps.
         ratio: share of noisy blocks while their weight varies.
-        seed: draws where a corruption strikes.
+        seed: draws where a corruption falls.
     """
 
     def noise_ratio(part: Batch, severity: float) -> Batch:

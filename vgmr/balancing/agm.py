@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import combinations
-from math import factorial
-
 import torch
 from torch import Tensor
 
 from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, check_window
 from vgmr.data.types import Batch, MultimodalData
-
-
-def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """All non-empty subsets, the full one last."""
-    return [kept for size in range(1, len(names) + 1) for kept in combinations(names, size)]
-
-
-def shapley_weights(names: Sequence[str]) -> Tensor:
-    """(subsets, modalities): m_m = sum over S of weights[S, m] f(S), where f of nothing is 0.
-
-    Every row but the full set's sums to 0 and the full set's to 1, so the shares sum to f(all).
-    """
-    everything = subsets(names)
-    count = len(names)
-    weights = torch.zeros(len(everything), count)
-    for row, kept in enumerate(everything):
-        for column, name in enumerate(names):
-            if name in kept:
-                others = len(kept) - 1
-                weights[row, column] = factorial(others) * factorial(count - others - 1) / factorial(count)
-            else:
-                others = len(kept)
-                weights[row, column] = -factorial(others) * factorial(count - others - 1) / factorial(count)
-    return weights
+from vgmr.fusion.base import steady
+from vgmr.inference import shapley_weights, subsets
 
 
 def discrepancy(score: Tensor) -> Tensor:
@@ -62,7 +36,8 @@ class AGM(Balancing):
     Args:
         alpha: strength; the authors use 1.5 to 4.
         limit: c, upper bound of tau - r; 10 on CREMA-D, 7 on UR-Funny.
-        clip: where a gradient of the head's weights exceeds this, all are scaled to this norm; None: never.
+        clip: where a gradient of the head's weights exceeds this, all are scaled to this norm; None: never. Inside
+            the window only, where the official code clips in every epoch.
         window: first and last epoch; by default the whole training. Behind it the scale is 1 again, unlike in the
             released code, which keeps the last one.
     """
@@ -91,7 +66,8 @@ class AGM(Balancing):
 
     def shares(self, model: Classifier, output: Output) -> Tensor:
         """m_m, (modalities, B, classes), with gradients; their sum is the joint logits."""
-        ablated = [model.backbone.fuse(output.encodings, kept) for kept in subsets(self.names)[:-1]]
+        with steady(model.backbone):
+            ablated = model.backbone.fuse_many(output.encodings, subsets(self.names)[:-1], output.mask)
         return torch.einsum("sm,sbc->mbc", self.weights, torch.stack([*ablated, output.logits]))
 
     def scale(self, shares: Tensor, label: Tensor) -> Tensor:

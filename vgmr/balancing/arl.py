@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, split_logits
-from vgmr.data.types import Batch
+from vgmr.data.types import Batch, MultimodalData
 
 
 def dependence_weights(magnitude: Tensor, entropy: Tensor, temperature: float = 8.0) -> Tensor:
@@ -42,10 +42,13 @@ class ARL(Balancing):
         start_epoch: last epoch without scaling.
         variant: "paper", or "released": the published code computes w and uses 1/2 for all (1 / K here).
         clip: largest norm of all gradients of the model.
+        lag: 0 scales a batch by its own factors, 1 by those of the batch before, as the released class would once
+            its weights were assigned; the first batch after `start_epoch` is then not scaled.
     """
 
     least_modalities = 2
     head = "concat"
+    previous: Tensor
 
     def __init__(
         self,
@@ -54,12 +57,19 @@ class ARL(Balancing):
         start_epoch: int = 5,
         variant: str = "paper",
         clip: float = 40.0,
+        lag: int = 0,
     ):
         super().__init__()
         if variant not in ("paper", "released"):
             raise ValueError(f"variant must be 'paper' or 'released', got {variant!r}")
         self.unimodal_weight, self.temperature, self.start_epoch = unimodal_weight, temperature, start_epoch
-        self.variant, self.clip = variant, clip
+        if lag not in (0, 1):
+            raise ValueError(f"lag must be 0 or 1 batches, got {lag!r}")
+        self.variant, self.clip, self.lag = variant, clip, lag
+
+    def start(self, model: Classifier, data: MultimodalData, epochs: int, seed: int) -> None:
+        super().start(model, data, epochs, seed)
+        self.register_buffer("previous", torch.ones(len(self.names), device=data.train.label.device))
 
     @torch.no_grad()
     def factors(self, logits: Tensor) -> Tensor:
@@ -80,6 +90,8 @@ class ARL(Balancing):
         if epoch <= self.start_epoch:
             return joint, terms
         factors = self.factors(torch.stack([logits[name] for name in self.names]))
+        if self.lag:
+            factors, self.previous = self.previous, factors
         self.note(dict(zip(self.names, factors, strict=True)))
         for name, factor in zip(self.names, factors, strict=True):
             output.encodings[name].register_hook(lambda gradient, factor=factor: factor * gradient)

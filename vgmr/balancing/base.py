@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgmr.backbones import HEADS, Classifier, ConcatHead, Output
+from vgmr.backbones import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.objective import Objective
 
@@ -66,10 +66,13 @@ class Balancing(nn.Module):
                 f"{type(self).__name__} weighs modalities against each other and needs at least "
                 f"{self.least_modalities}, got {self.names}"
             )
-        if self.head is not None and not isinstance(model.backbone.head, HEADS[self.head]):
+        if self.head is not None and model.backbone.readout != self.head:
+            got = type(getattr(model.backbone, "head", model.backbone)).__name__
+            remedy = f"build the backbone with head={self.head!r}"
+            if model.backbone.readout == "opaque":
+                remedy = "its answer has no such form; take the backbone 'pooled' or 'transformer'"
             raise ValueError(
-                f"{type(self).__name__} is defined for the head {self.head!r} only, got "
-                f"{type(model.backbone.head).__name__}; build the backbone with head={self.head!r}"
+                f"{type(self).__name__} is defined for the head {self.head!r} only, got {got}; {remedy}"
             )
 
     def training_part(self, data: MultimodalData) -> Batch:
@@ -131,9 +134,17 @@ class Balancing(nn.Module):
 
 
 def unimodal_heads(model: Classifier, num_classes: int, seed: int) -> nn.ModuleDict:
-    """A linear classifier on each modality's encoding, drawn like `nn.Linear` from a generator of its own."""
+    """A linear classifier on each modality's vector, drawn like `nn.Linear` from a generator of its own.
+
+    Raises:
+        ValueError: a backbone whose vectors have several widths.
+    """
     generator = torch.Generator().manual_seed(seed)
     width = model.backbone.width
+    if width is None:
+        raise ValueError(
+            f"unimodal heads need one width for all modalities, {type(model.backbone).__name__} has several"
+        )
     heads = {}
     for name in model.backbone.dims:
         head = nn.utils.skip_init(nn.Linear, width, num_classes)
@@ -145,7 +156,7 @@ def unimodal_heads(model: Classifier, num_classes: int, seed: int) -> nn.ModuleD
 
 def unimodal_losses(heads: nn.ModuleDict, output: Output, label: Tensor) -> dict[str, Tensor]:
     """Cross-entropy of each modality's own head, with gradients into head and encoder."""
-    return {name: F.cross_entropy(head(output.encodings[name]), label) for name, head in heads.items()}
+    return {name: F.cross_entropy(head(output.vectors[name]), label) for name, head in heads.items()}
 
 
 def split_logits(model: Classifier, encodings: Mapping[str, Tensor], full_bias: bool = False) -> dict[str, Tensor]:
@@ -155,23 +166,9 @@ def split_logits(model: Classifier, encodings: Mapping[str, Tensor], full_bias: 
         encodings: name -> (B, width).
         full_bias: h_m W_m^T + b instead, the joint head on one modality.
     """
-    head = model.backbone.head
-    assert isinstance(head, ConcatHead)
-    surplus = 0.0 if full_bias else head.linear.bias * (1 - 1 / len(encodings))
+    assert model.backbone.readout == "concat"
+    surplus = 0.0 if full_bias else model.backbone.fuse(encodings, ()) * (1 - 1 / len(encodings))
     return {name: model.backbone.fuse(encodings, {name}) - surplus for name in encodings}
-
-
-@torch.no_grad()
-def encode_all(model: Classifier, part: Batch, batch_size: int = 256) -> dict[str, Tensor]:
-    """Encodings name -> (N, width) of a whole part in evaluation mode; the model's mode is restored."""
-    was_training = model.training
-    model.eval()
-    pieces = []
-    for rows in torch.arange(len(part), device=part.label.device).split(batch_size):
-        batch = part.index(rows)
-        pieces.append(model(batch.features, batch.mask).encodings)
-    model.train(was_training)
-    return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def check_window(window: tuple[int, int] | None) -> tuple[int, int] | None:

@@ -6,13 +6,13 @@ import copy
 from collections.abc import Collection, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Loop, unimodal_losses
 from vgmr.balancing.uniform import Uniform
 from vgmr.data.types import Batch, MultimodalData, holdout
+from vgmr.inference import mean_loss
 
 JOINT = "joint loss"
 
@@ -50,20 +50,8 @@ class UnimodalProbe(Classifier):
         refinement = self.prefusion(features, mask)
         real = None if mask is None else mask[self.name]
         encoding = self.backbone.encode_one(self.name, refinement.features[self.name], real)
-        return Output(self.head(encoding), {self.name: encoding}, refinement)
-
-
-@torch.no_grad()
-def mean_loss(model: Classifier, part: Batch, batch_size: int = 256) -> float:
-    """Cross-entropy per sample of a whole part in evaluation mode, in nats."""
-    was_training = model.training
-    model.eval()
-    total = torch.zeros((), device=part.label.device)
-    for rows in torch.arange(len(part), device=part.label.device).split(batch_size):
-        batch = part.index(rows)
-        total += F.cross_entropy(model(batch.features, batch.mask).logits, batch.label, reduction="sum")
-    model.train(was_training)
-    return float(total) / len(part)
+        vectors = self.backbone.vectors({self.name: encoding}, mask)
+        return Output(self.head(vectors[self.name]), {self.name: encoding}, refinement, vectors, mask)
 
 
 class GradBlending(Uniform):
@@ -100,8 +88,12 @@ class GradBlending(Uniform):
             raise ValueError(
                 f"expected super_epoch of at least 1 and 0 < held_out < 1, got {super_epoch} and {held_out}"
             )
-        if weights is not None and (min(weights.values()) < 0 or sum(weights.values()) > 1):
-            raise ValueError(f"weights must not be negative and sum to 1 at most, got {dict(weights)}")
+        if weights is not None:
+            given = list(weights.values())
+            if not given or not all(0 <= weight <= 1 for weight in given) or sum(given) > 1 + 1e-9:
+                raise ValueError(
+                    f"expected weights by modality, none negative, with a sum of at most 1, got {dict(weights)}"
+                )
         self.super_epoch, self.online, self.held_out = super_epoch, online, held_out
         self.least_overfitting, self.fixed = least_overfitting, weights
 
@@ -114,7 +106,7 @@ class GradBlending(Uniform):
             if set(self.fixed) != set(self.names):
                 raise ValueError(f"weights: expected one for each of {self.names}, got {list(self.fixed)}")
             given = [self.fixed[name] for name in self.names]
-            weights = torch.tensor([*given, 1 - sum(given)])
+            weights = torch.tensor([*given, max(0.0, 1 - sum(given))])
         else:
             group = None if data.train.group is None else data.train.group.cpu().numpy()
             kept, held = holdout(data.train.label.cpu().numpy(), self.held_out, seed, group)
@@ -147,7 +139,17 @@ class GradBlending(Uniform):
             before.append([mean_loss(trial, train), mean_loss(trial, held)])
             loop.train(trial, train, epochs, seed)
             after.append([mean_loss(trial, train), mean_loss(trial, held)])
-        weights = blend_weights(torch.tensor(before), torch.tensor(after), self.least_overfitting)
+        losses = torch.tensor([before, after])
+        if not torch.isfinite(losses).all():
+            lost = [
+                name
+                for name, row in zip([*self.names, JOINT], zip(before, after, strict=True), strict=True)
+                if not torch.isfinite(torch.tensor(row)).all()
+            ]
+            raise FloatingPointError(
+                f"Grad-Blending: the trial of {', '.join(lost)} has no finite loss; lower learning_rate"
+            )
+        weights = blend_weights(losses[0], losses[1], self.least_overfitting)
         return weights.to(data.train.label.device)
 
     def losses(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vgmr.backbones import Classifier, SharedHead
+from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.fusion.heads import SharedHead
 from vgmr.objective import Objective
 
 PROJECTIONS = ("none", "rls", "elementwise")
@@ -45,9 +46,9 @@ class MLA(Balancing):
     Args:
         projection: "none", as in the released code, where a filter by parameter name never matches; "rls":
             gradients of the head's weight are projected before the step, then the projector learns the mean
-            encoding, as the formula demands (ours); "elementwise": as in the first public commit, which learns
-            first and divides elementwise. The corrected projector never forgets: under SGD it soon holds the head
-            still.
+            encoding, as the formula demands (ours); "elementwise": as the released code was meant to, which learns
+            first, divides elementwise and leaves out the first turn; no public commit trains with it. The
+            corrected projector never forgets: under SGD it soon holds the head still.
         normalise: divide P by its Frobenius norm after each update, as the official code does.
         weights: fixed weights of the modalities in predictions instead of those by entropy, such as the official
             0.55 and 0.45.
@@ -56,7 +57,7 @@ class MLA(Balancing):
     head = "shared"
     projector: Tensor
     updates: Tensor
-    seen: Tensor
+    seen: Tensor  # batches of this epoch
 
     def __init__(
         self, projection: str = "none", normalise: bool = False, weights: Mapping[str, float] | None = None
@@ -72,10 +73,12 @@ class MLA(Balancing):
             assert isinstance(model.backbone.head, SharedHead)
             model.backbone.head.set_weights(self.fixed_weights)
         device = next(model.parameters()).device
-        self.register_buffer("projector", torch.eye(model.backbone.width, device=device))
+        width = model.backbone.width
+        assert width is not None
+        self.register_buffer("projector", torch.eye(width, device=device))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
-        self.samples = len(data.train)
+        self.samples, self.batch_size = len(data.train), 0
 
     def epoch_start(self, model: Classifier, data: MultimodalData, epoch: int, loop: Loop) -> None:
         self.seen.zero_()
@@ -92,7 +95,8 @@ class MLA(Balancing):
         assert isinstance(head, SharedHead)
         output = model(batch.features, batch.mask)
         optimizer.zero_grad(set_to_none=True)
-        regular = 0.1 ** (1 + int(self.seen) / self.samples)
+        self.batch_size = max(self.batch_size, len(batch))
+        regular = 0.1 ** (1 + int(self.seen) / math.ceil(self.samples / self.batch_size))
         total = torch.zeros((), device=batch.label.device)
         signals = []
         for name in self.names:
@@ -110,7 +114,7 @@ class MLA(Balancing):
         gradients: list[Tensor | None] = list(signals)
         if output.refinement.gate:
             # VGMR's own terms: the cross-entropy within is constant in the detached logits
-            detached = replace(output, logits=output.logits.detach())
+            detached = output._replace(logits=output.logits.detach())
             own = objective(model, detached, batch, epoch)
             if own.requires_grad:
                 roots.append(own)
@@ -118,7 +122,7 @@ class MLA(Balancing):
                 total += own.detach() - F.cross_entropy(detached.logits, batch.label)
         torch.autograd.backward(roots, gradients, inputs=others)
         optimizer.step()
-        self.seen += len(batch)
+        self.seen += 1
         return total
 
     @torch.no_grad()
@@ -127,9 +131,10 @@ class MLA(Balancing):
             return
         if self.projection == "rls":
             weight.grad = weight.grad @ self.projector.T
-        self.projector = update_projector(self.projector, mean, regular, self.projection)
-        if self.normalise:
-            self.projector = self.projector / self.projector.norm()
+        if self.projection == "rls" or int(self.updates):
+            self.projector = update_projector(self.projector, mean, regular, self.projection)
+            if self.normalise:
+                self.projector = self.projector / self.projector.norm()
         if self.projection == "elementwise" and int(self.updates):
             weight.grad = weight.grad @ self.projector.T
         self.updates += 1

@@ -12,11 +12,20 @@ from vgmr.balancing.uniform import Uniform
 
 
 def joint_weight(joint: Sequence[Tensor], unimodal: Sequence[Tensor]) -> Tensor:
-    """The weight c of the joint gradient: 1/2 where both agree, else that of the shortest convex combination."""
+    """The weight c of the joint gradient: 1/2 where both agree, else that of the shortest convex combination.
+
+    As in the official solver, only the ends are clipped: .999 where g . u >= |g|^2, .001 where g . u >= |u|^2,
+    which in a conflict means that one of the two is zero. An interior solution stays what it is.
+    """
     g, u = (torch.cat([part.flatten() for part in parts]) for parts in (joint, unimodal))
+    longest = torch.maximum(g.abs().max(), u.abs().max())
+    scale = torch.where(longest > 0, longest, 1.0)
+    g, u = g / scale, u / scale  # squares of gradients near 1e-16 would leave the range of float32
     product, g_square, u_square = g @ u, g @ g, u @ u
-    shortest = (u_square - product) / (g_square + u_square - 2 * product).clamp(min=1e-30)
-    return torch.where(product > 0, 0.5, shortest.clamp(0.001, 0.999))
+    squared = g_square + u_square - 2 * product
+    shortest = (u_square - product) / torch.where(squared > 0, squared, 1.0)
+    shortest = torch.where(product >= u_square, 0.001, torch.where(product >= g_square, 0.999, shortest))
+    return torch.where(product > 0, 0.5, shortest)
 
 
 def combine(

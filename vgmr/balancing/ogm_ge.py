@@ -37,6 +37,9 @@ class OGMGE(Balancing):
     modality's own layers and pre-fusion maps. A shared encoder, whose gradient mixes the modalities, is left
     alone, as are heads, biases and norms. With VGMR, its own loss terms are part of the gradient that is damped.
 
+    The official sum fusion, one linear layer per modality, is the concatenation head with the same weights side by
+    side and the sum of the biases.
+
     AdamW cancels constant damping; use SGD, or `apply_to="update"`. Under AdamW the noise still acts.
 
     Args:

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vgmr.backbones import Classifier, Output
-from vgmr.balancing.base import Balancing, Loop, check_window, encode_all
+from vgmr.balancing.base import Balancing, Loop, check_window
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.inference import encode_all
 
 
 def pull_and_hold(score: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,7 +43,8 @@ class PMR(Balancing):
         alpha: weight of the prototypical losses.
         entropy_weight: mu.
         entropy_epochs: epochs with the entropy term; by default the first tenth.
-        momentum: share of the old prototypes in the new ones, epsilon.
+        momentum: share of the old prototypes in the new ones, epsilon; as in the official code those before the
+            first epoch and after it are not smoothed.
         share: of the training part that gives prototypes, stratified so that every class is seen.
         window: first and last epoch of both terms; by default the whole training.
         temperature: divides the distances; 1 is the paper's, more keeps wide encodings from saturating (ours).
@@ -52,7 +54,6 @@ class PMR(Balancing):
 
     least_modalities = 2
     prototypes: Tensor
-    started: Tensor
 
     def __init__(
         self,
@@ -79,25 +80,26 @@ class PMR(Balancing):
 
     def start(self, model: Classifier, data: MultimodalData, epochs: int, seed: int) -> None:
         super().start(model, data, epochs, seed)
+        if model.backbone.width is None:
+            got = type(model.backbone).__name__
+            raise ValueError(f"PMR compares vectors of one width, {got} has several")
         self.hold_epochs = math.ceil(0.1 * epochs) if self.entropy_epochs is None else self.entropy_epochs
         device = data.train.label.device
         shape = (len(self.names), len(data.classes), model.backbone.width)
         self.register_buffer("prototypes", torch.zeros(shape, device=device))
-        self.register_buffer("started", torch.zeros((), dtype=torch.bool, device=device))
         self.generator = torch.Generator().manual_seed(seed)
 
     def epoch_start(self, model: Classifier, data: MultimodalData, epoch: int, loop: Loop) -> None:
         rows = self._subset(data.train.label)
         encodings = encode_all(model, data.train.index(rows))
         stacked = torch.stack([encodings[name] for name in self.names])
-        self.refresh(stacked, data.train.label[rows])
+        self.refresh(stacked, data.train.label[rows], smooth=epoch > 1)
 
-    def refresh(self, encodings: Tensor, label: Tensor) -> None:
-        """New prototypes from encodings (modalities, N, d); the first ones are not smoothed."""
+    def refresh(self, encodings: Tensor, label: Tensor, smooth: bool = True) -> None:
+        """New prototypes from encodings (modalities, N, d), with a share of the old ones if `smooth`."""
         fresh = class_means(encodings, label, self.prototypes)
-        old = torch.where(self.started, self.momentum, 0.0)
+        old = self.momentum if smooth else 0.0
         self.prototypes = old * self.prototypes + (1 - old) * fresh
-        self.started.fill_(True)
 
     def _subset(self, label: Tensor) -> Tensor:
         order = torch.randperm(len(label), generator=self.generator).to(label.device)
@@ -112,7 +114,7 @@ class PMR(Balancing):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         if self.window is not None and not self.window[0] <= epoch <= self.window[1]:
             return joint, {}
-        encodings = torch.stack([output.encodings[name] for name in self.names])
+        encodings = torch.stack([output.vectors[name] for name in self.names])
         distance = torch.cdist(encodings, self.prototypes, compute_mode="donot_use_mm_for_euclid_dist")
         log_probability = (-distance / self.temperature).log_softmax(2)
         probability = log_probability.exp()

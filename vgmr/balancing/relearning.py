@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from vgmr.backbones import Classifier
-from vgmr.balancing.base import Balancing, Loop, encode_all
+from vgmr.balancing.base import Balancing, Loop
 from vgmr.data.types import MultimodalData
+from vgmr.inference import encode_all
 
 
 def purity(cluster: np.ndarray, label: np.ndarray) -> float:
@@ -20,13 +21,17 @@ def purity(cluster: np.ndarray, label: np.ndarray) -> float:
     return float(counts.max(1).sum() / len(label))
 
 
-def encoding_purity(encoding: Tensor, label: Tensor, num_classes: int) -> float:
-    """Purity of k-means clusters, as many as classes, of encodings (N, d) scaled to -1 to 1 by channel."""
+def encoding_purity(encoding: Tensor, label: Tensor, num_classes: int, starts: int = 10) -> float:
+    """Purity of k-means clusters, as many as classes, of encodings (N, d) scaled to -1 to 1 by channel.
+
+    Args:
+        starts: of k-means, of which the best counts.
+    """
     from sklearn.cluster import KMeans  # takes as long to import as all the rest
     from sklearn.preprocessing import MinMaxScaler
 
     scaled = MinMaxScaler((-1, 1)).fit_transform(encoding.double().cpu().numpy())
-    cluster = KMeans(num_classes, n_init=10, random_state=0).fit_predict(scaled)
+    cluster = KMeans(num_classes, n_init=starts, random_state=0).fit_predict(scaled)
     return purity(cluster, label.cpu().numpy())
 
 
@@ -52,6 +57,7 @@ class Relearning(Balancing):
             purer; the official code takes all (False).
         reset_state: also forget the optimiser's state of the branches, advisable with AdamW; the official code
             does not.
+        starts: of each k-means; 10, where the official call takes scikit-learn's default of its day (today 1).
     """
 
     resets: Tensor
@@ -63,15 +69,23 @@ class Relearning(Balancing):
         times: int = 3,
         size_matched: bool = True,
         reset_state: bool = False,
+        starts: int = 10,
     ):
         super().__init__()
-        if interval < 1:
-            raise ValueError(f"interval must be at least 1 epoch, got {interval}")
+        if interval < 1 or starts < 1:
+            raise ValueError(f"expected interval and starts of at least 1, got {interval} and {starts}")
+        self.starts = starts
         self.strength, self.interval, self.times = strength, interval, times
         self.size_matched, self.reset_state = size_matched, reset_state
 
     def start(self, model: Classifier, data: MultimodalData, epochs: int, seed: int) -> None:
         super().start(model, data, epochs, seed)
+        for what, part in (("training", data.train), ("validation", data.validation)):
+            if len(part) < len(data.classes):
+                raise ValueError(
+                    f"Relearning clusters the {what} part into {len(data.classes)} classes and needs as many "
+                    f"samples, got {len(part)}; use larger parts or another method"
+                )
         self.seed = seed
         for name in self.names:
             for position, parameter in enumerate(model.branch_parameters(name)):
@@ -95,7 +109,7 @@ class Relearning(Balancing):
         for part in (train, data.validation):
             encodings = encode_all(model, part)
             for name in self.names:
-                found[name].append(encoding_purity(encodings[name], part.label, len(data.classes)))
+                found[name].append(encoding_purity(encodings[name], part.label, len(data.classes), self.starts))
         return {name: abs(seen - unseen) for name, (seen, unseen) in found.items()}
 
     @torch.no_grad()

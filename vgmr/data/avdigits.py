@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits as sklearn_digits
 
-from vgmr.data.extract.media import log_mel
+from vgmr.data.extract.audio import log_mel
 from vgmr.data.fetch import Copy, Source, checksums, locate
 from vgmr.data.store import prepared
 from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad

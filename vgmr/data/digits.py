@@ -15,7 +15,7 @@ def load_digits(conflict: float = 0.3, conflict_seed: int = 0, split_seed: int =
     """1,797 real 8 x 8 digits: left and right half (8 steps x 4 pixels) and spectrum (8 x 5).
 
     The spectrum is log(1 + magnitude) of the two-dimensional Fourier transform. In a share `conflict` of the
-    samples of every part, one random view comes from an image of another class; `struck` says which. The parts
+    samples of every part, one random view comes from an image of another class; `corrupted` says which. The parts
     hold 60, 20 and 20 percent of the images, stratified by class.
 
     Args:
@@ -42,17 +42,17 @@ def load_digits(conflict: float = 0.3, conflict_seed: int = 0, split_seed: int =
 
     def part(index: np.ndarray) -> tuple[Batch, np.ndarray]:
         origin = {name: index.copy() for name in VIEWS}
-        struck = {name: np.zeros(len(index), bool) for name in VIEWS}
+        corrupted = {name: np.zeros(len(index), bool) for name in VIEWS}
         for row in generator.permutation(len(index))[: round(conflict * len(index))]:
             name = VIEWS[generator.integers(len(VIEWS))]
             origin[name][row] = generator.choice(index[label[index] != label[index[row]]])
-            struck[name][row] = True
+            corrupted[name][row] = True
         features = {name: torch.from_numpy(views[name][origin[name]]).float() for name in VIEWS}
         batch = Batch(
             features,
             {name: torch.ones(x.shape[:2], dtype=torch.bool) for name, x in features.items()},
             torch.from_numpy(label[index]),
-            struck={name: torch.from_numpy(hit)[:, None, None] for name, hit in struck.items()},
+            corrupted={name: torch.from_numpy(hit)[:, None, None] for name, hit in corrupted.items()},
         )
         return batch, np.stack([origin[name] for name in VIEWS])
 

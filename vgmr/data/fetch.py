@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import stat
 import tempfile
-import uuid
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -17,7 +15,9 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 import pooch
-from tqdm.auto import tqdm
+
+from vgmr.files import cache_folder, place, user_path, write
+from vgmr.work import bar
 
 PATIENCE = 30.0
 ATTEMPTS = 2
@@ -74,14 +74,8 @@ class Copy:
 
 def checksums(name: str) -> dict[str, tuple[int, str]]:
     """Path -> (bytes, SHA-256) of the published files of a data set."""
-    text = files("vgmr.data").joinpath("checksums", f"{name}.json").read_text()
+    text = files("vgmr.data").joinpath("checksums", f"{name}.json").read_text(encoding="utf-8")
     return {path: (size, digest) for path, (size, digest) in json.loads(text).items()}
-
-
-def cache_folder() -> Path:
-    """$VGMR_CACHE, else vgmr in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vgmr"
-    return Path(os.environ.get("VGMR_CACHE") or default).expanduser()
 
 
 def download_folder(source: Source) -> Path:
@@ -121,12 +115,11 @@ def locate(source: Source, root: str | Path | None = None, allow_partial: bool =
 def find(source: Source, root: str | Path | None = None) -> Path | None:
     """The folder that holds at least one file of `source`, or None; nothing is downloaded."""
     if root is not None:
-        folders = [Path(root).expanduser()]
-        folders.append(folders[0] / source.folder)
+        folders = [user_path(root), user_path(root) / source.folder]
     else:
         folders = [download_folder(source)]
-        if os.environ.get("VGMR_DATA"):
-            folders.insert(0, Path(os.environ["VGMR_DATA"]).expanduser() / source.folder)
+        if (data := place("VGMR_DATA")) is not None:
+            folders.insert(0, data / source.folder)
     for folder in folders:
         if any((folder / path).is_file() for path in source.files):
             return folder
@@ -172,7 +165,7 @@ def download(source: Source) -> Path:
     if not source.addresses and source.archive is None:
         raise FileNotFoundError(f"{source.name} states no licence and is not downloaded; {expected(source)}")
     if source.addresses:
-        for path in tqdm(wanted, desc=f"downloading {source.name}", unit="file"):
+        for path in bar(wanted, desc=f"downloading {source.name}", unit="file"):
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             _retrieve(source, source.addresses[path], target, source.files[path][1])
@@ -199,7 +192,7 @@ def extract(source: Source, archive: Path, folder: Path, wanted: list[str]) -> N
                 if place.is_absolute() or ".." in place.parts or ":" in member.filename:
                     raise ValueError(f"{source.archive}: refused, it holds the unsafe name {member.filename!r}")
                 members["/".join(place.parts[1:])] = member
-            for path in tqdm(wanted, desc=f"unpacking {source.name}", unit="file"):
+            for path in bar(wanted, desc=f"unpacking {source.name}", unit="file"):
                 size, digest = source.files[path]
                 if path not in members:
                     raise ValueError(f"{source.archive}: refused, it does not hold {path}")
@@ -212,18 +205,6 @@ def extract(source: Source, archive: Path, folder: Path, wanted: list[str]) -> N
                 write(folder / path, data)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{source.archive}: what came is no intact zip archive ({error}); try again") from None
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write under a temporary name in the same folder, then move into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _retrieve(source: Source, address: str, target: Path, digest: str | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import os
 import sys
 import time
 from importlib import import_module
@@ -13,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from vgmr.data import load, loader, names
-from vgmr.data.fetch import Source, cache_folder, expected, find, problems
+from vgmr.data.fetch import Source, expected, find, problems
 from vgmr.data.store import MANIFEST
+from vgmr.files import cache_folder, place, user_path
 
 SHOWN = 10
 
@@ -63,10 +63,10 @@ def _row(name: str, root: str | Path | None) -> dict[str, str]:
 
 
 def _own_folder(name: str, root: str | Path | None) -> Path | None:
-    base = root or os.environ.get("VGMR_DATA")
+    base = user_path(root) if root else place("VGMR_DATA")
     if base is None:
         return None
-    for folder in [Path(base).expanduser() / name, *([Path(root).expanduser()] if root else [])]:
+    for folder in [base / name, *([base] if root else [])]:
         if folder.is_dir():
             return folder
     return None
@@ -86,8 +86,8 @@ def wrong_files(name: str, root: str | Path | None = None) -> pd.DataFrame:
         return pd.DataFrame({"file": [], "problem": []})
     folder = find(source, root)
     if folder is None:
-        place = root or os.environ.get("VGMR_DATA") or cache_folder()
-        raise FileNotFoundError(f"no files of {name} in {place}; {expected(source)}")
+        looked = root or place("VGMR_DATA") or cache_folder()
+        raise FileNotFoundError(f"no files of {name} in {looked}; {expected(source)}")
     found = problems(source, folder, content=True)
     return pd.DataFrame({"file": list(found), "problem": list(found.values())})
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,8 +13,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from vgmr.data.fetch import cache_folder
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.files import keyed_folder, whole_folder
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -43,15 +40,12 @@ def prepared(key: Mapping[str, Any], make: Callable[[], MultimodalData]) -> Mult
 
 def store_folder(key: Mapping[str, Any]) -> Path:
     """Where the data of `key` lie or will lie."""
-    text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
-    return cache_folder() / "prepared" / f"{key['data']}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return keyed_folder("prepared", key["data"], {"format": FORMAT, **key})
 
 
 def write(folder: Path, key: Mapping[str, Any], data: MultimodalData) -> None:
     """Write `data` beside `folder`, then move it into place at once."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
+    with whole_folder(folder, lambda there: _sound(there, key)) as temporary:
         content = {}
         for part, batch in data.parts.items():
             packed = safetensors.torch.save(_tensors(batch))
@@ -74,16 +68,13 @@ def write(folder: Path, key: Mapping[str, Any], data: MultimodalData) -> None:
             "content": content,
         }
         manifest["seal"] = _seal(manifest)
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        _move(temporary, folder, key)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 def read(folder: Path, key: Mapping[str, Any]) -> MultimodalData:
     """Load what `write` wrote; ValueError in one line if anything is missing, changed or of another key."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         seal = manifest.pop("seal")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{folder / MANIFEST} is missing or no intact manifest") from None
@@ -121,7 +112,7 @@ def read(folder: Path, key: Mapping[str, Any]) -> MultimodalData:
 
 def _tensors(batch: Batch) -> dict[str, Tensor]:
     tensors = {"label": batch.label}
-    for kind, named in (("features", batch.features), ("mask", batch.mask), ("struck", batch.struck or {})):
+    for kind, named in (("features", batch.features), ("mask", batch.mask), ("corrupted", batch.corrupted or {})):
         tensors |= {f"{kind}/{name}": x.contiguous() for name, x in named.items()}
     if batch.group is not None:
         tensors["group"] = batch.group
@@ -129,13 +120,13 @@ def _tensors(batch: Batch) -> dict[str, Tensor]:
 
 
 def _batch(tensors: dict[str, Tensor], names: list[str]) -> Batch:
-    struck = {name: tensors[f"struck/{name}"] for name in names if f"struck/{name}" in tensors}
+    corrupted = {name: tensors[f"corrupted/{name}"] for name in names if f"corrupted/{name}" in tensors}
     return Batch(
         {name: tensors[f"features/{name}"] for name in names},
         {name: tensors[f"mask/{name}"] for name in names},
         tensors["label"],
         tensors.get("group"),
-        struck or None,
+        corrupted or None,
     )
 
 
@@ -143,23 +134,9 @@ def _seal(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def _move(temporary: Path, folder: Path, key: Mapping[str, Any]) -> None:
-    """Rename into place; what another process put there meanwhile stays if it is sound, else makes way."""
-    while True:
-        try:
-            os.rename(temporary, folder)
-            return
-        except OSError:
-            if not folder.is_dir():
-                raise
-        try:
-            read(folder, key)
-            return
-        except ValueError:
-            rubbish = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-            try:
-                os.rename(folder, rubbish / "old")
-            except FileNotFoundError:
-                pass
-            finally:
-                shutil.rmtree(rubbish, ignore_errors=True)
+def _sound(folder: Path, key: Mapping[str, Any]) -> bool:
+    try:
+        read(folder, key)
+    except ValueError:
+        return False
+    return True

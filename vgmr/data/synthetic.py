@@ -47,7 +47,7 @@ def load_synthetic(
         balance: share of class 0; None makes the classes equally likely.
         seed: draws everything.
 
-    Returns data whose `struck` marks corrupted steps and channels and conflicting modalities.
+    Returns data whose `corrupted` marks corrupted steps and channels and conflicting modalities.
 
     Raises:
         ValueError: unknown `like`, a share outside 0 to 1, `samples` below 8 or `steps` below 1.
@@ -81,7 +81,7 @@ def load_synthetic(
         wrong = (label + generator.integers(1, num_classes, size)) % num_classes
         shares = generator.integers(num_classes, size=(len(shapes), size))
         shares[-1] = (label - shares[:-1].sum(0)) % num_classes
-        features, masks, struck = {}, {}, {}
+        features, masks, corrupted = {}, {}, {}
         for position, (name, (longest, d)) in enumerate(shapes.items()):
             shown = np.where(clash == position, wrong, label)
             evidence = redundant * codes[name][0, shown]
@@ -98,8 +98,8 @@ def load_synthetic(
             x = np.where(hit, 3 * generator.normal(size=x.shape), x)
             features[name] = torch.from_numpy((x * mask[:, :, None]).astype(np.float32))
             masks[name] = torch.from_numpy(mask)
-            struck[name] = torch.from_numpy(hit | ((clash == position)[:, None, None] & mask[:, :, None]))
-        return Batch(features, masks, torch.from_numpy(label), struck=struck)
+            corrupted[name] = torch.from_numpy(hit | ((clash == position)[:, None, None] & mask[:, :, None]))
+        return Batch(features, masks, torch.from_numpy(label), corrupted=corrupted)
 
     parts = [part(samples), part(max(2, samples // 4)), part(max(4, samples // 2))]
     return MultimodalData(

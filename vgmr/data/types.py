@@ -22,7 +22,7 @@ class Batch:
         mask: name -> (B, T_m) bool, True where a time step is real; padding stands at the end.
         label: (B,) int64.
         group: (B,) int64 speaker, video, subject or actor, for splits that share none; or None.
-        struck: name -> bool, broadcastable to (B, T_m, d_m), True where the truth about a corruption or
+        corrupted: name -> bool, broadcastable to (B, T_m, d_m), True where the truth about a corruption or
             conflict is known; or None.
     """
 
@@ -30,7 +30,7 @@ class Batch:
     mask: dict[str, Tensor]
     label: Tensor
     group: Tensor | None = None
-    struck: dict[str, Tensor] | None = None
+    corrupted: dict[str, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -55,17 +55,17 @@ class Batch:
             take(self.mask),
             self.label.index_select(0, rows),
             None if self.group is None else self.group.index_select(0, rows),
-            None if self.struck is None else take(self.struck),
+            None if self.corrupted is None else take(self.corrupted),
         )
 
     def select(self, names: list[str]) -> Batch:
         """The same samples with the modalities `names` only."""
-        struck = None if self.struck is None else {name: self.struck[name] for name in names}
+        corrupted = None if self.corrupted is None else {name: self.corrupted[name] for name in names}
         return replace(
             self,
             features={name: self.features[name] for name in names},
             mask={name: self.mask[name] for name in names},
-            struck=struck,
+            corrupted=corrupted,
         )
 
     def to(self, device: torch.device | str) -> Batch:
@@ -79,7 +79,7 @@ class Batch:
             move(self.mask),
             self.label.to(device),
             None if self.group is None else self.group.to(device),
-            None if self.struck is None else move(self.struck),
+            None if self.corrupted is None else move(self.corrupted),
         )
 
     def check(self, num_classes: int) -> None:
@@ -109,18 +109,18 @@ class Batch:
                 raise ValueError(f"{name}: padded time steps must hold zeros")
         if self.group is not None and self.group.shape != (size,):
             raise ValueError(f"group: expected shape ({size},), got {tuple(self.group.shape)}")
-        if self.struck is not None:
-            if set(self.struck) != set(self.features):
+        if self.corrupted is not None:
+            if set(self.corrupted) != set(self.features):
                 raise ValueError(
-                    f"struck names {sorted(self.struck)} differ from feature names {sorted(self.features)}"
+                    f"corrupted names {sorted(self.corrupted)} differ from feature names {sorted(self.features)}"
                 )
-            for name, hit in self.struck.items():
+            for name, hit in self.corrupted.items():
                 full = self.features[name].shape
                 fits = hit.ndim == 3 and all(n in (1, m) for n, m in zip(hit.shape[1:], full[1:], strict=True))
                 if not fits or len(hit) != size or hit.dtype != torch.bool:
                     got = f"{hit.dtype} {tuple(hit.shape)}"
                     raise ValueError(
-                        f"{name}: expected bool struck of shape {tuple(full)}, or 1 for T or d, got {got}"
+                        f"{name}: expected bool corrupted of shape {tuple(full)}, or 1 for T or d, got {got}"
                     )
         if self.label.dtype != torch.int64 or self.label.ndim != 1:
             raise ValueError(

@@ -74,7 +74,10 @@ def _json(path: Path, text: str) -> Any:
         content = json.loads(text or "null", parse_constant=constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
-    with contextlib.suppress(yaml.YAMLError):  # JSON is YAML, and here lines are known; a tab is only between values
+    with contextlib.suppress(
+        yaml.YAMLError
+    ):  # JSON is YAML, and here lines are known; a tab is only between values
+        # JSON is YAML, and here lines are known; a tab is only between values
         _check(path, yaml.compose(text.replace("\t", " "), Loader=yaml.SafeLoader), {}, (), as_json=True)
     return content
 
@@ -154,7 +157,7 @@ def _surprise(node: Any) -> str:
         return f'{_kind(node.tag)} is no value of JSON; write it in quotes, such as "{_short(text)}"'
     if kind == "bool" and text.lower() not in ("true", "false"):
         return f'{text} would be read as true or false; write true, false or "{text}"'
-    if kind == "int" and not DECIMAL.fullmatch(text) or kind == "str" and OTHER_BASES.fullmatch(text):
+    if (kind == "int" and not DECIMAL.fullmatch(text)) or (kind == "str" and OTHER_BASES.fullmatch(text)):
         return f'{text} is no decimal number; write it as one, or "{text}" for text'
     if kind == "int" and len(text) > 1000:
         return "a number of more than 1,000 digits"

@@ -287,13 +287,8 @@ def ran(book: Any) -> str:
 
     A cell that calls sys.exit(0) ends the kernel without an error.
     """
-    code = [
-        cell
-        for cell in book.cells
-        if cell.cell_type == "code"
-        and cell.source.strip()
-        and "skip-execution" not in cell.metadata.get("tags", [])
-    ]
+    code = [cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
+    code = [cell for cell in code if "skip-execution" not in cell.metadata.get("tags", [])]
     done = [number for number, cell in enumerate(code, 1) if cell.execution_count is not None]
     if not code or (done and done[-1] == len(code)):
         return ""
@@ -385,9 +380,7 @@ def writing(output: Path) -> Iterator[None]:
                 with contextlib.suppress(OSError):
                     lock.unlink()
     except TimeoutError:
-        raise RuntimeError(
-            f"another run writes {output} just now; wait for it, or give another --output"
-        ) from None
+        raise RuntimeError(f"another run writes {output} just now; wait, or give another --output") from None
 
 
 class Interrupted(Exception):

@@ -179,7 +179,7 @@ KINDS: dict[str, Any] = {  # what a result must hold
 
 
 def result(task: Task, folder: Path) -> dict[str, Any] | None:
-    """What is known of a run in an output folder: its JSON file, or None if there is none that is whole and its own.
+    """What is known of a run in an output folder: its JSON file, or None if there is none that is whole.
 
     A file that is damaged counts as missing, and a warning names it.
     """
@@ -222,14 +222,14 @@ def execute(task: Task, folder: Path, timeout: int) -> None:
 
     A failing notebook raises nothing: it is a result too. While it runs, a file tells the cell that it is in.
     """
-    state = folder / RUNNING / task.name
-
-    def report(line: str) -> None:
-        state.write_text(line, encoding="utf-8", errors="replace")
-
-    with locked(state.with_name(f"{task.name}.lock")):
+    status = folder / RUNNING / task.name
+    with locked(status.with_name(f"{task.name}.lock")):
         if finished(task, folder):
             return
+
+        def report(line: str) -> None:
+            status.write_text(line, encoding="utf-8", errors="replace")
+
         kernel = Kernel(report)
         started = time.perf_counter()
         found: dict[str, Any] = {"status": "finished", "error": None, "records": {}}
@@ -246,7 +246,7 @@ def execute(task: Task, folder: Path, timeout: int) -> None:
             loop = ensure_event_loop()  # nbclient made one for this thread and does not close it
             if not loop.is_running():
                 loop.close()
-            report("")
+            status.unlink(missing_ok=True)
         keep(task, folder, found, output, time.perf_counter() - started, kernel.peak_memory)
 
 
@@ -368,7 +368,7 @@ def on_dask(address: str) -> Engine:
                     why = f"writes to another disk than this one as {work.folder}"
                 if why:
                     raise RuntimeError(
-                        f"the dask worker {worker} {why}; all workers must see the notebooks and the output folder "
+                        f"the dask worker {worker} {why}; all must see the notebooks and the output folder "
                         "under the same paths"
                     )
         finally:

@@ -29,7 +29,7 @@ def style() -> None:
 
 
 def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.ndarray:
-    """One image per sample (row) and modality (column): time downwards, channels across; struck ones framed.
+    """One image per sample (row) and modality (column): time downwards, channels across; corrupted ones framed.
 
     Returns the array of axes (samples, modalities).
     """
@@ -43,7 +43,7 @@ def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.n
             ax.imshow(batch.features[name][row][real].numpy(), cmap="cividis", aspect="auto")
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
-            if batch.struck is not None and batch.struck[name][row].any():
+            if batch.corrupted is not None and batch.corrupted[name][row].any():
                 for spine in ax.spines.values():
                     spine.set(color="C3", linewidth=4)
                 ax.set_xlabel("in conflict", color="C3")
@@ -337,10 +337,10 @@ def grouped_bars(
     return axes
 
 
-def struck_or_not(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """Distributions of columns of `value_and_gate`, struck against clean, by modality; array of axes."""
+def corrupted_or_not(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """Distributions of columns of `value_and_gate`, corrupted against clean, by modality; array of axes."""
     axes = plt.subplots(1, len(columns), figsize=(4.6 * len(columns), 3.6), squeeze=False)[1][0]
-    shown = frame.assign(view=frame["struck"].map({True: "in conflict", False: "clean"}))
+    shown = frame.assign(view=frame["corrupted"].map({True: "in conflict", False: "clean"}))
     for ax, column in zip(axes, columns, strict=True):
         sns.boxplot(
             shown,
@@ -591,7 +591,7 @@ def difference_panels(table: pd.DataFrame, quantity: str = "area", baseline: str
 
 
 def corrupted(
-    clean: Batch, struck: Batch, row: int, scores: Mapping[str, Sequence[float]], rate: float
+    clean: Batch, dirty: Batch, row: int, scores: Mapping[str, Sequence[float]], rate: float
 ) -> np.ndarray:
     """One sample before and after a corruption, and accuracies of models on the whole part; array of axes.
 
@@ -600,17 +600,17 @@ def corrupted(
         rate: majority rate.
     """
     names = list(clean.features)
-    layout: list[list[Any]] = [[*(f"{view} {name}" for name in names), "score"] for view in ("clean", "struck")]
+    layout: list[list[Any]] = [[*(f"{view} {name}" for name in names), "score"] for view in ("clean", "corrupted")]
     size = (2 * len(names) + 4, 3.8)
     axes = plt.subplot_mosaic(layout, figsize=size, width_ratios=[1] * len(names) + [1.9])[1]
     for name in names:
-        for view, part in (("clean", clean), ("struck", struck)):
+        for view, part in (("clean", clean), ("corrupted", dirty)):
             ax, real = axes[f"{view} {name}"], part.mask[name][row]
             ax.imshow(part.features[name][row][real].numpy(), cmap="cividis", aspect="auto", vmin=-2, vmax=2)
             ax.set(xticks=[], yticks=[], title=f"{name}, {view}")
             ax.grid(False)
     axes[f"clean {names[0]}"].set_ylabel("time step")
-    axes[f"struck {names[0]}"].set_ylabel("time step")
+    axes[f"corrupted {names[0]}"].set_ylabel("time step")
     ax = axes["score"]
     for shift, number, label in ((-0.2, 0, "clean"), (0.2, 1, "now")):
         places = [place + shift for place in range(len(scores))]

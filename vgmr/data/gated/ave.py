@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import torch
 
-from vgmr.data.extract.media import POINTER, check_counts, data_folder, read_lines, read_raw
+from vgmr.data.extract.clips import POINTER, check_counts, data_folder, read_lines, read_raw
 from vgmr.data.types import Batch, MultimodalData, fingerprint, pad
 
 ROWS = 4143

@@ -17,24 +17,18 @@ import torch
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
-from vgmr.data.extract.media import (
-    Extractor,
-    ImageNetwork,
+from vgmr.data.extract.audio import log_mel, unit_scale
+from vgmr.data.extract.clips import (
     Stored,
     check_complete,
     check_counts,
     complete_stored,
     data_folder,
-    log_mel,
-    numbered_images,
-    read_images,
     read_lines,
     read_raw,
     read_stored,
-    rgb_input,
-    spread,
-    unit_scale,
 )
+from vgmr.data.extract.images import Extractor, ImageNetwork, numbered_images, read_images, rgb_input, spread
 from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad
 
 CLASSES = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
@@ -73,7 +67,7 @@ def load_cremad(
 ) -> MultimodalData:
     """CREMA-D: `audio` (N, T, 64) log-mel and `visual` (N, frames, D) from a frozen image network.
 
-    Audio is `vgmr.data.extract.media.log_mel` of the first 5 s at 16 kHz (other rates are resampled, channels
+    Audio is `vgmr.data.extract.audio.log_mel` of the first 5 s at 16 kHz (other rates are resampled, channels
     averaged): 64 bands, windows of 50 ms every 25 ms, so T is at most 199. The frames are the middles of
     `frames` equal parts of those in the clip's folder, in order of their number; clips with fewer are padded.
     Features are stored once per clip, so a cut-off extraction goes on. Labels are NEU, HAP, SAD, FEA, DIS,
@@ -89,7 +83,7 @@ def load_cremad(
             cremad in VGMR_DATA.
         split: "literature" or "actors".
         frames: number of frames taken of a clip.
-        extractor: see `vgmr.data.extract.media.ImageNetwork`; None takes torchvision's ResNet-18 (D = 512).
+        extractor: see `vgmr.data.extract.images.ImageNetwork`; None takes torchvision's ResNet-18 (D = 512).
         bad_clips: "keep", as the literature does, or "drop" the four clips reported as broken (silent, no face, no
             duration, over a minute; issue 8 of the publisher's repository).
         store: folder for the features; None takes `features` in the root.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from vgmr.data.gated.csd import Sequence, clean, frames_of, mean_over, numbers, read_folds
 from vgmr.data.gated.unpickle import read_pickle
 from vgmr.data.types import Batch, MultimodalData, fingerprint, pad
+from vgmr.files import place, user_path
 
 MODALITIES = ("text", "audio", "vision")
 PARTS = {"train": "train", "validation": "valid", "test": "test"}
@@ -119,13 +119,13 @@ def load_sentiment(
 def _choose(corpus: Corpus, root: str | Path | None, layout: str | None) -> tuple[str, Path]:
     """Layout ("pickle" where only the content can tell) and the file or folder to read."""
     if root is None:
-        if not os.environ.get("VGMR_DATA"):
+        root = place("VGMR_DATA")
+        if root is None:
             raise FileNotFoundError(f"no root for {corpus.name}, and VGMR_DATA is not set; {_expected(corpus)}")
-        root = Path(os.environ["VGMR_DATA"])
         own = root / corpus.name
         if own.is_dir() and _find(corpus, own):
             root = own
-    root = Path(root)
+    root = user_path(root)
     if root.is_file():
         if root.suffix == ".csd":
             raise ValueError(f"{root}: the csd layout is several files; give the folder that holds them as root")

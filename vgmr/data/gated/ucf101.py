@@ -13,19 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from vgmr.data.extract.media import (
-    Extractor,
-    ImageNetwork,
+from vgmr.data.extract.clips import (
     check_complete,
     check_counts,
     complete_stored,
     data_folder,
-    flow_input,
-    numbered_images,
-    read_images,
     read_lines,
     read_raw,
     read_stored,
+)
+from vgmr.data.extract.images import (
+    Extractor,
+    ImageNetwork,
+    flow_input,
+    numbered_images,
+    read_images,
     rgb_input,
     spread,
     square,
@@ -82,7 +84,7 @@ def load_ucf101(
             (there or in UCF-101); None takes ucf101 in VGMR_DATA.
         split: 1, 2 or 3.
         frames: number of frames taken of a clip.
-        extractor: see `vgmr.data.extract.media.ImageNetwork`; None takes torchvision's ResNet-18 (D = 512).
+        extractor: see `vgmr.data.extract.images.ImageNetwork`; None takes torchvision's ResNet-18 (D = 512).
         modalities: ["rgb"] where only .avi files are at hand, which hold no flow.
         store: folder for the features; None takes `features` in the root.
         allow_partial: accept lists and copies that are not whole, and say so in `notes`.

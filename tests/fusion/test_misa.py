@@ -1,0 +1,117 @@
+"""MISA: reference numbers of the fusion and the three losses, hand values, what the official loss does wrong."""
+
+import pytest
+import torch
+from made_numbers import attention, fill, linear, wave
+from torch import nn
+
+from vgmr.fusion.misa import MISA, StackedRecurrence, central_moments, difference
+
+NAMES = ("m1", "m2", "m3")
+
+
+def core(variant="official"):
+    model = MISA(dict.fromkeys(NAMES, 4), 2, width=4, averaged=NAMES, feedforward_dim=8, variant=variant)
+    model = model.double().eval()
+    mix = model.mix
+    fill(
+        *linear(
+            *(model.private[name] for name in NAMES), model.shared, *(model.reconstruct[name] for name in NAMES)
+        ),
+        *attention(mix.self_attn),
+        *linear(mix.linear1, mix.linear2, mix.norm1, mix.norm2, model.output[0], model.output[3]),
+    )
+    return model, {name: wave(3, 4, c=place) for place, name in enumerate(NAMES)}
+
+
+def test_reference_numbers_of_the_fusion():
+    model, encodings = core()
+    expected = torch.tensor([[6.814619, 5.695121], [6.773225, 5.646062], [6.820251, 5.695420]]).double()
+    torch.testing.assert_close(model.fuse(encodings), expected, atol=1e-5, rtol=0)
+    for keep, row in (
+        (("m1", "m2"), (3.749605, 2.216317)),
+        (("m1",), (4.096003, 2.336736)),
+        ((), (1.750317, 1.027275)),
+    ):
+        found = model.fuse(encodings, keep)[0]
+        torch.testing.assert_close(found, torch.tensor(row).double(), atol=1e-5, rtol=0)
+
+
+def test_reference_numbers_of_the_losses():
+    model, encodings = core()
+    losses = {what: loss.detach() for what, loss in model.losses(encodings).items()}
+    assert float(losses["difference"]) == pytest.approx(2.521447, abs=1e-5)
+    assert float(losses["similarity"]) == pytest.approx(0.159860, abs=1e-5)
+    assert float(losses["reconstruction"]) == pytest.approx(2.274789, abs=1e-5)
+    weighted = model.auxiliary_loss(encodings, None, torch.zeros(3))["difference"].detach()
+    assert float(weighted) == pytest.approx(0.3 * 2.521447, abs=1e-5)
+
+
+def test_discrepancies_by_hand():
+    corner = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double()
+    assert float(central_moments(corner, corner + torch.tensor([0.0, 1.0]))) == pytest.approx(1, abs=1e-5)
+    opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).double()
+    assert float(difference(opposite, opposite, None)) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_official_difference_grows_with_the_square_of_the_batch_and_the_corrected_does_not():
+    first, second = torch.rand(16, 4).double(), torch.rand(16, 4).double()
+    once, official = difference(first, second), difference(first, second, None)
+    torch.testing.assert_close(once, official)  # equal at 16 samples
+    doubled = (torch.cat([first, first]), torch.cat([second, second]))
+    torch.testing.assert_close(difference(*doubled), once)
+    torch.testing.assert_close(difference(*doubled, None), 4 * official)
+
+
+def test_coinciding_views_have_no_discrepancy_and_finite_gradients():
+    x = torch.rand(6, 3).double().requires_grad_()
+    loss = central_moments(x, x.detach().clone())
+    loss.backward()
+    assert float(loss.detach()) < 1e-5 and torch.isfinite(x.grad).all()
+
+
+def test_the_order_of_samples_changes_no_loss():
+    model, encodings = core("corrected")
+    order = torch.tensor([2, 0, 1])
+    for what, loss in model.losses({name: x[order] for name, x in encodings.items()}).items():
+        torch.testing.assert_close(loss, model.losses(encodings)[what])
+
+
+def test_recurrence_equals_packed_sequences():
+    ours = StackedRecurrence(3, 2).double()
+    first, second = (nn.LSTM(size, 2, batch_first=True, bidirectional=True).double() for size in (3, 4))
+    for packed, cells in ((first, ours.first), (second, ours.second)):
+        for ending, cell in zip(("", "_reverse"), cells, strict=True):
+            for name, parameter in cell.named_parameters():
+                getattr(packed, name + ending).data = parameter.data
+    lengths = torch.tensor([5, 2, 4])
+    x, mask = torch.randn(3, 5, 3).double(), torch.arange(5) < lengths.unsqueeze(1)
+    pack = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    states, (last, _) = first(pack)
+    states, _ = nn.utils.rnn.pad_packed_sequence(states, batch_first=True)
+    again = nn.utils.rnn.pack_padded_sequence(ours.norm(states), lengths, batch_first=True, enforce_sorted=False)
+    _, (later, _) = second(again)
+    expected = torch.cat([last[0], later[0], last[1], later[1]], 1)
+    torch.testing.assert_close(ours(x, mask), expected)
+
+
+def test_size_of_the_original():
+    """1,433,233 values in the authors' class without BERT, of which 1,716 are dead; its LSTMs are d_m wide."""
+    model = MISA({"audio": 74, "text": 768, "vision": 35}, 1, width=128, hidden_dim=1, feedforward_dim=2048)
+
+    def count(module):
+        return sum(p.numel() for p in module.parameters())
+
+    recurrent = [model.sequence, model.align["audio"][0], model.align["vision"][0]]
+    others = count(model) - sum(count(module) for module in recurrent)
+    wide = sum(count(StackedRecurrence(dim, dim)) + 128 * (4 * dim + 1) for dim in (74, 35))
+    assert others + wide == 1_433_233 - 1_716 and count(model.mix) == 593_024
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="MISA lets modalities meet and needs at least 2, got \\['a'\\]"):
+        MISA({"a": 3}, 2)
+    with pytest.raises(ValueError, match="width must be divisible by num_heads, got 5 and 2"):
+        MISA({"a": 3, "b": 2}, 2, width=5)
+    with pytest.raises(ValueError, match="variant must be 'corrected' or 'official', got 'new'"):
+        MISA({"a": 3, "b": 2}, 2, variant="new")

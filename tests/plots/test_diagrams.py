@@ -1,0 +1,60 @@
+"""Diagrams: every equation is named once, every text stays in its box."""
+
+import re
+
+import matplotlib.pyplot as plt
+import pytest
+from matplotlib.patches import FancyBboxPatch
+
+from vgmr.plots.diagrams import ARROWS, BLOCKS, FLOW, LIT, ROUTES, architecture, notebook_map, run_flow
+
+TITLES = {f"{number:02d}": "A title of usual length" for number in range(1, 21)}
+
+
+def boxes(ax):
+    return [patch for patch in ax.patches if isinstance(patch, FancyBboxPatch)]
+
+
+@pytest.mark.parametrize(
+    "draw", [architecture, run_flow, lambda: notebook_map(TITLES, {"reader": ["01", "20"]})], ids=str
+)
+def test_every_text_stays_in_its_box(draw):
+    ax = draw()
+    renderer = ax.figure.canvas.get_renderer()
+    outlines = [box.get_window_extent(renderer) for box in boxes(ax)]
+    inside = 0
+    for text in ax.texts:
+        extent = text.get_window_extent(renderer)
+        home = [box for box in outlines if box.contains(*extent.get_points().mean(0))]
+        for box in home:
+            assert box.x0 <= extent.x0 and extent.x1 <= box.x1, text.get_text()
+            assert box.y0 <= extent.y0 and extent.y1 <= box.y1, text.get_text()
+        inside += bool(home)
+    assert inside == len(outlines)
+    plt.close(ax.figure)
+
+
+def test_the_equations_are_named_in_their_order():
+    found = [int(number) for *_, text in BLOCKS.values() for number in re.findall(r"\((\d+)\)", text)]
+    assert found == [1, 2, 3, 4, 8, 9, 10, 11, 12, 13]
+    assert {name for pair in ARROWS for name in pair} == set(BLOCKS)
+
+
+def test_what_is_lit_stands_out_and_nothing_else():
+    ax = architecture(("value", "gate"))
+    lit = [
+        name
+        for name, box in zip(BLOCKS, boxes(ax), strict=True)
+        if box.get_facecolor() == plt.matplotlib.colors.to_rgba(LIT)
+    ]
+    assert lit == ["value", "gate"]
+    assert len(boxes(run_flow(("compare",)))) == len(FLOW)
+    with pytest.raises(ValueError, match="unknown blocks \\['fusion'\\]; there are: input, projection"):
+        architecture(("fusion",))
+    plt.close("all")
+
+
+def test_the_map_marks_each_route():
+    ax = notebook_map(TITLES, {"reader": ["01", "03"], "teacher": ["01"], "researcher": []})
+    assert len(boxes(ax)) == 20 and len(ax.lines) == 3 + len(ROUTES)
+    plt.close(ax.figure)

@@ -1,0 +1,146 @@
+"""What all extraction shares: raw files, complete copies, and features stored clip by clip."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vgmr.files import place, user_path, write
+from vgmr.work import bar
+
+POINTER = b"version https://git-lfs"
+
+Maker = Callable[[str], tuple[np.ndarray, bytes]]
+Stored = dict[str, tuple[np.ndarray, bytes]]
+
+
+def data_folder(name: str, root: str | Path | None, marker: str, expected: str) -> Path:
+    """The folder that holds the path `marker`: `root`, or `name` in it; None for root means $VGMR_DATA.
+
+    Raises FileNotFoundError that ends in `expected` if there is none.
+    """
+    base = place("VGMR_DATA") if root is None else user_path(root)
+    if base is None:
+        raise FileNotFoundError(f"no root for {name}, and VGMR_DATA is not set; {expected}")
+    for folder in (base / name,) if root is None else (base, base / name):
+        if (folder / marker).is_file():
+            return folder
+    raise FileNotFoundError(f"no {marker} of {name} in {base if root is not None else base / name}; {expected}")
+
+
+def read_raw(path: Path, expected: str = "") -> bytes:
+    """The bytes of a file.
+
+    Raises FileNotFoundError if it is missing, with `expected`, and ValueError if it is empty or a Git LFS pointer.
+    """
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"no {path}" + (f"; {expected}" if expected else "")) from None
+    if raw.startswith(POINTER):
+        raise ValueError(f"{path}: a Git LFS pointer, not the data; run git lfs pull in the repository it is from")
+    if not raw:
+        raise ValueError(f"{path}: the file is empty; get it again")
+    return raw
+
+
+def read_lines(path: Path, expected: str = "") -> list[str]:
+    """The lines of a text file in UTF-8, with or without byte order mark, with LF or CRLF; blank ones left out.
+
+    Raises as `read_raw`, and ValueError for other encodings.
+    """
+    try:
+        text = read_raw(path, expected).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not text in UTF-8 (byte {error.start}); get it again") from None
+    return [line.rstrip("\r") for line in text.split("\n") if line.strip()]
+
+
+def check_complete(
+    data: str, missing: Sequence[str], total: int, source: str, allow_partial: bool, notes: dict[str, Any]
+) -> None:
+    """Refuse clips that are missing, naming the first few, or count them in `notes` where partial data are wanted.
+
+    Raises FileNotFoundError.
+    """
+    if not missing:
+        return
+    named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    if not allow_partial or len(missing) == total:
+        rest = "" if len(missing) == total else ", or pass allow_partial=True to use what is there"
+        raise FileNotFoundError(
+            f"incomplete copy of {data}: {len(missing):,} of {total:,} clips are missing or incomplete ({named}); "
+            f"get them from {source}{rest}"
+        )
+    notes["partial copy"] = f"{len(missing):,} of {total:,} clips are missing or incomplete: {named}"
+
+
+def check_counts(
+    data: str, found: dict[str, int], published: dict[str, int], allow_partial: bool, notes: dict[str, Any]
+) -> None:
+    """Refuse counts that differ from the published ones, or note them where partial data are wanted.
+
+    Raises ValueError.
+    """
+    if found == published:
+        return
+    counts = f"{_counted(found)}; published are {_counted(published)}"
+    if not allow_partial:
+        raise ValueError(
+            f"incomplete or changed lists of {data}: {counts}; get them again, or pass allow_partial=True"
+        )
+    notes["partial lists"] = counts
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def read_stored(folder: Path, names: Sequence[str]) -> Stored:
+    """Features and digests of those of `names` that `complete_stored` has written to the folder, and are whole."""
+    found = {name: _read_stored(folder / f"{name}.npy") for name in names}
+    return {name: stored for name, stored in found.items() if stored is not None}
+
+
+def complete_stored(
+    folder: Path, names: Sequence[str], stored: Stored, make: Maker, title: str
+) -> tuple[list[np.ndarray], list[bytes]]:
+    """Features (T, D) float32 of each name, and the digest of the raw files behind them; made if not `stored`.
+
+    One file `<name>.npy` each, the digest (32 bytes) behind the array, written whole or not at all: what was cut
+    off goes on where it stopped.
+
+    Raises ValueError if widths differ or the folder cannot be written to, and what `make` raises.
+    """
+    stored = dict(stored)
+    todo = [name for name in names if name not in stored]
+    for name in bar(todo, desc=title, unit="clip", disable=not todo):
+        features, digest = make(name)
+        features = features.astype(np.float32)
+        buffer = io.BytesIO()
+        np.save(buffer, features, allow_pickle=False)
+        try:
+            write(folder / f"{name}.npy", buffer.getvalue() + digest)
+        except OSError as error:
+            raise ValueError(
+                f"{folder}: features cannot be stored there ({error.strerror}); give store= a folder for them"
+            ) from None
+        stored[name] = features, digest
+    widths = sorted({stored[name][0].shape[1] for name in names})
+    if len(widths) != 1:
+        raise ValueError(f"{folder}: stored features have widths {widths}; delete the folder to make them again")
+    return [stored[name][0] for name in names], [stored[name][1] for name in names]
+
+
+def _read_stored(path: Path) -> tuple[np.ndarray, bytes] | None:
+    try:
+        with open(path, "rb") as file:
+            features, digest = np.load(file, allow_pickle=False), file.read()
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    whole = features.ndim == 2 and features.dtype == np.float32 and len(features) and len(digest) == 32
+    return (features, digest) if whole and np.isfinite(features).all() else None

@@ -1,0 +1,195 @@
+"""Images and videos to sequences of features: optical flow, a frozen image network."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vgmr.data.extract.clips import read_raw
+
+RESNET = "resnet18-imagenet1k-v1"
+SHORT_SIDE, SIDE = 256, 224
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+
+Extractor = Callable[[Tensor], Tensor] | str | None
+
+
+def spread(length: int, number: int) -> np.ndarray:
+    """Middle of each of `number` equal parts of `length` steps, int64; all steps where there are no more."""
+    if length <= number:
+        return np.arange(length)
+    return ((np.arange(number) + 0.5) * length / number).astype(np.int64)
+
+
+def numbered_images(folder: Path, prefix: str = "") -> dict[int, Path]:
+    """Number -> path of the images `<prefix><number>.jpg` of a folder, in order of their number.
+
+    Other files are left out; a missing folder has no images.
+    """
+    pattern = re.compile(re.escape(prefix) + r"(\d+)\.jpe?g", re.IGNORECASE)
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    numbered = ((match, name) for name in names if (match := pattern.fullmatch(name)))
+    return dict(sorted((int(match[1]), folder / name) for match, name in numbered))
+
+
+def read_images(paths: Sequence[Path], grey: bool = False) -> tuple[np.ndarray, bytes]:
+    """Images as `square` makes them, (N, 224, 224, 3) or if `grey` (N, 224, 224) uint8, and the files' digest.
+
+    Raises ValueError for a file that is no whole image, and FileNotFoundError.
+    """
+    image_module = _pillow()
+    squares, digest = [], hashlib.sha256()
+    for path in paths:
+        raw = read_raw(path)
+        digest.update(hashlib.sha256(raw).digest())
+        try:
+            squares.append(square(image_module.open(io.BytesIO(raw)).convert("L" if grey else "RGB")))
+        except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
+            raise ValueError(f"{path}: not a whole image ({_line(error)}); get it again") from None
+    return np.stack(squares), digest.digest()
+
+
+def square(image: Any) -> np.ndarray:
+    """A Pillow image with its short side scaled to 256, and the 224 x 224 in its middle, uint8."""
+    width, height = image.size
+    scale = SHORT_SIDE / min(width, height)
+    if scale != 1:
+        width, height = (max(SHORT_SIDE, round(side * scale)) for side in (width, height))
+        image = image.resize((width, height), _pillow().Resampling.BILINEAR)
+    left, top = (width - SIDE) // 2, (height - SIDE) // 2
+    return np.asarray(image.crop((left, top, left + SIDE, top + SIDE)))
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ImportError("reading images needs pillow; install vgmr with the extra video") from None
+    return Image
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def rgb_input(images: np.ndarray) -> np.ndarray:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32, shifted and scaled by ImageNet's mean and deviation."""
+    scaled = (images.astype(np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_DEVIATION
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def decode_flow(pixels: np.ndarray) -> np.ndarray:
+    """Grey values 0 to 255 -> motion of -20 to 20 pixels a frame, float32.
+
+    As encoded by compute_flow.cpp of https://github.com/feichtenhofer/gpu_flow; 127 and 128 are nearest to rest.
+    """
+    return pixels.astype(np.float32) / 255 * 40 - 20
+
+
+def flow_input(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Grey flow images (N, H, W) uint8 -> (N, 3, H, W) float32: u, v and the magnitude, in units of 10 pixels.
+
+    So u and v lie in -2 to 2, about as wide as the colours that an ImageNet network is used to.
+    """
+    x, y = decode_flow(u), decode_flow(v)
+    return np.stack([x, y, np.hypot(x, y)], axis=1) / 10
+
+
+class ImageNetwork:
+    """A frozen network from images (N, 3, 224, 224) to features (N, D), and the name its features are stored by.
+
+    Args:
+        extractor: None takes torchvision's ResNet-18 with ImageNet weights without its last layer (D = 512). A
+            module is put into evaluation mode and named by its class and a digest of its weights. Any other
+            function is named by its attribute `name` or its own name, so change that whenever it changes. A text
+            is the name of stored features: nothing can be extracted then.
+
+    Raises ValueError for an extractor without a name that can be a folder's.
+    """
+
+    def __init__(self, extractor: Extractor = None) -> None:
+        self._extractor = extractor
+        self.name = _name(extractor)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Features (N, D) float32 of prepared images (N, 3, 224, 224) float32.
+
+        Raises ValueError if the network is not at hand or does not give (N, D) finite numbers.
+        """
+        if isinstance(self._extractor, str):
+            raise ValueError(
+                f"features of some clips are not stored under the name {self.name!r}, and a name cannot make "
+                "them; give the network itself as extractor once"
+            )
+        if self._extractor is None:
+            self._extractor = _resnet()
+        network = self._extractor
+        inputs = torch.from_numpy(images)
+        training = isinstance(network, nn.Module) and network.training
+        if isinstance(network, nn.Module):
+            network.eval()
+            weight = next(network.parameters(), None)
+            inputs = inputs if weight is None else inputs.to(weight.device)
+        try:
+            with torch.inference_mode():
+                output = network(inputs)
+        finally:
+            if training and isinstance(network, nn.Module):
+                network.train()
+        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(images):
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"extractor {self.name}: expected features of shape ({len(images)}, D), got {got}")
+        features = output.float().cpu().numpy()
+        if not np.isfinite(features).all():
+            raise ValueError(f"extractor {self.name}: gave NaN or infinite features")
+        return features
+
+
+def _name(extractor: Extractor) -> str:
+    if extractor is None:
+        return RESNET
+    if isinstance(extractor, str):
+        name = extractor
+    elif isinstance(extractor, nn.Module):
+        digest = hashlib.sha256(repr(extractor).encode())
+        for key, value in sorted(extractor.state_dict().items()):
+            digest.update(
+                key.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+            )
+        name = f"{type(extractor).__name__}-{digest.hexdigest()[:12]}"
+    elif callable(extractor):
+        name = str(getattr(extractor, "name", None) or getattr(extractor, "__name__", ""))
+    else:
+        raise ValueError(f"extractor must be a module, a function, a name or None, got {type(extractor).__name__}")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise ValueError(
+            f"extractor has no name to store features by (got {name!r}); set its attribute name to letters, "
+            "digits, '-', '_' and '.'"
+        )
+    return name
+
+
+def _resnet() -> nn.Module:
+    try:
+        from torchvision.models import ResNet18_Weights, resnet18
+    except ImportError:
+        raise ImportError(
+            "the image network is torchvision's ResNet-18; install torchvision, or give extractor= a function "
+            "from images (N, 3, 224, 224) to features (N, D)"
+        ) from None
+    network: nn.Module = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1)
+    network.fc = nn.Identity()
+    return network.to("cuda" if torch.cuda.is_available() else "cpu")

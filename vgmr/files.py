@@ -1,0 +1,202 @@
+"""Where files lie and how they are written: paths that users give, cache, repository, whole files, locks."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+PLACES = ("VGMR_DATA", "VGMR_CACHE")  # environment variables that hold a path
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+
+
+def user_path(given: str | Path) -> Path:
+    """The absolute path that a user means: `~` is the home folder, all else counts from the working directory.
+
+    Raises:
+        ValueError: nothing, an address such as `s3://bucket`, or the home of a user that does not exist.
+    """
+    text = str(given)
+    if not text.strip():
+        raise ValueError("expected a path, got an empty one")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
+        raise ValueError(f"expected a path on this machine, got the address {text!r}")
+    try:
+        return Path(os.path.abspath(Path(text).expanduser()))
+    except RuntimeError:
+        raise ValueError(f"expected a path, got {text!r}, the home of a user that does not exist here") from None
+
+
+def place(variable: str) -> Path | None:
+    """The path in an environment variable, one of `PLACES`, or None where it is unset; see `user_path`."""
+    given = os.environ.get(variable)
+    if not given:
+        return None
+    try:
+        return user_path(given)
+    except ValueError as error:
+        raise ValueError(f"environment variable {variable}: {error}") from None
+
+
+def settle_places() -> None:
+    """Make the paths in `PLACES` absolute, so that processes in other folders mean the same ones."""
+    for variable in PLACES:
+        if (path := place(variable)) is not None:
+            os.environ[variable] = str(path)
+
+
+def cache_folder() -> Path:
+    """$VGMR_CACHE, else vgmr in the user's cache folder."""
+    return place("VGMR_CACHE") or user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vgmr"
+
+
+def keyed_folder(kind: str, name: str, key: Any) -> Path:
+    """KIND/NAME-DIGEST in the cache, the digest that of a JSON-able `key`: all that determines the content."""
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    return cache_folder() / kind / f"{name}-{digest}"
+
+
+@cache
+def repository() -> Path | None:
+    """The root of the repository: where this package lies in a checkout, else the next one above the working
+    directory; None where there is neither."""
+    starts = [Path(__file__).resolve().parent.parent, Path.cwd(), *Path.cwd().parents]
+    return next((folder for folder in starts if (folder / "notebooks" / "records").is_dir()), None)
+
+
+def in_repository(path: str) -> Path:
+    """A path in the repository, such as `notebooks/records`, whatever the working directory; where there is no
+    repository, the path's last part in the working directory."""
+    root = repository()
+    return Path.cwd() / Path(path).name if root is None else root / path
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Write bytes, or text as UTF-8, under a temporary name in the same folder, then move into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path, sound: Callable[[Path], bool]) -> Iterator[Path]:
+    """A temporary folder that is moved to `folder` at the end of the block; of a failed block nothing stays.
+
+    Args:
+        sound: whether what stands in the place already, say from another process, is good; if so it stays, else
+            it makes way.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        yield temporary
+        while True:
+            try:
+                os.rename(temporary, folder)
+                return
+            except OSError:
+                if not folder.exists():
+                    raise
+            if sound(folder):
+                return
+            rubbish = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(folder, rubbish / "old")
+            finally:
+                shutil.rmtree(rubbish, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def writable(folder: Path) -> str | None:
+    """Why nothing can be written below `folder`, in one line, or None if something can; leaves no trace."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"?" * 4096)
+    except OSError as error:
+        return f"{folder} cannot be written ({error.strerror or error})"
+    return None
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the file `path` as a lock, alone among all processes; it is free again when its holder ends.
+
+    Where the file system knows no locks, a warning names the folder and the lock is one of this machine only.
+
+    Args:
+        wait: for another holder; otherwise a TimeoutError is raised at once.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(path, fallback_to_soft=False)  # a soft lock outlives a killed holder
+    except TypeError:  # older than filelock 4
+        lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+        warnings.warn(
+            f"the file system of {path.parent} knows no locks: run one driver at a time, on this machine",
+            stacklevel=3,
+        )
+        name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]
+        lock = FileLock(Path(tempfile.gettempdir()) / f"vgmr-{name}.lock")
+        lock.acquire(timeout=-1 if wait else 0)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def peak_memory() -> float:
+    """The most memory that this process ever held, in MiB; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+@cache
+def environment() -> dict[str, str]:
+    """Versions, machine and commit, for the record of a run; "-dirty" marks a changed package."""
+    commit, root = "unknown", repository()
+    if root is not None:
+        with contextlib.suppress(OSError):
+            git = partial(subprocess.run, cwd=root, capture_output=True, text=True)
+            if head := git(["git", "rev-parse", "--short=7", "HEAD"]).stdout.strip():
+                commit = head + ("-dirty" if git(["git", "status", "--porcelain", "vgmr"]).stdout.strip() else "")
+    return {
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "numpy": version("numpy"),
+        "machine": platform.machine(),
+        "commit": commit,
+    }

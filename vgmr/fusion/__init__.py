@@ -1,0 +1,1 @@
+"""Where modalities meet: fusion heads, and the published fusion systems, one file each."""

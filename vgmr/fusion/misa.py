@@ -1,0 +1,201 @@
+"""MISA (Hazarika et al., 2020): a shared and a private view of each modality, read by one small Transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vgmr.fusion.base import Backbone, last_real, mean_vector, reverse_real
+
+
+class StackedRecurrence(nn.Module):
+    """Two bidirectional LSTMs with a LayerNorm between: (B, T, d) to their four last states, (B, 4 hidden).
+
+    Each direction reads the real steps only, as with packed sequences.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int):
+        super().__init__()
+        self.first = nn.ModuleList([nn.LSTM(dim, hidden_dim, batch_first=True) for _ in range(2)])
+        self.norm = nn.LayerNorm(2 * hidden_dim)
+        self.second = nn.ModuleList([nn.LSTM(2 * hidden_dim, hidden_dim, batch_first=True) for _ in range(2)])
+        for cell in (*self.first, *self.second):
+            nn.init.orthogonal_(cell.weight_hh_l0)
+
+    @staticmethod
+    def _both(cells: nn.ModuleList, x: Tensor, mask: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        forward, _ = cells[0](x)
+        backward, _ = cells[1](reverse_real(x, mask))
+        last = [last_real(forward, mask), last_real(backward, mask)]
+        return torch.cat([forward, reverse_real(backward, mask)], 2), last
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Last states: first layer forward, second forward, first backward, second backward."""
+        states, (first_forward, first_backward) = self._both(self.first, x, mask)
+        _, (second_forward, second_backward) = self._both(self.second, self.norm(states), mask)
+        return torch.cat([first_forward, second_forward, first_backward, second_backward], 1)
+
+
+def difference(first: Tensor, second: Tensor, reference_batch: int | None = 16) -> Tensor:
+    """Mean of (A^T B)^2 over all pairs of channels: 0 where two views (B, w) are orthogonal; a scalar.
+
+    Columns are centred over the batch, then rows scaled to length 1, the length taken as constant.
+
+    Args:
+        reference_batch: A^T B sums over the batch, so the loss grows with its square; it is brought to what it
+            would be at this size. None: as the authors' code has it.
+    """
+
+    def unit(x: Tensor) -> Tensor:
+        x = x - x.mean(0)
+        return x / (x.norm(dim=1, keepdim=True).detach() + 1e-6)
+
+    scale = 1.0 if reference_batch is None else (reference_batch / len(first)) ** 2
+    return scale * (unit(first).T @ unit(second)).square().mean()
+
+
+def central_moments(first: Tensor, second: Tensor, count: int = 5) -> Tensor:
+    """Central moment discrepancy of two samples (B, w) of values in 0 to 1, up to the moment `count`; a scalar.
+
+    A little is added below each root, where the authors' gradient is NaN when two samples coincide.
+    """
+    centre, other = first.mean(0), second.mean(0)
+    gaps = [centre - other]
+    gaps += [((first - centre) ** k).mean(0) - ((second - other) ** k).mean(0) for k in range(2, count + 1)]
+    return torch.stack([(gap.square().sum() + 1e-12).sqrt() for gap in gaps]).sum()
+
+
+class MISA(Backbone):
+    """Modality-invariant and -specific representations (Hazarika et al., ACM Multimedia 2020).
+
+    Each utterance vector u_m goes through a private map, p_m, and one map shared by all, s_m. Losses make shared
+    views alike and private ones different; one Transformer layer reads all 2 K tokens. An absent modality's two
+    tokens are left out of the attention and their slots are zero; the losses always take all modalities.
+
+    Args:
+        dims: feature dimension by modality name, at least two.
+        num_outputs: classes, or 1 for regression.
+        width: of u_m and of the tokens; divisible by `num_heads`.
+        averaged: modalities that are averaged over time (the paper's text, which comes from BERT); the others go
+            through two LSTMs.
+        hidden_dim: of the LSTMs; by default half of `width` (the authors take the feature dimension).
+        feedforward_dim: of the Transformer layer; 2048 in the authors' code, torch's default.
+        num_heads, dropout: of the fusion.
+        difference_weight, similarity_weight, reconstruction_weight: of the three losses.
+        variant: "corrected": the difference loss does not grow with the batch; or "official".
+
+    Raises:
+        ValueError: fewer than two modalities, or an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        num_outputs: int,
+        width: int = 32,
+        averaged: Collection[str] = ("text",),
+        hidden_dim: int | None = None,
+        feedforward_dim: int = 64,
+        num_heads: int = 2,
+        dropout: float = 0.1,
+        difference_weight: float = 0.3,
+        similarity_weight: float = 1.0,
+        reconstruction_weight: float = 1.0,
+        variant: str = "corrected",
+    ):
+        super().__init__(dims, num_outputs, width, at_least=2)
+        if width % num_heads:
+            raise ValueError(f"MISA: width must be divisible by num_heads, got {width} and {num_heads}")
+        if variant not in ("corrected", "official"):
+            raise ValueError(f"MISA: variant must be 'corrected' or 'official', got {variant!r}")
+        hidden_dim = max(1, width // 2) if hidden_dim is None else hidden_dim
+        self.averaged, self.variant = set(averaged), variant
+        self.weights = {
+            "difference": difference_weight,
+            "similarity": similarity_weight,
+            "reconstruction": reconstruction_weight,
+        }
+        self.sequence = nn.ModuleDict(
+            {
+                name: nn.Identity() if name in self.averaged else StackedRecurrence(dim, hidden_dim)
+                for name, dim in self.dims.items()
+            }
+        )
+        self.align = nn.ModuleDict(
+            {
+                name: nn.Sequential(
+                    nn.Linear(dim if name in self.averaged else 4 * hidden_dim, width),
+                    nn.ReLU(),
+                    nn.LayerNorm(width),
+                )
+                for name, dim in self.dims.items()
+            }
+        )
+        self.private = nn.ModuleDict({name: nn.Linear(width, width) for name in self.dims})
+        self.reconstruct = nn.ModuleDict({name: nn.Linear(width, width) for name in self.dims})
+        self.shared = nn.Linear(width, width)
+        self.mix = nn.TransformerEncoderLayer(width, num_heads, feedforward_dim, 0.1, batch_first=True)
+        count = len(self.names)
+        self.output = nn.Sequential(
+            nn.Linear(2 * count * width, count * width),
+            nn.Dropout(dropout),
+            nn.ReLU(),
+            nn.Linear(count * width, num_outputs),
+        )
+
+    def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
+        """u_m: (B, T_m, d_m) to (B, width)."""
+        vector = mean_vector(x, mask) if name in self.averaged else self.sequence[name](x, mask)
+        encoding: Tensor = self.align[name](vector)
+        return encoding
+
+    def views(self, encodings: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Private and shared views, name -> (B, width) with values in 0 to 1."""
+        private = {name: torch.sigmoid(self.private[name](x)) for name, x in encodings.items()}
+        return private, {name: torch.sigmoid(self.shared(x)) for name, x in encodings.items()}
+
+    def fuse(
+        self,
+        encodings: Mapping[str, Tensor],
+        keep: Collection[str] | None = None,
+        mask: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Tokens of the present modalities, mixed, in their slots, to outputs (B, num_outputs)."""
+        present = self.present(keep)
+        empty = torch.zeros_like(encodings[self.names[0]])
+        slots = {(kind, name): empty for kind in ("private", "shared") for name in self.names}
+        if present:
+            private, shared = self.views({name: encodings[name] for name in present})
+            tokens = [*(private[name] for name in present), *(shared[name] for name in present)]
+            mixed = self.mix(torch.stack(tokens, 1)).unbind(1)
+            filled = [("private", name) for name in present] + [("shared", name) for name in present]
+            slots |= dict(zip(filled, mixed, strict=True))
+        outputs: Tensor = self.output(torch.cat(list(slots.values()), 1))
+        return outputs
+
+    def losses(self, encodings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The three losses without their weights, from u_m alone; scalars."""
+        private, shared = self.views(encodings)
+        batch = None if self.variant == "official" else 16
+        pairs = [(first, second) for place, first in enumerate(self.names) for second in self.names[place + 1 :]]
+        apart = [difference(private[name], shared[name], batch) for name in self.names]
+        apart += [difference(private[first], private[second], batch) for first, second in pairs]
+        alike = [central_moments(shared[first], shared[second]) for first, second in pairs]
+        again = [
+            F.mse_loss(self.reconstruct[name](private[name] + shared[name]), encodings[name])
+            for name in self.names
+        ]
+        return {
+            "difference": torch.stack(apart).sum(),
+            "similarity": torch.stack(alike).mean(),
+            "reconstruction": torch.stack(again).mean(),
+        }
+
+    def auxiliary_loss(
+        self, encodings: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None, label: Tensor
+    ) -> dict[str, Tensor]:
+        """Difference, similarity and reconstruction, weighted."""
+        return {what: self.weights[what] * loss for what, loss in self.losses(encodings).items()}

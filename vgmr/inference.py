@@ -1,0 +1,106 @@
+"""One pass over a whole part in evaluation mode: answers, encodings, losses, answers without modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import combinations
+from math import factorial
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vgmr.backbones import Classifier, Output
+from vgmr.data.types import Batch
+from vgmr.objective import task_loss
+
+T = TypeVar("T")
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; afterwards, exception or not, every module has its own mode again."""
+    before = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode
+
+
+@torch.no_grad()
+def one_pass(
+    model: Classifier,
+    part: Batch,
+    take: Callable[[Output, Batch], T],
+    keep: Collection[str] | None = None,
+    batch_size: int = 256,
+) -> list[T]:
+    """`take(output, batch)` for every mini-batch of a whole part, in order, in evaluation mode, without gradients.
+
+    Args:
+        keep: as in `Classifier.forward`.
+    """
+    with evaluating(model):
+        rows = torch.arange(len(part), device=part.label.device).split(batch_size)
+        return [take(model(batch.features, batch.mask, keep), batch) for batch in map(part.index, rows)]
+
+
+def predict(model: Classifier, part: Batch, keep: Collection[str] | None = None, batch_size: int = 256) -> Tensor:
+    """Logits (N, classes) of a whole part in evaluation mode; `keep` as in `Classifier.forward`."""
+    return torch.cat(one_pass(model, part, lambda output, _: output.logits, keep, batch_size))
+
+
+def encode_all(model: Classifier, part: Batch, batch_size: int = 256) -> dict[str, Tensor]:
+    """Vectors name -> (N, width) of a whole part in evaluation mode."""
+    pieces = one_pass(model, part, lambda output, _: output.vectors, batch_size=batch_size)
+    return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def mean_loss(model: Classifier, part: Batch, batch_size: int = 256, task: str = "classes") -> float:
+    """Mean `task_loss` of a whole part in evaluation mode; cross-entropy in nats for classes."""
+    return float(task_loss(predict(model, part, batch_size=batch_size), part.label, task))
+
+
+def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """All non-empty subsets, the full one last."""
+    return [kept for size in range(1, len(names) + 1) for kept in combinations(names, size)]
+
+
+def subset_logits(model: Classifier, part: Batch, batch_size: int = 256) -> dict[str, Tensor]:
+    """Logits (N, classes) with every subset of the modalities present, in evaluation mode.
+
+    One pass encodes the part; the subsets are one call of `fuse_many`, so absent modalities are removed behind
+    the refiner. At most 2^K fusions: linear layers behind a head, attention in systems where modalities meet as
+    sequences. Keys are names joined by "+" in the order of the model's dims; "" is none of them, and the first
+    that has all is what the model answers.
+    """
+    full, *fewer = [*reversed(subsets(list(model.backbone.dims))), ()]
+
+    def fused(output: Output, _: Batch) -> list[Tensor]:
+        return [output.logits, *model.backbone.fuse_many(output.encodings, fewer, output.mask)]
+
+    pieces = one_pass(model, part, fused, batch_size=batch_size)
+    return {
+        "+".join(keep): torch.cat(column)
+        for keep, column in zip([full, *fewer], zip(*pieces, strict=True), strict=True)
+    }
+
+
+def shapley_weights(names: Sequence[str]) -> Tensor:
+    """(subsets, modalities): m_m = sum over S of weights[S, m] f(S), where f of nothing is 0.
+
+    Every row but the full set's sums to 0 and the full set's to 1, so the shares sum to f(all).
+    """
+    everything = subsets(names)
+    count = len(names)
+    weights = torch.zeros(len(everything), count)
+    for row, kept in enumerate(everything):
+        for column, name in enumerate(names):
+            others = len(kept) - (name in kept)
+            weight = factorial(others) * factorial(count - others - 1) / factorial(count)
+            weights[row, column] = weight if name in kept else -weight
+    return weights

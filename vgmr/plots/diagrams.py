@@ -1,0 +1,154 @@
+"""Diagrams drawn by code: the architecture with its equations, the flow of a run, the map of the notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+CALM, LIT, EDGE, INK, FAINT = "#eef1f5", "#ffe3b3", "#8a94a3", "#1f2933", "#5b6675"
+
+# name: (x, y, width, height, text); x to the right, y upward, in units of the figure
+BLOCKS: dict[str, tuple[float, float, float, float, str]] = {
+    "input": (0.0, 2.7, 1.5, 1.15, "features\n$X_m$\n(1)"),
+    "projection": (2.0, 2.7, 2.1, 1.15, "project\n$H_m=\\phi_m(X_m)$\n(2)"),
+    "summary": (4.6, 2.7, 2.1, 1.15, "summarise\n$s_m$: mean, max\n(3)"),
+    "comparison": (
+        7.2,
+        2.5,
+        3.0,
+        1.55,
+        "compare with others\nagreement $s_m\\odot s_n$\ndiscrepancy $|s_m-s_n|$\n(4) to (8)",
+    ),
+    "value": (10.7, 2.7, 2.5, 1.15, "value $v^g_m,\\ v^c_m$\nglobal, by channel\n(9), (10)"),
+    "gate": (10.7, 0.6, 2.5, 1.15, "gate $G_m$\nby step and feature\n(11)"),
+    "effective": (13.75, 0.6, 2.3, 1.15, "effective gate $E_m$\nkeep, amplify\n(12), (13)"),
+    "refine": (16.6, 0.6, 2.1, 1.15, "refine\n$R_m(E_m\\odot X_m)$\nsame shape"),
+    "backbone": (19.25, 0.6, 2.0, 1.15, "any backbone:\nencode, fuse,\npredict"),
+}
+ARROWS = (
+    ("input", "projection"),
+    ("projection", "summary"),
+    ("summary", "comparison"),
+    ("comparison", "value"),
+    ("value", "gate"),
+    ("gate", "effective"),
+    ("effective", "refine"),
+    ("refine", "backbone"),
+)
+
+
+def _box(ax: Axes, place: tuple[float, float, float, float], text: str, lit: bool, size: float) -> None:
+    x, y, width, height = place
+    ax.add_patch(
+        FancyBboxPatch(
+            (x, y),
+            width,
+            height,
+            boxstyle="round,pad=0.02,rounding_size=0.12",
+            facecolor=LIT if lit else CALM,
+            edgecolor="#c77700" if lit else EDGE,
+            linewidth=1.6 if lit else 1.0,
+        )
+    )
+    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=size, color=INK)
+
+
+def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], **options: Any) -> None:
+    style: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 11, "color": FAINT, "linewidth": 1.2}
+    ax.add_patch(FancyArrowPatch(start, end, **(style | options)))
+
+
+def _blank(width: float, height: float, xlim: tuple[float, float], ylim: tuple[float, float]) -> Axes:
+    _, ax = plt.subplots(figsize=(width, height))
+    ax.set(xlim=xlim, ylim=ylim)
+    ax.set_aspect("equal")
+    ax.axis("off")
+    return ax
+
+
+def architecture(lit: Collection[str] = ()) -> Axes:
+    """The Value-Gated Modality Refiner for one modality m, with the paper's equation numbers.
+
+    Args:
+        lit: blocks to stress, of `BLOCKS`: input, projection, summary, comparison, value, gate, effective, refine,
+            backbone.
+
+    Raises:
+        ValueError: an unknown block.
+    """
+    unknown = sorted(set(lit) - set(BLOCKS))
+    if unknown:
+        raise ValueError(f"unknown blocks {unknown}; there are: {', '.join(BLOCKS)}")
+    ax = _blank(13, 3.3, (-0.2, 21.4), (-0.35, 5.0))
+    for name, (x, y, width, height, text) in BLOCKS.items():
+        _box(ax, (x, y, width, height), text, name in lit, 8.2)
+    for first, second in ARROWS:
+        x, y, width, height, _ = BLOCKS[first]
+        to_x, to_y, _, to_height, _ = BLOCKS[second]
+        if (first, second) == ("value", "gate"):
+            _arrow(ax, (x + width / 2, y - 0.03), (to_x + width / 2, to_y + to_height + 0.03))
+        else:
+            _arrow(ax, (x + width + 0.03, y + height / 2), (to_x - 0.03, to_y + to_height / 2))
+    # the features and their projection are evidence for the gate too; the features themselves are what it scales
+    _arrow(ax, (3.05, 2.67), (10.67, 1.4), connectionstyle="angle3,angleA=-90,angleB=0")
+    _arrow(ax, (1.0, 2.67), (10.67, 1.0), connectionstyle="angle3,angleA=-90,angleB=0")
+    ax.text(8.75, 1.66, "feature evidence $f^x(X_m)$, $f^h(H_m)$", fontsize=8, color=FAINT, ha="center")
+    ax.plot([0.5, 0.5, 17.65], [2.67, 0.05, 0.05], color=FAINT, linewidth=1.2)
+    _arrow(ax, (17.65, 0.03), (17.65, 0.58))
+    ax.text(
+        7.6, 0.17, "the original features $X_m$ are what the gate scales", fontsize=8, color=FAINT, ha="center"
+    )
+    _arrow(ax, (8.7, 4.68), (8.7, 4.08))
+    ax.text(8.7, 4.75, "summaries $s_n$ of the other modalities", fontsize=8, color=FAINT, ha="center")
+    return ax
+
+
+FLOW = (
+    ("load", "load(name)\nstandardised,\nchecked"),
+    ("fit", "fit\none loop, one\nseed or many"),
+    ("validation", "best epoch by\nvalidation"),
+    ("test", "test part\nscored once"),
+    ("run", "Run on disk\npredictions,\nsettings, code key"),
+    ("compare", "compare\nseeds x samples,\nintervals"),
+    ("ledger", "tables, figures,\nledger of claims"),
+)
+
+
+def run_flow(lit: Collection[str] = ()) -> Axes:
+    """How a run flows, from the data to the ledger; `lit` stresses steps of `FLOW`."""
+    ax = _blank(12.5, 1.3, (-0.1, 18.3), (-0.1, 1.5))
+    for place, (name, text) in enumerate(FLOW):
+        _box(ax, (2.62 * place, 0.05, 2.1, 1.25), text, name in lit, 8.2)
+        if place:
+            _arrow(ax, (2.62 * place - 0.5, 0.68), (2.62 * place - 0.03, 0.68))
+    return ax
+
+
+ROUTES = {"reader": "#2a6f97", "teacher": "#c77700", "researcher": "#5a8f3c"}
+
+
+def notebook_map(titles: Mapping[str, str], routes: Mapping[str, Collection[str]]) -> Axes:
+    """All notebooks as a map, with a dot of a route's colour on each that the route visits.
+
+    Args:
+        titles: number, such as "01", -> short title, in order.
+        routes: of `ROUTES`: reader, teacher, researcher -> numbers.
+    """
+    columns = 5
+    rows = -(-len(titles) // columns)
+    ax = _blank(12.5, 0.78 * rows + 0.9, (-0.2, 3.62 * columns), (-1.15 * rows - 0.2, 1.05))
+    for place, (number, title) in enumerate(titles.items()):
+        row, column = divmod(place, columns)
+        x, y = 3.62 * column, -1.15 * (row + 1)
+        _box(ax, (x, y, 3.3, 0.85), f"{number}  {title}", False, 8.4)
+        visited = [name for name in ROUTES if number in routes.get(name, ())]
+        for position, name in enumerate(visited):
+            ax.plot(x + 3.08 - 0.26 * position, y + 0.85, "o", color=ROUTES[name], markersize=8, zorder=3)
+    for position, (name, colour) in enumerate(ROUTES.items()):
+        ax.plot(0.1 + 6 * position, 0.55, "o", color=colour, markersize=8)
+        ax.text(0.35 + 6 * position, 0.55, f"{name}: {', '.join(routes.get(name, ()))}", va="center", fontsize=8.4)
+    return ax
