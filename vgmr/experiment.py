@@ -247,7 +247,7 @@ def _run_folder(experiment: Experiment, data: MultimodalData) -> Path:
 
 def read_run(folder: Path) -> Run:
     """A finished run from its folder."""
-    content = json.loads((folder / "run.json").read_text())
+    content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     options = content.pop("experiment")
     if options["modalities"] is not None:
         options["modalities"] = tuple(options["modalities"])

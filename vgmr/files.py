@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock
 
 PLACES = ("VGMR_DATA", "VGMR_CACHE")  # environment variables that hold a path
+SPACE = 2**20  # bytes that must be free where a file is to be written
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
@@ -142,6 +143,32 @@ def writable(folder: Path) -> str | None:
     return None
 
 
+def try_place(path: Path) -> None:
+    """Write where the file `path` will be, and take it away again.
+
+    Raises:
+        OSError: it cannot be, with the folder and the reason.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
+    probe = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with probe.open("wb") as file:
+                file.write(bytes(SPACE))
+        finally:
+            probe.unlink(missing_ok=True)
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(f"{path} is write-protected")
+    except (FileExistsError, NotADirectoryError):
+        there = next(above for above in path.parents if above.exists())
+        raise NotADirectoryError(f"{there} is a file; expected a folder for {path.name}") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise type(error)(f"{path} cannot be written: {reason}; give another place") from None
+
+
 @contextlib.contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold the file `path` as a lock, alone among all processes; it is free again when its holder ends.
@@ -190,7 +217,7 @@ def environment() -> dict[str, str]:
     commit, root = "unknown", repository()
     if root is not None:
         with contextlib.suppress(OSError):
-            git = partial(subprocess.run, cwd=root, capture_output=True, text=True)
+            git = partial(subprocess.run, cwd=root, capture_output=True, encoding="utf-8", errors="replace")
             if head := git(["git", "rev-parse", "--short=7", "HEAD"]).stdout.strip():
                 commit = head + ("-dirty" if git(["git", "status", "--porcelain", "vgmr"]).stdout.strip() else "")
     return {

@@ -70,7 +70,7 @@ def read(path: Path) -> list[Run]:
         ValueError: a line that is not a run, with its number.
     """
     runs = []
-    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], 1):
         try:
             content = json.loads(line)
             chosen = content.pop("experiment")
@@ -145,7 +145,7 @@ def tabled(
     """
     path = folder / f"{name}.csv"
     heading = f"# {json.dumps(parameters, sort_keys=True)}"
-    if not again and path.exists() and path.read_text().partition("\n")[0] == heading:
+    if not again and path.exists() and path.read_text(encoding="utf-8").partition("\n")[0] == heading:
         table = pd.read_csv(path, comment="#")
         print(f"{path}: {len(table)} rows read")
         return table

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -26,6 +25,7 @@ from vgmr.balancing import METHODS, Balancing, Relearning, make_method
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.experiment import Experiment, build
+from vgmr.files import try_place, user_path, write
 from vgmr.inference import predict, subset_logits
 from vgmr.objective import Objective, contributions
 from vgmr.prefusion import count_parameters
@@ -102,6 +102,11 @@ def _loop_epoch(model: Classifier, part: Batch) -> None:
     train_epoch(model, batches, make_optimizer("adamw", model, 1e-3), Objective(), Balancing(), 0)
 
 
+def _check_device(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda: torch finds no CUDA device here; leave it out to measure on the CPU")
+
+
 def bench(
     rounds: int = 7,
     steps: int = 4,
@@ -132,6 +137,7 @@ def bench(
     """
     if not {"none", "vgmr"} <= set(variants):
         raise ValueError(f'variants must have "none" and "vgmr", got {list(variants)}')
+    _check_device(device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     data = load("synthetic", like="mosei", samples=32 * steps).to(device)
@@ -173,6 +179,7 @@ def bench_methods(
 
     Returns a JSON-able dict: device, setting and rows (one per method; ratios to "none").
     """
+    _check_device(device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     data = load("synthetic", like="mosei", samples=32 * steps).to(device)
@@ -327,16 +334,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, help="interleaved repetitions, by default 7, or 3 of the methods")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--byte-dropout", action="store_true", help="draw dropout masks as bytes")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--json", help="write all figures to this file")
     options = parser.parse_args(arguments)
     measure, rounds = (bench_methods, 3) if options.methods else (bench, 7)
-    result = measure(options.rounds or rounds, device=options.device, byte_dropout=options.byte_dropout)
+    rounds = rounds if options.rounds is None else options.rounds
+    target = None if options.json is None else user_path(options.json)
+    if rounds < 1:
+        raise ValueError(f"--rounds must be 1 or more, got {rounds}")
+    if target is not None:
+        try_place(target)
+    result = measure(rounds, device=options.device, byte_dropout=options.byte_dropout)
     print(f"{result['device']}; {result['setting']}")
     print(table(result).to_string(na_rep="-"))
     if not options.methods:
         print(f"loop over bare steps: {result['loop_overhead']:+.1%}")
         print(f"contribution targets over one forward pass: {result['contribution_share']:.2%}")
         print(f"modality-removal table over one evaluation pass: {result['removal_share']:.2f}")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+    if target is not None:
+        write(target, json.dumps(result, indent=1))
     return 0

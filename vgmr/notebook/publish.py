@@ -23,8 +23,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from PIL import Image
 
-from vgmr.files import write
-from vgmr.notebook.run import Kernel, ended, find_notebook, in_thread, ran, try_place
+from vgmr.files import try_place, write
+from vgmr.notebook.run import Kernel, ended, find_notebook, in_thread, ran
 from vgmr.paper import ledger
 from vgmr.plots import panels as plots
 

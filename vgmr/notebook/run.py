@@ -12,7 +12,6 @@ import re
 import signal
 import subprocess
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +21,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from vgmr.files import locked, user_path
+from vgmr.files import locked, try_place, user_path
 from vgmr.notebook.given import read_file, shown, trouble
 from vgmr.notebook.lesson import RECORD, described, fits
 from vgmr.work import bar_options
@@ -32,7 +31,6 @@ CELL_TIMEOUT = 24 * 3600  # seconds; without a limit a lost message between kern
 START_TIMEOUT = 180  # seconds
 START_ATTEMPTS = 3
 PATHS = ("root", "folder")  # parameters that hold a path: the notebook runs in its own folder
-SPACE = 2**20  # bytes that must be free where a notebook is written
 NOT_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)  # of ast.literal_eval
 GUARD = 'read _; kill -9 -"$1" 2>/dev/null'  # reading ends when the other end of the pipe is gone
 
@@ -254,32 +252,6 @@ def destination(given: str | Path, notebook: Path) -> Path:
         raise ValueError(f"--output {path} is the notebook itself; give another file")
     try_place(path)
     return path
-
-
-def try_place(path: Path) -> None:
-    """Write where the file `path` will be, and take it away again.
-
-    Raises:
-        OSError: it cannot be, with the folder and the reason.
-    """
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
-    probe = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with probe.open("wb") as file:
-                file.write(bytes(SPACE))
-        finally:
-            probe.unlink(missing_ok=True)
-        if path.exists() and not os.access(path, os.W_OK):
-            raise PermissionError(f"{path} is write-protected")
-    except (FileExistsError, NotADirectoryError):
-        there = next(above for above in path.parents if above.exists())
-        raise NotADirectoryError(f"{there} is a file; expected a folder for {path.name}") from None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise type(error)(f"{path} cannot be written: {reason}; give another place") from None
 
 
 def ran(book: Any) -> str:

@@ -11,9 +11,8 @@ from typing import Any
 
 import nbformat
 
-from vgmr.files import user_path
+from vgmr.files import try_place, user_path
 from vgmr.notebook import publish
-from vgmr.notebook.run import try_place
 
 LEDGER = "16_claims"  # the front page, once it is there
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}

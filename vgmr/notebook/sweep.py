@@ -37,7 +37,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from jupyter_core.utils import ensure_event_loop
 
-from vgmr.files import environment, locked, user_path, write
+from vgmr.files import environment, locked, try_place, user_path, write
 from vgmr.notebook.given import read_file, shown
 from vgmr.notebook.run import (
     CELL_TIMEOUT,
@@ -51,7 +51,6 @@ from vgmr.notebook.run import (
     parameters,
     run_notebook,
     tags,
-    try_place,
 )
 from vgmr.work import bar
 
@@ -331,7 +330,7 @@ def on_dask(address: str) -> Engine:
         pickle.loads(content)()
         return here
 
-    def trouble(token: tuple[str, str], notebooks: dict[str, bytes], answer: str) -> str:
+    def trouble(token: tuple[str, str], notebooks: dict[str, bytes], answer: str, dask_worker: Any = None) -> str:
         import hashlib
         from pathlib import Path
 
@@ -342,12 +341,8 @@ def on_dask(address: str) -> Engine:
             for name, digest in notebooks.items():
                 if not Path(name).exists() or hashlib.sha256(Path(name).read_bytes()).digest() != digest:
                     return f"does not see the notebook {name}, or sees another version of it"
-            import os
-
-            from distributed import get_worker
-
-            own = hashlib.sha256(str(get_worker().address).encode()).hexdigest()[:16]
-            (folder / f"{answer}-{own}").write_text(str(os.getpid()), encoding="utf-8")
+            own = hashlib.sha256(str(dask_worker.address).encode()).hexdigest()[:16]
+            (folder / f"{answer}-{own}").write_text(own, encoding="utf-8")
             import vgmr.notebook.sweep  # noqa: F401
         except Exception as error:
             return f"{type(error).__name__}: {error}"
