@@ -96,14 +96,7 @@ def test_an_interruption_ends_everything(folder, command, group):
     log = folder / "log"
     (folder / "sweep.yaml").write_text(f"- notebook: '01'\n  parameters: {{pause: 100, log: {log}}}\n")
     if command == "build":
-        text = (
-            (folder / "notebooks" / "01_tiny.ipynb")
-            .read_text()
-            .replace("pause: float = 0.0", "pause: float = 99.0")
-        )
-        text = text.replace("log: str | None = None", f"log: str | None = '{log}'")
-        (folder / "notebooks" / "01_tiny.ipynb").write_text(tagged(text))
-        (folder / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/some/one"')
+        make_slow(folder, log)
     given = {
         "run": ["run", "01", "-p", "pause=100", "-p", f"log={log}"],
         "batch": ["batch", "sweep.yaml"],
@@ -145,13 +138,9 @@ def make_slow(folder: Path, log: Path) -> None:
 
 def test_a_killed_build_leaves_nobody(folder):
     log = folder / "log"
-    path = folder / "notebooks" / "01_tiny.ipynb"
-    text = path.read_text().replace("pause: float = 0.0", "pause: float = 99.0")
-    path.write_text(tagged(text.replace("log: str | None = None", f"log: str | None = '{log}'")))
-    (folder / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/some/one"')
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "vgmr", "notebooks", "build", "01"], stdout=subprocess.DEVNULL
-    )
+    make_slow(folder, log)
+    command = [sys.executable, "-m", "vgmr", "notebooks", "build", "01"]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     tiny.wait_for(lambda: Path(f"{log}.begun").exists())
     driver.kill()
     driver.wait()

@@ -14,7 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from vgmr.fusion.base import Backbone
+from vgmr.fusion.crossmodal import CrossmodalTransformer
+from vgmr.fusion.gated_unit import GatedUnit
 from vgmr.fusion.heads import ConcatHead, SharedHead, SumHead, TensorHead, make_head
+from vgmr.fusion.low_rank import LowRankFusion
+from vgmr.fusion.pre_gating import PreGating
+from vgmr.fusion.tensor_fusion import TensorFusion
 from vgmr.refiner import Refinement, masked_mean
 
 
@@ -242,6 +247,11 @@ class Classifier(nn.Module):
 BACKBONES: dict[str, type[Backbone]] = {
     "pooled": PooledBackbone,
     "transformer": TransformerBackbone,
+    "tfn": TensorFusion,
+    "lmf": LowRankFusion,
+    "mult": CrossmodalTransformer,
+    "gmu": GatedUnit,
+    "pcag": PreGating,
 }
 
 

@@ -19,6 +19,7 @@ from vgmr.balancing.ogm_ge import OGMGE
 from vgmr.balancing.pmr import PMR
 from vgmr.balancing.relearning import Relearning
 from vgmr.balancing.uniform import Uniform
+from vgmr.balancing.unis_mmc import UniSMMC
 
 METHODS: dict[str, type[Balancing]] = {
     "none": Balancing,
@@ -31,6 +32,7 @@ METHODS: dict[str, type[Balancing]] = {
     "relearning": Relearning,
     "mla": MLA,
     "arl": ARL,
+    "unis-mmc": UniSMMC,
 }
 
 
@@ -67,6 +69,7 @@ __all__ = [
     "Loop",
     "MMPareto",
     "Relearning",
+    "UniSMMC",
     "Uniform",
     "make_method",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -14,7 +15,9 @@ _MODULES = {
     "cremad-ratings": "cremad_ratings",
     "mosi-utterance": "mosi_utterance",
     "utd-mhad": "utd_mhad",
+    "uci-mfeat": "uci_mfeat",
     "digits": "digits",
+    "digit-views": "digits",
     "synthetic": "synthetic",
     "mosi": "gated.mosi",
     "mosei": "gated.mosei",
@@ -37,8 +40,23 @@ def loader(name: str) -> Callable[..., MultimodalData]:
     if name not in _MODULES:
         raise ValueError(f"unknown data set {name!r}; there are: {', '.join(names())}")
     module = import_module(f"vgmr.data.{_MODULES[name]}")
-    function: Callable[..., MultimodalData] = getattr(module, "load_" + name.replace("-", "_"))
+    expected = "load_" + name.replace("-", "_")
+    function: Callable[..., MultimodalData] | None = getattr(module, expected, None)
+    if function is None:
+        raise ValueError(f"{module.__name__} has no function {expected}; data set {name!r} is loaded by that name")
     return function
+
+
+def folds(name: str) -> int:
+    """How many folds there are to load by `load(name, fold=k)`, k from 0; each sample is tested in one of them.
+
+    Raises ValueError for data sets without folds, with the names of those that have some.
+    """
+    function = loader(name)
+    if "fold" not in inspect.signature(function).parameters:
+        having = [other for other in names() if "fold" in inspect.signature(loader(other)).parameters]
+        raise ValueError(f"data set {name!r} has no folds; these have: {', '.join(having)}")
+    return int(import_module(function.__module__).FOLDS)
 
 
 def load(name: str, root: str | None = None, *, standardise: bool = True, **parameters: Any) -> MultimodalData:
@@ -50,6 +68,8 @@ def load(name: str, root: str | None = None, *, standardise: bool = True, **para
             named by the environment variable VGMR_DATA, then in the download cache.
         standardise: shift and scale each channel by mean and deviation of the training part.
         parameters: those of the data set's own loader.
+
+    Warns by name, as in `notes["warnings"]`, where much of what was read had to be cleared or may be misread.
 
     Raises:
         ValueError: unknown data set or parameter (with the list of those that exist), or content that is
@@ -68,7 +88,10 @@ def load(name: str, root: str | None = None, *, standardise: bool = True, **para
         raise ValueError(f"data set {name!r} is made or built in and takes no root; leave root out")
     data = function(**parameters)
     data.check()
+    data.refuse_blank()
+    for line in data.notes.get("warnings", ()):
+        warnings.warn(f"{name}: {line}", stacklevel=2)
     return data.standardised() if standardise else data
 
 
-__all__ = ["Batch", "MultimodalData", "load", "loader", "names"]
+__all__ = ["Batch", "MultimodalData", "folds", "load", "loader", "names"]

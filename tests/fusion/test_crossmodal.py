@@ -1,0 +1,133 @@
+"""MulT: reference numbers of a block and of the whole, equality with torch's own layers, and the caches."""
+
+import pytest
+import torch
+from made_systems import close, fill, of, of_stack, wave
+from torch import nn
+
+from vgmr.fusion.crossmodal import Attention, CrossmodalStack, CrossmodalTransformer, sinusoids
+from vgmr.prefusion import count_parameters
+
+CMU = {"text": 768, "audio": 74, "vision": 35}
+
+
+def test_block_gives_the_reference_numbers():
+    """Order: attention, L(4->16), L(16->4), the two norms, the last norm."""
+    stack = CrossmodalStack(4, 2, 1).double().eval()
+    fill(of_stack(stack))
+    target, source = wave(4, 2, 4).transpose(0, 1), wave(3, 2, 4, c=1).transpose(0, 1)
+    close(stack(target, source)[0, 0], [-0.000729, 0.419801, 0.017088, 0.023652])
+    close(stack(target, source, causal=True)[0, 0], [-0.000295, 0.419213, 0.016366, 0.023654])
+
+
+def whole(causal=False):
+    """Order: W_m; pairs 1<-2, 1<-3, 2<-1, 2<-3, 3<-1, 3<-2; memories; the three layers of the MLP."""
+    model = CrossmodalTransformer(
+        {"m1": 3, "m2": 2, "m3": 2}, 2, width=4, num_heads=2, num_layers=1, memory_layers=3, causal=causal
+    )
+    model = model.double().eval()
+    stacks = [tensor for stack in (*model.pairs, *model.memories) for tensor in of_stack(stack)]
+    projections = of(*(model.project[name] for name in model.names))
+    fill([*projections, *stacks, *of(model.widen, model.narrow, model.output)])
+    features = {"m1": wave(2, 4, 3), "m2": wave(2, 3, 2, c=1), "m3": wave(2, 5, 2, c=2)}
+    return model, model.encode(features, None)
+
+
+def test_the_whole_gives_the_reference_numbers():
+    model, encodings = whole(causal=True)
+    close(model.fuse(encodings), [[8.439650, 11.926754], [9.127635, 13.041182]])
+    close(model.summaries(encodings, [None])[0][0, :4], [-0.152183, 0.145590, 0.585952, 0.265210])
+    keeps = [["m1", "m2"], ["m2", "m3"], ["m1"], []]
+    expected = [
+        [[6.983726, 9.590602], [7.363731, 10.175326]],
+        [[11.925424, 9.813238], [12.297897, 10.493221]],
+        [[10.748918, 14.230981], [10.883441, 14.421232]],
+        [[8.091159, 9.483653], [8.091159, 9.483653]],
+    ]
+    for got, numbers in zip(model.fuse_many(encodings, keeps), expected, strict=True):
+        close(got, numbers)
+    model, encodings = whole()
+    close(model.fuse(encodings), [[8.438733, 11.926120], [9.126704, 13.039758]])
+
+
+def test_self_attention_is_that_of_torch():
+    stack = CrossmodalStack(8, 2, 2, positions=False).double().eval()
+    x, real = torch.randn(3, 5, 8).double(), torch.arange(5) < torch.tensor([[5], [2], [3]])
+    expected = x * 8**0.5
+    for layer in stack.layers:
+        theirs = nn.TransformerEncoderLayer(
+            8, 2, 32, activation="relu", batch_first=True, norm_first=True, dtype=torch.float64
+        ).eval()
+        theirs.self_attn.load_state_dict(layer.attention.state_dict())
+        for name in ("linear1 widen", "linear2 narrow", "norm1 norm_attention", "norm2 norm_feedforward"):
+            there, here = name.split()
+            getattr(theirs, there).load_state_dict(getattr(layer, here).state_dict())
+        with torch.no_grad():
+            expected = theirs(expected, src_key_padding_mask=~real)
+    got = stack(x, x, real)
+    torch.testing.assert_close(got[real], stack.norm(expected)[real])
+
+
+def test_attention_is_that_of_torch():
+    ours = Attention(8, 2, 0.0).double()
+    theirs = nn.MultiheadAttention(8, 2, batch_first=True, dtype=torch.float64)
+    theirs.load_state_dict(ours.state_dict())
+    query, key, value = torch.randn(2, 3, 8).double(), torch.randn(2, 5, 8).double(), torch.randn(2, 5, 8).double()
+    real = torch.tensor([[True, True, False, False, False], [True] * 5])
+    for k, v in ((key, value), (key, key)):
+        expected = theirs(query, k, v, key_padding_mask=~real)[0]
+        torch.testing.assert_close(ours.attend(query, k, v, real[:, None, None]), expected)
+
+
+def test_positions_by_hand():
+    found = sinusoids(2, 4, torch.zeros(1).double())
+    angle = torch.tensor([[1.0, 1e-4], [2.0, 2e-4]]).double()
+    torch.testing.assert_close(found, torch.cat([angle.sin(), angle.cos()], 1))
+
+
+def test_causal_goes_by_real_lengths():
+    """More padding on either side changes nothing, and no step sees what comes later."""
+    stack = CrossmodalStack(4, 2, 2).double().eval()
+    target, source = torch.randn(2, 3, 4).double(), torch.randn(2, 2, 4).double()
+    expected = stack(target, source, causal=True)
+    pad = torch.randn(2, 4, 4).double()
+    real = [(torch.arange(n + 4) < n).expand(2, -1) for n in (3, 2)]
+    got = stack(torch.cat([target, pad], 1), torch.cat([source, pad], 1), *real, causal=True)[:, :3]
+    torch.testing.assert_close(got, expected)
+    source[:, 1, 0] += 1  # the first step of three may see one step ahead of itself, here to the end
+    assert not torch.equal(stack(target, source, causal=True)[:, 0], expected[:, 0])
+    later = target.clone()
+    later[:, 2, 0] += 1
+    torch.testing.assert_close(stack(later, later, causal=True)[:, :2], stack(target, target, causal=True)[:, :2])
+
+
+def test_what_subsets_have_in_common_runs_once():
+    model, encodings = whole()
+    calls = []
+    for stack in (*model.pairs, *model.memories):
+        stack.register_forward_hook(lambda module, *_: calls.append(module))
+    names = model.names
+    keeps = [names, *([other for other in names if other != name] for name in names)]
+    model.fuse_many(encodings, keeps)
+    assert sum(call in model.pairs for call in calls) == 12  # six with and six without their source
+    assert sum(call in model.memories for call in calls) == 9
+
+
+def test_sizes_are_those_of_the_released_code():
+    model = CrossmodalTransformer(CMU, 1, width=30, num_heads=5, num_layers=5, memory_layers=5)
+    assert count_parameters(model) == 1_087_771
+    assert count_parameters(CrossmodalTransformer(CMU, 2)) == 329_506
+
+
+def test_attention_dropout_where_the_original_has_it():
+    model = CrossmodalTransformer({"audio": 3, "text": 3}, 2)
+    rates = [stack.layers[0].attention.dropout for stack in (*model.pairs, *model.memories)]
+    assert rates == [0.1, 0.0, 0.1, 0.1]  # audio <- text, text <- audio, memories
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="CrossmodalTransformer lets modalities meet and needs at least 2"):
+        CrossmodalTransformer({"m1": 3}, 2)
+    for width, heads in ((2, 1), (5, 5), (10, 4)):
+        with pytest.raises(ValueError, match=f"even width of at least 4 that {heads} heads divide, got {width}"):
+            CrossmodalTransformer({"m1": 3, "m2": 3}, 2, width=width, num_heads=heads)

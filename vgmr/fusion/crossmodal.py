@@ -1,0 +1,320 @@
+"""MulT: every modality's steps attend to those of every other, no alignment needed (Tsai et al., 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vgmr.fusion.base import Backbone, last_real
+
+
+def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
+    """Positions of the steps 1, 2, ...: (length, width), sines in the first half and cosines in the second."""
+    half = width // 2
+    rate = 1e4 ** -(torch.arange(half, device=like.device, dtype=torch.float64) / (half - 1))
+    angle = torch.arange(1, length + 1, device=like.device, dtype=torch.float64).unsqueeze(1) * rate
+    return torch.cat([angle.sin(), angle.cos()], 1).to(like.dtype)
+
+
+class Attention(nn.MultiheadAttention):
+    """The parameters of `nn.MultiheadAttention` with torch's fused kernel, and no work done twice."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float):
+        super().__init__(width, num_heads, dropout, batch_first=True)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
+        """(B, T, width) and two (B, S, width) to (B, T, width); `allowed` is bool, (B, 1, T or 1, S)."""
+        width, heads = self.embed_dim, self.num_heads
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+
+        def split(x: Tensor) -> Tensor:
+            return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+        if query is key and key is value:
+            q, k, v = (split(x) for x in F.linear(query, weight, bias).chunk(3, 2))
+        else:
+            q = split(F.linear(query, weight[:width], bias[:width]))
+            if key is value:
+                k, v = (split(x) for x in F.linear(key, weight[width:], bias[width:]).chunk(2, 2))
+            else:
+                k = split(F.linear(key, weight[width : 2 * width], bias[width : 2 * width]))
+                v = split(F.linear(value, weight[2 * width :], bias[2 * width :]))
+        dropout = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(q, k, v, allowed, dropout)
+        result: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        return result
+
+
+class _Layer(nn.Module):
+    def __init__(self, width: int, num_heads: int, attention_dropout: float, relu_dropout: float, dropout: float):
+        super().__init__()
+        self.attention = Attention(width, num_heads, attention_dropout)
+        self.widen = nn.Linear(width, 4 * width)
+        self.narrow = nn.Linear(4 * width, width)
+        self.norm_attention = nn.LayerNorm(width)
+        self.norm_feedforward = nn.LayerNorm(width)
+        self.relu_dropout = nn.Dropout(relu_dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, z: Tensor, source: tuple[Tensor, Tensor] | None, own: bool, allowed: Tensor | None
+    ) -> Tensor:
+        if own:
+            normed = self.norm_attention(z)
+            z = z + self.dropout(self.attention.attend(normed, normed, normed, allowed))
+        elif source is not None:
+            key = self.norm_attention(source[0])
+            value = key if source[1] is source[0] else self.norm_attention(source[1])
+            z = z + self.dropout(self.attention.attend(self.norm_attention(z), key, value, allowed))
+        inner = self.relu_dropout(torch.relu(self.widen(self.norm_feedforward(z))))
+        result: Tensor = z + self.dropout(self.narrow(inner))
+        return result
+
+
+class CrossmodalStack(nn.Module):
+    """Pre-norm Transformer layers in which a target's steps query a source that stays as it came in.
+
+    Each layer: Z + attention(LN Z, LN S, LN S), one LN for both, then Z + feed-forward(LN Z); a last LN behind
+    all. With the target as its own source it is plain self-attention, each layer on what the one before gave.
+
+    Args:
+        width: even and at least 4, divisible by `num_heads`.
+        num_heads, num_layers: of attention.
+        attention_dropout, relu_dropout, dropout, embedding_dropout: on attention weights, within the feed-forward,
+            on what is added to the residual path, on the inputs (drawn apart for queries, keys and values).
+        positions: add sinusoids to the inputs.
+
+    Raises:
+        ValueError: a width that is odd, below 4 or not divisible.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        num_layers: int,
+        attention_dropout: float = 0.1,
+        relu_dropout: float = 0.1,
+        dropout: float = 0.1,
+        embedding_dropout: float = 0.25,
+        positions: bool = True,
+    ):
+        super().__init__()
+        if width < 4 or width % 2 or width % num_heads:
+            raise ValueError(f"expected an even width of at least 4 that {num_heads} heads divide, got {width}")
+        self.width, self.positions = width, positions
+        self.layers = nn.ModuleList(
+            [_Layer(width, num_heads, attention_dropout, relu_dropout, dropout) for _ in range(num_layers)]
+        )
+        self.norm = nn.LayerNorm(width)
+        self.embedding_dropout = nn.Dropout(embedding_dropout)
+
+    def place(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Scaled by sqrt(width), with positions at real steps: (B, T, width) to the same shape."""
+        x = x * self.width**0.5
+        if not self.positions:
+            return x
+        where = sinusoids(x.shape[1], self.width, x)
+        return x + (where if mask is None else where * mask.unsqueeze(2))
+
+    def forward(
+        self,
+        target: Tensor,
+        source: Tensor | None,
+        target_mask: Tensor | None = None,
+        source_mask: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """(B, T, width) and (B, S, width) to (B, T, width).
+
+        Args:
+            target: whose steps ask.
+            source: what they ask; the target itself for self-attention; None leaves the attention out, as if the
+                source was never measured, and the rest of each layer as it is.
+            target_mask, source_mask: (B, T) and (B, S) bool.
+            causal: step i sees steps up to i + |real length of the target - that of the source| only.
+        """
+        own = source is target
+        z = self.embedding_dropout(self.place(target, target_mask))
+        allowed: Tensor | None = None
+        both: tuple[Tensor, Tensor] | None = None
+        if source is not None:
+            real = target_mask if own else source_mask
+            if real is not None:
+                allowed = real[:, None, None, :]
+            if causal:
+                ahead = _ahead(target, source, target_mask, real)
+                allowed = ahead if allowed is None else allowed & ahead
+            if not own:
+                placed = self.place(source, source_mask)
+                key = self.embedding_dropout(placed)
+                drawn = self.training and bool(getattr(self.embedding_dropout, "p", True))
+                both = (key, self.embedding_dropout(placed) if drawn else key)
+        for layer in self.layers:
+            z = layer(z, both, own, allowed)
+        result: Tensor = self.norm(z)
+        return result
+
+
+def _ahead(target: Tensor, source: Tensor, target_mask: Tensor | None, source_mask: Tensor | None) -> Tensor:
+    """What each step may see by real lengths, (B or 1, 1, T, S) bool."""
+    lengths = [
+        torch.tensor([x.shape[1]], device=x.device) if mask is None else mask.sum(1)
+        for x, mask in ((target, target_mask), (source, source_mask))
+    ]
+    offset = (lengths[0] - lengths[1]).abs().view(-1, 1, 1, 1)
+    i = torch.arange(target.shape[1], device=target.device).view(-1, 1)
+    j = torch.arange(source.shape[1], device=target.device)
+    return (j - i) <= offset
+
+
+class CrossmodalTransformer(Backbone):
+    """MulT: a stack for every ordered pair source -> target, a self-attention memory per target, an MLP.
+
+    Encodings are projected sequences, (B, T_m, width); modalities may have lengths of their own. An absent target
+    leaves its slot of the MLP zero; an absent source leaves the attention out of its stacks, whose residual path
+    and feed-forward stay. The memory's last real step is pooled; padding is attended to nowhere, while the
+    released code does so and pools the last padded step.
+
+    Args:
+        dims: feature dimension by modality name, at least two.
+        num_outputs: classes, or 1 for regression.
+        width: w, even and at least 4; memories have (modalities - 1) w.
+        num_heads: divides w.
+        num_layers, memory_layers: of pairs and of memories. The original has width 30, 5 heads, 5 and 5 layers.
+        attention_dropout: on attention weights of memories and where the source is `words`; else none.
+        relu_dropout, dropout, embedding_dropout: see `CrossmodalStack`; the last one also on the raw `words`.
+        output_dropout: in the MLP.
+        words: the modality that has the further dropouts, as text has in the original.
+        causal: no step sees what comes later, as in the original; its author found it not to matter.
+
+    Raises:
+        ValueError: fewer than two modalities, or a width that does not fit.
+    """
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        num_outputs: int,
+        width: int = 32,
+        num_heads: int = 4,
+        num_layers: int = 1,
+        memory_layers: int = 1,
+        attention_dropout: float = 0.1,
+        relu_dropout: float = 0.1,
+        dropout: float = 0.1,
+        embedding_dropout: float = 0.25,
+        output_dropout: float = 0.0,
+        words: str = "text",
+        causal: bool = False,
+    ):
+        super().__init__(dims, num_outputs, width, at_least=2)
+        self.words, self.causal = words, causal
+        others = {name: [other for other in self.names if other != name] for name in self.names}
+        self.others = others
+        rates: dict[str, Any] = {
+            "relu_dropout": relu_dropout,
+            "dropout": dropout,
+            "embedding_dropout": embedding_dropout,
+        }
+        self.word_dropout = nn.Dropout(embedding_dropout)
+        self.project = nn.ModuleDict({name: nn.Linear(dim, width, bias=False) for name, dim in self.dims.items()})
+        self.pairs = nn.ModuleList(
+            [
+                CrossmodalStack(
+                    width, num_heads, num_layers, attention_dropout if source == words else 0.0, **rates
+                )
+                for target in self.names
+                for source in others[target]
+            ]
+        )
+        memory = (len(dims) - 1) * width
+        self.memories = nn.ModuleList(
+            [CrossmodalStack(memory, num_heads, memory_layers, attention_dropout, **rates) for _ in self.names]
+        )
+        joined = len(dims) * memory
+        self.widen, self.narrow = nn.Linear(joined, joined), nn.Linear(joined, joined)
+        self.output_dropout = nn.Dropout(output_dropout)
+        self.output = nn.Linear(joined, num_outputs)
+
+    def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The projected sequence: (B, T_m, d_m) to (B, T_m, width)."""
+        projected: Tensor = self.project[name](self.word_dropout(x) if name == self.words else x)
+        return projected
+
+    def summaries(
+        self,
+        encodings: Mapping[str, Tensor],
+        keeps: Sequence[Collection[str] | None],
+        mask: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """The joined memories of each subset, (B, modalities (modalities - 1) width); each stack runs once."""
+        masks = {name: None if mask is None else mask[name] for name in self.names}
+        number = {pair: i for i, pair in enumerate((t, s) for t in self.names for s in self.others[t])}
+        done: dict[tuple[str, str, bool], Tensor] = {}
+        remembered: dict[tuple[str, ...], Tensor] = {}
+
+        def pair(target: str, source: str, there: bool) -> Tensor:
+            key = (target, source, there)
+            if key not in done:
+                done[key] = self.pairs[number[target, source]](
+                    encodings[target],
+                    encodings[source] if there else None,
+                    masks[target],
+                    masks[source],
+                    self.causal,
+                )
+            return done[key]
+
+        def memory(target: str, sources: list[str]) -> Tensor:
+            key = (target, *sources)
+            if key not in remembered:
+                joined = torch.cat([pair(target, other, other in sources) for other in self.others[target]], 2)
+                stack = self.memories[self.names.index(target)]
+                states = stack(joined, joined, masks[target], causal=self.causal)
+                remembered[key] = last_real(states, masks[target])
+            return remembered[key]
+
+        first = encodings[self.names[0]]
+        silent = first.new_zeros(len(first), self.output.in_features // len(self.names))
+        found = []
+        for keep in keeps:
+            present = self.present(keep)
+            slots = [
+                memory(name, [other for other in present if other != name]) if name in present else silent
+                for name in self.names
+            ]
+            found.append(torch.cat(slots, 1))
+        return found
+
+    def _read(self, summary: Tensor) -> Tensor:
+        inner = self.output_dropout(torch.relu(self.widen(summary)))
+        result: Tensor = self.narrow(inner) + summary
+        return result
+
+    def fused(
+        self,
+        encodings: Mapping[str, Tensor],
+        keep: Collection[str] | None = None,
+        mask: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """What the last linear layer reads, (B, modalities (modalities - 1) width)."""
+        return self._read(self.summaries(encodings, [keep], mask)[0])
+
+    def fuse_many(
+        self,
+        encodings: Mapping[str, Tensor],
+        keeps: Sequence[Collection[str]],
+        mask: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """`fuse` for several subsets; pairs and memories that they have in common are computed once."""
+        return [self.classify(self._read(summary)) for summary in self.summaries(encodings, keeps, mask)]
+
+    def classify(self, fused: Tensor) -> Tensor:
+        """The last linear layer: to (B, num_outputs)."""
+        logits: Tensor = self.output(fused)
+        return logits
