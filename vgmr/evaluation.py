@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,6 +30,60 @@ def macro_f1(counts: Tensor) -> float:
     denominator = (counts.sum(0) + counts.sum(1)).double()
     seen = denominator > 0
     return float((2 * true_positive[seen] / denominator[seen]).mean())
+
+
+def weighted_f1(counts: Tensor) -> float:
+    """F1 of each class, 0 to 1, averaged with the share of its true samples: the F1 of MOSI and MOSEI tables."""
+    true_positive, truth = counts.diagonal().double(), counts.sum(1).double()
+    by_class = 2 * true_positive / (counts.sum(0) + truth).clamp(min=1)
+    return float((by_class * truth).sum() / truth.sum())
+
+
+def regression_scores(answer: Tensor, label: Tensor) -> dict[str, float]:
+    """What the field reports of a signed sentiment score, from two (N,) floating point tensors.
+
+    Returns mae (units of the label); correlation (Pearson's r, 0 where one side is constant); accuracy and
+    weighted_f1 of the sign, non-negative against negative; nonzero_accuracy and nonzero_weighted_f1 of positive
+    against negative without the samples whose label is 0; seven_class_accuracy (rounded, cut to -3 to 3). Shares
+    lie in 0 to 1; those without any sample are NaN.
+
+    Raises:
+        ValueError: no sample, or shapes that differ.
+    """
+    if answer.shape != label.shape or answer.ndim != 1 or not len(label):
+        raise ValueError(f"expected two equal (N,) tensors, got {tuple(answer.shape)} and {tuple(label.shape)}")
+    answer, label = answer.double(), label.double()
+    centred, true = answer - answer.mean(), label - label.mean()
+    norm = float(centred.norm() * true.norm())
+    found = {
+        "mae": float((answer - label).abs().mean()),
+        "correlation": float(centred @ true) / norm if norm > 1e-12 * len(label) else 0.0,
+    }
+    rated = label != 0
+    for prefix, positive, truth in (
+        ("", answer >= 0, label >= 0),
+        ("nonzero_", answer[rated] > 0, label[rated] > 0),
+    ):
+        counts = confusion(positive.long(), truth.long(), 2)
+        found[f"{prefix}accuracy"] = accuracy(counts)
+        found[f"{prefix}weighted_f1"] = weighted_f1(counts)
+    steps = [x.clamp(-3, 3).round() for x in (answer, label)]
+    found["seven_class_accuracy"] = float((steps[0] == steps[1]).double().mean())
+    return found
+
+
+def scores(logits: Tensor, label: Tensor, num_classes: int) -> dict[str, float]:
+    """Metrics of a part by what is learnt: accuracy and macro_f1 of classes, `regression_scores` of numbers.
+
+    Args:
+        logits: (N, num_classes), or (N, 1) in regression.
+        label: (N,) int64, or floating point in regression.
+        num_classes: 0 for regression.
+    """
+    if not num_classes:
+        return regression_scores(logits.squeeze(1), label)
+    counts = confusion(logits.argmax(1), label, num_classes)
+    return {"accuracy": accuracy(counts), "macro_f1": macro_f1(counts)}
 
 
 def shapley(value: Mapping[str, float]) -> dict[str, float]:
@@ -85,48 +137,6 @@ def area(severities: Sequence[float], values: Sequence[float]) -> float:
     """
     x, y = _checked(severities, values)
     return float(np.trapezoid(y, x) / (x[-1] - x[0]))
-
-
-def slope(severities: Sequence[float], values: Sequence[float]) -> float:
-    """Least-squares slope of a curve, per unit of severity; raises as `area`."""
-    x, y = _checked(severities, values)
-    return float(np.polyfit(x, y, 1)[0])
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean of paired differences, its 95% interval, the number of pairs."""
-
-    mean: float
-    low: float
-    high: float
-    count: int
-
-
-def paired_difference(values: Sequence[float], baseline: Sequence[float], resamples: int = 10_000) -> Difference:
-    """Bootstrap interval of the mean of `values - baseline`, paired by seed.
-
-    The plain percentile bootstrap covers far less than 95% at five seeds, so its levels are widened as Hesterberg
-    (What Teachers Should Know About the Bootstrap, The American Statistician 69, 2015) proposes: the normal
-    quantile is replaced by sqrt(n / (n - 1)) times Student's. Up to six pairs all n^n resamples are taken. Below
-    five pairs no bootstrap reaches 95%: the interval is the range of the differences, which covers the mean of a
-    symmetric distribution in at most 1 - 2^(1 - n) of cases.
-
-    Raises:
-        ValueError: fewer than two pairs, or unequal numbers.
-    """
-    if len(values) != len(baseline) or len(values) < 2:
-        raise ValueError(f"expected at least two pairs of values, got {len(values)} and {len(baseline)}")
-    difference = np.asarray(values, float) - np.asarray(baseline, float)
-    n = len(difference)
-    if n <= 6:
-        rows = np.array(list(itertools.product(range(n), repeat=n)))
-    else:
-        rows = np.random.default_rng(0).integers(n, size=(resamples, n))
-    level = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(0.025, n - 1))
-    means = difference[rows].mean(1)
-    low, high = np.quantile(means, level, method="lower"), np.quantile(means, 1 - level, method="higher")
-    return Difference(float(difference.mean()), float(low), float(high), n)
 
 
 def auroc(score: Tensor, truth: Tensor) -> float:
