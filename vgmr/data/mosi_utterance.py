@@ -143,6 +143,7 @@ def _table(copy: Copy, path: str, width: int) -> pd.DataFrame:
 
 
 def read_numbers(copy: Copy, path: str, width: int) -> np.ndarray:
+    """The numbers of a csv without header, (rows, width) float64; ValueError for other widths and no numbers."""
     table = _table(copy, path, width).apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     bad = np.argwhere(~np.isfinite(table))
     if len(bad):
