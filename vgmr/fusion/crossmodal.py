@@ -96,7 +96,7 @@ class CrossmodalStack(nn.Module):
 
     Each layer: Z + attention(LN Z, LN S, LN S), one LN for both, then Z + feed-forward(LN Z); a last LN behind
     all. With the target as its own source it is plain self-attention, each layer on what the one before gave.
-    Since S is the same in every layer, it is normalised once and the keys and values of all layers are one product.
+    Since S is the same in every layer, the keys and values of all layers are one product.
 
     Args:
         width: even and at least 4, divisible by `num_heads`.
