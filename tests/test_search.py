@@ -50,3 +50,41 @@ def test_search_default_is_the_difference_to_plain(monkeypatch, tmp_path):
     table = protocol.search_default({"digits": common}, jobs=1, progress=False)
     assert list(table.columns) == ["digits", "mean"] and table.loc["plain again", "digits"] == 0
     assert table.loc["a form", "digits"] == table.loc["a form", "mean"] != 0
+
+
+# The search for a form
+
+FORMS_KEPT = ROOT / search.KEPT_FORMS
+
+
+def test_the_form_of_a_study_is_chosen_without_it():
+    scores = {"a": {"one": 0.9, "two": 0.5}, "b": {"one": 0.5, "two": 0.8}, "c": {"one": 0.5, "two": 0.6}}
+    rows = [
+        {"study": study, "form": form, "seed": seed, **dict.fromkeys(("clean", *search.UNSEEN_KINDS), score)}
+        for study, forms in scores.items()
+        for form, score in {**forms, "plain": 1.0}.items()
+        for seed in (0, 1)
+    ]
+    # without a, two leads; without b or c, a makes one lead; on all of them both have 1.9
+    assert search.chosen_forms(pd.DataFrame(rows)) == {"a": "two", "b": "one", "c": "one", "all": "one"}
+
+
+def test_no_kind_that_is_measured_is_trained_on():
+    assert not set(search.TRAINED_KINDS) & set(search.UNSEEN_KINDS)
+    for settings in search.FORM_STUDIES.values():
+        assert "training_corruption" not in settings
+    for form, options in search.FORM_TRIALS.items():
+        Experiment("digits", **{**search.FORM_COMMON, **options})
+        assert "learning_rate" not in options, form
+
+
+def test_the_search_for_a_form_scores_validation_alone(monkeypatch):
+    monkeypatch.setattr(search, "FORM_STUDIES", {"digits": {"batch_size": 128}})
+    monkeypatch.setattr(search, "FORM_COMMON", {**search.FORM_COMMON, "epochs": 1})
+    data = search.experiment_data(Experiment("digits"))
+    monkeypatch.setattr(
+        type(data), "test", property(lambda self: pytest.fail("the test part was looked at")), False
+    )
+    table = search.search_forms({name: search.FORM_TRIALS[name] for name in ("plain", "calibrated")}, seeds=(0,))
+    assert list(table["form"]) == ["plain", "calibrated"]
+    assert table["value"].isna().tolist() == [True, False] and table.loc[1, "value"] > 0.8
