@@ -163,6 +163,11 @@ OTHER = {
     "method_options": {"alpha": 0.5},
     "optimizer": "sgd",
     "training_noise": {"share": 0.3},
+    "training_corruption": {"kinds": ["missing"]},
+    "form": "calibrated",
+    "value_from": "both",
+    "retain": True,
+    "value_target": "swap",
     "checkpoints": True,
 }
 

@@ -142,7 +142,7 @@ def test_ties_in_accuracy_go_to_the_lower_loss():
 def test_the_test_part_is_never_touched():
     """Garbage of another shape and NaN in the test part changes no bit."""
     nan = {"text": torch.full((1, 1, 1), float("nan"))}
-    garbage = Batch(nan, {"text": torch.zeros(2, 2)}, torch.tensor([99]))
+    garbage = Batch(nan, {"text": torch.zeros(1, 1, dtype=torch.bool)}, torch.tensor([99]))
     first, second = pooled(), pooled()
     history = fit(first, made(), epochs=3)
     again = fit(second, replace(made(), test=garbage), epochs=3)

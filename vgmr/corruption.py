@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -141,3 +141,127 @@ def conflict(batch: Batch, share: float, modalities: Sequence[str] | None = None
         moved = source != torch.arange(len(label), device=source.device)
         hit[name] = moved[:, None, None] & masks[name].unsqueeze(2)
     return replace(_marked(replace(batch, corrupted=corrupted or None), features, hit), mask=masks)
+
+
+KINDS = ("noise", "missing", "conflict", "masking", "occlusion", "dropout", "asynchrony", "shift")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One modality in a share of the samples corrupted, which and how drawn anew at every call.
+
+    Attributes:
+        kinds: those to draw from, of `KINDS`: "noise" replaces the sequence by Gaussian noise of the training
+            part's mean and deviation; "missing" by zeros; "conflict" by that of another sample of the batch with
+            another label; "masking" sets half of its steps to zero, in one stretch, "occlusion" half of its steps
+            and half of its channels, "dropout" each channel with probability 1/2; "asynchrony" rotates it in time;
+            "shift" adds a constant to each channel, one deviation in size.
+        share: probability that a sample is corrupted.
+        mean, deviation: of the training part over real steps, name -> (d_m,).
+        modalities: those that may be corrupted.
+    """
+
+    kinds: tuple[str, ...]
+    share: float
+    mean: dict[str, Tensor]
+    deviation: dict[str, Tensor]
+    modalities: tuple[str, ...]
+
+    @classmethod
+    def like(
+        cls,
+        train: Batch,
+        kinds: Sequence[str] = ("noise",),
+        share: float = 0.5,
+        modalities: Sequence[str] | None = None,
+    ) -> Drawn:
+        """With the statistics of a training part.
+
+        Raises:
+            ValueError: an unknown kind or modality, or a share outside 0 to 1.
+        """
+        names = _check(train, modalities, share)
+        unknown = sorted(set(kinds) - set(KINDS))
+        if unknown or not kinds or isinstance(kinds, str):
+            raise ValueError(f"kinds must be some of {list(KINDS)}, got {kinds!r}")
+        real = {name: x[train.mask[name]] for name, x in train.features.items()}
+        return cls(
+            tuple(kinds),
+            share,
+            {name: x.mean(0) for name, x in real.items()},
+            {name: x.std(0, correction=0) for name, x in real.items()},
+            tuple(names),
+        )
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The corrupted batch; `corrupted` says where. The generator lies on the CPU."""
+        size, device = len(batch), batch.label.device
+        chosen = torch.randint(len(self.modalities), (size,), generator=generator)
+        chosen[torch.rand(size, generator=generator) >= self.share] = -1
+        kind = torch.randint(len(self.kinds), (size,), generator=generator)
+        features, masks, hit = {}, dict(batch.mask), {}
+        for position, name in enumerate(self.modalities):
+            x, mask = batch.features[name].clone(), batch.mask[name].clone()
+            hit[name] = torch.zeros_like(x, dtype=torch.bool)
+            for number, what in enumerate(self.kinds):
+                rows = ((chosen == position) & (kind == number)).nonzero().squeeze(1)
+                if len(rows):
+                    self._corrupt(batch, name, what, rows.to(device), generator, x, mask, hit[name])
+            features[name], masks[name] = x.masked_fill_(~mask.unsqueeze(2), 0.0), mask
+        corrupted = _marked(batch, features, hit)
+        return replace(corrupted, mask=masks)
+
+    def _corrupt(
+        self,
+        batch: Batch,
+        name: str,
+        kind: str,
+        rows: Tensor,
+        generator: torch.Generator,
+        x: Tensor,
+        mask: Tensor,
+        hit: Tensor,
+    ) -> None:
+        """Change the `rows` of x, mask and hit in place."""
+        device, (_, steps, dim) = x.device, x.shape
+        own, real = x[rows], mask[rows]
+        length = real.sum(1, keepdim=True)
+        place = (torch.rand(len(rows), 2, generator=generator) * 0.5).to(device)
+        step = real.cumsum(1) - 1
+        stretch = (step >= place[:, :1] * length) & (step < (place[:, :1] + 0.5) * length)
+        channel = (torch.arange(dim, device=device) + 0.5) / dim
+        where = real.unsqueeze(2).expand_as(own)
+        if kind in ("noise", "shift"):
+            drawn = torch.randn(len(rows), steps if kind == "noise" else 1, dim, generator=generator).to(device)
+            drawn = drawn * self.deviation[name]
+            changed = drawn + self.mean[name] if kind == "noise" else own + drawn
+        elif kind == "conflict":
+            other = torch.randint(len(x), (len(rows),), generator=generator).to(device)
+            changed, mask[rows] = batch.features[name][other], batch.mask[name][other]
+            differs = batch.label[other] != batch.label[rows]
+            where = batch.mask[name][other].unsqueeze(2) & differs[:, None, None]
+        elif kind == "asynchrony":
+            by = (1 + (torch.rand(len(rows), 1, generator=generator).to(device) * (length - 1)).long()) % length
+            source = torch.where(real, (step - by) % length, torch.arange(steps, device=device))
+            changed = own.gather(1, source.unsqueeze(2).expand_as(own))
+            where = where & (by != 0).unsqueeze(2)
+        else:
+            if kind == "masking":
+                where = where & stretch.unsqueeze(2)
+            elif kind == "occlusion":
+                band = (channel >= place[:, 1:]) & (channel < place[:, 1:] + 0.5)
+                where = where & stretch.unsqueeze(2) & band.unsqueeze(1)
+            elif kind == "dropout":
+                where = where & (torch.rand(len(rows), 1, dim, generator=generator) < 0.5).to(device)
+            changed = own.masked_fill(where, 0.0)
+        x[rows], hit[rows] = changed, where.expand_as(own)
+
+
+def joined(*parts: Batch) -> Batch:
+    """Parts of like shape, one behind the other; groups and what is known of corruptions are left out."""
+    first = parts[0]
+    return Batch(
+        {name: torch.cat([part.features[name] for part in parts]) for name in first.features},
+        {name: torch.cat([part.mask[name] for part in parts]) for name in first.mask},
+        torch.cat([part.label for part in parts]),
+    )

@@ -34,6 +34,60 @@ def macro_f1(counts: Tensor) -> float:
     return float((2 * true_positive[seen] / denominator[seen]).mean())
 
 
+def weighted_f1(counts: Tensor) -> float:
+    """F1 of each class, 0 to 1, averaged with the share of its true samples: the F1 of MOSI and MOSEI tables."""
+    true_positive, truth = counts.diagonal().double(), counts.sum(1).double()
+    by_class = 2 * true_positive / (counts.sum(0) + truth).clamp(min=1)
+    return float((by_class * truth).sum() / truth.sum())
+
+
+def regression_scores(answer: Tensor, label: Tensor) -> dict[str, float]:
+    """What the field reports of a signed sentiment score, from two (N,) floating point tensors.
+
+    Returns mae (units of the label); correlation (Pearson's r, 0 where one side is constant); accuracy and
+    weighted_f1 of the sign, non-negative against negative; nonzero_accuracy and nonzero_weighted_f1 of positive
+    against negative without the samples whose label is 0; seven_class_accuracy (rounded, cut to -3 to 3). Shares
+    lie in 0 to 1; those without any sample are NaN.
+
+    Raises:
+        ValueError: no sample, or shapes that differ.
+    """
+    if answer.shape != label.shape or answer.ndim != 1 or not len(label):
+        raise ValueError(f"expected two equal (N,) tensors, got {tuple(answer.shape)} and {tuple(label.shape)}")
+    answer, label = answer.double(), label.double()
+    centred, true = answer - answer.mean(), label - label.mean()
+    norm = float(centred.norm() * true.norm())
+    found = {
+        "mae": float((answer - label).abs().mean()),
+        "correlation": float(centred @ true) / norm if norm > 1e-12 * len(label) else 0.0,
+    }
+    rated = label != 0
+    for prefix, positive, truth in (
+        ("", answer >= 0, label >= 0),
+        ("nonzero_", answer[rated] > 0, label[rated] > 0),
+    ):
+        counts = confusion(positive.long(), truth.long(), 2)
+        found[f"{prefix}accuracy"] = accuracy(counts)
+        found[f"{prefix}weighted_f1"] = weighted_f1(counts)
+    steps = [x.clamp(-3, 3).round() for x in (answer, label)]
+    found["seven_class_accuracy"] = float((steps[0] == steps[1]).double().mean())
+    return found
+
+
+def scores(logits: Tensor, label: Tensor, num_classes: int) -> dict[str, float]:
+    """Metrics of a part by what is learnt: accuracy and macro_f1 of classes, `regression_scores` of numbers.
+
+    Args:
+        logits: (N, num_classes), or (N, 1) in regression.
+        label: (N,) int64, or floating point in regression.
+        num_classes: 0 for regression.
+    """
+    if not num_classes:
+        return regression_scores(logits.squeeze(1), label)
+    counts = confusion(logits.argmax(1), label, num_classes)
+    return {"accuracy": accuracy(counts), "macro_f1": macro_f1(counts)}
+
+
 def shapley(value: Mapping[str, float]) -> dict[str, float]:
     """Shapley value of each modality in the game `value`, such as accuracy by subset; they sum to full minus none.
 

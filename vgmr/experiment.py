@@ -31,7 +31,7 @@ from vgmr.data.types import MultimodalData
 from vgmr.evaluation import accuracy, confusion, macro_f1, paired_difference
 from vgmr.files import cache_folder, environment, peak_memory
 from vgmr.inference import subset_logits
-from vgmr.objective import Objective
+from vgmr.objective import TARGETS, Objective
 from vgmr.prefusion import (
     CrossAttention,
     FeatureMLP,
@@ -40,7 +40,7 @@ from vgmr.prefusion import (
     count_parameters,
     width_for_budget,
 )
-from vgmr.refiner import VGMR
+from vgmr.refiner import FORMS, VGMR
 from vgmr.training import OPTIMIZERS, History, fit, use_byte_dropout
 
 PREFUSIONS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
@@ -55,7 +55,10 @@ class Experiment:
     `backbone_options` go to the backbone, `data_options` to the data set's loader, `method_options` to the method,
     one of `vgmr.balancing`. With the method "mla" the head is "shared", unless `backbone_options` say otherwise.
     `training_noise` are arguments of `vgmr.corruption.noise` for the training and the validation part; the test
-    part stays as it is. `checkpoints` keeps the weights after every epoch.
+    part stays as it is. `training_corruption` are arguments of `vgmr.corruption.Drawn.like`: drawn anew for every
+    mini-batch of any variant. `form`, a name in `vgmr.refiner.FORMS`, sets those of VGMR's switches that are
+    at their defaults here, which are the paper's; the calibrated form learns no value, so the value's loss and the
+    regulariser do nothing in it. `checkpoints` keeps the weights after every epoch.
     """
 
     dataset: str
@@ -76,6 +79,10 @@ class Experiment:
     use_agreement: bool = True
     use_discrepancy: bool = True
     neutral_start: bool = False
+    form: str = "paper"
+    value_from: str = "summaries"
+    retain: bool = False
+    value_target: str = "contribution"
     value_weight: float = 0.1
     regulariser_weight: float = 0.01
     temperature: float = 1.0
@@ -93,6 +100,7 @@ class Experiment:
     method_options: Mapping[str, Any] = field(default_factory=dict)
     optimizer: str = "adamw"
     training_noise: Mapping[str, Any] = field(default_factory=dict)
+    training_corruption: Mapping[str, Any] = field(default_factory=dict)
     checkpoints: bool = False
 
     def __post_init__(self) -> None:
@@ -105,10 +113,15 @@ class Experiment:
             ("backbone", self.backbone, BACKBONES),
             ("method", self.method, METHODS),
             ("optimizer", self.optimizer, OPTIMIZERS),
+            ("form", self.form, FORMS),
+            ("value_target", self.value_target, TARGETS),
         ):
             if value not in choices:
                 raise ValueError(f"unknown {what} {value!r}; there are: {', '.join(choices)}")
         make_method(self.method, **self.method_options)
+        for name, value in FORMS[self.form].items():
+            if getattr(self, name) == type(self).__dataclass_fields__[name].default:
+                object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -187,11 +200,13 @@ def build(experiment: Experiment, data: MultimodalData) -> Classifier:
     else:
         longest = max(data.max_lengths.values())
         backbone = TransformerBackbone(dims, num_classes, **{"max_length": longest, **options})
-    return Classifier(make_prefusion(experiment, dims), backbone)
+    return Classifier(make_prefusion(experiment, dims, num_classes, max(data.max_lengths.values())), backbone)
 
 
-def make_prefusion(experiment: Experiment, dims: Mapping[str, int]) -> nn.Module:
-    """The pre-fusion module of an experiment."""
+def make_prefusion(
+    experiment: Experiment, dims: Mapping[str, int], num_classes: int | None = None, longest: int = 6
+) -> nn.Module:
+    """The pre-fusion module of an experiment; classes and longest sequence matter where anchors are used."""
 
     def vgmr() -> VGMR:
         return VGMR(
@@ -206,6 +221,10 @@ def make_prefusion(experiment: Experiment, dims: Mapping[str, int]) -> nn.Module
             experiment.use_agreement,
             experiment.use_discrepancy,
             experiment.neutral_start,
+            experiment.value_from,
+            num_classes,
+            min(6, longest),
+            experiment.retain,
         )
 
     if experiment.prefusion == "none":
@@ -226,7 +245,7 @@ def make_prefusion(experiment: Experiment, dims: Mapping[str, int]) -> nn.Module
 
 def _digest_of_code(with_methods: bool) -> str:
     folder = Path(__file__).parent
-    names = ["refiner", "prefusion", "backbones", "objective", "training", "experiment", "corruption"]
+    names = ["evidence", "refiner", "prefusion", "backbones", "objective", "training", "experiment", "corruption"]
     files = [folder / f"{name}.py" for name in [*names, "balancing/base", "data/types"]]
     if with_methods:
         files += sorted(folder.glob("balancing/*.py"))
@@ -296,11 +315,17 @@ def run(experiment: Experiment) -> Run:
                 experiment.temperature,
                 removal=experiment.removal,
                 warmup_epochs=experiment.warmup_epochs,
+                target=experiment.value_target,
             ),
             length_buckets=experiment.length_buckets,
             seed=experiment.seed,
             method=make_method(experiment.method, **experiment.method_options),
             optimizer=experiment.optimizer,
+            corruption=(
+                corruption.Drawn.like(data.train, **experiment.training_corruption)
+                if experiment.training_corruption
+                else None
+            ),
             checkpoint=partial(_save_epoch, unfinished) if experiment.checkpoints else None,
         )
         content = {

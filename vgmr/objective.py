@@ -109,6 +109,56 @@ def regulariser(
     return torch.stack(terms).sum() / len(refinement.gate)
 
 
+TARGETS = ("contribution", "swap", "out-of-fold", "corruption")
+
+
+@torch.no_grad()
+def contributions_by_swap(
+    backbone: Backbone,
+    encodings: Mapping[str, Tensor],
+    label: Tensor,
+    mask: Mapping[str, Tensor] | None = None,
+    task: str = "classes",
+) -> dict[str, Tensor]:
+    """Like `contributions`, but m's encoding is that of the batch's next sample instead of absent.
+
+    Stays on the encodings that the head knows. For backbones whose encodings are one vector per sample.
+    """
+    with steady(backbone):
+        full = sample_loss(backbone.fuse(encodings, None, mask), label, task)
+        result = {}
+        for name, encoding in encodings.items():
+            swapped = {**encodings, name: encoding.roll(1, 0)}
+            result[name] = sample_loss(backbone.fuse(swapped, None, mask), label, task) - full
+    return result
+
+
+def contributions_out_of_fold(posterior: Mapping[str, Tensor], label: Tensor) -> dict[str, Tensor]:
+    """What each modality's posterior adds to the product of all, in nats: (B, C) by name -> (B,) by name.
+
+    The posteriors come from anchors that did not see the sample, so that harmful ones occur in training as well.
+    """
+    logs = {name: one.clamp_min(1e-6).log() for name, one in posterior.items()}
+    total = torch.stack(list(logs.values())).sum(0)
+    full = F.cross_entropy(total, label, reduction="none")
+    return {name: F.cross_entropy(total - log, label, reduction="none") - full for name, log in logs.items()}
+
+
+def corruption_loss(refinement: Refinement, corrupted: Mapping[str, Tensor]) -> Tensor:
+    """Cross-entropy of both values of a modality against its being whole; a scalar in nats.
+
+    Args:
+        corrupted: name -> bool, broadcastable to (B, T_m, d_m), as `Batch.corrupted`.
+    """
+    terms = []
+    for name, where in corrupted.items():
+        whole = (~where.flatten(1).any(1)).to(refinement.global_value[name].dtype)
+        for value in (refinement.global_value[name], refinement.channel_value[name].mean(1)):
+            value = value.clamp(1e-6, 1 - 1e-6)
+            terms.append(-(whole * value.log() + (1 - whole) * (1 - value).log()))
+    return 2 * torch.stack(terms).mean()
+
+
 @dataclass(frozen=True)
 class Objective:
     """L = L_task + value_weight L_value + regulariser_weight L_reg; the task loss alone where VGMR is not used.
@@ -123,6 +173,10 @@ class Objective:
         removal: "after" the refiner (the default, from cached encodings) or "before" it (a pass per modality).
         warmup_epochs: epochs before the value term has its full weight; in epoch e, from 0, it has the
             share (e + 1) / (warmup_epochs + 1).
+        target: what the value is trained towards: "contribution" is the paper's, the loss without the modality
+            minus the loss; "swap" the same with another sample's encoding in its place; "out-of-fold" that of
+            the anchors' posteriors, for VGMR with values from "both"; "corruption" whether the modality is whole,
+            for batches that know it, as those that `fit(..., corruption=...)` draws.
         task: "classes" (cross-entropy), or "regression" (absolute error of a model with one output).
         auxiliary: add the own terms of backbone and pre-fusion module.
     """
@@ -135,12 +189,15 @@ class Objective:
     warmup_epochs: int = 0
     task: str = "classes"
     auxiliary: bool = True
+    target: str = "contribution"
 
     def __post_init__(self) -> None:
         if self.removal not in ("after", "before"):
             raise ValueError(f"removal must be 'after' or 'before' the refiner, got {self.removal!r}")
         if self.task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
+        if self.target not in TARGETS:
+            raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
 
@@ -156,15 +213,37 @@ class Objective:
         if not output.refinement.gate:
             return loss
         warmth = min(1.0, (epoch + 1) / (self.warmup_epochs + 1))
-        if self.value_weight:
-            if self.removal == "after":
-                contribution = contributions(model.backbone, output.encodings, batch.label, output.mask, self.task)
-            else:
-                contribution = contributions_before_refiner(model, batch, self.task)
-            loss = loss + warmth * self.value_weight * value_loss(
-                output.refinement, contribution, self.temperature
-            )
-        if self.regulariser_weight:
+        if self.value_weight and getattr(model.prefusion, "learns_value", True):
+            loss = loss + warmth * self.value_weight * self.of_value(model, output, batch)
+        if self.regulariser_weight and getattr(model.prefusion, "learns_value", True):
             penalty = regulariser(output.refinement, batch.mask, self.minimum_deviation)
             loss = loss + self.regulariser_weight * penalty
         return loss
+
+    def of_value(self, model: Classifier, output: Output, batch: Batch) -> Tensor:
+        """L_value with the chosen target, a scalar.
+
+        Raises:
+            ValueError: the target asks for what model or batch do not have.
+        """
+        if self.target == "corruption":
+            if batch.corrupted is None:
+                raise ValueError(
+                    'target "corruption" needs batches with known corruption; train with fit(..., corruption=...)'
+                )
+            return corruption_loss(output.refinement, batch.corrupted)
+        if self.target == "out-of-fold":
+            if not output.refinement.posterior:
+                raise ValueError(
+                    'target "out-of-fold" needs posteriors of anchors; build VGMR with value_from="both"'
+                )
+            contribution = contributions_out_of_fold(output.refinement.posterior, batch.label)
+        elif self.target == "swap":
+            contribution = contributions_by_swap(
+                model.backbone, output.encodings, batch.label, output.mask, self.task
+            )
+        elif self.removal == "after":
+            contribution = contributions(model.backbone, output.encodings, batch.label, output.mask, self.task)
+        else:
+            contribution = contributions_before_refiner(model, batch, self.task)
+        return value_loss(output.refinement, contribution, self.temperature)

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgmr.evidence import Evidence, relative_agreement
+
 
 class Refinement(NamedTuple):
     """What stands before fusion gives to what comes behind; dicts by modality name.
@@ -28,10 +30,12 @@ class Refinement(NamedTuple):
         global_value: (B,) in (0, 1), v^g of Eq. (10).
         channel_value: (B, d) in (0, 1), v^c of Eq. (10).
         gate: (B, T_m, d_m) in (0, 1), G of Eq. (11).
-        effective_gate: (B, T_m, d_m), E of Eq. (13).
+        effective_gate: (B, T_m, d_m), E of Eq. (13); what the features were multiplied by.
         auxiliary: what the module's own loss needs, for modules that have an `auxiliary_loss`.
+        posterior: (B, C), what the modality's anchors say of the class; empty where VGMR uses none.
 
-    All but `features` and `auxiliary` are empty for anything but VGMR.
+    All but `features` and `auxiliary` are empty for anything but VGMR. Where the value comes from the anchors,
+    the channel value is (B, d_m) and speaks of the input's channels.
     """
 
     features: dict[str, Tensor]
@@ -40,6 +44,7 @@ class Refinement(NamedTuple):
     gate: dict[str, Tensor] = {}  # noqa: RUF012
     effective_gate: dict[str, Tensor] = {}  # noqa: RUF012
     auxiliary: dict[str, Tensor] = {}  # noqa: RUF012
+    posterior: dict[str, Tensor] = {}  # noqa: RUF012
 
 
 def whole(what: str, value: Any) -> int:
@@ -185,18 +190,22 @@ class ModalityMaps(nn.Module):
         use_global_value: bool,
         use_channel_value: bool,
         neutral_start: bool,
+        learns_value: bool = True,
     ):
         super().__init__()
+        self.latent_dim = latent_dim
         self.projection = nn.Linear(dim, latent_dim)  # phi
-        self.summary_encoder = mlp(2 * latent_dim, latent_dim)  # E^s
-        self.interaction_encoder = mlp(interaction_dim, latent_dim)  # E^i
-        self.value_encoder = mlp(2 * latent_dim, latent_dim)  # E^v
-        self.global_value = nn.Linear(latent_dim, 1)  # w, b
-        self.channel_value = nn.Linear(latent_dim, latent_dim)  # W, b^c
+        if learns_value:
+            self.summary_encoder = mlp(2 * latent_dim, latent_dim)  # E^s
+            self.interaction_encoder = mlp(interaction_dim, latent_dim)  # E^i
+            self.value_encoder = mlp(2 * latent_dim, latent_dim)  # E^v
+            self.global_value = nn.Linear(latent_dim, 1)  # w, b
+            self.channel_value = nn.Linear(latent_dim, latent_dim)  # W, b^c
         self.gate_from_features = nn.Linear(dim, dim)  # f^x
         self.gate_from_latent = nn.Linear(latent_dim, dim)  # f^h
         self.gate_from_global = nn.Linear(1, dim) if use_global_value else None  # f^g
-        self.gate_from_channel = nn.Linear(latent_dim, dim) if use_channel_value else None  # f^c
+        channels = latent_dim if learns_value else dim
+        self.gate_from_channel = nn.Linear(channels, dim) if use_channel_value else None  # f^c
         self.norm = nn.LayerNorm(dim) if norm == "layer" else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.folded: nn.Linear | None = None
@@ -220,7 +229,7 @@ class ModalityMaps(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """H of Eq. (2), (B, T, d), and the feature evidence f^x(X) + f^h(H) of Eq. (11), (B, T, d_m)."""
         if self.folded is not None:
-            product, latent_dim = self.folded(x), self.channel_value.in_features
+            product, latent_dim = self.folded(x), self.latent_dim
             return product[..., :latent_dim], product[..., latent_dim : latent_dim + x.shape[2]]
         latent = self.projection(x)
         # folding costs d_m rows and saves B * T of them; traced graphs fold for any number of samples
@@ -250,6 +259,23 @@ class ModalityMaps(nn.Module):
         return torch.sigmoid(evidence + context.unsqueeze(-2))
 
 
+VALUE_SOURCES = ("summaries", "anchors", "both")
+
+# arguments of `VGMR` by name of the form
+FORMS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "neutral": {"norm": "none", "neutral_start": True},
+    "calibrated": {
+        "norm": "none",
+        "neutral_start": True,
+        "amplification": 1.0,
+        "retention": 0.0,
+        "value_from": "anchors",
+        "retain": True,
+    },
+}
+
+
 class VGMR(nn.Module):
     """Refine each modality by what the others make of it, before any fusion.
 
@@ -269,6 +295,14 @@ class VGMR(nn.Module):
         neutral_start: begin with every gate at 1/2, so that the model behind first sees what it would see
             without VGMR (but for the norm); else the maps to the gate begin like any linear layer. The paper
             leaves it open.
+        value_from: where the values come from. "summaries" is the paper's: learned from the summaries, Eqs. (3)
+            to (10). "anchors": fixed before the training by `prepare`; the global value is the relative agreement
+            of the modality's posterior with the others' times how typical its course over time is, the channel
+            value that of each channel, see `vgmr.evidence`. "both": learned, from the summaries and from that.
+        num_classes: of the anchors' posteriors; needed unless the values come from the summaries alone.
+        evidence_frequencies: how finely the anchors see the course over time; 1 for single vectors.
+        retain: multiply the refined features by the global value, behind the norm, so that a modality without
+            value is taken out whatever alpha and rho are; the paper's form does not.
 
     Raises:
         ValueError: fewer than two modalities, or an argument out of its range.
@@ -287,9 +321,17 @@ class VGMR(nn.Module):
         use_agreement: bool = True,
         use_discrepancy: bool = True,
         neutral_start: bool = False,
+        value_from: str = "summaries",
+        num_classes: int | None = None,
+        evidence_frequencies: int = 6,
+        retain: bool = False,
     ):
         super().__init__()
         self.dims = check_dims(dims, at_least=2)
+        if value_from not in VALUE_SOURCES:
+            raise ValueError(f"value_from must be one of {', '.join(VALUE_SOURCES)}, got {value_from!r}")
+        if value_from != "summaries" and num_classes is None:
+            raise ValueError(f"values from {value_from} need num_classes, the number of classes of the anchors")
         for what, value in (("amplification", amplification), ("retention", retention), ("dropout", dropout)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{what} must lie in 0 to 1, got {value}")
@@ -299,30 +341,37 @@ class VGMR(nn.Module):
         self.latent_dim, self.norm = latent_dim, norm
         self.amplification, self.retention = amplification, retention
         self.use_agreement, self.use_discrepancy = use_agreement, use_discrepancy
+        self.value_from, self.learns_value, self.retain = value_from, value_from != "anchors", retain
         self.others = {name: sorted(set(self.dims) - {name}) for name in self.dims}  # Eq. (4)
         blocks = 2 + (len(self.dims) - 1) * (1 + use_agreement + use_discrepancy)
+        told = len(self.dims) * (num_classes or 0) + 2 if value_from == "both" else 0
         self.maps = nn.ModuleDict(
             {
                 name: ModalityMaps(
                     dim,
                     latent_dim,
-                    blocks * latent_dim,
+                    blocks * latent_dim + told,
                     dropout,
                     norm,
                     use_global_value,
                     use_channel_value,
                     neutral_start,
+                    self.learns_value,
                 )
                 for name, dim in self.dims.items()
             }
         )
+        self.evidence: Evidence | None = None
+        if value_from != "summaries":
+            assert num_classes is not None
+            self.evidence = Evidence(self.dims, num_classes, frequencies=evidence_frequencies)
 
     def extra_repr(self) -> str:
         """The settings of the method, and whether the module is a folded copy."""
         folded = any(self._of(name).folded is not None for name in self.dims)
         return (
             f"latent_dim={self.latent_dim}, amplification={self.amplification}, retention={self.retention}, "
-            f"norm={self.norm!r}{', folded for inference' if folded else ''}"
+            f"norm={self.norm!r}, value_from={self.value_from!r}{', folded for inference' if folded else ''}"
         )
 
     def interaction_input(self, name: str, summary: Mapping[str, Tensor]) -> Tensor:
@@ -333,12 +382,35 @@ class VGMR(nn.Module):
         context = torch.stack(others).mean(0)  # Eq. (5)
         return torch.cat([own, *others, *agreement, *discrepancy, context], 1)
 
-    def forward(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None) -> Refinement:
+    @classmethod
+    def calibrated(cls, dims: Mapping[str, int], num_classes: int, **options: Any) -> VGMR:
+        """The form with a value that sees; `options` are those of `VGMR`. Call `prepare`, or `fit`, before use."""
+        return cls(dims, **{**FORMS["calibrated"], "num_classes": num_classes, **options})
+
+    def prepare(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None, label: Tensor) -> None:
+        """Fit the anchors to a training part, once and before the training; `fit` does so by itself.
+
+        Until then all are uniform and every value is near 1. Nothing to do where values come from summaries.
+
+        Args:
+            features, mask: as in `forward`.
+            label: (N,), classes as int64, or real numbers, which are cut into `num_classes` parts of like size.
+        """
+        if self.evidence is not None:
+            self.evidence.prepare(*check_inputs(self.dims, features, mask), label)
+
+    def forward(
+        self,
+        features: Mapping[str, Tensor],
+        mask: Mapping[str, Tensor] | None = None,
+        value: Mapping[str, Tensor] | None = None,
+    ) -> Refinement:
         """Eqs. (1) to (13) and the refinement of section 3.7.
 
         Args:
             features: name -> (B, T_m, d_m).
             mask: name -> (B, T_m) bool, True where a step is real; None if all are.
+            value: name -> (B,), put in the place of the global values: the truth, or those of other samples.
 
         Raises:
             ValueError: see `check_inputs`.
@@ -348,23 +420,51 @@ class VGMR(nn.Module):
         evidence, summary = {}, {}
         for name, x in checked.items():
             latent, evidence[name] = self._of(name).project(x)
-            summary[name] = self._of(name).summarise(latent, masks[name])
-        refinement = Refinement({}, {}, {}, {}, {})
+            if self.learns_value:
+                summary[name] = self._of(name).summarise(latent, masks[name])
+        posterior, anchored, typical = self.judge(checked, masks)
+        refinement = Refinement({}, {}, {}, {}, {}, posterior=posterior)
         strength = (1 - self.retention) * self.amplification
         for name, x in checked.items():
             maps = self._of(name)
-            global_value, channel_value = maps.values(summary[name], self.interaction_input(name, summary))
+            if self.learns_value:
+                told = [posterior[other] for other in [name, *self.others[name]]] if posterior else []
+                told += [anchored[name].unsqueeze(1), typical[name].mean(1, keepdim=True)] if posterior else []
+                global_value, channel_value = maps.values(
+                    summary[name], torch.cat([self.interaction_input(name, summary), *told], 1)
+                )
+            else:
+                global_value, channel_value = anchored[name], typical[name]
+            if value is not None:
+                global_value = value[name].to(x.dtype)
             gate = maps.gate(evidence[name], global_value, channel_value)
             # rho + (1 - rho) (1 + alpha (2 G - 1)), Eqs. (12) and (13), with the constants drawn together
             effective_gate = gate * (2 * strength) + (1 - strength)
             refined = maps.dropout(maps.norm(effective_gate * x))
-            real = masks[name]
-            refinement.features[name] = refined if real is None else refined * real.unsqueeze(2)
+            kept = masks[name]
+            if self.retain:
+                worth = global_value.unsqueeze(1)
+                effective_gate = effective_gate * worth.unsqueeze(2)
+                kept = worth if kept is None else kept * worth
+            refinement.features[name] = refined if kept is None else refined * kept.unsqueeze(2)
             refinement.global_value[name] = global_value
             refinement.channel_value[name] = channel_value
             refinement.gate[name] = gate
             refinement.effective_gate[name] = effective_gate
         return refinement
+
+    def judge(
+        self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor | None]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """Posteriors (B, C), values (B,) and channel values (B, d_m) of the anchors, by name; or nothing.
+
+        In training mode by those that did not see the sample.
+        """
+        if self.evidence is None:
+            return {}, {}, {}
+        posterior, typical, channel = self.evidence(features, mask, self.training)
+        agreement = relative_agreement(posterior)
+        return posterior, {name: agreement[name] * typical[name] for name in features}, channel
 
     def fold(self) -> VGMR:
         """A copy for inference in which phi, f^x and f^h are one product of X; equal within 1e-5."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from tqdm.auto import tqdm
 
 from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
+from vgmr.corruption import Drawn, joined
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.inference import predict
 from vgmr.objective import Objective
@@ -140,6 +142,13 @@ def train_epoch(
     return total
 
 
+def prepare(model: Classifier, part: Batch) -> None:
+    """Fit what the pre-fusion module fixes before the training, if it has a `prepare`, as VGMR."""
+    of_prefusion: Any = getattr(model.prefusion, "prepare", None)
+    if of_prefusion is not None:
+        of_prefusion(part.features, part.mask, part.label)
+
+
 def fit(
     model: Classifier,
     data: MultimodalData,
@@ -155,6 +164,7 @@ def fit(
     progress: bool = False,
     method: Balancing | None = None,
     optimizer: str = "adamw",
+    corruption: Drawn | None = None,
     checkpoint: Callable[[int, Classifier], None] | None = None,
 ) -> History:
     """Train and leave the model at its best epoch by validation accuracy (ties: lower loss).
@@ -173,6 +183,8 @@ def fit(
         progress: show a bar over epochs.
         method: a fresh one of `vgmr.balancing`; None for plain training.
         optimizer: "adamw", or "sgd" with momentum 0.9.
+        corruption: done to every mini-batch, drawn anew each time, whatever is trained. The best epoch is then
+            chosen on the validation part as it is together with one corrupted copy of it, the same for all.
         checkpoint: called with the epoch, from 0, and the model after every epoch's validation.
 
     Raises:
@@ -190,6 +202,10 @@ def fit(
     objective = Objective() if objective is None else objective
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
+    corrupting = torch.Generator().manual_seed(seed)
+    validation = data.validation
+    if corruption is not None:
+        validation = joined(validation, corruption(validation, torch.Generator().manual_seed(0)))
     method = Balancing() if method is None else method
     method.start(model, data, epochs, seed)
     new_optimizer = partial(
@@ -213,6 +229,7 @@ def fit(
 
     loop = Loop(stepper, train_copy)
     part = method.training_part(data)
+    prepare(model, part)
     history = History()
     best: tuple[float, float] = (-1.0, 0.0)
     best_state = {}
@@ -220,11 +237,13 @@ def fit(
     for epoch in tqdm(range(epochs), desc="epochs", leave=False, disable=not progress):
         method.epoch_start(model, data, epoch, loop)
         batches = mini_batches(part, batch_size, generator, length_buckets)
+        if corruption is not None:
+            batches = map(partial(corruption, generator=corrupting), batches)
         total = train_epoch(model, batches, stepper, objective, method, epoch)
-        logits = predict(model, data.validation)
+        logits = predict(model, validation)
         history.train_loss.append(float(total) / len(part))
-        history.validation_loss.append(float(F.cross_entropy(logits, data.validation.label)))
-        history.validation_accuracy.append(float((logits.argmax(1) == data.validation.label).float().mean()))
+        history.validation_loss.append(float(F.cross_entropy(logits, validation.label)))
+        history.validation_accuracy.append(float((logits.argmax(1) == validation.label).float().mean()))
         if not (torch.isfinite(total) and torch.isfinite(logits).all()):
             raise FloatingPointError(
                 f"the loss is no longer finite in epoch {epoch}: training {history.train_loss[-1]}, "

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vgmr.data
 from vgmr.data import load, names
 from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad
 
@@ -34,6 +35,7 @@ def ragged(shift: float = 0.0, **changes) -> Batch:
 def dataset(**changes) -> MultimodalData:
     parts = {"train": ragged(), "validation": ragged(1), "test": ragged(2)}
     content = {"classes": ("a", "b", "c"), "source": "made", "licence": "none", "fingerprint": "0", **parts}
+    content["overlap"] = "made so"
     return MultimodalData("made", **{**content, **changes})
 
 
@@ -126,25 +128,61 @@ def hole() -> Batch:
 
 
 WRONG = {
-    "names": (ragged(mask={"text": ragged().mask["text"]}), "mask names ['text'] differ", "['audio', 'text']"),
-    "flat": (text(lambda x: x[:, 0]), "text: expected float32 features of shape (4, T, d)", "(4, 2)"),
-    "double": (text(torch.Tensor.double), "text: expected float32", "torch.float64"),
-    "fewer samples": (text(lambda x: x[:3]), "text: expected float32 features of shape (4, T, d)", "(3, 3, 2)"),
-    "mask type": (text_mask(torch.Tensor.float), "text: expected a bool mask", "torch.float32"),
-    "mask shape": (text_mask(lambda mask: mask[:, :2]), "text: expected a bool mask of shape (4, 3)", "(4, 2)"),
-    "no steps": (text_mask(lambda mask: put(mask, 1, False)), "text: sample 1 has no real time step", "at least"),
-    "NaN": (text(lambda x: put(x, (2, 1, 0), float("nan"))), "text: sample 2 holds NaN or infinite", "clean"),
-    "infinite": (text(lambda x: put(x, (3, 0, 1), -float("inf"))), "text: sample 3 holds NaN or infinite", ""),
-    "padding": (text(lambda x: put(x, (1, 2, 1), 0.5)), "text: padded time steps must hold zeros", ""),
-    "hole": (hole(), "text: sample 2", "padding"),
-    "label type": (ragged(label=torch.tensor([0.0, 1, 2, 0])), "label: expected int64", "torch.float32"),
-    "label shape": (ragged(label=torch.zeros(4, 1, dtype=torch.int64)), "label: expected int64", "(4, 1)"),
-    "label low": (ragged(label=torch.tensor([0, -1, 2, 0])), "label: expected 0 to 2 for 3 classes", "-1 to 2"),
-    "label high": (ragged(label=torch.tensor([0, 1, 3, 0])), "label: expected 0 to 2 for 3 classes", "0 to 3"),
-    "group size": (ragged(group=torch.tensor([7, 7, 8])), "group", "3"),
-    "corrupted names": (ragged(corrupted={"text": torch.zeros(4, 1, 1, dtype=torch.bool)}), "corrupted", "text"),
+    "names": (
+        lambda: ragged(mask={"text": ragged().mask["text"]}),
+        "mask names ['text'] differ",
+        "['audio', 'text']",
+    ),
+    "flat": (lambda: text(lambda x: x[:, 0]), "text: expected float32 features of shape (4, T, d)", "(4, 2)"),
+    "double": (lambda: text(torch.Tensor.double), "text: expected float32", "torch.float64"),
+    "fewer samples": (
+        lambda: text(lambda x: x[:3]),
+        "text: expected float32 features of shape (4, T, d)",
+        "(3, 3, 2)",
+    ),
+    "mask type": (lambda: text_mask(torch.Tensor.float), "text: expected a bool mask", "torch.float32"),
+    "mask shape": (
+        lambda: text_mask(lambda mask: mask[:, :2]),
+        "text: expected a bool mask of shape (4, 3)",
+        "(4, 2)",
+    ),
+    "no steps": (
+        lambda: text_mask(lambda mask: put(mask, 1, False)),
+        "text: sample 1 has no real time step",
+        "at least",
+    ),
+    "NaN": (
+        lambda: text(lambda x: put(x, (2, 1, 0), float("nan"))),
+        "text: sample 2 holds NaN or infinite",
+        "clean",
+    ),
+    "infinite": (
+        lambda: text(lambda x: put(x, (3, 0, 1), -float("inf"))),
+        "text: sample 3 holds NaN or infinite",
+        "",
+    ),
+    "padding": (lambda: text(lambda x: put(x, (1, 2, 1), 0.5)), "text: padded time steps must hold zeros", ""),
+    "hole": (lambda: hole(), "text: sample 2", "padding"),
+    "label type": (lambda: ragged(label=torch.tensor([0.0, 1, 2, 0])), "label: expected int64", "torch.float32"),
+    "label shape": (lambda: ragged(label=torch.zeros(4, 1, dtype=torch.int64)), "label: expected int64", "(4, 1)"),
+    "label low": (
+        lambda: ragged(label=torch.tensor([0, -1, 2, 0])),
+        "label: expected 0 to 2 for 3 classes",
+        "-1 to 2",
+    ),
+    "label high": (
+        lambda: ragged(label=torch.tensor([0, 1, 3, 0])),
+        "label: expected 0 to 2 for 3 classes",
+        "0 to 3",
+    ),
+    "group size": (lambda: ragged(group=torch.tensor([7, 7, 8])), "group", "3"),
+    "corrupted names": (
+        lambda: ragged(corrupted={"text": torch.zeros(4, 1, 1, dtype=torch.bool)}),
+        "corrupted",
+        "text",
+    ),
     "corrupted shape": (
-        ragged(corrupted={name: torch.zeros(3, 1, 1, dtype=torch.bool) for name in LENGTHS}),
+        lambda: ragged(corrupted={name: torch.zeros(3, 1, 1, dtype=torch.bool) for name in LENGTHS}),
         "corrupted",
         "3, 1, 1",
     ),
@@ -154,9 +192,9 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_check_refuses_in_one_line(wrong):
     """Modality, what was expected, what came. A mask with a hole in it is refused: padding stands at the end."""
-    batch, *parts = WRONG[wrong]
+    make, *parts = WRONG[wrong]
     with pytest.raises(ValueError) as caught:
-        batch.check(3)
+        make().check(3)
     message = str(caught.value)
     assert "\n" not in message and all(part in message for part in parts), message
 
@@ -238,14 +276,151 @@ def test_padding_stays_zero_and_is_no_step():
             assert not x[~part.mask[name]].any() and x[part.mask[name]].any()
 
 
-def test_constant_channels_are_only_shifted():
-    batch = text(lambda x: put(x, (slice(None), slice(None), 1), 5.0) * ragged().mask["text"].unsqueeze(2))
-    test = replace(batch, features={**batch.features, "text": batch.features["text"] * 2})
-    data = dataset(train=batch, test=test).standardised()
-    mask = batch.mask["text"]
-    assert not data.train.features["text"][:, :, 1].any()
-    assert (data.test.features["text"][:, :, 1][mask] == 5).all(), "10 - 5, not divided"
+def test_a_channel_without_information_in_training_is_0_in_every_part_and_counted():
+    x = torch.arange(24.0).reshape(4, 3, 2)
+    mask = {"text": torch.ones(4, 3, dtype=torch.bool)}
+    label = torch.tensor([0, 1, 2, 0])
+    batch = Batch({"text": torch.stack([x[..., 0], torch.full((4, 3), 5.0)], 2)}, mask, label)
+    later = Batch({"text": torch.stack([x[..., 0], torch.full((4, 3), 1e6)], 2)}, mask, label)
+    data = dataset(train=batch, validation=later, test=later, notes={"seen": 1}).standardised()
+    for part in data.parts.values():
+        assert not part.features["text"][..., 1].any() and part.features["text"][..., 0].std() > 0.9
+    assert data.notes == {"seen": 1, "channels without information in training, set to 0": {"text": 1}}
+    assert dataset().standardised().notes == {}
+
+
+@given(st.floats(-12, 12), st.floats(-3, 3), st.integers(0, 1000))
+def test_the_size_of_a_channel_does_not_matter(power, offset, seed):
+    """Volts or nanovolts: standardised features are the same, and nothing is taken for constant."""
+    x = torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(seed)) + offset
+    mask = {"text": torch.ones(4, 3, dtype=torch.bool)}
+
+    def made(scale):
+        batch = Batch({"text": x * scale}, mask, torch.tensor([0, 1, 2, 0]))
+        return dataset(train=batch, validation=batch, test=batch).standardised()
+
+    plain, scaled = made(1.0), made(10.0**power)
+    assert scaled.notes == {}
+    torch.testing.assert_close(scaled.test.features["text"], plain.test.features["text"], rtol=1e-3, atol=1e-4)
+
+
+@given(st.floats(-12, 12))
+def test_a_constant_is_a_constant_at_any_size(power):
+    x = torch.full((4, 3, 1), 10.0**power)
+    batch = Batch({"text": x}, {"text": torch.ones(4, 3, dtype=torch.bool)}, torch.tensor([0, 1, 2, 0]))
+    data = dataset(train=batch, validation=batch, test=batch).standardised()
+    assert not data.test.features["text"].any() and data.notes
+
+
+# Parts apart, blank modalities, what a batch refuses when made
+
+
+def rows(start, group=None, scale=1.0):
+    x = scale * (start + torch.arange(12.0).reshape(4, 3, 1))
+    group = None if group is None else torch.tensor(group)
+    return Batch({"text": x}, {"text": torch.ones(4, 3, dtype=torch.bool)}, torch.tensor([0, 1, 2, 0]), group)
+
+
+def test_a_group_or_a_sample_in_two_parts_is_refused_unless_allowed():
+    apart = {"train": rows(0, [1, 1, 2, 2]), "validation": rows(20, [3, 3, 3, 3]), "test": rows(40, [4, 4, 5, 5])}
+    dataset(**apart, overlap="").check()
+    shared = {**apart, "test": rows(40, [4, 2, 5, 5])}
+    message = r"^made: train and test share 1 groups \(first: sample 2 of train\); split by group, or say in"
+    with pytest.raises(ValueError, match=message):
+        dataset(**shared, overlap="").check()
+    dataset(**shared, overlap="the published lists share speakers").check()
+    same_row = {**apart, "test": rows(26, [4, 4, 5, 5])}
+    with pytest.raises(ValueError, match=r"validation and test share 2 identical samples \(first: sample 2"):
+        dataset(**same_row, overlap="").check()
+    padded = rows(26, [4, 4, 5, 5])
+    padded = replace(
+        padded,
+        features={"text": torch.nn.functional.pad(padded.features["text"], (0, 0, 0, 2))},
+        mask={"text": torch.nn.functional.pad(padded.mask["text"], (0, 2))},
+    )
+    with pytest.raises(ValueError, match="share 2 identical samples"):
+        dataset(**{**apart, "test": padded}, overlap="").check()
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_a_blank_modality_is_refused_by_name(part, monkeypatch):
+    good = dataset()
+    blank = getattr(good, part)
+    blank = replace(blank, features={**blank.features, "audio": torch.zeros_like(blank.features["audio"])})
+    broken = replace(good, **{part: blank})
+    monkeypatch.setattr(vgmr.data, "loader", lambda name: lambda: broken)
+    with pytest.raises(ValueError, match=f"^made, {part}: audio holds no value but 0"):
+        load("made")
+    monkeypatch.setattr(vgmr.data, "loader", lambda name: lambda: good)
+    assert load("made").modalities == ["text", "audio"]
+
+
+def test_slices_masks_and_indices():
+    batch = ragged(row=torch.arange(4))
+    for which, expected in {
+        (1, 3): [1, 2],
+        (None, 2): [0, 1],
+        (2, None): [2, 3],
+    }.items():
+        taken = batch[slice(*which)]
+        assert taken.row.tolist() == expected and same(taken, batch.index(torch.tensor(expected)))
+    assert batch[torch.tensor([True, False, False, True])].row.tolist() == [0, 3]
+    assert batch[torch.tensor([3, 3, 0])].row.tolist() == [3, 3, 0]
+    assert batch[::2].row.tolist() == [0, 2] and len(batch[5:]) == 0
+    assert batch[::2].to("cpu").select(["text"]).row.tolist() == [0, 2]
+    for wrong in (0, torch.tensor([True, False]), torch.tensor([0.5]), [0, 1], "text"):
+        with pytest.raises(TypeError, match=r"by a slice, a bool mask of shape \(4,\) or an int64 index"):
+            batch[wrong]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label": np.array([0, 1, 2, 0])}, "label: expected a torch tensor, got a numpy array; use torch.from_n"),
+        ({"label": [0, 1, 2, 0]}, "label: expected a torch tensor, got list"),
+        ({"label": torch.tensor([0, 1, 2, 0], dtype=torch.int32)}, "label: expected int64 classes"),
+        ({"features": {"text": np.zeros((4, 3, 2))}}, "features of text: expected a torch tensor, got a numpy"),
+        ({"features": [torch.zeros(4, 3, 2)]}, "features: expected a dict of modality name -> tensor, got list"),
+        ({"group": np.zeros(4)}, "group: expected a torch tensor, got a numpy array"),
+        ({"row": torch.zeros(4)}, "row: expected int64 of shape (4,), got torch.float32"),
+    ],
+)
+def test_a_batch_says_what_it_expected_when_it_is_made(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        ragged(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_regression_has_values_and_no_classes():
+    value = torch.tensor([0.5, -3.0, 2.0, 0.0])
+    parts = {part: ragged(shift, label=value) for shift, part in enumerate(("train", "validation", "test"))}
+    data = dataset(**parts, classes=())
     data.check()
+    assert data.task == "regression" and dataset().task == "classification"
+    assert data.train.index(torch.tensor([1])).label.tolist() == [-3.0]
+    with pytest.raises(ValueError, match="has no majority class"):
+        _ = data.majority_rate
+    with pytest.raises(ValueError, match=r"label: expected int64 for 3 classes, got torch\.float32"):
+        dataset(**parts).check()
+    with pytest.raises(
+        ValueError, match=r"label: expected float32 for regression \(no classes\), got torch.int64"
+    ):
+        dataset(classes=()).check()
+    with pytest.raises(ValueError, match="label: holds NaN"):
+        dataset(**{**parts, "test": ragged(label=value / 0)}, classes=()).check()
+
+
+@pytest.mark.parametrize(
+    ("sequences", "message"),
+    [
+        ([np.zeros(3)], r"sequence 0: expected \(T, d\).*x\[None\].*got shape \(3,\)"),
+        ([np.zeros((2, 3)), np.zeros((2, 4))], r"sequence 1: .*got shape \(2, 4\)"),
+        ([], "no sequences to pad"),
+    ],
+)
+def test_pad_says_what_it_expected(sequences, message):
+    with pytest.raises(ValueError, match=message):
+        pad(sequences)
 
 
 def test_standardised_by_another_training_part():

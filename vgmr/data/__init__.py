@@ -14,7 +14,9 @@ _MODULES = {
     "cremad-ratings": "cremad_ratings",
     "mosi-utterance": "mosi_utterance",
     "utd-mhad": "utd_mhad",
+    "uci-mfeat": "uci_mfeat",
     "digits": "digits",
+    "digit-views": "digits",
     "synthetic": "synthetic",
     "mosi": "gated.mosi",
     "mosei": "gated.mosei",
@@ -37,8 +39,23 @@ def loader(name: str) -> Callable[..., MultimodalData]:
     if name not in _MODULES:
         raise ValueError(f"unknown data set {name!r}; there are: {', '.join(names())}")
     module = import_module(f"vgmr.data.{_MODULES[name]}")
-    function: Callable[..., MultimodalData] = getattr(module, "load_" + name.replace("-", "_"))
+    expected = "load_" + name.replace("-", "_")
+    function: Callable[..., MultimodalData] | None = getattr(module, expected, None)
+    if function is None:
+        raise ValueError(f"{module.__name__} has no function {expected}; data set {name!r} is loaded by that name")
     return function
+
+
+def folds(name: str) -> int:
+    """How many folds there are to load by `load(name, fold=k)`, k from 0; each sample is tested in one of them.
+
+    Raises ValueError for data sets without folds, with the names of those that have some.
+    """
+    function = loader(name)
+    if "fold" not in inspect.signature(function).parameters:
+        having = [other for other in names() if "fold" in inspect.signature(loader(other)).parameters]
+        raise ValueError(f"data set {name!r} has no folds; these have: {', '.join(having)}")
+    return int(import_module(function.__module__).FOLDS)
 
 
 def load(name: str, root: str | None = None, *, standardise: bool = True, **parameters: Any) -> MultimodalData:
@@ -68,7 +85,8 @@ def load(name: str, root: str | None = None, *, standardise: bool = True, **para
         raise ValueError(f"data set {name!r} is made or built in and takes no root; leave root out")
     data = function(**parameters)
     data.check()
+    data.refuse_blank()
     return data.standardised() if standardise else data
 
 
-__all__ = ["Batch", "MultimodalData", "load", "loader", "names"]
+__all__ = ["Batch", "MultimodalData", "folds", "load", "loader", "names"]

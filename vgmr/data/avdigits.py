@@ -17,13 +17,14 @@ from sklearn.datasets import load_digits as sklearn_digits
 from vgmr.data.extract.audio import log_mel
 from vgmr.data.fetch import Copy, Source, checksums, locate
 from vgmr.data.store import prepared
-from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad
+from vgmr.data.types import Batch, MultimodalData, fingerprint, fold_parts, holdout, pad
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 RATE = 8000
 BANDS, WINDOW_SECONDS, HOP_SECONDS = 32, 0.032, 0.016
 PARTS = ("train", "validation", "test")
 VERSION = 1
+FOLDS = 6
 COMMIT = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
 SOURCE = Source(
     "avdigits",
@@ -42,6 +43,7 @@ def load_avdigits(
     validation_speakers: Sequence[str] = ("lucas",),
     seed: int = 0,
     allow_partial: bool = False,
+    fold: int | None = None,
 ) -> MultimodalData:
     """3,000 spoken digits of 6 speakers, each beside an image of the same digit; `group` is the speaker.
 
@@ -57,6 +59,8 @@ def load_avdigits(
         validation_speakers: the validation part of split "speakers".
         seed: draws which images belong to which part and which image goes with which recording.
         allow_partial: use what is there of the recordings, also changed ones.
+        fold: 0 to 5, in place of `split`: that speaker is tested and the next one, the first after the last,
+            validates, so that all 3,000 recordings are tested once; each fold draws other images for its parts.
 
     Raises:
         ValueError: unknown split or speakers, recordings that are not as published.
@@ -65,7 +69,9 @@ def load_avdigits(
     if split not in ("official", "speakers"):
         raise ValueError(f"split must be 'official' or 'speakers', got {split!r}")
     chosen: dict[str, Any] = {"split": split, "seed": seed}
-    if split == "speakers":
+    if fold is not None:
+        chosen = {"fold": fold, "seed": seed}
+    elif split == "speakers":
         chosen |= _speakers(held_out_speakers, validation_speakers)
     copy = locate(SOURCE, root, allow_partial)
     key = {"data": "avdigits", "version": VERSION, **chosen, "partial": copy.partial}
@@ -94,14 +100,17 @@ def _make(copy: Copy, chosen: dict[str, Any], key: dict[str, Any]) -> Multimodal
     named = [_name(path) for path in paths]
     digit, speaker, index = (np.array(values, np.int64) for values in zip(*named, strict=True))
     sounds = [log_mel(_samples(copy, path), RATE, BANDS, WINDOW_SECONDS, HOP_SECONDS) for path in paths]
-    if chosen["split"] == "official":
+    drawn_by = chosen["seed"]
+    if "fold" in chosen:
+        part_of, drawn_by = fold_parts(speaker, chosen["fold"], FOLDS), [chosen["seed"], chosen["fold"]]
+    elif chosen["split"] == "official":
         part_of = np.digitize(-index, [-9.5, -4.5])
     else:
         part_of = np.zeros(len(paths), np.int64)
         part_of[np.isin(speaker, [SPEAKERS.index(name) for name in chosen["validation_speakers"]])] = 1
         part_of[np.isin(speaker, [SPEAKERS.index(name) for name in chosen["held_out_speakers"]])] = 2
     images = sklearn_digits()
-    image_of = _pair(digit, part_of, images.target.astype(np.int64), chosen["seed"])
+    image_of = _pair(digit, part_of, images.target.astype(np.int64), drawn_by)
     parts = {}
     for number, name in enumerate(PARTS):
         rows = np.flatnonzero(part_of == number)
@@ -121,7 +130,7 @@ def _make(copy: Copy, chosen: dict[str, Any], key: dict[str, Any]) -> Multimodal
         "speakers": ", ".join(SPEAKERS),
         "pairs": "made: recording and image show the same digit and come from different people",
     }
-    if chosen["split"] == "official":
+    if chosen.get("split") == "official":
         notes["warning"] = "all parts share all speakers"
     if copy.partial:
         notes["partial"] = "recordings are missing or differ from the published ones"
@@ -134,6 +143,7 @@ def _make(copy: Copy, chosen: dict[str, Any], key: dict[str, Any]) -> Multimodal
         source=f"Jackson et al., Free Spoken Digit Dataset, {SOURCE.page}; images: Alpaydin and Kaynak, "
         "Optical Recognition of Handwritten Digits, UCI 1998, as in scikit-learn",
         licence=SOURCE.licence,
+        overlap=notes.get("warning", ""),
         fingerprint=fingerprint(key, images.images.astype(np.uint8), image_of, part_of),
         notes=notes,
     )
@@ -167,7 +177,7 @@ def _samples(copy: Copy, path: str) -> np.ndarray:
     return np.frombuffer(samples, "<i2")
 
 
-def _pair(digit: np.ndarray, part_of: np.ndarray, image_digit: np.ndarray, seed: int) -> np.ndarray:
+def _pair(digit: np.ndarray, part_of: np.ndarray, image_digit: np.ndarray, seed: int | list[int]) -> np.ndarray:
     """An image row of the same digit for each recording; parts share no row, and rows are used evenly."""
     rest, test = holdout(image_digit, 0.2, seed)
     kept, between = holdout(image_digit[rest], 0.25, seed)

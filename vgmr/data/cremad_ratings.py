@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from vgmr.data.fetch import Copy, Source, checksums, locate
-from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout
+from vgmr.data.types import Batch, MultimodalData, fingerprint, fold_parts, holdout
 
 EMOTIONS = {
     "NEU": ("N", "meanNeutralResp"),
@@ -26,6 +26,7 @@ CONDITIONS = {"voice": 1, "face": 2}
 SIZES = {"train": 6698, "test": 744}
 CLIPS = 7442
 VERSION = 1
+FOLDS = 10
 BASE = "https://raw.githubusercontent.com/CheyneyComputerScience/CREMA-D/1658cd342dff90010aa843eaeebd53610a08b1dc"
 LISTS = "https://raw.githubusercontent.com/GeWu-Lab/OGM-GE_CVPR2022/343dc1d"
 SOURCE = Source(
@@ -43,7 +44,11 @@ SOURCE = Source(
 
 
 def load_cremad_ratings(
-    root: str | Path | None = None, split: str = "literature", seed: int = 0, allow_partial: bool = False
+    root: str | Path | None = None,
+    split: str = "literature",
+    seed: int = 0,
+    allow_partial: bool = False,
+    fold: int | None = None,
 ) -> MultimodalData:
     """Human ratings of 7,442 clips of 91 actors, heard only and seen only; `group` is the actor.
 
@@ -60,6 +65,8 @@ def load_cremad_ratings(
             parts.
         seed: draws the validation part, or the actors of each part.
         allow_partial: accept changed files as long as their layout is right, and fewer clips.
+        fold: 0 to 9, in place of `split`: a tenth of the actors is tested and another validates, so that all 7,442
+            clips are tested once over the ten folds.
 
     Raises:
         ValueError: unknown split, files that are not as published.
@@ -81,7 +88,11 @@ def load_cremad_ratings(
     ratings = _ratings(copy, names, allow_partial)
     label = np.array([list(EMOTIONS).index(name[9:12]) for name in names], np.int64)
     actor = np.array([int(name[:4]) for name in names], np.int64)
-    if split == "literature":
+    if fold is not None:
+        split = f"fold {fold} of {FOLDS}"
+        part_of = fold_parts(actor, fold, FOLDS)
+        train, validation, test = (np.flatnonzero(part_of == part) for part in range(3))
+    elif split == "literature":
         test = np.arange(len(lists["train"]), len(names))
         train, validation = holdout(label[: len(lists["train"])], 0.1, seed)
     else:
@@ -123,6 +134,7 @@ def load_cremad_ratings(
             test,
         ),
         notes=notes,
+        overlap=notes.get("warning", "ratings of different clips may coincide"),
     )
 
 

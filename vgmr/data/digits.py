@@ -1,14 +1,19 @@
-"""scikit-learn's handwritten digits as three views per image, some of them in conflict."""
+"""scikit-learn's handwritten digits as views of each image, some of them in conflict."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
-import torch
 from sklearn.datasets import load_digits as sklearn_digits
 
-from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout
+from vgmr.data.types import MultimodalData, fingerprint, holdout
+from vgmr.data.views import chosen_views, conflicting
 
 VIEWS = ("left", "right", "spectrum")
+VECTORS = {"left": 32, "right": 32, "strokes": 24, "spectrum": 40, "outline": 16}
+DIRECTIONS = 6
 
 
 def load_digits(conflict: float = 0.3, conflict_seed: int = 0, split_seed: int = 0) -> MultimodalData:
@@ -26,50 +31,89 @@ def load_digits(conflict: float = 0.3, conflict_seed: int = 0, split_seed: int =
     Raises:
         ValueError: `conflict` outside 0 to 1.
     """
-    if not 0 <= conflict <= 1:
-        raise ValueError(f"conflict is a share and must lie in 0 to 1, got {conflict}")
     raw = sklearn_digits()
-    images, label = raw.images, raw.target.astype(np.int64)
+    views = {
+        "left": raw.images[:, :, :4],
+        "right": raw.images[:, :, 4:],
+        "spectrum": np.log1p(np.abs(np.fft.rfft2(raw.images))),
+    }
+    return _digits("digits", {}, views, conflict, conflict_seed, split_seed)
+
+
+def load_digit_views(
+    views: Sequence[str] = ("left", "right", "strokes"),
+    conflict: float = 0.5,
+    conflict_seed: int = 0,
+    split_seed: int = 0,
+) -> MultimodalData:
+    """The same images, each as vectors of one step, of which any one tells the digit fairly well by itself.
+
+    Views: left and right (N, 1, 32), the pixels of a half; strokes (N, 1, 24), in each quadrant the gradient's
+    magnitude summed by its direction, six of 30 degrees, opposite ones together; spectrum (N, 1, 40), Fourier
+    magnitudes; outline (N, 1, 16), sums of rows, then of columns. Parts and conflict as in `load_digits`; all
+    `split_seed` give parts of the same sizes.
+
+    Args:
+        views: two or more of left, right, strokes, spectrum, outline.
+        conflict: share of samples in conflict, 0 to 1.
+        conflict_seed: draws which samples, which view and which other image.
+        split_seed: draws the parts.
+
+    Raises:
+        ValueError: unknown views, `conflict` outside 0 to 1.
+    """
+    wanted = chosen_views(views, tuple(VECTORS), "digit-views")
+    images = sklearn_digits().images
+    made = {
+        "left": images[:, :, :4].reshape(-1, 32),
+        "right": images[:, :, 4:].reshape(-1, 32),
+        "strokes": strokes(images),
+        "spectrum": np.abs(np.fft.rfft2(images)).reshape(-1, 40),
+        "outline": np.concatenate([images.sum(2), images.sum(1)], 1),
+    }
+    vectors = {name: made[name][:, None] for name in wanted}
+    return _digits("digit-views", {"views": list(wanted)}, vectors, conflict, conflict_seed, split_seed)
+
+
+def strokes(images: np.ndarray) -> np.ndarray:
+    """Gradient magnitude by quadrant (row first) and direction modulo 180 degrees, (N, 8, 8) -> (N, 24)."""
+    down, right = np.gradient(images, axis=(1, 2))
+    magnitude = np.hypot(down, right)
+    # whole angles only: at a boundary between two directions, the last bit would decide otherwise
+    turn = np.rint(np.degrees(np.arctan2(down, right)) * 1e6) % 180e6
+    direction = (turn * DIRECTIONS / 180e6).astype(np.int64)
+    found = np.stack([magnitude * (direction == k) for k in range(DIRECTIONS)], -1)
+    return found.reshape(-1, 2, 4, 2, 4, DIRECTIONS).sum((2, 4)).reshape(-1, 4 * DIRECTIONS)
+
+
+def _digits(
+    name: str,
+    key: dict[str, Any],
+    views: Mapping[str, np.ndarray],
+    conflict: float,
+    conflict_seed: int,
+    split_seed: int,
+) -> MultimodalData:
+    """Parts of 60, 20 and 20 percent by class, the conflict drawn in the order train, validation, test."""
+    raw = sklearn_digits()
+    label = raw.target.astype(np.int64)
     rest, test = holdout(label, 0.2, split_seed)
     kept, validation = holdout(label[rest], 0.25, split_seed)
-    rows = {"train": rest[kept], "validation": rest[validation], "test": test}
     generator = np.random.default_rng(conflict_seed)
-    views = {
-        "left": images[:, :, :4],
-        "right": images[:, :, 4:],
-        "spectrum": np.log1p(np.abs(np.fft.rfft2(images))),
-    }
-
-    def part(index: np.ndarray) -> tuple[Batch, np.ndarray]:
-        origin = {name: index.copy() for name in VIEWS}
-        corrupted = {name: np.zeros(len(index), bool) for name in VIEWS}
-        for row in generator.permutation(len(index))[: round(conflict * len(index))]:
-            name = VIEWS[generator.integers(len(VIEWS))]
-            origin[name][row] = generator.choice(index[label[index] != label[index[row]]])
-            corrupted[name][row] = True
-        features = {name: torch.from_numpy(views[name][origin[name]]).float() for name in VIEWS}
-        batch = Batch(
-            features,
-            {name: torch.ones(x.shape[:2], dtype=torch.bool) for name, x in features.items()},
-            torch.from_numpy(label[index]),
-            corrupted={name: torch.from_numpy(hit)[:, None, None] for name, hit in corrupted.items()},
-        )
-        return batch, np.stack([origin[name] for name in VIEWS])
-
-    parts = {name: part(index) for name, index in rows.items()}
+    parts = [conflicting(views, label, rows, conflict, generator) for rows in (rest[kept], rest[validation], test)]
     return MultimodalData(
-        "digits",
-        train=parts["train"][0],
-        validation=parts["validation"][0],
-        test=parts["test"][0],
+        name,
+        train=parts[0][0],
+        validation=parts[1][0],
+        test=parts[2][0],
         classes=tuple(str(digit) for digit in range(10)),
         source="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998, as in scikit-learn",
         licence="CC BY 4.0",
         fingerprint=fingerprint(
-            {"data": "digits", "version": 1},
-            images.astype(np.uint8),
+            {"data": name, "version": 1, **key},
+            raw.images.astype(np.uint8),
             label,
-            *(origin for _, origin in parts.values()),
+            *(origin for _, origin in parts),
         ),
         notes={"conflict": conflict},
     )

@@ -163,7 +163,8 @@ def download(source: Source) -> Path:
     if not wanted:
         return folder
     if not source.addresses and source.archive is None:
-        raise FileNotFoundError(f"{source.name} states no licence and is not downloaded; {expected(source)}")
+        reason = "states no licence" if source.licence.startswith("not stated") else "has no known address"
+        raise FileNotFoundError(f"{source.name} {reason} and is not downloaded; {expected(source)}")
     if source.addresses:
         for path in tqdm(wanted, desc=f"downloading {source.name}", unit="file"):
             target = folder / path

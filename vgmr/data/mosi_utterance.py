@@ -11,12 +11,13 @@ import pandas as pd
 import torch
 
 from vgmr.data.fetch import Copy, Source, checksums, locate
-from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout
+from vgmr.data.types import Batch, MultimodalData, fingerprint, fold_parts, holdout
 
 WIDTHS = {"text": 100, "audio": 73, "vision": 100}
 FOLDERS = {"text": "text", "audio": "audio", "vision": "video"}
 HALVES = {"train": (1447, 62), "test": (752, 31)}
 VERSION = 1
+FOLDS = 10
 BASE = "https://raw.githubusercontent.com/declare-lab/contextual-utterance-level-multimodal-sentiment-analysis/3874cf2"
 FILES = checksums("mosi-utterance")
 SOURCE = Source(
@@ -30,7 +31,11 @@ SOURCE = Source(
 
 
 def load_mosi_utterance(
-    root: str | Path | None = None, split: str = "clean", seed: int = 0, allow_partial: bool = False
+    root: str | Path | None = None,
+    split: str = "clean",
+    seed: int = 0,
+    allow_partial: bool = False,
+    fold: int | None = None,
 ) -> MultimodalData:
     """2,199 utterances of 93 opinion videos, sentiment negative or not; `group` is the video.
 
@@ -48,6 +53,8 @@ def load_mosi_utterance(
             "within-test": only the 752, about 60, 20 and 20 percent by video; honest in all parts.
         seed: draws the videos.
         allow_partial: accept changed files as long as their layout is right, and fewer rows.
+        fold: 0 to 9, in place of `split`: only the 752, a tenth of their videos tested and another validating, so
+            that each of them is tested once over the ten folds; honest in all parts.
 
     Raises:
         ValueError: unknown split; the official 1284/229/686 split, for which these features are contaminated;
@@ -77,7 +84,13 @@ def load_mosi_utterance(
                 f"expected {size} of {count}"
             )
     notes: dict[str, Any] = {"split": split, "seed": seed}
-    if split == "clean":
+    if fold is not None:
+        notes["split"] = split = f"fold {fold} of {FOLDS} within-test"
+        whole = halves["test"]
+        assert whole.group is not None
+        part_of = torch.from_numpy(fold_parts(whole.group.numpy(), fold, FOLDS))
+        train, validation, test = (whole[part_of == part] for part in range(3))
+    elif split == "clean":
         train, validation = _by_video(halves["train"], 0.15, seed)
         test = halves["test"]
         notes["warning"] = (

@@ -16,7 +16,7 @@ from torch import Tensor
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.files import keyed_folder, whole_folder
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 PARTS = ("train", "validation", "test")
 
@@ -65,6 +65,7 @@ def write(folder: Path, key: Mapping[str, Any], data: MultimodalData) -> None:
             "fingerprint": data.fingerprint,
             "stand_in": data.stand_in,
             "notes": data.notes,
+            "overlap": data.overlap,
             "content": content,
         }
         manifest["seal"] = _seal(manifest)
@@ -107,6 +108,7 @@ def read(folder: Path, key: Mapping[str, Any]) -> MultimodalData:
         fingerprint=manifest["fingerprint"],
         stand_in=manifest["stand_in"],
         notes=manifest["notes"],
+        overlap=manifest["overlap"],
     )
 
 

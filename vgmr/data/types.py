@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,17 @@ class Batch:
     Attributes:
         features: name -> (B, T_m, d_m) float32; padded steps hold zeros.
         mask: name -> (B, T_m) bool, True where a time step is real; padding stands at the end.
-        label: (B,) int64.
+        label: (B,) int64 classes, or float32 values for regression.
         group: (B,) int64 speaker, video, subject or actor, for splits that share none; or None.
         corrupted: name -> bool, broadcastable to (B, T_m, d_m), True where the truth about a corruption or
             conflict is known; or None.
+        row: (B,) int64 position of each sample in its part, for methods that remember samples; or None.
+
+    Shapes, types and sizes are checked when it is made, values by `check`. `batch[10:20]`, `batch[mask]` and
+    `batch[index]` are batches too.
+
+    Raises:
+        ValueError: in one line, what was expected and what came.
     """
 
     features: dict[str, Tensor]
@@ -31,6 +39,7 @@ class Batch:
     label: Tensor
     group: Tensor | None = None
     corrupted: dict[str, Tensor] | None = None
+    row: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -56,6 +65,7 @@ class Batch:
             self.label.index_select(0, rows),
             None if self.group is None else self.group.index_select(0, rows),
             None if self.corrupted is None else take(self.corrupted),
+            None if self.row is None else self.row.index_select(0, rows),
         )
 
     def select(self, names: list[str]) -> Batch:
@@ -80,22 +90,72 @@ class Batch:
             self.label.to(device),
             None if self.group is None else self.group.to(device),
             None if self.corrupted is None else move(self.corrupted),
+            None if self.row is None else self.row.to(device),
         )
 
-    def check(self, num_classes: int) -> None:
-        """Raise ValueError in one line if shapes, types, masks, labels or values are not as documented."""
+    def __getitem__(self, which: slice | Tensor) -> Batch:
+        """The samples of a slice, of a bool mask (B,) or of an int64 index, as a batch."""
+        if isinstance(which, slice):
+            return self.index(torch.arange(len(self), device=self.label.device)[which])
+        if isinstance(which, Tensor) and which.dtype == torch.bool and which.shape == self.label.shape:
+            return self.index(which.nonzero().squeeze(1))
+        if isinstance(which, Tensor) and which.dtype == torch.int64 and which.ndim == 1:
+            return self.index(which)
+        got = f"{which.dtype} {tuple(which.shape)}" if isinstance(which, Tensor) else type(which).__name__
+        raise TypeError(
+            f"samples are taken by a slice, a bool mask of shape ({len(self)},) or an int64 index (N,), got {got}"
+        )
+
+    def __post_init__(self) -> None:
+        for name, value in {"label": self.label, "group": self.group, "row": self.row}.items():
+            if value is not None or name == "label":
+                _tensor(value, name)
+        if self.label.dtype not in (torch.int64, torch.float32) or self.label.ndim != 1:
+            raise ValueError(
+                f"label: expected int64 classes (or float32 values for regression) of shape (B,), got "
+                f"{self.label.dtype} {tuple(self.label.shape)}"
+            )
         size = len(self.label)
+        _named(self.features, "features")
+        _named(self.mask, "mask")
         if set(self.mask) != set(self.features):
             raise ValueError(f"mask names {sorted(self.mask)} differ from feature names {sorted(self.features)}")
         for name, x in self.features.items():
+            mask = self.mask[name]
             if x.ndim != 3 or x.dtype != torch.float32 or len(x) != size:
                 raise ValueError(
                     f"{name}: expected float32 features of shape ({size}, T, d), got {x.dtype} {tuple(x.shape)}"
                 )
-            mask = self.mask[name]
             if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
                 got = f"{mask.dtype} {tuple(mask.shape)}"
                 raise ValueError(f"{name}: expected a bool mask of shape {tuple(x.shape[:2])}, got {got}")
+        for name, value in {"group": self.group, "row": self.row}.items():
+            if value is not None and (value.shape != (size,) or value.dtype != torch.int64):
+                got = f"{value.dtype} {tuple(value.shape)}"
+                raise ValueError(f"{name}: expected int64 of shape ({size},), got {got}")
+        if self.corrupted is None:
+            return
+        _named(self.corrupted, "corrupted")
+        if set(self.corrupted) != set(self.features):
+            raise ValueError(
+                f"corrupted names {sorted(self.corrupted)} differ from feature names {sorted(self.features)}"
+            )
+        for name, hit in self.corrupted.items():
+            full = self.features[name].shape
+            fits = hit.ndim == 3 and all(n in (1, m) for n, m in zip(hit.shape[1:], full[1:], strict=True))
+            if not fits or len(hit) != size or hit.dtype != torch.bool:
+                got = f"{hit.dtype} {tuple(hit.shape)}"
+                raise ValueError(
+                    f"{name}: expected bool corrupted of shape {tuple(full)}, or 1 for T or d, got {got}"
+                )
+
+    def check(self, num_classes: int) -> None:
+        """Raise ValueError in one line if masks, labels or values are not as documented; 0 classes: regression.
+
+        Shapes, types and sizes are checked whenever a batch is made.
+        """
+        for name, x in self.features.items():
+            mask = self.mask[name]
             if not mask.any(1).all():
                 row = int((~mask.any(1)).nonzero()[0])
                 raise ValueError(f"{name}: sample {row} has no real time step; every sample needs at least one")
@@ -107,30 +167,35 @@ class Batch:
                 raise ValueError(f"{name}: sample {row} holds NaN or infinite values; clean them before training")
             if x.masked_select(~mask.unsqueeze(2)).any():
                 raise ValueError(f"{name}: padded time steps must hold zeros")
-        if self.group is not None and self.group.shape != (size,):
-            raise ValueError(f"group: expected shape ({size},), got {tuple(self.group.shape)}")
-        if self.corrupted is not None:
-            if set(self.corrupted) != set(self.features):
-                raise ValueError(
-                    f"corrupted names {sorted(self.corrupted)} differ from feature names {sorted(self.features)}"
-                )
-            for name, hit in self.corrupted.items():
-                full = self.features[name].shape
-                fits = hit.ndim == 3 and all(n in (1, m) for n, m in zip(hit.shape[1:], full[1:], strict=True))
-                if not fits or len(hit) != size or hit.dtype != torch.bool:
-                    got = f"{hit.dtype} {tuple(hit.shape)}"
-                    raise ValueError(
-                        f"{name}: expected bool corrupted of shape {tuple(full)}, or 1 for T or d, got {got}"
-                    )
-        if self.label.dtype != torch.int64 or self.label.ndim != 1:
-            raise ValueError(
-                f"label: expected int64 of shape (B,), got {self.label.dtype} {tuple(self.label.shape)}"
-            )
-        if len(self.label) and (int(self.label.min()) < 0 or int(self.label.max()) >= num_classes):
+        wanted = torch.int64 if num_classes else torch.float32
+        if self.label.dtype != wanted:
+            task = f"int64 for {num_classes} classes" if num_classes else "float32 for regression (no classes)"
+            raise ValueError(f"label: expected {task}, got {self.label.dtype}")
+        if not num_classes and not torch.isfinite(self.label).all():
+            raise ValueError("label: holds NaN or infinite values; leave such samples out")
+        if (
+            num_classes
+            and len(self.label)
+            and not 0 <= int(self.label.min()) <= int(self.label.max()) < num_classes
+        ):
             raise ValueError(
                 f"label: expected 0 to {num_classes - 1} for {num_classes} classes, "
                 f"got {int(self.label.min())} to {int(self.label.max())}"
             )
+
+
+def _tensor(value: Any, what: str) -> None:
+    if isinstance(value, np.ndarray):
+        raise ValueError(f"{what}: expected a torch tensor, got a numpy array; use torch.from_numpy")
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{what}: expected a torch tensor, got {type(value).__name__}")
+
+
+def _named(tensors: Any, what: str) -> None:
+    if not isinstance(tensors, Mapping):
+        raise ValueError(f"{what}: expected a dict of modality name -> tensor, got {type(tensors).__name__}")
+    for name, x in tensors.items():
+        _tensor(x, f"{what} of {name}")
 
 
 @dataclass(frozen=True)
@@ -140,12 +205,13 @@ class MultimodalData:
     Attributes:
         name: what `load` was asked for.
         train, validation, test: the parts; `validation` never overlaps `test`.
-        classes: class names in label order.
+        classes: class names in label order; empty for regression.
         source: where the data come from, for citation.
         licence: the licence as its publisher states it.
         fingerprint: SHA-256 of everything that determines the content: raw source, parameters, split.
         stand_in: True where the data are made, not real; said wherever a number from them is shown.
         notes: what a reader should know, such as counts of cleaned values.
+        overlap: why parts may share groups or identical samples; where it is empty, `check` refuses both.
     """
 
     name: str
@@ -158,6 +224,12 @@ class MultimodalData:
     fingerprint: str
     stand_in: bool = False
     notes: dict[str, Any] = field(default_factory=dict)
+    overlap: str = ""
+
+    @property
+    def task(self) -> str:
+        """ "classification", or "regression" where there are no classes."""
+        return "classification" if self.classes else "regression"
 
     @property
     def parts(self) -> dict[str, Batch]:
@@ -181,7 +253,12 @@ class MultimodalData:
 
     @property
     def majority_rate(self) -> float:
-        """Share of the most frequent class in the test part: the accuracy of a constant answer."""
+        """Share of the most frequent class in the test part: the accuracy of a constant answer.
+
+        Raises ValueError for regression.
+        """
+        if not self.classes:
+            raise ValueError(f"{self.name} is a regression and has no majority class")
         return float(self.test.label.bincount().max() / len(self.test))
 
     def select(self, names: list[str]) -> MultimodalData:
@@ -199,7 +276,10 @@ class MultimodalData:
         return replace(self, train=change(self.train), validation=change(self.validation), test=change(self.test))
 
     def check(self) -> None:
-        """Raise ValueError naming the part and what is wrong with it."""
+        """Raise ValueError naming the part and what is wrong with it.
+
+        Without `overlap`, no group and no identical sample may be in two parts.
+        """
         for part, batch in self.parts.items():
             if not len(batch):
                 raise ValueError(f"{self.name}, {part}: no samples; every part needs some")
@@ -209,40 +289,98 @@ class MultimodalData:
                 raise ValueError(f"{self.name}, {part}: {error}") from None
             if batch.dims != self.dims:
                 raise ValueError(f"{self.name}, {part}: dims {batch.dims} differ from those of train {self.dims}")
+        if not self.overlap:
+            self._check_apart()
+
+    def _check_apart(self) -> None:
+        for what, found in (("groups", _groups), ("identical samples", _contents)):
+            keys: dict[str, dict[Any, int]] = {part: found(batch) for part, batch in self.parts.items()}
+            for one, other in combinations(keys, 2):
+                shared = keys[one].keys() & keys[other].keys()
+                if shared:
+                    first = min(keys[one][key] for key in shared)
+                    raise ValueError(
+                        f"{self.name}: {one} and {other} share {len(shared)} {what} (first: sample {first} of "
+                        f"{one}); split by group, or say in MultimodalData(overlap=...) why they may"
+                    )
+
+    def refuse_blank(self) -> None:
+        """Raise ValueError for a modality that holds no value but 0 in a part; for data as read."""
+        for part, batch in self.parts.items():
+            for name, x in batch.features.items():
+                if not x.any():
+                    raise ValueError(
+                        f"{self.name}, {part}: {name} holds no value but 0 (after cleaning NaN and infinite "
+                        "values, if there were any); mend its files, or leave the modality out"
+                    )
 
     def standardised(self, by: Batch | None = None) -> MultimodalData:
         """Every feature channel shifted and scaled by its mean and deviation over the real training steps.
 
-        Channels that are constant in training are only shifted. Padding stays zero.
+        A channel whose deviation is below a millionth of its largest magnitude says nothing in training: it
+        becomes 0 in every part, and `notes` count such channels by modality. Padding stays zero.
 
         Args:
             by: raw training part whose statistics are used; by default this data set's own.
         """
         by = self.train if by is None else by
-        statistics = {}
+        statistics, idle = {}, {}
         for name, x in by.features.items():
             real = x[by.mask[name]].double()
             deviation = real.std(0, correction=0)
-            statistics[name] = (
-                real.mean(0).float(),
-                torch.where(deviation > 1e-6, deviation, 1.0).float(),
-            )
+            tells = deviation > 1e-6 * real.abs().amax(0)
+            # an infinite deviation makes 0 of whatever finite value comes
+            scale = torch.where(tells, deviation, torch.inf)
+            statistics[name] = (real.mean(0).float(), scale.float())
+            if not tells.all():
+                idle[name] = int((~tells).sum())
 
         def apply(batch: Batch) -> Batch:
             features = {}
             for name, x in batch.features.items():
-                mean, deviation = statistics[name]
-                features[name] = ((x - mean) / deviation).masked_fill(~batch.mask[name].unsqueeze(2), 0.0)
+                mean, scale = statistics[name]
+                features[name] = ((x - mean) / scale).masked_fill(~batch.mask[name].unsqueeze(2), 0.0)
             return replace(batch, features=features)
 
-        return self._each(apply)
+        notes = {**self.notes, "channels without information in training, set to 0": idle} if idle else self.notes
+        return replace(self._each(apply), notes=notes)
+
+
+def _groups(batch: Batch) -> dict[Any, int]:
+    """Group -> the first sample of it."""
+    if batch.group is None:
+        return {}
+    groups = batch.group.tolist()
+    return dict(zip(reversed(groups), reversed(range(len(groups))), strict=True))
+
+
+def _contents(batch: Batch) -> dict[Any, int]:
+    """Digest of all that is real in a sample, modalities by name -> the first such sample."""
+    pieces = []
+    for name in sorted(batch.features):
+        x, length = batch.features[name].cpu().numpy(), batch.mask[name].sum(1).tolist()
+        pieces.append([x[row, : length[row]] for row in range(len(batch))])
+    found: dict[bytes, int] = {}
+    for row in range(len(batch)):
+        digest = hashlib.blake2b(digest_size=16)
+        for piece in pieces:
+            digest.update(piece[row].tobytes())
+        found.setdefault(digest.digest(), row)
+    return found
 
 
 def pad(sequences: list[np.ndarray], length: int | None = None) -> tuple[Tensor, Tensor]:
     """Stack (T_i, d) arrays into features (N, T, d) float32 with zeros at the end, and their mask (N, T) bool.
 
-    `length` cuts longer sequences; by default T is the longest.
+    `length` cuts longer sequences; by default T is the longest. Raises ValueError for no sequence and for other
+    shapes.
     """
+    for number, sequence in enumerate(sequences):
+        if np.ndim(sequence) != 2 or np.shape(sequence)[1] != np.shape(sequences[0])[1]:
+            first = "(T, d) with one d for all; give a (d,) vector as x[None], a (T,) signal as x[:, None]"
+            raise ValueError(f"sequence {number}: expected {first}; got shape {np.shape(sequence)}")
+    if not len(sequences):
+        raise ValueError("no sequences to pad; at least one is needed")
     longest = max(len(sequence) for sequence in sequences) if length is None else length
     features = np.zeros((len(sequences), longest, sequences[0].shape[1]), np.float32)
     mask = np.zeros((len(sequences), longest), bool)
@@ -254,7 +392,7 @@ def pad(sequences: list[np.ndarray], length: int | None = None) -> tuple[Tensor,
 
 
 def holdout(
-    label: np.ndarray, share: float, seed: int, group: np.ndarray | None = None
+    label: np.ndarray, share: float, seed: int | list[int], group: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split rows into (kept, held out), stratified by label, or whole groups where `group` is given.
 
@@ -276,6 +414,31 @@ def holdout(
         out = np.flatnonzero(np.isin(group, taken))
     kept = np.setdiff1d(np.arange(len(label)), out)
     return kept, out
+
+
+def fold_parts(group: np.ndarray, fold: int, count: int) -> np.ndarray:
+    """Part of each sample when fold `fold` of `count` is tested: (N,) int64, 0 train, 1 validation, 2 test.
+
+    Folds hold whole groups and are of about equal size: the largest group first, each to the fold that has least
+    so far; with as many folds as groups, fold k is the k-th group. The fold after the tested one, the first after
+    the last, is the validation part, so each sample is tested once and validates once.
+
+    Raises ValueError for a fold outside 0 to count - 1, and for fewer groups than folds or fewer than three folds.
+    """
+    if isinstance(fold, bool) or not isinstance(fold, int | np.integer) or not 0 <= fold < count:
+        raise ValueError(f"fold must be a whole number from 0 to {count - 1}, got {fold!r}")
+    values, sizes = np.unique(group, return_counts=True)
+    if len(values) < count or count < 3:
+        raise ValueError(f"{count} folds need three or more folds and at least {count} groups, got {len(values)}")
+    held = np.zeros(count, np.int64)
+    fold_of = np.arange(len(values))
+    if len(values) > count:
+        shuffled = np.random.default_rng(0).permutation(len(values))
+        for position in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+            fold_of[position] = held.argmin()
+            held[held.argmin()] += sizes[position]
+    after = (fold_of[np.searchsorted(values, group)] - fold) % count
+    return np.where(after == 0, 2, np.where(after == 1, 1, 0))
 
 
 def fingerprint(parameters: Mapping[str, Any], *arrays: np.ndarray | bytes) -> str:

@@ -14,7 +14,7 @@ from scipy.io import loadmat
 
 from vgmr.data.fetch import Copy, Source, checksums, locate
 from vgmr.data.store import prepared
-from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad
+from vgmr.data.types import Batch, MultimodalData, fingerprint, fold_parts, holdout, pad
 
 ACTIONS = (
     "swipe left",
@@ -49,6 +49,7 @@ HIP_CENTRE = 3
 KINDS = {"inertial": ("Inertial", "d_iner"), "skeleton": ("Skeleton", "d_skel")}
 PARTS = ("train", "validation", "test")
 VERSION = 1
+FOLDS = 8
 SOURCE = Source(
     "utd-mhad",
     folder="utd-mhad",
@@ -66,6 +67,7 @@ def load_utd_mhad(
     allow_partial: bool = False,
     split: str = "subjects",
     seed: int = 0,
+    fold: int | None = None,
 ) -> MultimodalData:
     """861 clips of 27 actions; odd subjects train, even subjects test; `group` is the subject.
 
@@ -84,6 +86,8 @@ def load_utd_mhad(
         split: "subjects" as above; "shared": parts of the same sizes drawn from all clips, stratified by action,
             so all subjects are in all parts.
         seed: draws the parts of split "shared".
+        fold: 0 to 7, in place of `split`: subject fold + 1 is tested and the next one, 1 after 8, validates, so
+            that all 861 clips are tested once over the eight folds.
 
     Raises:
         ValueError: impossible strides, subjects or split, files that are not as published.
@@ -106,7 +110,9 @@ def load_utd_mhad(
         "partial": copy.partial,
         "files": fingerprint({}, *(f"{path} {copy.digests[path]}".encode() for path in sorted(copy.digests))),
     }
-    if split == "shared":
+    if fold is not None:
+        key |= {"fold": fold}
+    elif split == "shared":
         key |= {"split": split, "seed": seed}
     return prepared(key, lambda: _make(copy, key))
 
@@ -125,7 +131,9 @@ def _make(copy: Copy, key: dict[str, Any]) -> MultimodalData:
         flat = moved.transpose(2, 0, 1).reshape(joints.shape[2], 60)
         sequences["skeleton"].append(average(flat, key["skeleton_stride"]))
     part_of = np.where(subject % 2 == 0, 2, np.isin(subject, key["validation_subjects"]).astype(np.int64))
-    if "split" in key:
+    if "fold" in key:
+        part_of = fold_parts(subject, key["fold"], FOLDS)
+    elif "split" in key:
         part_of = _shared(action, part_of, key["seed"])
     parts = {}
     for number, name in enumerate(PARTS):
@@ -143,7 +151,7 @@ def _make(copy: Copy, key: dict[str, Any]) -> MultimodalData:
         "clips": len(both),
         "clips without a partner": [_path(clip, "") for clip in clips if clip not in both],
         "skeleton": "metres from the hip centre of the first frame",
-        "validation subjects": key["validation_subjects"],
+        "validation subjects": sorted({int(value) for value in subject[part_of == 1]}),
     }
     if "split" in key:
         notes["warning"] = "all parts share all subjects"
@@ -157,6 +165,7 @@ def _make(copy: Copy, key: dict[str, Any]) -> MultimodalData:
         classes=ACTIONS,
         source=f"Chen, Jafari and Kehtarnavaz, UTD-MHAD, ICIP 2015, {SOURCE.page}",
         licence=SOURCE.licence,
+        overlap=notes.get("warning", ""),
         fingerprint=fingerprint(key, action, subject, part_of),
         notes=notes,
     )

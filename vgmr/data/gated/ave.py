@@ -122,6 +122,7 @@ def load_ave(
             *digests.values(),
         ),
         notes=notes,
+        overlap="the published split is kept as it is",
     )
 
 

@@ -188,6 +188,7 @@ def load_cremad(
             *visual_digests,
         ),
         notes=notes,
+        overlap="the published split is kept as it is",
     )
 
 

@@ -113,6 +113,7 @@ def load_sentiment(
         licence="not stated",
         fingerprint=fingerprint({"data": corpus.name, "version": 1, "layout": layout, "labels": labels}, *digests),
         notes=notes,
+        overlap="the published split is kept as it is",
     )
 
 

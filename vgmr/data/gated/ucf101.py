@@ -157,6 +157,7 @@ def load_ucf101(
             *digests,
         ),
         notes=notes,
+        overlap="the published split is kept as it is",
     )
 
 

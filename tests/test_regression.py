@@ -1,0 +1,110 @@
+"""Regression: its loss, contributions, metrics, and a whole training on numbers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import f1_score
+
+from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.data.types import Batch
+from vgmr.evaluation import confusion, regression_scores, scores, weighted_f1
+from vgmr.objective import Objective, contributions, contributions_before_refiner, sample_loss, task_loss
+from vgmr.prefusion import Identity
+from vgmr.refiner import VGMR
+
+DIMS = {"a": 3, "b": 2}
+
+
+def batch(size=6):
+    generator = torch.Generator().manual_seed(0)
+    features = {name: torch.randn(size, 2, dim, generator=generator) for name, dim in DIMS.items()}
+    mask = {name: torch.ones(size, 2, dtype=torch.bool) for name in DIMS}
+    return Batch(features, mask, torch.randn(size, generator=generator))
+
+
+def test_loss_is_the_absolute_error():
+    logits, label = torch.tensor([[1.0], [-2.0]]), torch.tensor([3.0, -2.5])
+    assert sample_loss(logits, label, "regression").tolist() == [2.0, 0.5]
+    assert float(task_loss(logits, label, "regression")) == 1.25
+
+
+def test_contributions_are_in_units_of_the_label():
+    """z = 2 h_a + 3 h_b + 1 with label 4, by hand."""
+    backbone = PooledBackbone({"a": 1, "b": 1}, 1, width=1)
+    backbone.head.linear.weight.data = torch.tensor([[2.0, 3.0]])
+    backbone.head.linear.bias.data = torch.tensor([1.0])
+    encodings = {"a": torch.tensor([[1.0]]), "b": torch.tensor([[0.5]])}
+    got = contributions(backbone, encodings, torch.tensor([4.0]), task="regression")
+    # full |4.5 - 4| = 0.5; without a |2.5 - 4| = 1.5; without b |3 - 4| = 1
+    assert got["a"].tolist() == [1.0] and got["b"].tolist() == [0.5]
+
+
+def test_both_places_of_removal_agree_without_a_refiner():
+    torch.manual_seed(0)
+    model, part = Classifier(Identity(DIMS), PooledBackbone(DIMS, 1)).eval(), batch()
+    output = model(part.features, part.mask)
+    after = contributions(model.backbone, output.encodings, part.label, part.mask, "regression")
+    before = contributions_before_refiner(model, part, "regression")
+    for name in DIMS:
+        torch.testing.assert_close(after[name], before[name])
+
+
+def test_objective_is_the_error_and_the_terms_of_vgmr():
+    torch.manual_seed(0)
+    model, part = Classifier(VGMR(DIMS, 4), PooledBackbone(DIMS, 1)).eval().requires_grad_(False), batch()
+    output = model(part.features, part.mask)
+    plain = Objective(0, 0, task="regression")(model, output, part)
+    assert float(plain) == pytest.approx(float((output.logits[:, 0] - part.label).abs().mean()))
+    assert float(Objective(task="regression")(model, output, part)) > float(plain)
+    with pytest.raises(ValueError, match="task must be one of classes, regression, got 'ranking'"):
+        Objective(task="ranking")
+
+
+def test_metrics_by_hand():
+    label = torch.tensor([-2.0, -0.4, 0.0, 1.0, 2.6])
+    answer = torch.tensor([-1.0, 0.2, -0.1, 0.6, 4.0])
+    found = regression_scores(answer, label)
+    assert found["mae"] == pytest.approx((1 + 0.6 + 0.1 + 0.4 + 1.4) / 5)
+    assert found["accuracy"] == pytest.approx(3 / 5)  # wrong at -0.4 and at 0
+    assert found["nonzero_accuracy"] == pytest.approx(3 / 4)
+    # rounded answers -1, 0, 0, 1, 3 (cut), labels -2, 0, 0, 1, 3
+    assert found["seven_class_accuracy"] == pytest.approx(4 / 5)
+
+
+@given(st.integers(0, 10**6))
+def test_metrics_are_those_of_known_libraries(seed):
+    generator = np.random.default_rng(seed)
+    label, answer = generator.integers(-3, 4, 30).astype(float), generator.normal(size=30)
+    if not (label < 0).any() or not (label > 0).any():
+        return
+    found = regression_scores(torch.tensor(answer), torch.tensor(label))
+    assert found["correlation"] == pytest.approx(stats.pearsonr(answer, label).statistic)
+    assert found["weighted_f1"] == pytest.approx(f1_score(label >= 0, answer >= 0, average="weighted"))
+    rated = label != 0
+    expected = f1_score(label[rated] > 0, answer[rated] > 0, average="weighted")
+    assert found["nonzero_weighted_f1"] == pytest.approx(expected)
+
+
+def test_metrics_of_the_edge():
+    constant = regression_scores(torch.zeros(3), torch.tensor([1.0, -1.0, 2.0]))
+    assert constant["correlation"] == 0.0 and constant["mae"] == pytest.approx(4 / 3)
+    assert math.isnan(regression_scores(torch.zeros(2), torch.zeros(2))["nonzero_accuracy"])
+    with pytest.raises(ValueError, match=r"two equal \(N,\) tensors, got \(2, 1\) and \(2,\)"):
+        regression_scores(torch.zeros(2, 1), torch.zeros(2))
+
+
+def test_scores_by_task():
+    logits, label = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0]]), torch.tensor([0, 1, 1])
+    assert scores(logits, label, 2)["accuracy"] == pytest.approx(2 / 3)
+    assert set(scores(logits, label, 2)) == {"accuracy", "macro_f1"}
+    assert scores(logits[:, :1], label.float(), 0)["mae"] == pytest.approx((2 + 1 + 0) / 3)
+
+
+def test_weighted_f1_weighs_by_truth():
+    counts = confusion(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), 2)
+    assert weighted_f1(counts) == pytest.approx((2 * 0.8 + 2 * (2 / 3)) / 4)
