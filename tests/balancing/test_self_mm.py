@@ -46,8 +46,7 @@ def two_classes():
     parts = {}
     for name in ("train", "validation", "test"):
         part = getattr(data, name)
-        row = torch.arange(len(part)) if name == "train" else None
-        parts[name] = replace(part, label=part.label % 2, row=row)
+        parts[name] = replace(part, label=part.label % 2)
     return replace(data, classes=("even", "odd"), **parts)
 
 
@@ -57,7 +56,7 @@ def test_labels_stay_in_the_first_epoch_and_move_within_bounds_after():
     method = SelfMM()
     method.start(model, data, 3, 0)
     optimizer = make_optimizer("sgd", model, 0.1, method=method)
-    batches = [data.train.index(rows) for rows in torch.arange(96).split(32)]
+    batches = [method.training_part(data).index(rows) for rows in torch.arange(96).split(32)]
     for epoch in range(2):
         for batch in batches:
             method.step(model, batch, Objective(), optimizer, epoch)
@@ -75,7 +74,7 @@ def test_a_training_part_of_one_sign_keeps_its_labels():
     method.start(model, one, 3, 0)
     optimizer = make_optimizer("sgd", model, 0.1, method=method)
     for epoch in range(3):
-        method.step(model, one.train.index(torch.arange(32)), Objective(), optimizer, epoch)
+        method.step(model, method.training_part(one).index(torch.arange(32)), Objective(), optimizer, epoch)
     assert all(torch.equal(getattr(method, f"label_{name}"), method.label) for name in THREE)
 
 

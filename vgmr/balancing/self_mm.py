@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -42,7 +44,7 @@ class SelfMM(Balancing):
     L + sum_m mean tanh|y_m - y| |y^_m - y_m|: y^_m comes from a small network on the modality's vector, y_m is y
     at first and from the second epoch on moves by how the modality leans against how the fusion leans. Defined
     for signed labels: regression, and two classes as -1 and 1. A training part without one sign leaves the labels
-    as they are, where the released code makes them NaN. Needs a backbone with `fused` and data with `Batch.row`.
+    as they are, where the released code makes them NaN. Needs a backbone with `fused`.
 
     Args:
         limit: H, the largest label; by default the largest |y| of the training part.
@@ -93,6 +95,9 @@ class SelfMM(Balancing):
             self.register_buffer(f"label_{name}", self.label.clone())
         self.register_buffer("filled", torch.zeros(count, dtype=torch.bool, device=device))
         self.drop = nn.Dropout(self.dropout)
+
+    def training_part(self, data: MultimodalData) -> Batch:
+        return replace(data.train, row=torch.arange(len(data.train), device=data.train.label.device))
 
     def losses(
         self, model: Classifier, output: Output, batch: Batch, joint: Tensor, epoch: int
