@@ -13,16 +13,13 @@ from sklearn import metrics
 from vgmr.backbones import Classifier, PooledBackbone
 from vgmr.data.types import Batch
 from vgmr.evaluation import (
-    Difference,
     accuracy,
     accuracy_curve,
     area,
     auroc,
     confusion,
     macro_f1,
-    paired_difference,
     shapley,
-    slope,
 )
 from vgmr.inference import predict, subset_logits
 from vgmr.prefusion import Identity
@@ -71,91 +68,6 @@ def test_metrics_are_those_of_scikit_learn(drawn):
 
 
 # Paired differences
-
-
-def test_two_pairs_by_hand():
-    """The four resamples of the differences 1 and 3 have means 1, 2, 2, 3; the widened level takes the ends."""
-    result = paired_difference([11.0, 23.0], [10.0, 20.0])
-    assert result == Difference(2.0, pytest.approx(1), pytest.approx(3), 2)
-    assert result.low > 0
-
-
-def test_three_pairs_by_hand():
-    """27 resamples of 0, 3, 9; level Phi(sqrt(3/2) t(0.025; 2)) = Phi(-5.27) = 6.8e-8, so the ends to 1e-5."""
-    result = paired_difference([1.0, 5.0, 12.0], [1.0, 2.0, 3.0])
-    assert result.mean == 4 and result.count == 3
-    assert result.low == pytest.approx(0, abs=1e-5) and result.high == pytest.approx(9, abs=1e-5)
-
-
-@pytest.mark.parametrize("difference", [[0.0, 3.0], [0.0, 3.0, 9.0]])
-def test_a_tie_among_few_pairs_is_not_better(difference):
-    """The lowest of all resamples is 0 itself; nothing between it and the next may count as above zero."""
-    result = paired_difference(difference, [0.0] * len(difference))
-    assert result.low <= 0 <= result.high
-
-
-def test_five_pairs_by_enumeration():
-    """All 5^5 resamples; level Phi(sqrt(5/4) t(0.025; 4)) = Phi(-3.1042) = 0.000954."""
-    difference = [0.01, 0.05, -0.02, 0.03, 0.04]
-    means = sorted(sum(rows) / 5 for rows in itertools.product(difference, repeat=5))
-    place = int(0.000954 * len(means))
-    result = paired_difference(difference, [0.0] * 5)
-    assert means[place] - 1e-9 <= result.low <= means[place + 1] + 1e-9
-    assert means[-place - 2] - 1e-9 <= result.high <= means[-place - 1] + 1e-9
-    assert result.mean == pytest.approx(0.022)
-
-
-def test_worse_is_the_mirror_of_better():
-    values, baseline = [0.7, 0.75, 0.71], [0.5, 0.52, 0.51]
-    better, worse = paired_difference(values, baseline), paired_difference(baseline, values)
-    assert better.low > 0 > worse.high
-    assert [worse.mean, worse.low, worse.high] == pytest.approx([-better.mean, -better.high, -better.low])
-
-
-def test_pairs_matter():
-    """The same values in another order: the mean stays, the interval does not."""
-    values, baseline = [0.1, 0.5, 0.9, 0.3], [0.0, 0.4, 0.8, 0.2]
-    paired, shuffled = paired_difference(values, baseline), paired_difference(values, baseline[::-1])
-    assert paired.mean == pytest.approx(shuffled.mean) == pytest.approx(0.1)
-    assert paired.low > 0 and shuffled.low <= 0 <= shuffled.high
-
-
-@pytest.mark.parametrize("count", [2, 5, 9])
-def test_identical_values_are_undecided(count):
-    result = paired_difference([0.7] * count, [0.7] * count)
-    assert (result.mean, result.low, result.high) == (0, 0, 0)
-    assert result.low <= 0 <= result.high
-
-
-def test_many_pairs_are_resampled_the_same_each_time():
-    values = np.random.default_rng(0).normal(0.3, 1, 30).tolist()
-    first, second = (paired_difference(values, [0.0] * 30) for _ in range(2))
-    assert first == second
-    half = 2.045 * np.std(values, ddof=1) / 30**0.5  # Student's t with 29 degrees of freedom
-    assert [first.low, first.high] == pytest.approx([np.mean(values) - half, np.mean(values) + half], abs=0.06)
-
-
-def test_the_interval_covers_where_the_plain_percentile_does_not():
-    """600 experiments with five seeds, normal differences around 1; 95% has a deviation of 0.9%."""
-    generator = np.random.default_rng(1)
-    rows = np.array(list(itertools.product(range(5), repeat=5)))
-    covered, plain = [], []
-    for difference in generator.normal(1, 1, (600, 5)):
-        result = paired_difference(difference.tolist(), [0.0] * 5)
-        covered.append(result.low <= 1 <= result.high)
-        low, high = np.quantile(difference[rows].mean(1), [0.025, 0.975])
-        plain.append(low <= 1 <= high)
-    assert 0.90 < np.mean(covered) < 0.99
-    assert np.mean(plain) < 0.88
-
-
-@pytest.mark.parametrize(
-    ("values", "baseline"), [([], []), ([1.0], [1.0]), ([1.0, 2.0, 3.0], [1.0, 2.0]), ([1.0, 2.0], [1.0])]
-)
-def test_too_few_or_unequal_pairs_are_refused(values, baseline):
-    expected = f"expected at least two pairs of values, got {len(values)} and {len(baseline)}"
-    with pytest.raises(ValueError, match=expected):
-        paired_difference(values, baseline)
 
 
 # AUROC
@@ -237,18 +149,15 @@ def test_subset_logits_are_those_of_single_passes(refined):
 # Robustness
 
 
-def test_area_and_slope_by_hand():
+def test_area_by_hand():
     """Trapezoids 0.25 * 0.8 + 0.25 * 0.5 + 0.5 * 0.3 = 0.475 over a range of 1; the line through 1 and 0.4."""
     assert area([0, 0.25, 0.5, 1], [1.0, 0.6, 0.4, 0.2]) == pytest.approx(0.475)
     assert area([0, 0.5], [1.0, 0.4]) == pytest.approx(0.7), "divided by the range of severities"
-    assert slope([0, 0.5], [1.0, 0.4]) == pytest.approx(-1.2)
-    assert slope([0, 1, 2], [0.0, 0.0, 3.0]) == pytest.approx(1.5)
 
 
 @given(st.floats(0, 1))
-def test_a_flat_curve_has_its_height_as_area_and_no_slope(height):
+def test_a_flat_curve_has_its_height_as_area(height):
     assert area([0, 0.1, 1], [height] * 3) == pytest.approx(height)
-    assert slope([0, 0.1, 1], [height] * 3) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize(("x", "y"), [([0], [1.0]), ([0, 1], [1.0]), ([0, 0], [1.0, 1.0]), ([1, 0], [1.0, 0.5])])

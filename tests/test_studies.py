@@ -3,16 +3,16 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 
 from vgmr import studies as protocol
 from vgmr.balancing import METHODS
-from vgmr.experiment import Experiment, Run, build, experiment_data, run
+from vgmr.experiment import Experiment, Run, build, experiment_data
 from vgmr.notebook.run import parameters
+from vgmr.paper import figures
 from vgmr.prefusion import count_parameters
+from vgmr.runs import run
 from vgmr.training import History
 
 COMMON = {"dataset": "digits", "epochs": 1, "batch_size": 256, "latent_dim": 2}
@@ -27,7 +27,7 @@ def few(monkeypatch, tmp_path):
 
 
 def test_search_scores_validation_at_every_rate(few, monkeypatch):
-    from vgmr.experiment import run
+    from vgmr.runs import run
 
     table = protocol.search(few, COMMON, jobs=1, progress=False)
     assert list(table.index) == ["plain", "VGMR"]
@@ -66,16 +66,10 @@ def test_search_seeds_are_no_reported_seeds():
     assert min(protocol.SEARCH_SEEDS) >= 100
 
 
-def test_the_paper_has_figures_for_one_setting_only():
-    assert protocol.paper("mosei", "transformer")["VGMR, paper's form"] == 0.8446
-    assert protocol.paper("mosei", "transformer", "macro_f1")["VGMR, paper's form"] == 0.8029
-    assert protocol.paper("mosei", "pooled") == protocol.paper("mosi", "transformer") == {}
-
-
 def test_controlled_variants_differ_in_one_thing_and_the_paper_has_a_figure_for_each():
     common = protocol.study("utd-mhad", "transformer")
     variants = protocol.controlled(common)
-    assert set(variants) - set(protocol.paper("mosei", "transformer")) == {"VGMR"}, "the form adopted here"
+    assert set(variants) - set(figures.scores("mosei", "transformer")) == {"VGMR"}, "the form adopted here"
     built = {name: Experiment(**{**common, **options}) for name, options in variants.items()}
     heads = {name: dict(one.backbone_options).pop("head", "concat") for name, one in built.items()}
     assert {name for name, head in heads.items() if head != "concat"} == {"Summation", "Tensor Fusion"}
@@ -92,58 +86,6 @@ def test_modules_before_fusion_have_equal_budgets_at_quick_scale():
     data = experiment_data(Experiment(**common))
     sizes = [count_parameters(build(Experiment(**{**common, **options}), data).prefusion) for options in before]
     assert len(sizes) == 5 and max(sizes) < 1.1 * min(sizes)
-
-
-def scored(values: list[float]) -> list[SimpleNamespace]:
-    """Runs of which nothing but their score is known, seeds 0, 1, ..."""
-    return [
-        SimpleNamespace(
-            experiment=SimpleNamespace(seed=seed),
-            metrics={"accuracy": value, "majority_accuracy": 0.1},
-            fingerprint="",
-            parameters=1,
-        )
-        for seed, value in enumerate(values)
-    ]
-
-
-SCORED = {
-    "low": scored([0.1, 0.2, 0.3, 0.1, 0.2]),
-    "mixed": scored([0.3, 0.1, 0.5, 0.1, 0.1]),
-    "high": scored([0.6, 0.7, 0.9, 0.6, 0.7]),
-}
-
-
-def test_leads_say_what_their_intervals_say():
-    table = protocol.leads(SCORED, "high", ["low", "mixed"])
-    assert list(table["verdict"]) == ["held", "held"]
-    assert table.loc["low", "difference"] == pytest.approx(0.52)
-    assert protocol.leads(SCORED, "low", ["high", "mixed"])["verdict"].tolist() == ["did not hold", "undecided"]
-    row = table.loc["low"]
-    assert row["text"] == f"+0.5200 [{row['low']:+.4f}, {row['high']:+.4f}]"
-
-
-def test_ranking_asks_every_pair_in_the_order_of_the_figures():
-    table = protocol.ranking(SCORED, {"low": 0.9, "mixed": 0.7, "high": 0.8})
-    pairs = list(zip(table["better"], table["worse"], strict=True))
-    assert pairs == [("low", "high"), ("low", "mixed"), ("high", "mixed")]
-    assert table["paper"].tolist() == pytest.approx([0.1, 0.2, 0.1])
-    assert table["verdict"].tolist() == ["did not hold", "undecided", "held"]
-
-
-def test_summary_is_text_with_interval_where_there_is_one():
-    columns = ["mean", "difference", "low", "high"]
-    table = pd.DataFrame([[0.5, None, None, None], [0.61, 0.11, 0.05, 0.2]], ["plain", "VGMR"], columns)
-    assert protocol.summary(table, "pooled, ") == {
-        "pooled, plain": "0.500",
-        "pooled, VGMR": "0.610, difference +0.110 [+0.050, +0.200]",
-    }
-
-
-def test_shown_leaves_empty_columns_out():
-    table = pd.DataFrame({"mean": [0.51234], "paper, mosi": [None], "seeds": pd.array([5], "Int64")}, ["plain"])
-    html = protocol.shown(table, "a caption").to_html()
-    assert "0.512" in html and "a caption" in html and "paper" not in html and "0.51234" not in html
 
 
 ROOT = Path(__file__).parent.parent / "notebooks"
@@ -232,39 +174,6 @@ def run_of(values, **options):
     ]
 
 
-def test_gains_are_paired_with_the_same_method_without():
-    runs = {"none": run_of([0.5, 0.6]), "arl": run_of([0.1, 0.2]), "arl + VGMR": run_of([0.4, 0.3])}
-    table = protocol.gains(runs)
-    assert list(table.index) == ["arl"]
-    assert table.loc["arl", ["alone", "mean", "difference"]].tolist() == pytest.approx([0.15, 0.35, 0.2])
-    assert table.loc["arl", ["low", "high"]].tolist() == pytest.approx([0.1, 0.3])
-
-
-def test_rank_agreement_is_the_mean_of_spearmans_over_seeds():
-    runs = {
-        "a": run_of([0.1, 0.3]),
-        "b": run_of([0.2, 0.2]),
-        "c": run_of([0.3, 0.1]),
-        "other": run_of([0, 0]),
-    }
-    found = protocol.rank_agreement(runs, {"a": 1.0, "b": 2.0, "c": 3.0, "not run": 4.0})
-    assert (found.mean, found.low, found.high) == pytest.approx((0.0, -1.0, 1.0))
-    turned = {**runs, "c": run_of([0.3, 0.4])}
-    assert protocol.rank_agreement(turned, {"a": 1.0, "b": 2.0, "c": 3.0}).mean == pytest.approx((1 + 0.5) / 2)
-
-
-def test_ordered_pairs_test_each_published_claim():
-    runs = {
-        "a": run_of([0.1, 0.2, 0.1]),
-        "b": run_of([0.5, 0.7, 0.6]),
-        "c": run_of([0.2, 0.1, 0.1]),
-    }
-    pairs = protocol.ordered_pairs(runs, {"a": 0.9, "b": 0.8, "c": 0.6, "not run": 0.1})
-    verdict = pairs.set_index(["better", "worse"])["verdict"].to_dict()
-    assert verdict == {("a", "b"): "did not hold", ("b", "c"): "held", ("a", "c"): "undecided"}
-    assert pairs["published"].tolist() == pytest.approx([0.3, 0.2, 0.1])
-
-
 @pytest.mark.parametrize(("method", "first"), [("arl", 2), ("relearning", 2), ("mmpareto", 0), ("mla", None)])
 def test_watching_trains_as_a_run_does(few, method, first):
     options = {"arl": {"start_epoch": 1}, "relearning": {"interval": 2}}.get(method, {})
@@ -318,16 +227,7 @@ def test_nulls_are_the_same_settings_under_other_draws():
 
 def test_the_papers_ablations_are_ours():
     ours = [label for group in protocol.TABLE_3 for label in protocol.ABLATIONS[group]]
-    assert set(protocol.PAPER_ABLATIONS) == {"full", *ours}
-
-
-def test_contrasts_are_paired_by_place():
-    table = protocol.contrasts({"a": [0.5, 0.7], "b": [0.4, 0.5]}, [("a", "b"), ("b", "a")])
-    assert table["difference"].tolist() == pytest.approx([0.15, -0.15])
-    assert table.loc[0, ["low", "high"]].tolist() == pytest.approx([0.1, 0.2])
-    assert table["mean"].tolist() == pytest.approx([0.6, 0.45])
-    assert table[["label", "against"]].to_numpy().tolist() == [["a", "b"], ["b", "a"]]
-    assert table.loc[0, "text"] == "+0.1500 [+0.1000, +0.2000]"
+    assert set(figures.ABLATIONS) == {"full", *ours}
 
 
 # Removing modalities
@@ -336,16 +236,15 @@ def test_contrasts_are_paired_by_place():
 def test_each_method_is_trained_with_all_and_without_each_modality(monkeypatch):
     monkeypatch.chdir(ROOT)
     todo = protocol.removals("digits", seeds=2)
-    names = experiment_data(todo["plain"][0]).modalities
+    names = experiment_data(todo["plain", ""][0]).modalities
     methods = ["plain", "VGMR, paper's form", "VGMR", *(name for name in METHODS if name != "none")]
-    assert list(todo) == [m + end for m in methods for end in ("", *(f" without {name}" for name in names))]
-    for label, experiments in todo.items():
-        method, _, gone = label.partition(" without ")
+    assert list(todo) == [(method, gone) for method in methods for gone in ("", *names)]
+    for (method, gone), experiments in todo.items():
         assert [one.seed for one in experiments] == [0, 1]
         assert experiments[0].modalities == (tuple(n for n in names if n != gone) if gone else None)
         assert experiments[0].method == (method if method in METHODS else "none")
         kept = {name: value for name, value in vars(experiments[0]).items() if name != "modalities"}
-        assert kept == {name: vars(todo[method][0])[name] for name in kept}
+        assert kept == {name: vars(todo[method, ""][0])[name] for name in kept}
 
 
 def test_what_notebooks_11_and_12_train_alike_is_the_same(monkeypatch):
@@ -353,19 +252,15 @@ def test_what_notebooks_11_and_12_train_alike_is_the_same(monkeypatch):
     for dataset in ("mosi-utterance", "digits"):
         rates = protocol.choose(f"{dataset}-pooled", protocol.VARIANTS, protocol.study(dataset), False)
         for label in ("plain", "VGMR, paper's form", "VGMR"):
-            rate = replace(protocol.removals(dataset)[label][3], learning_rate=rates[label])
+            rate = replace(protocol.removals(dataset)[label, ""][3], learning_rate=rates[label])
             assert rate == protocol.ablations(dataset, rates)[label][3]
 
 
 def test_of_two_modalities_only_the_plain_model_loses_one(monkeypatch):
     options = {"data_options": {"like": "ave", "samples": 8}, "width": 4, "epochs": 4}
     monkeypatch.setitem(protocol.STUDIES, "synthetic", options)
-    lost = [label for label in protocol.removals("synthetic", seeds=1) if " without " in label]
-    assert lost == ["plain without audio", "plain without visual"]
-
-
-def test_the_papers_majority_is_what_nearly_all_keep_without_text():
-    assert sum(row[1] == 0.7102 for row in protocol.PAPER_REMOVALS.values()) == 4
+    lost = [key for key in protocol.removals("synthetic", seeds=1) if key[1]]
+    assert lost == [("plain", "audio"), ("plain", "visual")]
 
 
 @pytest.mark.parametrize("prefusion", ["none", "vgmr"])
@@ -375,52 +270,6 @@ def test_worth_beside_idle_trains_the_experiment_with_one_modality_more(prefusio
     found = protocol.worth_beside_idle(replace(one, norm="none", learning_rate=1e-2), "vision")
     assert list(found) == ["audio", "vision", "idle"]
     assert found["vision"] > 0.1 and abs(found["idle"]) < 0.07, "200 test samples, two deviations"
-
-
-def removed_by_hand() -> dict[str, list[Run]]:
-    """Two seeds of two methods with the modalities a and b; "ogm-ge" is never helped by b."""
-    games = {
-        "VGMR": [{"a+b": 0.9, "a": 0.8, "b": 0.6, "": 0.5}, {"a+b": 0.8, "a": 0.75, "b": 0.5, "": 0.5}],
-        "ogm-ge": [{"a+b": 0.7, "a": 0.8, "b": 0.5, "": 0.5}, {"a+b": 0.6, "a": 0.75, "b": 0.5, "": 0.5}],
-    }
-    runs = {label: [run_of([game["a+b"]])[0] for game in found] for label, found in games.items()}
-    for label, found in games.items():
-        runs[label] = [replace(run, subset_accuracy=game) for run, game in zip(runs[label], found, strict=True)]
-    return runs | {"VGMR without b": run_of([0.85, 0.8])}
-
-
-def test_accuracies_without_a_modality_by_way():
-    assert protocol.removal_accuracy(removed_by_hand()) == {
-        "nothing": [0.0, 0.0],
-        "VGMR": [0.9, 0.8],
-        "VGMR zeroed without a": [0.6, 0.5],
-        "VGMR zeroed without b": [0.8, 0.75],
-        "ogm-ge": [0.7, 0.6],
-        "ogm-ge zeroed without a": [0.5, 0.5],
-        "ogm-ge zeroed without b": [0.8, 0.75],
-        "VGMR retrained without b": [0.85, 0.8],
-    }
-    table = protocol.removal_contrasts(protocol.removal_accuracy(removed_by_hand()))
-    last = table.iloc[-1]
-    assert [last["label"], last["way"], last["panel"]] == ["VGMR", "retrained", "without b"]
-    assert table["difference"].tolist() == pytest.approx([-0.3, -0.075, -0.15, 0.125, -0.025])
-    levels = protocol.removal_contrasts(protocol.removal_accuracy(removed_by_hand()), "nothing")
-    assert levels["difference"].tolist() == pytest.approx([0.55, 0.775, 0.5, 0.775, 0.825])
-
-
-def test_the_claims_on_removal_by_hand():
-    values = protocol.removal_accuracy(removed_by_hand())
-    del values["VGMR retrained without b"]
-    found = protocol.removal_claims(values, "a").set_index("claim")["difference"].to_dict()
-    assert found == pytest.approx(
-        {
-            "(a) VGMR loses most without a": 0.225,
-            "(c) VGMR loses without a": 0.3,
-            "(c) VGMR loses without b": 0.075,
-            "(a) ogm-ge loses most without a": 0.275,
-            "(b) ogm-ge gains without b": 0.125,
-        }
-    )
 
 
 def test_places_and_idle_worths_have_a_row_for_each_run(few):

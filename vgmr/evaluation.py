@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -139,48 +137,6 @@ def area(severities: Sequence[float], values: Sequence[float]) -> float:
     """
     x, y = _checked(severities, values)
     return float(np.trapezoid(y, x) / (x[-1] - x[0]))
-
-
-def slope(severities: Sequence[float], values: Sequence[float]) -> float:
-    """Least-squares slope of a curve, per unit of severity; raises as `area`."""
-    x, y = _checked(severities, values)
-    return float(np.polyfit(x, y, 1)[0])
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean of paired differences, its 95% interval, the number of pairs."""
-
-    mean: float
-    low: float
-    high: float
-    count: int
-
-
-def paired_difference(values: Sequence[float], baseline: Sequence[float], resamples: int = 10_000) -> Difference:
-    """Bootstrap interval of the mean of `values - baseline`, paired by seed.
-
-    The plain percentile bootstrap covers far less than 95% at five seeds, so its levels are widened as Hesterberg
-    (What Teachers Should Know About the Bootstrap, The American Statistician 69, 2015) proposes: the normal
-    quantile is replaced by sqrt(n / (n - 1)) times Student's. Up to six pairs all n^n resamples are taken. Below
-    five pairs no bootstrap reaches 95%: the interval is the range of the differences, which covers the mean of a
-    symmetric distribution in at most 1 - 2^(1 - n) of cases.
-
-    Raises:
-        ValueError: fewer than two pairs, or unequal numbers.
-    """
-    if len(values) != len(baseline) or len(values) < 2:
-        raise ValueError(f"expected at least two pairs of values, got {len(values)} and {len(baseline)}")
-    difference = np.asarray(values, float) - np.asarray(baseline, float)
-    n = len(difference)
-    if n <= 6:
-        rows = np.array(list(itertools.product(range(n), repeat=n)))
-    else:
-        rows = np.random.default_rng(0).integers(n, size=(resamples, n))
-    level = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf(0.025, n - 1))
-    means = difference[rows].mean(1)
-    low, high = np.quantile(means, level, method="lower"), np.quantile(means, 1 - level, method="higher")
-    return Difference(float(difference.mean()), float(low), float(high), n)
 
 
 def auroc(score: Tensor, truth: Tensor) -> float:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import statistics
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,18 +13,17 @@ from typing import Any
 
 import pandas as pd
 import torch
-from pandas.io.formats.style import Styler
 
 from vgmr.analysis.diagnostics import gradient_change, removal_by_place, with_idle_modality
 from vgmr.backbones import Classifier
-from vgmr.balancing import ARL, METHODS, Relearning, make_method
-from vgmr.evaluation import Difference, accuracy, confusion, paired_difference, shapley
-from vgmr.experiment import Experiment, Run, build, compare, experiment_data, run_all
+from vgmr.balancing import ARL, METHODS, Balancing, Relearning, make_method
+from vgmr.evaluation import shapley
+from vgmr.experiment import Experiment, Run, build, experiment_data
+from vgmr.experiment import train as train_once
 from vgmr.files import write
-from vgmr.inference import predict, subset_logits
 from vgmr.objective import Objective
-from vgmr.runs import recorded
-from vgmr.training import fit, make_optimizer
+from vgmr.runs import recorded, run_all
+from vgmr.training import make_optimizer
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"prefusion": "none"},
@@ -68,18 +66,6 @@ TRIALS: dict[str, dict[str, Any]] = {
     "no norm, value warm-up": {"norm": "none", "warmup_epochs": 5},
 }
 TRIAL_RATE = 3e-3
-
-# Tables 1, 5 and 6: accuracy and macro-F1 on MOSEI behind the Transformer.
-PAPER = {
-    "Summation": (0.8219, 0.7785),
-    "Tensor Fusion": (0.8289, 0.7871),
-    "plain": (0.8255, 0.7810),
-    "MMPareto": (0.8279, 0.7812),
-    "Concat+MLP": (0.8298, 0.7803),
-    "Cross-Attention": (0.8317, 0.7941),
-    "Sigmoid+Tanh gate": (0.8326, 0.7924),
-    "VGMR, paper's form": (0.8446, 0.8029),
-}
 
 
 def behind(
@@ -184,67 +170,6 @@ def balancing(
     }
 
 
-# Accuracy on MOSEI behind the Transformer: Tables 1 and 9, and what Table 8 gains by VGMR in front.
-PAPER_BALANCING = {
-    "none": 0.8255,
-    "grad-blending": 0.8337,
-    "ogm-ge": 0.8264,
-    "pmr": 0.8332,
-    "agm": 0.8302,
-    "mmpareto": 0.8279,
-    "relearning": 0.8311,
-    "mla": 0.8184,
-    "arl": 0.8268,
-    "none + VGMR": 0.8446,
-}
-PAPER_GAINS = {"none": 0.8446 - 0.8255, "ogm-ge": 0.0103, "arl": 0.0075}
-
-
-def gains(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """What VGMR in front adds to each method: one row per NAME of `runs` for which there is a "NAME + VGMR".
-
-    Columns: alone and mean (test accuracy without and with VGMR), difference, low, high (95% interval over seeds).
-    """
-    rows = {}
-    for name in runs:
-        if f"{name} + VGMR" in runs:
-            pair = compare({name: runs[name], "front": runs[f"{name} + VGMR"]}, name)
-            rows[name] = {"alone": pair["mean"][name], **pair.loc["front", ["mean", "difference", "low", "high"]]}
-    return pd.DataFrame.from_dict(rows, orient="index").astype(float)
-
-
-def rank_agreement(runs: Mapping[str, Sequence[Run]], published: Mapping[str, float]) -> Difference:
-    """Spearman's rank correlation of test accuracy with published ones: mean over seeds and 95% interval."""
-    names = [name for name in published if name in runs]
-    scores = pd.DataFrame({name: [run.metrics["accuracy"] for run in runs[name]] for name in names}, dtype=float)
-    ranks = pd.Series(published)[names].rank()
-    found = scores.rank(axis=1).T.corrwith(ranks).fillna(0.0).tolist()
-    return paired_difference(found, [0.0] * len(found))
-
-
-def ordered_pairs(runs: Mapping[str, Sequence[Run]], published: Mapping[str, float]) -> pd.DataFrame:
-    """Every claim "better than" that published accuracies make, tested on paired seeds; one row per pair.
-
-    Columns: better, worse (as published), published (difference), difference, low, high, verdict: held (interval
-    above 0), did not hold (below 0), undecided. About one in twenty intervals leaves 0 out by chance alone.
-    """
-    rows = []
-    for pair in itertools.combinations([name for name in published if name in runs], 2):
-        better, worse = sorted(pair, key=lambda name: -published[name])
-        found = compare({worse: runs[worse], better: runs[better]}, worse).loc[better]
-        verdict = "held" if found["low"] > 0 else "did not hold" if found["high"] < 0 else "undecided"
-        rows.append(
-            {
-                "better": better,
-                "worse": worse,
-                "published": published[better] - published[worse],
-                **found[["difference", "low", "high"]],
-                "verdict": verdict,
-            }
-        )
-    return pd.DataFrame(rows).sort_values("published", ascending=False, ignore_index=True)
-
-
 @dataclass(frozen=True)
 class Watched:
     """What a method did in one training.
@@ -267,26 +192,17 @@ def watch(experiment: Experiment, samples: int = 64) -> Watched:
         samples: evenly out of the training part, on which the gradients are compared.
     """
     data = experiment_data(experiment)
-    model, method = build(experiment, data), make_method(experiment.method, **experiment.method_options)
     batch = data.train.index(torch.linspace(0, len(data.train) - 1, samples).long())
     changes: list[pd.DataFrame] = []
+    methods: list[Balancing] = []
 
-    def look(epoch: int, model: Classifier) -> None:
-        changes.append(gradient_change(model, method, batch, epoch))
+    def look(epoch: int, model: Classifier, method: Balancing) -> None:
+        device = next(model.parameters()).device
+        changes.append(gradient_change(model, method, batch.to(device), epoch))
+        methods.append(method)
 
-    history = fit(
-        model,
-        data,
-        epochs=experiment.epochs,
-        batch_size=experiment.batch_size,
-        learning_rate=experiment.learning_rate,
-        weight_decay=experiment.weight_decay,
-        length_buckets=experiment.length_buckets,
-        seed=experiment.seed,
-        method=method,
-        optimizer=experiment.optimizer,
-        checkpoint=look,
-    )
+    found = train_once(experiment, watch=look)
+    method = methods[-1]
     first, step = 0, 1
     if isinstance(method, ARL):
         first = method.start_epoch + 1
@@ -294,12 +210,11 @@ def watch(experiment: Experiment, samples: int = 64) -> Watched:
         first = step = method.interval
     rows = [
         {"modality": name, "epoch": first + step * place, "value": value}
-        for name, values in history.coefficients.items()
+        for name, values in found.history.coefficients.items()
         for place, value in enumerate(values)
     ]
-    counts = confusion(predict(model, data.test).argmax(1), data.test.label, len(data.classes))
     noted = pd.DataFrame(rows, columns=["modality", "epoch", "value"])
-    return Watched(noted, pd.concat(changes, ignore_index=True), accuracy(counts))
+    return Watched(noted, pd.concat(changes, ignore_index=True), found.metrics["accuracy"])
 
 
 def step_costs(experiments: Mapping[str, Experiment], baseline: str, rounds: int = 5, steps: int = 4) -> pd.Series:
@@ -432,86 +347,18 @@ def train(
     """`seeds` trainings of each variant at its own learning rate, by variant name.
 
     Args:
-        record: name of a full record that holds them; see `vgmr.runs.recorded`, also for `again`.
+        record: name of a record that holds them, curves and all; see `vgmr.runs.recorded`, also for `again`.
     """
-    experiments = [
-        Experiment(**{**common, **options, "learning_rate": rates[name], "seed": seed})
+    experiments = {
+        name: [
+            Experiment(**{**common, **options, "learning_rate": rates[name], "seed": seed})
+            for seed in range(seeds)
+        ]
         for name, options in variants.items()
-        for seed in range(seeds)
-    ]
+    }
     if record is None:
-        finished = run_all(experiments, jobs, progress)
-    else:
-        finished = recorded(record, experiments, again, jobs, full=True)
-    return {name: finished[start * seeds : (start + 1) * seeds] for start, name in enumerate(variants)}
-
-
-def paper(dataset: str, backbone: str, metric: str = "accuracy") -> dict[str, float]:
-    """The paper's test scores by variant, where its text holds them: MOSEI with the Transformer only.
-
-    Args:
-        metric: accuracy or macro_f1.
-    """
-    if (dataset, backbone) != ("mosei", "transformer"):
-        return {}
-    return {name: scores[metric == "macro_f1"] for name, scores in PAPER.items()}
-
-
-def leads(
-    variants: Mapping[str, Sequence[Run]], better: str, others: Sequence[str], metric: str = "accuracy"
-) -> pd.DataFrame:
-    """The paired difference of one variant to each of others, one row per other, and what it says.
-
-    Columns: difference, low, high (95% interval over seeds), verdict ("held" above zero, "did not hold" below,
-    else "undecided"), text ("+0.0100 [+0.0020, +0.0180]").
-    """
-    rows = {}
-    for other in others:
-        pair = {other: variants[other], better: variants[better]}
-        row = compare(pair, other, metric).loc[[better], ["difference", "low", "high"]]
-        difference, low, high = row.to_numpy(float)[0]
-        rows[other] = {
-            "difference": difference,
-            "low": low,
-            "high": high,
-            "verdict": "held" if low > 0 else "did not hold" if high < 0 else "undecided",
-            "text": f"{difference:+.4f} [{low:+.4f}, {high:+.4f}]",
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def ranking(
-    variants: Mapping[str, Sequence[Run]], figures: Mapping[str, float], metric: str = "accuracy"
-) -> pd.DataFrame:
-    """Every pair of the variants that `figures` ranks, the higher one first: `leads` of it over the other.
-
-    Columns: better, worse, paper (difference of the figures), and those of `leads`.
-    """
-    order = sorted(figures, key=lambda name: -figures[name])
-    tables = []
-    for place, better in enumerate(order[:-1]):
-        table = leads(variants, better, order[place + 1 :], metric).rename_axis("worse").reset_index()
-        table.insert(0, "better", better)
-        table.insert(2, "paper", [figures[better] - figures[worse] for worse in table["worse"]])
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
-
-
-def summary(table: pd.DataFrame, prefix: str = "") -> dict[str, str]:
-    """One line of text per row of `compare`: mean and, where there is one, the difference with its interval."""
-    lines = {}
-    for label, row in table.iterrows():
-        difference = f", difference {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-        lines[f"{prefix}{label}"] = f"{row['mean']:.3f}" + (difference if pd.notna(row["difference"]) else "")
-    return lines
-
-
-def shown(table: pd.DataFrame, caption: str) -> Styler:
-    """A table of `compare` for reading: three digits, counts whole, empty cells and columns left out."""
-    table = table.dropna(axis=1, how="all")
-    counts: list[Hashable] = [column for column in ("seeds", "parameters") if column in table]
-    styled = table.style.format("{:.3f}", na_rep="").set_caption(caption)
-    return styled.format("{:.0f}", subset=counts, na_rep="") if counts else styled
+        return run_all(experiments, jobs, progress)
+    return recorded(record, experiments, again, jobs, curves=True)
 
 
 # Notebook 11: what is changed in VGMR, one factor at a time, by group; the first two are the paper's Table 3.
@@ -546,15 +393,6 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
     "width": {"latent width 8": {"latent_dim": 8}, "latent width 32": {"latent_dim": 32}},
 }
 TABLE_3 = ("value signals", "evidence")
-PAPER_ABLATIONS = {  # accuracy, MOSEI with the Transformer
-    "full": 0.8446,
-    "no channel value": 0.8324,
-    "no global value": 0.8390,
-    "no value in the gate": 0.8287,
-    "no agreement": 0.8347,
-    "no discrepancy": 0.8330,
-    "neither of the two": 0.8257,
-}
 NULLS = ("names reversed", "other seeds")
 
 
@@ -586,45 +424,8 @@ def ablations(dataset: str, rates: Mapping[str, float], seeds: int = 5) -> dict[
     return todo
 
 
-def contrasts(values: Mapping[str, Sequence[float]], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Paired difference of the first label's values to the second's, one row per pair.
-
-    Columns: label, against, mean (of the label), difference, low, high (95% interval over seeds), text (the last
-    three as "+0.0100 [+0.0020, +0.0180]").
-    """
-    rows = []
-    for label, against in pairs:
-        found = paired_difference(values[label], values[against])
-        rows.append(
-            {
-                "label": label,
-                "against": against,
-                "mean": sum(values[label]) / len(values[label]),
-                "difference": found.mean,
-                "low": found.low,
-                "high": found.high,
-                "text": f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]",
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-PAPER_REMOVALS = {  # accuracy on MOSEI: full, without text, without audio, without vision; Table 9
-    "plain": (0.8255, 0.7053, 0.8092, 0.8253),
-    "grad-blending": (0.8337, 0.7096, 0.8317, 0.8343),
-    "ogm-ge": (0.8264, 0.7094, 0.8255, 0.8244),
-    "pmr": (0.8332, 0.7102, 0.8324, 0.8332),
-    "arl": (0.8268, 0.7102, 0.8246, 0.8270),
-    "mmpareto": (0.8279, 0.7102, 0.8289, 0.8291),
-    "relearning": (0.8311, 0.7092, 0.8302, 0.8330),
-    "mla": (0.8184, 0.7062, 0.8161, 0.8184),
-    "agm": (0.8302, 0.7105, 0.8283, 0.8296),
-    "VGMR, paper's form": (0.8446, 0.7102, 0.8410, 0.8371),
-}
-
-
-def removals(dataset: str, seeds: int = 5) -> dict[str, list[Experiment]]:
-    """What notebook 12 trains: each method with all modalities, and "METHOD without MODALITY" for each of them.
+def removals(dataset: str, seeds: int = 5) -> dict[tuple[str, str], list[Experiment]]:
+    """What is trained with all modalities and without each, by method and the modality left out, "" for none.
 
     Methods are "plain", VGMR in both forms and those of `vgmr.balancing`, at the learning rates of `balancing`.
     With two modalities only "plain" is trained without one: no other method is defined for a single modality.
@@ -637,72 +438,12 @@ def removals(dataset: str, seeds: int = 5) -> dict[str, list[Experiment]]:
     names = experiment_data(Experiment(**common)).modalities
     todo = {}
     for method, options in methods.items():
-        todo[method] = [Experiment(**options, seed=seed) for seed in range(seeds)]
+        todo[method, ""] = [Experiment(**options, seed=seed) for seed in range(seeds)]
         if len(names) > 2 or method == "plain":
             for gone in names:
                 rest = tuple(name for name in names if name != gone)
-                todo[f"{method} without {gone}"] = [replace(one, modalities=rest) for one in todo[method]]
+                todo[method, gone] = [replace(one, modalities=rest) for one in todo[method, ""]]
     return todo
-
-
-def removal_accuracy(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[float]]:
-    """Test accuracy over seeds by label: "METHOD", "METHOD zeroed without M", "METHOD retrained without M".
-
-    Besides, "nothing": zeros, to take the interval of a single mean against.
-
-    Args:
-        runs: by the labels of `removals`.
-    """
-    values = {"nothing": [0.0] * len(next(iter(runs.values())))}
-    for label, found in runs.items():
-        method, _, gone = label.partition(" without ")
-        values[f"{method} retrained without {gone}" if gone else label] = [
-            run.metrics["accuracy"] for run in found
-        ]
-        names = [] if gone else max(found[0].subset_accuracy, key=len).split("+")
-        for name in names:
-            rest = "+".join(other for other in names if other != name)
-            values[f"{method} zeroed without {name}"] = [run.subset_accuracy[rest] for run in found]
-    return values
-
-
-def removal_contrasts(values: Mapping[str, Sequence[float]], against: str = "") -> pd.DataFrame:
-    """`contrasts` of every removal in `values` of `removal_accuracy` to `against`, or to its method with all.
-
-    More columns: way ("zeroed" or "retrained") and panel ("without MODALITY"); the label is the method.
-    """
-    labels = [label for label in values if " without " in label]
-    split = [label.replace(" without ", " ").rsplit(" ", 2) for label in labels]
-    pairs = [(label, against or method) for label, (method, *_) in zip(labels, split, strict=True)]
-    table = contrasts(values, pairs)
-    method, way, gone = zip(*split, strict=True)
-    return table.assign(label=method, way=way, panel=[f"without {name}" for name in gone])
-
-
-def removal_claims(values: Mapping[str, Sequence[float]], strongest: str) -> pd.DataFrame:
-    """The paper's claims on Table 9 as `contrasts` that should be above zero, in columns claim and way.
-
-    (a) a method loses more without the strongest modality than without the other that it misses most; (b) a
-    method of `vgmr.balancing` gains without a weaker modality; (c) VGMR loses without a modality.
-
-    Args:
-        values: as from `removal_accuracy`.
-        strongest: the modality that dominates.
-    """
-    pairs: dict[tuple[str, str], tuple[str, str]] = {}
-    removed = [label.replace(" without ", " ").rsplit(" ", 2) for label in values if " without " in label]
-    means = {label: statistics.fmean(found) for label, found in values.items()}
-    for method, way in dict.fromkeys((method, way) for method, way, _ in removed):
-        weaker = [gone for one, how, gone in removed if (one, how) == (method, way) and gone != strongest]
-        without = {name: f"{method} {way} without {name}" for name in (strongest, *weaker)}
-        missed = min(weaker, key=lambda name: means[without[name]])
-        pairs[f"(a) {method} loses most without {strongest}", way] = (without[missed], without[strongest])
-        if method in METHODS:
-            pairs |= {(f"(b) {method} gains without {name}", way): (without[name], method) for name in weaker}
-        if method in ("VGMR", "VGMR, paper's form"):
-            pairs |= {(f"(c) {method} loses without {name}", way): (method, without[name]) for name in without}
-    claims, ways = zip(*pairs, strict=True)
-    return contrasts(values, list(pairs.values())).assign(claim=claims, way=ways)
 
 
 def worth_beside_idle(experiment: Experiment, source: str) -> dict[str, float]:
@@ -710,20 +451,8 @@ def worth_beside_idle(experiment: Experiment, source: str) -> dict[str, float]:
 
     See `vgmr.analysis.diagnostics.with_idle_modality`; all but the modalities is as in the experiment.
     """
-    data = with_idle_modality(experiment_data(experiment), source)
-    model = build(experiment, data)
-    fit(
-        model,
-        data,
-        epochs=experiment.epochs,
-        batch_size=experiment.batch_size,
-        learning_rate=experiment.learning_rate,
-        length_buckets=experiment.length_buckets,
-        seed=experiment.seed,
-    )
-    label, classes = data.test.label, len(data.classes)
-    answers = subset_logits(model, data.test)
-    return shapley({kept: accuracy(confusion(x.argmax(1), label, classes)) for kept, x in answers.items()})
+    found = train_once(experiment, with_idle_modality(experiment_data(experiment), source))
+    return shapley(found.subset_accuracy)
 
 
 def idle_worths(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:

@@ -22,7 +22,6 @@ from vgmr.analysis.diagnostics import (
     jumps,
     localisation,
     movement,
-    over_seeds,
     refinement_difference,
     removal_by_place,
     response,
@@ -35,7 +34,7 @@ from vgmr.analysis.diagnostics import (
 from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
 from vgmr.balancing import OGMGE, Balancing, Uniform
 from vgmr.data import Batch, MultimodalData, load
-from vgmr.evaluation import auroc, paired_difference, shapley
+from vgmr.evaluation import auroc, shapley
 from vgmr.inference import subset_logits
 from vgmr.objective import contributions
 from vgmr.prefusion import Identity
@@ -276,13 +275,6 @@ def test_what_has_no_answer_is_refused():
         localisation(hand_set(), replace(planted(5, "step"), corrupted=None), "step")
     with pytest.raises(ValueError, match="got Identity"):
         suppression(Classifier(Identity(DIMS), PooledBackbone(DIMS, 2, width=3)), batch())
-
-
-def test_over_seeds_gives_mean_and_interval_by_group():
-    frame = pd.DataFrame({"data": ["a"] * 5 + ["b"] * 5, "value": [1.0, 2, 3, 4, 5] + [7.0] * 5})
-    table = over_seeds(frame, ["data"]).set_index("data")
-    assert table.loc["a", "mean"] == 3 and table.loc["a", "low"] < 3 < table.loc["a", "high"]
-    assert list(table.loc["b", ["mean", "low", "high", "seeds"]]) == [7, 7, 7, 5]
 
 
 def pooled() -> Classifier:
@@ -570,13 +562,3 @@ def test_measures_of_curves_by_hand():
     assert diagnostics.detour([5, 4, 1]) == 1
     assert diagnostics.detour([4, 1, 3]) == pytest.approx(5 / 3)
     assert diagnostics.sign_changes([1, -1, -1, 1, 2]) == 0.5
-
-
-def test_paired_table_pairs_by_seed():
-    frame = pd.DataFrame(
-        {"variant": ["plain"] * 3 + ["VGMR"] * 3, "seed": [0, 1, 2, 2, 1, 0], "x": [1.0, 2, 4, 5, 2.5, 1.5]}
-    )
-    table = diagnostics.paired_table(frame, "x")
-    wanted = paired_difference([1.5, 2.5, 5], [1, 2, 4])
-    assert table.loc["VGMR", ["difference", "low", "high"]].tolist() == [wanted.mean, wanted.low, wanted.high]
-    assert table.loc["plain", "mean"] == pytest.approx(7 / 3) and pd.isna(table.loc["plain", "low"])

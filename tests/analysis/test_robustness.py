@@ -7,14 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from vgmr.analysis.robustness import corruptions, curves, occlusion, one_missing, out_of_step, summarise
+from vgmr.analysis.robustness import corruptions, curves, occlusion, one_missing, out_of_step, scores
 from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.comparison import differences
 from vgmr.data.types import Batch
 from vgmr.evaluation import accuracy_curve
-from vgmr.experiment import Experiment, run
+from vgmr.experiment import Experiment
 from vgmr.inference import predict
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
+from vgmr.runs import run
 
 DIMS = {"text": 6, "audio": 4}
 
@@ -146,32 +148,26 @@ def frame_of(**values):
     return pd.DataFrame(rows, columns=["data", "corruption", "model", "seed", "severity", "accuracy"])
 
 
-def test_summary_by_hand():
-    """Plain areas 0.6 and 0.7, refined 0.8 and 0.8; drops 0.3, 0.2 and 0.2, 0.1; gaps rise by 0.2 and 0.1."""
-    frame = frame_of(
-        plain=[[0.9, 0.6, 0.3], [0.9, 0.7, 0.5]],
-        refined=[[1.0, 0.8, 0.6], [0.9, 0.8, 0.7]],
+def test_scores_by_hand():
+    frame = frame_of(plain=[[0.9, 0.6, 0.3], [0.9, 0.7, 0.5]], refined=[[0.1, 0.1, 0.1], [1.0, 0.8, 0.6]])
+    table = scores(frame.sample(frac=1, random_state=0), {"made": 0.1})
+    wide = table.pivot(index=["model", "seed"], columns="quantity", values="value")
+    assert wide.loc["plain", 0].to_dict() == pytest.approx(
+        {"clean": 0.9, "area": 0.6, "drop": 0.3, "retention": 0.5 / 0.8}
     )
-    table = summarise(frame.sample(frac=1, random_state=0))
-    plain, refined = table.loc["made", "noise", "plain"], table.loc["made", "noise", "refined"]
-    assert plain[["clean", "area", "drop"]].tolist() == pytest.approx([0.9, 0.65, 0.25])
-    assert refined[["clean", "area", "drop"]].tolist() == pytest.approx([0.95, 0.8, 0.15])
-    assert refined["area difference"] == pytest.approx(0.15)
-    assert refined["area difference"] == pytest.approx(refined["clean difference"] - refined["drop difference"])
-    assert refined[["area low", "area high"]].tolist() == pytest.approx([0.1, 0.2])
-    assert refined["growth difference"] == pytest.approx((0.2 + 0.2) / 2)
-    assert np.isnan(plain["area difference"])
+    assert wide.loc["refined", 1]["retention"] == pytest.approx(0.7 / 0.9)
+    assert np.isnan(wide.loc["refined", 0]["retention"]), "nothing above chance to keep"
 
 
-def test_better_when_clean_but_not_more_robust():
-    """A constant lead is a lead in area, none in drop or growth."""
+def test_a_constant_factor_above_chance_is_a_lead_in_area_and_none_in_retention():
     plain = np.array([[0.8, 0.6, 0.2], [0.7, 0.6, 0.3]])
-    row = summarise(frame_of(plain=plain, refined=plain + 0.1)).loc["made", "noise", "refined"]
-    assert row[["area low", "area high"]].tolist() == pytest.approx([0.1, 0.1])
-    assert row[["drop low", "drop high", "growth low", "growth high"]].tolist() == pytest.approx([0] * 4, abs=1e-9)
+    table = scores(frame_of(plain=plain, refined=0.1 + (plain - 0.1) * 1.1), {"made": 0.1})
+    found = differences(table, ["quantity"], baseline="plain", label="model").set_index("quantity")
+    assert found.loc["area", "low"] > 0
+    assert found.loc["retention", ["low", "high"]].tolist() == pytest.approx([0, 0], abs=1e-9)
 
 
-def test_summary_needs_the_same_seeds():
-    frame = frame_of(plain=[[0.9, 0.6, 0.3]] * 2, refined=[[0.9, 0.6, 0.3]] * 3)
-    with pytest.raises(ValueError, match=r"refined, .*: expected the seeds and severities of plain"):
-        summarise(frame)
+def test_scores_need_whole_curves():
+    frame = frame_of(plain=[[0.9, 0.6, 0.3]] * 2)
+    with pytest.raises(ValueError, match=r"made, noise: expected every model and seed at the severities"):
+        scores(frame.iloc[:-1], {"made": 0.1})

@@ -24,10 +24,11 @@ from vgmr.balancing.base import Loop
 from vgmr.balancing.grad_blending import blend_weights
 from vgmr.balancing.ogm_ge import damping
 from vgmr.balancing.pmr import pull_and_hold
-from vgmr.experiment import Experiment, build, run
+from vgmr.experiment import Experiment, build
 from vgmr.inference import predict
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
+from vgmr.runs import run
 from vgmr.training import fit, make_optimizer
 
 

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from vgmr.analysis.robustness import summarise
+from vgmr import plots
+from vgmr.comparison import compare, judged
 from vgmr.data import load
-from vgmr.experiment import Experiment, Run, compare
-from vgmr.plots import panels as plots
+from vgmr.experiment import Experiment, Run
 from vgmr.training import History
 
 
@@ -63,35 +63,6 @@ def test_sequences_frame_what_is_corrupted():
     np.testing.assert_allclose(axes[0, 0].images[0].get_array(), part.features["left"][0])
 
 
-def test_seed_points_draw_every_seed_and_the_majority_rate():
-    ax = plots.seed_points(VARIANTS)
-    drawn = sorted(x for line in ax.lines if line.get_marker() == "o" for x in line.get_xdata())
-    assert drawn == [0.5, 0.75, 0.75, 1.0]
-    assert any(line.get_linestyle() == "--" and line.get_xdata()[0] == 0.5 for line in ax.lines)
-    assert ax.get_xlabel() == "test accuracy"
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["plain", "refined"]
-
-
-def test_intervals_hold_the_tables_numbers():
-    table = compare(VARIANTS, "plain")
-    ax = plots.intervals(table)
-    low, high = (float(x) for x in ax.containers[0].lines[2][0].get_segments()[0][:, 0])
-    assert low == pytest.approx(table.low["refined"])
-    assert high == pytest.approx(table.high["refined"])
-
-
-def test_learning_curves_are_means_over_seeds():
-    axes = plots.learning_curves(VARIANTS)
-    assert all(labelled(ax) for ax in axes)
-    np.testing.assert_allclose(axes[2].lines[0].get_ydata(), [0.5, 0.65])
-
-
-def test_confusion_matrix_shows_shares_of_the_true_class():
-    ax = plots.confusion_matrix(torch.tensor([[3, 1], [0, 2]]), ["a", "b"])
-    np.testing.assert_allclose(ax.collections[0].get_array().reshape(2, 2), [[0.75, 0.25], [0, 1]])
-    assert labelled(ax)
-
-
 def test_per_class_is_the_mean_paired_change_of_recall():
     """Recalls of classes 0 and 1: plain (1, 0), (1, 1/2); refined (1/2, 1), (1, 1): changes -1/4 and 3/4."""
     ax = plots.per_class(VARIANTS["plain"], VARIANTS["refined"], ["a", "b"])
@@ -101,7 +72,8 @@ def test_per_class_is_the_mean_paired_change_of_recall():
 
 def test_bands_and_boxes_are_labelled():
     frame = pd.DataFrame({"share": [0, 0, 1, 1], "accuracy": [0.9, 0.8, 0.5, 0.4], "model": "plain"})
-    assert labelled(plots.bands(frame, "share", "accuracy", "model"))
+    figure = plots.bands(frame.assign(seed=[0, 1, 0, 1]), "share", "accuracy", "model")[0, 0].figure
+    assert figure.get_supxlabel() == "share" and figure.get_supylabel() == "accuracy"
     values = pd.DataFrame({"modality": ["a"] * 4, "corrupted": [True, False] * 2, "gate": [0.1, 0.2, 0.3, 0.4]})
     axes = plots.corrupted_or_not(values, ["gate"])
     assert axes[0].get_ylabel() == "gate"
@@ -145,32 +117,6 @@ def robustness_frame():
     return pd.DataFrame(rows, columns=["data", "corruption", "model", "seed", "severity", "accuracy"])
 
 
-def test_robustness_panels_draw_means_and_the_majority_rate():
-    axes = plots.robustness_panels(robustness_frame(), {"one": 0.1, "two": 0.2})
-    assert [ax.get_title() for ax in axes.flat[:4]] == [
-        "one: noise",
-        "one: occlusion",
-        "two: noise",
-        "two: occlusion",
-    ]
-    np.testing.assert_allclose(axes[0, 0].lines[0].get_ydata(), [0.55, 0.425, 0.3])
-    rates = [line.get_ydata()[0] for ax in axes.flat[:4] for line in ax.lines if line.get_linestyle() == "--"]
-    assert rates == [0.1, 0.1, 0.2, 0.2] and not axes[1, 1].axison and not axes[1, 2].axison
-    figure = axes[0, 0].figure
-    assert figure.get_supxlabel() and figure.get_supylabel() and len(figure.legends) == 1
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["plain", "VGMR", "majority class"]
-
-
-def test_difference_panels_hold_the_tables_numbers():
-    table = summarise(robustness_frame())
-    axes = plots.difference_panels(table, "area")
-    for ax, data in zip(axes, ("one", "two"), strict=True):
-        drawn = [bar.lines[0].get_xdata() for bar in ax.containers]
-        np.testing.assert_allclose(drawn, [table.loc[data].xs("VGMR", level="model")["area difference"]])
-        assert ax.get_title() == data and ax.get_xlabel()
-    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["noise", "occlusion"]
-
-
 def test_corrupted_shows_both_views_and_both_scores():
     part = load("digits").test
     corrupted = replace(part, features={name: 0 * x for name, x in part.features.items()})
@@ -190,27 +136,6 @@ def test_corruption_gallery_shows_each_view_of_one_sample():
 
 
 # notebook 14, value and gate
-
-
-def test_grouped_intervals_draw_every_group_beside_its_row():
-    table = pd.DataFrame(
-        {"score": ["gate", "gate", "random"], "data": ["a", "b", "a"], "mean": [0.6, 0.4, 0.5]}
-    ).assign(low=lambda frame: frame["mean"] - 0.1, high=lambda frame: frame["mean"] + 0.2)
-    ax = plots.grouped_intervals(table, "score", "data", xlabel="AUROC", reference=0.5)
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["gate", "random"]
-    first, second = (container.lines[0].get_xdata() for container in ax.containers)
-    assert list(first) == [0.6, 0.5] and list(second) == [0.4]
-    assert ax.containers[0].lines[2][0].get_segments()[0][:, 0] == pytest.approx([0.5, 0.8])
-    assert ax.get_xlabel() == "AUROC"
-
-
-def test_refinement_maps_share_a_scale_and_show_the_bars():
-    table = pd.DataFrame({"modality": ["a", "b"], "mean": [0.1, 0.3], "low": [0.05, 0.2], "high": [0.2, 0.4]})
-    axes = plots.refinement_maps({"a": torch.ones(2, 3), "b": -4 * torch.ones(4, 2)}, table)
-    assert [ax.get_title() for ax in axes[:2]] == ["a", "b"]
-    assert axes[0].images[0].get_clim() == axes[1].images[0].get_clim() == (-4, 4)
-    assert [bar.get_height() for bar in axes[2].patches] == pytest.approx([0.1, 0.3])
-    assert axes[2].get_ylabel() and axes[0].get_ylabel() == "time step"
 
 
 def test_before_and_after_show_both_conditions():
@@ -240,90 +165,13 @@ def test_balancing_acts_draws_what_was_noted_by_epoch_from_one():
     assert left.get_ylabel() == "cosine to plain" and list(left.lines[0].get_ydata()) == [0.1, 0.3]
 
 
-def test_against_published_is_in_the_published_order():
-    runs = {"x": VARIANTS["plain"], "y": VARIANTS["refined"], "z": VARIANTS["plain"]}
-    ax = plots.against_published(runs, {"y": 0.8, "x": 0.9, "w": 1.0})
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["x  0.9000", "y  0.8000"] and labelled(ax)
-    dots = [line.get_xdata()[0] for line in ax.lines[1::2]]
-    assert dots == pytest.approx([np.mean([run.metrics["accuracy"] for run in runs[name]]) for name in "xy"])
-    assert ax.yaxis_inverted()
-
-
 # 09 controlled comparison
-
-
-def test_costs_draw_both_ratios_and_leave_out_what_is_missing():
-    frame = pd.DataFrame({"measured": [1.0, 1.3], "paper": [np.nan, 2.35]}, ["plain", "VGMR"])
-    ax = plots.costs(frame)
-    measured, paper = (line for line in ax.lines if line.get_marker() in "oD")
-    np.testing.assert_allclose(measured.get_xdata(), [1.0, 1.3])
-    np.testing.assert_allclose(paper.get_xdata(), [np.nan, 2.35])
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["plain", "VGMR"]
-    assert ax.get_xlabel()
-
-
-def test_accuracy_against_cost_draws_intervals_and_tells_like_costs_apart():
-    columns = ["dataset", "variant", "cost", "difference", "low", "high"]
-    rows = [["digits", "a", 1.3, 0.1, -0.1, 0.2], ["digits", "b", 1.3, 0.2, 0.1, 0.3], ["mosi", "a", 1.3, 0, 0, 0]]
-    axes = plots.accuracy_against_cost(pd.DataFrame(rows, columns=columns))
-    assert [ax.get_title() for ax in axes] == ["digits", "mosi"]
-    first, second = (container.lines[2][0].get_segments()[0] for container in axes[0].containers)
-    np.testing.assert_allclose(first, [[1.3, -0.1], [1.3, 0.2]])
-    np.testing.assert_allclose(second, [[1.32, 0.1], [1.32, 0.3]])
-    assert all(ax.get_xlabel() for ax in axes)
 
 
 # notebook 16
 
 
-def test_verdicts_stack_to_the_number_of_claims():
-    table = pd.DataFrame({"item": ["a", "b", "a", "a"], "verdict": ["held", "held", "undecided", "did not hold"]})
-    ax = plots.verdicts(table, ("held", "did not hold", "undecided", "not attempted"))
-    ends = [bars.patches[0].get_x() + bars.patches[0].get_width() for bars in ax.containers]
-    assert ends == [1, 2, 3, 3]
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"] and ax.get_xlabel()
-
-
 # Notebooks 11 and 12
-
-
-def contrasted(panel: str, kind: str = "zeroed") -> list[dict]:
-    return [
-        {"panel": panel, "kind": kind, "label": "a", "group": 1, "difference": 0.2, "low": 0.1, "high": 0.3},
-        {"panel": panel, "kind": kind, "label": "b", "group": 2, "difference": 0.1, "low": -0.1, "high": 0.3},
-    ]
-
-
-def test_interval_grid_fills_what_leaves_zero_out():
-    frame = pd.DataFrame(contrasted("one") + contrasted("two"))
-    axes = plots.interval_grid(frame, "panel", shades={"one": (-0.05, 0.05)})
-    assert [ax.get_title() for ax in axes] == ["one", "two"]
-    assert [text.get_text() for text in axes[0].get_yticklabels()] == ["a", "b"]
-    dots = {float(line.get_ydata()[0]): line for line in axes[0].lines if line.get_marker() == "o"}
-    assert [float(dots[place].get_xdata()[0]) for place in (0, 1)] == [0.2, 0.1]
-    assert dots[0].get_markerfacecolor() != "white" and dots[1].get_markerfacecolor() == "white"
-    spans = [
-        line.get_xdata() for line in axes[0].lines if line.get_marker() == "None" and len(line.get_xdata()) == 2
-    ]
-    assert [0.1, 0.3] in [list(span) for span in spans]
-    legend = [text.get_text() for text in axes[0].figure.legends[0].get_texts()]
-    assert legend == ["interval leaves 0 out", "interval holds 0", "reached by chance alone"]
-
-
-def test_interval_grid_of_accuracies_has_the_majority_for_its_line():
-    (ax,) = plots.interval_grid(pd.DataFrame(contrasted("one")), "panel", majority=0.05, xlabel="test accuracy")
-    assert any(line.get_linestyle() == "--" and line.get_xdata()[0] == 0.05 for line in ax.lines)
-    legend = [text.get_text() for text in ax.figure.legends[0].get_texts()]
-    assert legend == ["interval leaves the line out", "interval holds the line", "majority class"]
-
-
-def test_interval_grid_tells_kinds_apart():
-    frame = pd.DataFrame(contrasted("one") + contrasted("one", "retrained"))
-    (ax,) = plots.interval_grid(frame, "panel", hue="kind")
-    markers = {line.get_marker() for line in ax.lines} - {"None"}
-    assert markers == {"o", "s"}
-    legend = [text.get_text() for text in ax.figure.legends[0].get_texts()]
-    assert legend[:2] == ["zeroed", "retrained"]
 
 
 def test_gate_strength_is_the_product():
@@ -331,14 +179,6 @@ def test_gate_strength_is_the_product():
     assert labelled(ax)
     (point,) = [line for line in ax.lines if line.get_label() == "paper"]
     assert (point.get_xdata()[0], point.get_ydata()[0]) == (0.5, 0.2)
-
-
-def test_grouped_bars_hold_the_tables_numbers():
-    frame = pd.DataFrame(contrasted("one") + contrasted("one", "retrained"))
-    (ax,) = plots.grouped_bars(frame, "panel", "kind", "share", {"one": "a note"})
-    assert [bar.get_height() for bar in ax.patches] == pytest.approx([0.2, 0.1, 0.2, 0.1])
-    assert ax.get_title() == "one\na note" and ax.get_ylabel() == "share"
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["a", "b"]
 
 
 # Notebook 15: curves of optimisation
@@ -356,32 +196,6 @@ def followed() -> pd.DataFrame:
     return frame.assign(cosine=frame["seed"] - 0.1 * frame["epoch"], shuffled=0.5)
 
 
-def test_curve_bands_are_means_and_ranges_over_seeds():
-    axes = plots.curve_bands(followed(), {"cosine": "cosine"}, ["plain", "VGMR"])
-    assert axes.shape == (1, 1) and labelled(axes[0, 0]) and axes[0, 0].get_title() == "made"
-    np.testing.assert_allclose(axes[0, 0].lines[0].get_ydata(), [0.5, 0.4, 0.3])
-    drawn = axes[0, 0].collections[0].get_paths()[0].vertices[:, 1]
-    assert (drawn.min(), drawn.max()) == pytest.approx((-0.2, 1.0))
-
-
-def test_cosine_curves_have_a_row_per_pair_and_a_column_per_variant():
-    axes = plots.cosine_curves(followed())
-    assert axes.shape == (2, 2)
-    assert [ax.get_title() for ax in axes[0]] == ["plain", "VGMR"]
-    means = [line for line in axes[1, 1].lines if line.get_label() in ("cosine", "shuffled")]
-    np.testing.assert_allclose(means[0].get_ydata(), [0.5, 0.4, 0.3])
-    np.testing.assert_allclose(means[1].get_ydata(), [0.5, 0.5, 0.5])
-    assert all(ax.get_ylabel() for ax in axes[:, 0]) and all(ax.get_xlabel() for ax in axes[-1])
-
-
-def test_pair_matrices_are_means_over_seeds():
-    frame = followed()
-    axes = plots.pair_matrices(frame[frame["epoch"] == 1])
-    assert [ax.get_title() for ax in axes] == ["plain", "VGMR"] and labelled(axes[0])
-    drawn = np.ma.filled(axes[0].collections[0].get_array().reshape(2, 2), np.nan)
-    np.testing.assert_allclose(drawn, [[np.nan, 0.4], [0.4, np.nan]])
-
-
 def test_loss_contours_share_their_levels():
     grid = pd.DataFrame([{"x": x, "y": y, "loss": x**2 + y**2} for x in (-1, 0, 1) for y in (-1, 0, 1)])
     axes = plots.loss_contours({"plain": grid, "VGMR": grid.assign(loss=2 * grid["loss"])})
@@ -389,3 +203,174 @@ def test_loss_contours_share_their_levels():
     levels = [ax.collections[0].levels for ax in axes]
     np.testing.assert_allclose(levels[0], levels[1])
     assert levels[0][0] == 0 and levels[0][-1] == 4
+
+
+# Intervals
+
+
+def drawn(ax) -> list[list[float]]:
+    """Ends of the whole intervals, from top to bottom."""
+    lines = [line for line in ax.lines if line.get_linewidth() == 1.8]
+    return [list(line.get_xdata()) for line in sorted(lines, key=lambda line: line.get_ydata()[0])]
+
+
+def dots(ax) -> dict[float, object]:
+    return {float(line.get_ydata()[0]): line for line in ax.lines if line.get_markersize() == 7}
+
+
+def texts(figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_forest_holds_the_tables_numbers_both_parts_and_the_papers_effect():
+    table = judged(compare(VARIANTS, "plain"), {"refined": 0.1})
+    (ax,) = plots.forest(table, band=0.05)
+    row = table.set_index("label").loc["refined"]
+    assert drawn(ax) == [[row.low, row.high]] and [text.get_text() for text in ax.get_yticklabels()] == ["refined"]
+    assert dots(ax)[0].get_markerfacecolor() == "white", "the interval holds zero"
+    parts = [line for line in ax.lines if line.get_linewidth() == 3.5]
+    widths = [np.ptp(line.get_xdata()) for line in parts]
+    assert widths[0] / widths[1] == pytest.approx((row.seed_variance / row.sample_variance) ** 0.5)
+    (paper,) = [line for line in ax.lines if line.get_marker() == "D"]
+    assert paper.get_xdata()[0] == 0.1
+    expected = ["by other seeds alone", "by other samples alone", "the paper", "counts as equal"]
+    assert texts(ax.figure) == expected
+    assert ax.figure.get_supxlabel() == "difference in test accuracy (mean, 95% interval)"
+
+
+def contrasted(panel: str, kind: str = "zeroed") -> list[dict]:
+    return [
+        {"panel": panel, "kind": kind, "label": "a", "group": 1, "difference": 0.2, "low": 0.1, "high": 0.3},
+        {"panel": panel, "kind": kind, "label": "b", "group": 2, "difference": 0.1, "low": -0.1, "high": 0.3},
+    ]
+
+
+def test_forest_has_panels_on_one_scale_and_fills_what_leaves_the_reference_out():
+    axes = plots.forest(pd.DataFrame(contrasted("one") + contrasted("two")), panel="panel")
+    assert [ax.get_title() for ax in axes] == ["one", "two"] and axes[0].get_xlim() == axes[1].get_xlim()
+    assert dots(axes[0])[0].get_markerfacecolor() != "white" and dots(axes[0])[1].get_markerfacecolor() == "white"
+    (ax,) = plots.forest(pd.DataFrame(contrasted("one")), panel="panel", reference={"one": 0.05})
+    assert ax.lines[0].get_xdata()[0] == 0.05
+
+
+def test_forest_tells_kinds_apart():
+    frame = pd.DataFrame(contrasted("one") + contrasted("one", "retrained"))
+    (ax,) = plots.forest(frame, hue="kind")
+    assert {line.get_marker() for line in dots(ax).values()} == {"o", "s"}
+    assert texts(ax.figure) == ["zeroed", "retrained"] and len(drawn(ax)) == 4
+
+
+def test_a_model_has_one_colour_everywhere():
+    assert plots.look("none") == plots.look("plain") and plots.look("VGMR") != plots.look("VGMR, paper's form")
+    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
+    line = plots.bands(robustness_frame(), "severity", "accuracy", "model")[0, 0].lines[1]
+    rows = [{**row, "label": name} for row, name in zip(contrasted("one"), ("plain", "VGMR"), strict=True)]
+    (ax,) = plots.forest(pd.DataFrame(rows))
+    assert line.get_color() == dots(ax)[1].get_color() == plots.COLOURS["VGMR"]
+
+
+def test_seed_points_are_differences_at_the_same_seed():
+    ax = plots.seed_points(VARIANTS, "plain")
+    points = [list(line.get_xdata()) for line in ax.lines if line.get_marker() not in ("None", "")]
+    assert points == [[0.25, 0.25]] and ax.get_xlabel() == "test accuracy, each seed less plain's"
+
+
+def test_beside_paper_leaves_out_what_is_missing():
+    frame = pd.DataFrame({"measured": [1.0, 1.3], "paper": [np.nan, 2.35]}, ["plain", "VGMR"])
+    ax = plots.beside_paper(frame, "ratio to plain", line=1)
+    measured, paper = (line for line in ax.lines if line.get_marker() in "oD")
+    np.testing.assert_allclose(measured.get_xdata(), [1.0, 1.3])
+    np.testing.assert_allclose(paper.get_xdata(), [np.nan, 2.35])
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["plain", "VGMR"] and ax.get_xlabel()
+
+
+def test_against_cost_draws_intervals_and_tells_like_costs_apart():
+    columns = ["dataset", "label", "cost", "difference", "low", "high"]
+    rows = [["digits", "a", 1.3, 0.1, -0.1, 0.2], ["digits", "b", 1.3, 0.2, 0.1, 0.3], ["mosi", "a", 1.3, 0, 0, 0]]
+    axes = plots.against_cost(pd.DataFrame(rows, columns=columns))
+    assert [ax.get_title() for ax in axes] == ["digits", "mosi"] and axes[0].get_ylim() == axes[1].get_ylim()
+    first, second = (axes[0].lines[place] for place in (0, 2))
+    assert (list(first.get_xdata()), list(first.get_ydata())) == ([1.3, 1.3], [-0.1, 0.2])
+    assert list(second.get_xdata()) == [1.32, 1.32]
+
+
+def test_verdicts_stack_to_the_number_of_claims_by_list():
+    table = pd.DataFrame({"item": ["a", "b", "a", "a"], "verdict": ["held", "held", "undecided", "contradicted"]})
+    axes = plots.verdicts(table.assign(list=["one", "one", "one", "two"]))
+    assert [ax.get_title(loc="left") for ax in axes] == ["one", "two"]
+    ends = [bars.patches[0].get_x() + bars.patches[0].get_width() for bars in axes[0].containers]
+    assert ends == [1, 1, 1, 2] and [text.get_text() for text in axes[0].get_yticklabels()] == ["a", "b"]
+
+
+# Curves
+
+
+def test_bands_are_means_and_ranges_over_seeds_in_panels():
+    frame = robustness_frame()
+    axes = plots.bands(frame, "severity", "accuracy", "model", panel="corruption", row="data", line=0.3)
+    assert axes.shape == (2, 2) and axes[0, 0].get_title() == "one, noise"
+    np.testing.assert_allclose(axes[0, 0].lines[0].get_ydata(), [0.55, 0.425, 0.3])
+    edge = axes[0, 0].collections[0].get_paths()[0].vertices[:, 1]
+    assert (edge.min(), edge.max()) == pytest.approx((0.25, 0.6))
+    assert axes[0, 0].get_ylim() == axes[1, 1].get_ylim()
+    assert [line.get_ydata()[0] for line in axes[0, 0].lines if line.get_linestyle() == "--"] == [0.3]
+    assert texts(axes[0, 0].figure) == ["plain", "VGMR"]
+
+
+def test_bands_of_differences_are_paired_by_seed():
+    frame = robustness_frame().query("data == 'one'")
+    ax = plots.bands(frame, "severity", "accuracy", "model", "corruption", baseline="plain")[0, 0]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.2, 0.15, 0.1])
+    assert ax.figure.get_supylabel() == "accuracy, less plain's"
+
+
+def test_a_line_far_from_the_curves_is_left_out():
+    (ax,) = plots.bands(robustness_frame(), "severity", "accuracy", "model", line=-2.0).flat
+    assert not [line for line in ax.lines if line.get_linestyle() == "--"]
+
+
+def test_learning_curves_are_means_over_seeds():
+    axes = plots.learning_curves(VARIANTS)[0]
+    assert axes[2].get_title() == "validation accuracy"
+    np.testing.assert_allclose(axes[2].lines[0].get_ydata(), [0.5, 0.65])
+
+
+def test_matrices_are_means_over_seeds_with_numbers():
+    frame = followed()
+    axes = plots.matrices(frame[frame["epoch"] == 1], "one", "other", "cosine", "variant")
+    assert [ax.get_title() for ax in axes] == ["plain", "VGMR"] and labelled(axes[0])
+    shown = np.ma.filled(axes[0].collections[0].get_array().reshape(2, 2), np.nan)
+    np.testing.assert_allclose(shown, [[np.nan, 0.4], [0.4, np.nan]])
+    assert {text.get_text() for text in axes[0].texts} == {"0.40"}
+
+
+# Samples
+
+
+def test_one_step_is_drawn_as_bars():
+    part = load("synthetic", like="mosi", samples=8, steps=1).test
+    axes = plots.sequences(part, [0], ["a", "b"])
+    name = next(iter(part.features))
+    assert not axes[0, 0].images
+    heights = [bar.get_height() for bar in axes[0, 0].patches]
+    np.testing.assert_allclose(heights, part.features[name][0, 0], atol=1e-6)
+
+
+def test_refinement_maps_show_red_where_responses_shrink_on_one_scale():
+    table = pd.DataFrame({"modality": ["a", "b"], "mean": [0.1, 0.3], "low": [0.05, 0.2], "high": [0.2, 0.4]})
+    before = {"a": -torch.ones(2, 3), "b": torch.ones(4, 2)}
+    axes = plots.refinement_maps(before, {"a": before["a"] * 0.5, "b": before["b"] * 1.4}, table)
+    np.testing.assert_allclose(axes[0].images[0].get_array(), -0.5)
+    assert axes[0].images[0].get_clim() == axes[1].images[0].get_clim() == (-0.5, 0.5)
+    red, _, blue, _ = axes[0].images[0].cmap(0.05)
+    assert red > blue
+    assert [bar.get_height() for bar in axes[2].patches] == pytest.approx([0.1, 0.3])
+    assert axes[2].get_ylabel() and axes[0].get_ylabel() == "time step"
+
+
+def test_confusion_matrix_shows_shares_of_the_true_class_and_numbers():
+    ax = plots.confusion_matrix(torch.tensor([[3, 1, 0], [0, 2, 0], [0, 0, 1]]), ["a", "b", "c"])
+    np.testing.assert_allclose(ax.collections[0].get_array().reshape(3, 3)[0], [0.75, 0.25, 0])
+    assert labelled(ax) and ax.texts[0].get_text() == "0.75"
+    two = plots.confusion_matrix(torch.tensor([[3, 1], [0, 2]]), ["a", "b"])
+    assert [bar.get_width() for bar in two.patches] == [0.75, 1.0] and labelled(two)

@@ -29,26 +29,27 @@ from vgmr.data.types import Batch, MultimodalData
 from vgmr.experiment import Experiment, build
 from vgmr.inference import predict, subset_logits
 from vgmr.objective import Objective, contributions
+from vgmr.paper import figures
 from vgmr.prefusion import count_parameters
 from vgmr.refiner import VGMR
 from vgmr.training import fit, make_optimizer, mini_batches, train_epoch, use_byte_dropout
 
 VARIANTS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
-PAPER = {  # Table 7: training s/epoch and inference ms/batch, as ratios to Concat
-    "none": (1.0, 1.0),
-    "mlp": (4.82 / 4.26, 1.33 / 1.17),
-    "cross-attention": (7.32 / 4.26, 2.86 / 1.17),
-    "sigmoid-tanh": (5.25 / 4.26, 1.46 / 1.17),
-    "vgmr": (10.01 / 4.26, 3.87 / 1.17),
+_LABELS = {
+    "none": "plain",
+    "mlp": "Concat+MLP",
+    "cross-attention": "Cross-Attention",
+    "sigmoid-tanh": "Sigmoid+Tanh gate",
+    "vgmr": figures.FORM,
 }
-PAPER_EXTRA = {  # Table 7: parameters beyond Concat's
-    "none": 0,
-    "mlp": 2_320_000,
-    "cross-attention": 2_330_000,
-    "sigmoid-tanh": 2_350_000,
-    "vgmr": 2_320_000,
+_TABLE_7 = {variant: figures.COSTS[label] for variant, label in _LABELS.items()}
+_CONCAT = figures.COSTS["plain"]
+PAPER = {variant: (row[2] / _CONCAT[2], row[3] / _CONCAT[3]) for variant, row in _TABLE_7.items()}
+PAPER_EXTRA = {variant: round(row[1] * 1e6) for variant, row in _TABLE_7.items()}
+PAPER_METHODS = {
+    name: figures.COSTS["plain" if name == "none" else name][2] / _CONCAT[2]
+    for name in ("none", "grad-blending", "agm")
 }
-PAPER_METHODS = {"none": 1.0, "grad-blending": 13.24 / 4.26, "agm": 17.71 / 4.26}  # as training in Table 7
 
 
 def _seconds(work: Callable[[], Any], device: str) -> float:

@@ -18,7 +18,7 @@ from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing
 from vgmr.corruption import missing
 from vgmr.data.types import Batch, MultimodalData, fingerprint
-from vgmr.evaluation import auroc, paired_difference
+from vgmr.evaluation import auroc
 from vgmr.inference import evaluating, mean_loss, one_pass, predict
 from vgmr.objective import Objective, contributions
 from vgmr.refiner import VGMR, Refinement, masked_mean
@@ -198,25 +198,6 @@ def detour(curve: Sequence[float]) -> float:
 def sign_changes(curve: Sequence[float]) -> float:
     """Share of steps at which a curve changes its sign, 0 to 1; zero counts as positive."""
     return float(np.diff(np.asarray(curve) >= 0).mean())
-
-
-def paired_table(frame: pd.DataFrame, column: str, baseline: str = "plain") -> pd.DataFrame:
-    """Like `vgmr.experiment.compare`, for any measure with one value per variant and seed.
-
-    Args:
-        frame: with columns variant, seed and `column`.
-
-    Returns columns mean, deviation, difference (to `baseline`, paired by seed), low, high (95% interval), seeds.
-    """
-    values = frame.pivot(index="seed", columns="variant", values=column)[list(frame["variant"].unique())]
-    rows = {}
-    for variant in values:
-        rows[variant] = {"mean": values[variant].mean(), "deviation": values[variant].std(), "seeds": len(values)}
-        if variant != baseline:
-            found = paired_difference(values[variant].tolist(), values[baseline].tolist())
-            rows[variant] |= {"difference": found.mean, "low": found.low, "high": found.high}
-    columns = ["mean", "deviation", "difference", "low", "high", "seeds"]
-    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
 
 
 def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
@@ -588,19 +569,6 @@ def behaviour(model: Classifier, data: MultimodalData, share: float = 0.3, seed:
         *_agreements(model, data),
     ]
     return pd.concat(frames, ignore_index=True)[["question", "case", "modality", "name", "value"]]
-
-
-def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str = "value") -> pd.DataFrame:
-    """Mean and 95% interval (`paired_difference`) of `value`, one row per group of `by`.
-
-    Columns: those of `by`, mean, low, high, seeds.
-    """
-    rows = []
-    for key, group in frame.groupby(list(by), sort=False):
-        found = paired_difference(group[value].tolist(), [0.0] * len(group))
-        row = dict(zip(by, key, strict=True))
-        rows.append({**row, "mean": found.mean, "low": found.low, "high": found.high, "seeds": found.count})
-    return pd.DataFrame(rows)
 
 
 def branch_gradients(

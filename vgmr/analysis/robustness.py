@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from vgmr.corruption import asynchrony, conflict, noise, sensor_dropout, temporal_masking
 from vgmr.data.types import Batch
-from vgmr.evaluation import accuracy_curve, area, paired_difference, slope
-from vgmr.experiment import Run, experiment_data, run_all
+from vgmr.evaluation import accuracy_curve, area
+from vgmr.experiment import Run, experiment_data
+from vgmr.runs import run_all
 
 NOISE = ("noise ratio", "noise weight")
 
@@ -117,49 +117,33 @@ def curves(
     return pd.DataFrame(rows, columns=["run", "data", "seed", "corruption", "severity", "accuracy"])
 
 
-def summarise(frame: pd.DataFrame, baseline: str = "plain") -> pd.DataFrame:
-    """Clean accuracy, area and drop of each model, and their paired differences to `baseline`.
+def scores(frame: pd.DataFrame, chance: Mapping[str, float]) -> pd.DataFrame:
+    """What is asked of each curve, one row per curve and quantity; to be handed to `vgmr.comparison.differences`.
 
-    Area is that under the curve over severity, drop is clean accuracy minus area: how much a model loses, whatever
-    it had. So a difference of areas is the difference of clean accuracies minus that of drops. Growth is the slope
-    over severity of the difference of accuracies.
+    Quantities: clean (accuracy), area (mean accuracy over severity), drop (clean less area) and retention: the
+    area above chance as a share of the clean accuracy above chance, 1 where noise takes nothing, 0 where all is
+    lost. A model that is better when clean keeps its lead in area, and none in retention. NaN where the clean
+    accuracy is not above chance.
 
     Args:
         frame: tidy, with data, corruption, model, seed, severity and accuracy.
+        chance: accuracy of the most frequent class, by data set.
 
     Raises:
-        ValueError: a model that lacks a seed or a severity of the baseline.
+        ValueError: curves that were not measured at the same severities.
 
-    Returns rows by (data, corruption, model), with columns clean, area, drop (means over seeds), and for all but
-    the baseline mean, low and high (95% interval) of each difference: `clean difference`, `clean low`,
-    `clean high`, and so for area, drop and growth.
+    Returns columns data, corruption, model, seed, quantity, value.
     """
-    table = {}
-    for key, panel in frame.groupby(["data", "corruption"], sort=False):
-        severities = sorted(panel["severity"].unique())
-        wide = {
-            str(model): rows.pivot(index="seed", columns="severity", values="accuracy").to_numpy()
-            for model, rows in panel.groupby("model", sort=False)
-        }
-        for model, values in wide.items():
-            if values.shape != wide[baseline].shape or np.isnan(values).any():
-                raise ValueError(f"{model}, {key}: expected the seeds and severities of {baseline}, once each")
-        scores = {model: _scores(severities, values) for model, values in wide.items()}
-        for model, own in scores.items():
-            row = {name: values.mean() for name, values in own.items()}
-            if model != baseline:
-                pairs = {name: (values, scores[baseline][name]) for name, values in own.items()}
-                growth = np.array([slope(severities, gap) for gap in (wide[model] - wide[baseline]).tolist()])
-                for name, (values, other) in {**pairs, "growth": (growth, 0 * growth)}.items():
-                    found = paired_difference(list(map(float, values)), list(map(float, other)))
-                    row |= {f"{name} difference": found.mean, f"{name} low": found.low, f"{name} high": found.high}
-            table[*key, model] = row
-    result = pd.DataFrame.from_dict(table, orient="index")
-    result.index = pd.MultiIndex.from_tuples(result.index, names=["data", "corruption", "model"])
-    return result
-
-
-def _scores(severities: Sequence[float], values: np.ndarray) -> dict[str, np.ndarray]:
-    """Clean accuracy, area and drop, (seeds,) each, from accuracies (seeds, severities)."""
-    areas = np.array([area(severities, row) for row in values.tolist()])
-    return {"clean": values[:, 0], "area": areas, "drop": values[:, 0] - areas}
+    rows = []
+    for (data, corruption), panel in frame.groupby(["data", "corruption"], sort=False):
+        wide = panel.pivot(index=["model", "seed"], columns="severity", values="accuracy").sort_index(axis=1)
+        severities = sorted(float(severity) for severity in panel["severity"].unique())
+        if wide.isna().any(axis=None):
+            raise ValueError(f"{data}, {corruption}: expected every model and seed at the severities {severities}")
+        rate = chance[str(data)]
+        for (model, seed), curve in zip(wide.index, wide.to_numpy(float), strict=True):
+            clean, whole = float(curve[0]), area(severities, curve.tolist())
+            kept = (whole - rate) / (clean - rate) if clean > rate else float("nan")
+            for name, value in {"clean": clean, "area": whole, "drop": clean - whole, "retention": kept}.items():
+                rows.append((data, corruption, model, seed, name, value))
+    return pd.DataFrame(rows, columns=["data", "corruption", "model", "seed", "quantity", "value"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -68,6 +69,8 @@ def load(name: str, root: str | None = None, *, standardise: bool = True, **para
         standardise: shift and scale each channel by mean and deviation of the training part.
         parameters: those of the data set's own loader.
 
+    Warns by name, as in `notes["warnings"]`, where much of what was read had to be cleared or may be misread.
+
     Raises:
         ValueError: unknown data set or parameter (with the list of those that exist), or content that is
             not as documented.
@@ -86,6 +89,8 @@ def load(name: str, root: str | None = None, *, standardise: bool = True, **para
     data = function(**parameters)
     data.check()
     data.refuse_blank()
+    for line in data.notes.get("warnings", ()):
+        warnings.warn(f"{name}: {line}", stacklevel=2)
     return data.standardised() if standardise else data
 
 

@@ -17,7 +17,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 import vgmr
-from vgmr.plots import panels as plots
+from vgmr import plots
 
 RECORD = "application/vnd.vgmr.record+json"
 

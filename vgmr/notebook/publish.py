@@ -21,10 +21,10 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
+from vgmr import plots
 from vgmr.files import write
 from vgmr.notebook.run import find_notebook
 from vgmr.paper import ledger
-from vgmr.plots import panels as plots
 
 FOLDER = Path("notebooks")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
@@ -119,7 +119,7 @@ def functions(source: str) -> dict[str, str]:
 def described(source: str, heading: str, defined: Mapping[str, str]) -> str:
     """Alt text of the figures of a cell: the heading above it, and what is drawn.
 
-    That is what each function of `vgmr.plots.panels` says of itself, else the labels in the code of the cell and
+    That is what each function of `vgmr.plots` says of itself, else the labels in the code of the cell and
     of the functions, `defined` in earlier cells, that it calls.
     """
     called = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}

@@ -1,1 +1,45 @@
-"""Figures."""
+"""Figures: data in, axes out. Few functions for many callers; one colour per model in all of them."""
+
+from vgmr.plots.curves import balancing_acts, bands, learning_curves, loss_contours, matrices
+from vgmr.plots.intervals import against_cost, beside_paper, forest, seed_points, verdicts
+from vgmr.plots.look import COLOURS, look, style
+from vgmr.plots.samples import (
+    before_and_after,
+    confusion_matrix,
+    corrupted,
+    corrupted_or_not,
+    corruption_gallery,
+    gate_and_prediction,
+    gate_strength,
+    lengths_and_labels,
+    per_class,
+    refinement_maps,
+    sequences,
+)
+
+__all__ = [
+    "COLOURS",
+    "against_cost",
+    "balancing_acts",
+    "bands",
+    "before_and_after",
+    "beside_paper",
+    "confusion_matrix",
+    "corrupted",
+    "corrupted_or_not",
+    "corruption_gallery",
+    "forest",
+    "gate_and_prediction",
+    "gate_strength",
+    "learning_curves",
+    "lengths_and_labels",
+    "look",
+    "loss_contours",
+    "matrices",
+    "per_class",
+    "refinement_maps",
+    "seed_points",
+    "sequences",
+    "style",
+    "verdicts",
+]

@@ -56,6 +56,18 @@ class Sequence:
     ) -> None:
         self._file.close()
 
+    def ends(self) -> dict[str, float]:
+        """Where the last interval of each video ends, in the file's own unit; videos without any left out."""
+        found = {}
+        for video in self.videos:
+            try:
+                intervals = np.asarray(self._data[video]["intervals"][()], np.float64)
+            except (KeyError, OSError, RuntimeError, TypeError, ValueError, AttributeError):
+                continue  # `read` says what is wrong with it
+            if intervals.size and np.isfinite(intervals).all():
+                found[video] = float(intervals.max())
+        return found
+
     def read(self, video: str) -> tuple[np.ndarray, np.ndarray]:
         """Features (n, d) in the file's type and intervals (n, 2) float64 in seconds, in order of time.
 

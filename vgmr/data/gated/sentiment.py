@@ -19,6 +19,7 @@ from vgmr.files import place, user_path
 
 MODALITIES = ("text", "audio", "vision")
 PARTS = {"train": "train", "validation": "valid", "test": "test"}
+NAMES = {key: part for part, key in PARTS.items()}
 LAYOUTS = ("mmsa-aligned", "mmsa-unaligned", "mult-aligned", "mult-unaligned", "csd")
 CLASSES = {
     "non-negative": ("negative", "non-negative"),
@@ -34,6 +35,9 @@ CLASSES = {
     ),
 }
 LONGEST = 50
+CLEARED, EMPTY = 0.05, 0.3
+FACTOR, SOME = 12.0, 0.1
+SEGMENT = re.compile(r"(?:\[\d+\])+$")
 PRODUCERS = {
     "mmsa": "features and split by MMSA, https://github.com/thuiar/MMSA",
     "mult": "features and split by Tsai et al., ACL 2019, https://github.com/yaohungt/Multimodal-Transformer",
@@ -88,7 +92,7 @@ def load_sentiment(
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}; got {layout!r}")
     layout, path = _choose(corpus, root, layout)
-    notes: Notes = {"layout": layout, "labels": labels}
+    notes: Notes = {"layout": layout, "labels": labels, "warnings": []}
     if layout == "csd":
         parts, digests = _read_csd(corpus, path, allow_partial, notes)
     else:
@@ -102,6 +106,7 @@ def load_sentiment(
     found = tuple(len(part.video) for part in parts.values())
     _check_counts(path, "samples", found, sizes, allow_partial, notes)
     _check_shapes(corpus, path, parts, notes)
+    _warn_of_zeros(parts, notes)
     batches = _batches(path, parts, labels, notes)
     return MultimodalData(
         corpus.name,
@@ -172,7 +177,8 @@ def _find(corpus: Corpus, root: Path) -> dict[str, list[Path]]:
 
 def _csd_files(corpus: Corpus, folder: Path, pattern: str = "*.csd") -> list[Path]:
     other = "mosei" if corpus.name == "mosi" else "mosi"
-    return [file for file in sorted(folder.glob(pattern)) if other not in file.name.lower()]
+    files = [file for file in sorted(folder.glob(pattern)) if not file.name.startswith(".")]
+    return [file for file in files if other not in file.name.lower()]
 
 
 def _expected(corpus: Corpus) -> str:
@@ -194,10 +200,41 @@ def _count(notes: Notes, key: str, name: str, amount: int) -> None:
     counts[name] = counts.get(name, 0) + amount
 
 
-def _count_cleaned(notes: Notes, name: str, cleaned: dict[str, int]) -> None:
+def _count_cleaned(notes: Notes, part: str, name: str, cleaned: dict[str, int], total: int) -> None:
+    """Counts by kind for the reader, and by part until `_warn_of_zeros` has judged them."""
     counts = notes.setdefault("values cleaned to 0", {}).setdefault(name, {})
     for kind, amount in cleaned.items():
         counts[kind] = counts.get(kind, 0) + amount
+    share = notes.setdefault("cleared", {}).setdefault((part, name), [0, 0])
+    share[0] += sum(cleaned.values())
+    share[1] += total
+
+
+def _warn_of_zeros(parts: dict[str, Part], notes: Notes) -> None:
+    """A line in the notes' "warnings" for each part and modality much of which is now zeros."""
+    for (part, name), (cleared, total) in notes.pop("cleared", {}).items():
+        if cleared > CLEARED * total:
+            notes["warnings"].append(
+                f"{name}, {NAMES.get(part, part)}: {cleared / total:.0%} of the values read were NaN or "
+                "infinite and are now 0"
+            )
+    for part, read in parts.items():
+        for name, x in read.features.items():
+            mask = read.mask[name]
+            empty, steps = int((mask & ~_real(x)).sum()), int(mask.sum())
+            if EMPTY * steps < empty < steps:
+                notes["warnings"].append(
+                    f"{name}, {part}: {empty / steps:.0%} of the steps within the samples' lengths hold only "
+                    "zeros; its lengths, padding or alignment may be wrong"
+                )
+
+
+def _real(x: np.ndarray) -> np.ndarray:
+    """(N, T, d) -> (N, T) bool, True where a step holds anything but zeros; without a large intermediate."""
+    real = np.empty(x.shape[:2], bool)
+    for start in range(0, len(x), 256):
+        real[start : start + 256] = (x[start : start + 256] != 0).any(2)
+    return real
 
 
 def _check_counts(
@@ -310,13 +347,28 @@ def _sequences(data: dict[str, Any], part: str, name: str, path: Path) -> np.nda
 def _vector(data: dict[str, Any], part: str, key: str, size: int, path: Path) -> np.ndarray:
     """`size` finite numbers, as float64."""
     values = _entry(data, part, key, path)
+    where = f"{path}, {part}, {key}: expected {size} finite numbers, one for each sample"
     try:
-        numeric = np.asarray(values, np.float64).reshape(-1)
+        numeric = np.asarray(values, np.float64)
     except (TypeError, ValueError):
-        numeric = np.zeros(0)
-    if len(numeric) != size or not np.isfinite(numeric).all():
-        raise ValueError(f"{path}, {part}, {key}: expected {size} finite numbers, one for each sample")
-    return numeric
+        came = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise ValueError(f"{where}; got {came} that holds no plain numbers") from None
+    if numeric.size != size or (numeric.ndim and len(numeric) != size):
+        raise ValueError(f"{where}; got shape {numeric.shape}")
+    if not np.isfinite(numeric).all():
+        raise ValueError(f"{where}; {int((~np.isfinite(numeric)).sum())} of them are NaN or infinite")
+    return numeric.reshape(-1)
+
+
+def _sentiment(data: dict[str, Any], part: str, key: str, size: int, path: Path, notes: Notes) -> np.ndarray:
+    """Sentiment of each sample: a vector, or the first of the seven columns of the SDK's label sequences."""
+    values = data[part].get(key)
+    shape = values.shape if isinstance(values, np.ndarray) else ()
+    if shape in ((size, 1, 7), (size, 7)):
+        notes[f"{key} with seven columns"] = f"shape (N{', 1' * (len(shape) - 2)}, 7): sentiment is column 0"
+        first = {part: {key: values.reshape(size, 7)[:, 0]}}
+        return _vector(first, part, key, size, path)
+    return _vector(data, part, key, size, path)
 
 
 def _strings(values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
@@ -332,7 +384,7 @@ def _strings(values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
 
 
 def _to_front(
-    x: np.ndarray, first: np.ndarray, length: np.ndarray, name: str, notes: Notes
+    x: np.ndarray, first: np.ndarray, length: np.ndarray, part: str, name: str, notes: Notes
 ) -> tuple[np.ndarray, np.ndarray]:
     """`length` steps of each row of `x` from step `first`, as clean float32 padded at the end; and the mask."""
     features = np.zeros(x.shape, np.float32)
@@ -340,7 +392,8 @@ def _to_front(
         for row in range(len(x)):
             features[row, : length[row]] = x[row, first[row] : first[row] + length[row]]
     for start in range(0, len(x), 256):
-        _count_cleaned(notes, name, clean(features[start : start + 256]))
+        total = int(length[start : start + 256].sum()) * x.shape[2]
+        _count_cleaned(notes, part, name, clean(features[start : start + 256]), total)
     _count(notes, "samples without a real step, one zero step kept", name, int((length == 0).sum()))
     return features, np.arange(x.shape[1]) < np.maximum(length, 1)[:, None]
 
@@ -348,7 +401,7 @@ def _to_front(
 def _read_mmsa(data: dict[str, Any], part: str, aligned: bool, path: Path, notes: Notes) -> Part:
     """Padding is at the end; lengths come from BERT's attention mask and from the keys `*_lengths`."""
     size = len(_sequences(data, part, "text", path))
-    sentiment = _vector(data, part, "regression_labels", size, path)
+    sentiment = _sentiment(data, part, "regression_labels", size, path, notes)
     ids = _strings(_entry(data, part, "id", path), (size,), f"{path}, {part}, id")
     strange = next((name for name in ids if "$_$" not in name), None)
     if strange is not None:
@@ -375,41 +428,128 @@ def _read_mmsa(data: dict[str, Any], part: str, aligned: bool, path: Path, notes
             length = np.minimum(stated, x.shape[1]).astype(np.int64)
         elif x.shape[1] != steps:
             raise ValueError(f"{path}, {part}: {name} has {x.shape[1]} steps, text {steps}, in an aligned file")
-        beyond = sum(int((x[row, length[row] :] != 0).any(1).sum()) for row in range(size))
-        _count(notes, "steps beyond the stated length that held values, set to 0", name, beyond)
-        features[name], mask[name] = _to_front(x, np.zeros_like(length), length, name, notes)
+        first = _stated(x, length, part, name, path, notes)
+        features[name], mask[name] = _to_front(x, first, length, part, name, notes)
         del data[part][name], x
     return Part(features, mask, sentiment, [name.split("$_$")[0] for name in ids])
 
 
+def _stated(x: np.ndarray, length: np.ndarray, part: str, name: str, path: Path, notes: Notes) -> np.ndarray:
+    """First step of each sample, where `length` (N,) says how many there are: 0, unless padding is elsewhere.
+
+    Values beyond the stated length beside zeros within it show another layout: padding at the front, or at both
+    ends. The layout that holds the values of most samples is taken.
+
+    Raises ValueError where samples would lose values beside zeros that are kept.
+    """
+    real = _real(x)
+    step, room = np.arange(x.shape[1]), x.shape[1] - length
+    places = {
+        "the end": 0 * length,
+        "the front": room,
+        "both ends": room // 2,
+        "both ends, more in front": -(-room // 2),
+    }
+
+    def outside(first: np.ndarray) -> np.ndarray:
+        return real & ((step < first[:, None]) | (step >= (first + length)[:, None]))
+
+    lost = outside(places["the end"])
+    strange = lost.any(1) & (~real & (step < length[:, None])).any(1)
+    place = "the end"
+    if strange.any():
+        place = min(places, key=lambda side: int(outside(places[side]).any(1).sum()))
+        if place != "the end":
+            lost = outside(places[place])
+            strange = lost.any(1)
+            _count(notes, f"samples padded at {place}, moved to the front", name, int((places[place] > 0).sum()))
+    blanked = strange & (real.sum(1) == lost.sum(1)) & (length > 0)
+    if blanked.any() or strange.sum() > CLEARED * len(x):
+        row = int((blanked if blanked.any() else strange).argmax())
+        raise ValueError(
+            f"{path}, {part}, {name}: {int(strange.sum())} of {len(x)} samples hold zeros within their stated "
+            f"length and values beyond it, padded neither at the end nor at the front (first: sample {row} from "
+            f"0, stated {length[row]} of {x.shape[1]} steps); mend the lengths or the padding"
+        )
+    _count(notes, "steps beyond the stated length that held values, set to 0", name, int(lost.sum()))
+    if lost.sum() > CLEARED * real.sum():
+        notes["warnings"].append(
+            f"{name}, {NAMES[part]}: {lost.sum() / real.sum():.0%} of the steps that hold values stand beyond "
+            "the stated length and are left out"
+        )
+    return places[place]
+
+
 def _read_mult(data: dict[str, Any], part: str, aligned: bool, path: Path, notes: Notes) -> Part:
-    """Padding is at the front: leading zero steps; in aligned files those that are zero in all modalities."""
+    """Padding is zero steps at the front, or where most samples have it at the end or at both ends, there.
+
+    In aligned files padding is zero in all modalities.
+    """
     size = len(_sequences(data, part, "text", path))
-    sentiment = _vector(data, part, "labels", size, path)
+    sentiment = _sentiment(data, part, "labels", size, path, notes)
     ids = _strings(_entry(data, part, "id", path), (size, 3), f"{path}, {part}, id")
-    first: dict[str, np.ndarray] = {}
+    before: dict[str, np.ndarray] = {}
+    behind: dict[str, np.ndarray] = {}
     for name in MODALITIES:
         x = _sequences(data, part, name, path)
         if len(x) != size:
             raise ValueError(f"{path}, {part}: {name} has {len(x)} samples, text has {size}")
         if aligned and x.shape[1] != data[part]["text"].shape[1]:
             raise ValueError(f"{path}, {part}: {name} has not the number of steps of text, in an aligned file")
-        first[name] = np.array([_leading_zeros(x[row]) for row in range(size)])
-        _count(notes, "samples with zeros only", name, int((first[name] == x.shape[1]).sum()))
+        real = _real(x)
+        blank = ~real.any(1)
+        before[name] = np.where(blank, x.shape[1], real.argmax(1))
+        behind[name] = np.where(blank, 0, real[:, ::-1].argmax(1))
+        _count(notes, "samples with zeros only", name, int(blank.sum()))
     if aligned:
-        earliest = np.minimum.reduce(list(first.values()))
-        first = {name: earliest for name in MODALITIES}
+        _check_sides(before, behind, part, path)
+        steps = data[part]["text"].shape[1]
+        earliest: np.ndarray = np.minimum.reduce(list(before.values()))
+        ends = [np.where(before[name] == steps, steps, behind[name]) for name in MODALITIES]
+        latest: np.ndarray = np.where(earliest == steps, 0, np.minimum.reduce(ends))
+        before, behind = {name: earliest for name in MODALITIES}, {name: latest for name in MODALITIES}
     features, mask = {}, {}
     for name in MODALITIES:
         x = data[part].pop(name)
-        features[name], mask[name] = _to_front(x, first[name], x.shape[1] - first[name], name, notes)
+        side = _side(before[name], behind[name])
+        if side != "front":
+            notes.setdefault("padding not at the front, as in MulT's files, but at", {})[
+                f"{name}, {NAMES[part]}"
+            ] = side
+        first = np.where(before[name] == x.shape[1], x.shape[1], 0) if side == "end" else before[name]
+        last = x.shape[1] - (0 if side == "front" else behind[name])
+        kept = behind[name] > 0 if side == "front" else np.zeros(size, bool)
+        _count(notes, "samples that end in zero steps, kept as real", name, int(kept.sum()))
+        if kept.mean() > SOME:
+            notes["warnings"].append(
+                f"{name}, {NAMES[part]}: {kept.mean():.0%} of the samples end in zero steps though padding is "
+                "at the front; they are kept as real steps"
+            )
+        features[name], mask[name] = _to_front(x, first, last - first, part, name, notes)
         del x
-    return Part(features, mask, sentiment, [re.sub(r"\[\d+\]$", "", video) for video in ids[:, 0]])
+    return Part(features, mask, sentiment, [SEGMENT.sub("", video) for video in ids[:, 0]])
 
 
-def _leading_zeros(x: np.ndarray) -> int:
-    real = (x != 0).any(1)
-    return int(real.argmax()) if real.any() else len(x)
+def _side(before: np.ndarray, behind: np.ndarray) -> str:
+    """Where padding is, by the number of zero steps before and behind each sample's values."""
+    front, end = int(((before > 0) & (behind == 0)).sum()), int(((before == 0) & (behind > 0)).sum())
+    if ((before > 0) & (behind > 0)).sum() > 2 * SOME * len(before):
+        return "both ends"
+    return "end" if end > front else "front"
+
+
+def _check_sides(before: dict[str, np.ndarray], behind: dict[str, np.ndarray], part: str, path: Path) -> None:
+    """Refuse aligned files that are padded at the front in one modality and at the end in another."""
+    sides = {}
+    for name in MODALITIES:
+        if ((before[name] > 0) ^ (behind[name] > 0)).mean() > EMPTY:
+            sides[name] = _side(before[name], behind[name])
+    if len(set(sides.values())) > 1:
+        named = ", ".join(f"{name} at the {side}" for name, side in sides.items())
+        raise ValueError(
+            f"{path}, {part}: padded {named}, in an aligned file, so that their steps do not belong together; pad "
+            "all modalities alike"
+        )
 
 
 def _role(name: str) -> str | None:
@@ -467,11 +607,14 @@ def _read_csd(
         folds = read_folds(lists[0])
         sizes = tuple(len(set(videos)) for videos in folds.values())
         _check_counts(lists[0], "videos", sizes, (corpus.folds,), allow_partial, notes)
-        labelled = sequences["labels"].videos
+        labelled = _by_video(folder, sequences, notes)
+        _check_times(folder, sequences, notes)
         listed = {video for videos in folds.values() for video in videos}
-        unlisted = [video for video in labelled if video not in listed]
         notes["segments of videos in no fold, left out"] = sum(
-            len(sequences["labels"].read(video)[0]) for video in unlisted
+            len(sequences["labels"].read(key)[0])
+            for video, keys in labelled.items()
+            if video not in listed
+            for key in keys
         )
         notes["videos in a fold without labels"] = sorted(listed - set(labelled))
         notes["silences left out"] = 0
@@ -481,14 +624,18 @@ def _read_csd(
             rows: dict[str, list[np.ndarray]] = {name: [] for name in MODALITIES}
             sentiment: list[float] = []
             of_video: list[str] = []
-            for video in sorted(set(videos) & set(labelled)):
-                for value, segment in _segments(sequences, video, notes):
+            keys = [(video, key) for video in sorted(set(videos) & set(labelled)) for key in labelled[video]]
+            for video, key in keys:
+                for value, segment in _segments(sequences, key, part, notes):
                     sentiment.append(value)
                     of_video.append(video)
                     for name in MODALITIES:
                         rows[name].append(segment[name])
             if not sentiment:
-                raise ValueError(f"{folder}: no labelled segment in the {part} fold")
+                raise ValueError(
+                    f"{folder}: no labelled segment in the {part} fold; it names videos such as {videos[:1]}, and "
+                    f"{sequences['labels'].path.name} such as {sequences['labels'].videos[:1]}"
+                )
             features, mask = {}, {}
             for name in MODALITIES:
                 widths = sorted({row.shape[1] for row in rows[name]})
@@ -501,8 +648,51 @@ def _read_csd(
     return parts, [*digests, _digest(lists[0])]
 
 
+def _by_video(folder: Path, sequences: dict[str, Sequence], notes: Notes) -> dict[str, list[str]]:
+    """Video -> its keys in the labels: the video itself, or after the SDK's alignment its segments VIDEO[n]."""
+    cut = {role: [bool(SEGMENT.search(key)) for key in sequence.videos] for role, sequence in sequences.items()}
+    kinds = {role: "segments VIDEO[n]" if all(keys) else "videos" for role, keys in cut.items() if keys}
+    if len(set(kinds.values())) > 1 or any(any(keys) and not all(keys) for keys in cut.values()):
+        named = ", ".join(f"{role} by {kind}" for role, kind in kinds.items())
+        raise ValueError(
+            f"{folder}: some sequences are keyed by aligned segments VIDEO[n], some by videos ({named}); give "
+            "all of them as they were before the SDK's align, or all as they were after it"
+        )
+    keys = sequences["labels"].videos
+    if "videos" in kinds.values() or not keys:
+        return {video: [video] for video in keys}
+    notes["keys VIDEO[n], aligned by the SDK, read segment by segment"] = len(keys)
+    found: dict[str, list[str]] = {}
+    for key in sorted(
+        keys, key=lambda key: (SEGMENT.sub("", key), [int(n) for n in re.findall(r"\[(\d+)\]", key)])
+    ):
+        found.setdefault(SEGMENT.sub("", key), []).append(key)
+    return found
+
+
+def _check_times(folder: Path, sequences: dict[str, Sequence], notes: Notes) -> None:
+    """Refuse sequences that end many times earlier or later than the words, so are in another unit of time."""
+    words = sequences["words"].ends()
+    for role, sequence in sequences.items():
+        ends = sequence.ends()
+        common = [key for key in words if words[key] > 0 and ends.get(key, 0) > 0]
+        least = 0 if role == "labels" else 1 / FACTOR  # often only the beginning is labelled
+        strange = [key for key in common if not least <= ends[key] / words[key] <= FACTOR]
+        if not strange:
+            continue
+        line = (
+            f"{sequence.path.name}: {len(strange)} of {len(common)} videos end many times earlier or later than "
+            f"their words do (first: {strange[0]}, {ends[strange[0]]:,.1f} s and {words[strange[0]]:,.1f} s)"
+        )
+        if len(strange) > SOME * len(common):
+            raise ValueError(
+                f"{folder}: {line}; the times of one of them are not in seconds, perhaps in frames or milliseconds"
+            )
+        notes["warnings"].append(f"{role}: {line}")
+
+
 def _segments(
-    sequences: dict[str, Sequence], video: str, notes: Notes
+    sequences: dict[str, Sequence], video: str, part: str, notes: Notes
 ) -> list[tuple[float, dict[str, np.ndarray]]]:
     """Sentiment and word-aligned features (T, d) of each labelled segment of a video."""
     scores, bounds = sequences["labels"].read(video)
@@ -523,7 +713,7 @@ def _segments(
     chosen = [rows[:LONGEST] for rows in chosen]
     features: list[dict[str, np.ndarray]] = [{} for _ in chosen]
     for name in MODALITIES:
-        means = _word_means(sequences[name], video, intervals, name, notes)
+        means = _word_means(sequences[name], video, intervals, part, name, notes)
         used = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
         _count(notes, "words without features, set to 0", name, int((~means[1][used]).sum()))
         _count(notes, "samples without a real step, one zero step kept", name, empty)
@@ -533,7 +723,7 @@ def _segments(
 
 
 def _word_means(
-    sequence: Sequence, video: str, words: np.ndarray, name: str, notes: Notes
+    sequence: Sequence, video: str, words: np.ndarray, part: str, name: str, notes: Notes
 ) -> tuple[np.ndarray, np.ndarray]:
     """Means over the words (k, d) float32, and (k,) bool where there was any frame."""
     if video not in sequence.videos:
@@ -542,6 +732,6 @@ def _word_means(
         return np.zeros((len(words), width), np.float32), np.zeros(len(words), bool)
     frames, intervals = sequence.read(video)
     values, cleaned = numbers(frames, f"{sequence.path}, video {video}")
-    _count_cleaned(notes, name, cleaned)
+    _count_cleaned(notes, part, name, cleaned, values.size)
     rows = frames_of(words, intervals)
     return mean_over(values, rows), np.array([len(group) > 0 for group in rows], bool)

@@ -1,0 +1,181 @@
+"""Curves over epochs, severities or distances: mean and range over seeds; matrices and contours of trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.ticker import MaxNLocator
+
+from vgmr.plots.look import looks
+
+
+def bands(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    hue: str = "label",
+    panel: str | None = None,
+    row: str | None = None,
+    baseline: str | None = None,
+    columns: int = 3,
+    xlabel: str = "",
+    ylabel: str = "",
+    line: float | Mapping[str, float] | None = None,
+    share: bool = True,
+) -> np.ndarray:
+    """Mean over seeds as lines, the range from the lowest to the highest seed as bands.
+
+    Args:
+        frame: tidy, with seed, `x`, `y`, `hue`, and `panel` and `row` where they are named.
+        hue: column of the lines; models have their own colours.
+        panel: column, one panel per value: side by side and wrapped after `columns`, or, with `row`, columns of a
+            grid whose rows are the values of `row`.
+        baseline: value of `hue` whose curve of the same seed is taken off the others: differences, around zero.
+        line: a dashed line, such as the rate of the majority class, for all panels or by panel; it is left out
+            where it would lie outside what the curves span, and with a baseline it is zero.
+        share: one scale for all panels.
+
+    Returns the array of axes (rows, columns).
+    """
+    data = frame
+    if baseline is not None:
+        keys = [name for name in (row, panel, "seed", x) if name is not None]
+        zero = frame[frame[hue] == baseline].set_index(keys)[y]
+        rest = frame[frame[hue] != baseline].set_index(keys)
+        data = rest.assign(**{y: rest[y] - zero}).reset_index()
+    panels = [None] if panel is None else list(dict.fromkeys(data[panel]))
+    rows = [None] if row is None else list(dict.fromkeys(data[row]))
+    across = min(columns, len(panels)) if row is None else len(panels)
+    down = -(-len(panels) // across) if row is None else len(rows)
+    figure, axes = plt.subplots(
+        down, across, figsize=(3.4 * across + 1.2, 2.4 * down + 0.9), squeeze=False, sharex=True, sharey=share
+    )
+    known = looks(list(dict.fromkeys(data[hue])))
+    cells = [(name, one) for one in rows for name in panels]
+    for ax, (name, one) in zip(axes.flat, cells, strict=False):
+        inside = data if name is None else data[data[panel] == name]
+        inside = inside if one is None else inside[inside[row] == one]
+        for kind, (colour, marker) in known.items():
+            part = inside[inside[hue] == kind]
+            if part.empty:
+                continue
+            curve = part.groupby(x)[y].agg(["mean", "min", "max"])
+            few = marker if len(curve) <= 8 else ""
+            ax.plot(curve.index, curve["mean"], color=colour, marker=few, markersize=5, label=str(kind))
+            ax.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.15, linewidth=0)
+        place = 0.0 if baseline is not None else line.get(str(name)) if isinstance(line, Mapping) else line
+        low, high = inside[y].min(), inside[y].max()
+        if place is not None and (baseline is not None or low <= place <= high):
+            ax.axhline(place, color="k", linestyle="--", linewidth=1, zorder=1)
+        ax.set_title(", ".join(str(text) for text in (one, name) if text is not None), fontsize=11)
+    for ax in axes.flat[len(cells) :]:
+        ax.axis("off")
+    figure.supxlabel(xlabel or x.replace("_", " "), fontsize=11)
+    figure.supylabel(
+        ylabel or y.replace("_", " ") + (f", less {baseline}'s" if baseline is not None else ""), fontsize=11
+    )
+    handles = {text: mark for ax in axes.flat for mark, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 4))
+    return axes
+
+
+def learning_curves(variants: Mapping[str, Sequence[Any]]) -> np.ndarray:
+    """Training loss, validation loss (nats) and validation accuracy by epoch; mean and range over seeds."""
+    titles = {
+        "train_loss": "training loss (nats, all terms)",
+        "validation_loss": "validation loss (nats)",
+        "validation_accuracy": "validation accuracy",
+    }
+    rows = [
+        (name, run.experiment.seed, title, epoch, value)
+        for name, runs in variants.items()
+        for run in runs
+        for field, title in titles.items()
+        for epoch, value in enumerate(getattr(run.history, field), 1)
+    ]
+    frame = pd.DataFrame(rows, columns=["label", "seed", "measure", "epoch", "value"])
+    return bands(frame, "epoch", "value", panel="measure", share=False, ylabel=" ")
+
+
+def balancing_acts(
+    coefficients: pd.DataFrame, gradients: pd.DataFrame, ylabel: str, neutral: float | None = None
+) -> np.ndarray:
+    """Left what a method sets, right what it makes of each branch's gradient, by epoch; array of two axes.
+
+    Args:
+        coefficients: columns modality, epoch, value; without rows the left side shows the cosine between the
+            gradient with the method and without.
+        gradients: columns modality, epoch, length, cosine.
+        ylabel: what the coefficients are.
+        neutral: the coefficient that would change nothing, as a dashed line.
+    """
+    axes = plt.subplots(1, 2, figsize=(7, 2.1))[1]
+    empty = coefficients.empty
+    left = gradients.rename(columns={"cosine": "value"}) if empty else coefficients
+    last = int(gradients["epoch"].max())
+    names = [*dict.fromkeys(gradients["modality"]), *dict.fromkeys(left["modality"])]
+    for number, name in enumerate(dict.fromkeys(names)):
+        for ax, frame, column in ((axes[0], left, "value"), (axes[1], gradients, "length")):
+            rows = frame[frame["modality"] == name]
+            marker = "osD^"[number] if len(rows) < 10 else ""
+            ax.plot(rows["epoch"] + 1, rows[column], color=f"C{number}", marker=marker, label=name)
+    for ax, value in ((axes[0], 1.0 if empty else neutral), (axes[1], 1.0)):
+        if value is not None:
+            ax.axhline(value, color="0.3", linestyle="--", linewidth=1.2, zorder=1)
+        ax.set(xlabel="epoch", xlim=(0.5, last + 1.5))
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes[0].set_ylabel("cosine to plain" if empty else ylabel)
+    axes[1].set_ylabel("length, plain = 1")
+    axes[1].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
+    return axes
+
+
+def matrices(
+    frame: pd.DataFrame,
+    rows: str,
+    columns: str,
+    value: str,
+    panel: str,
+    limits: tuple[float, float] = (-1.0, 1.0),
+) -> np.ndarray:
+    """Mean of `value` for every pair of `rows` and `columns` as a matrix with its numbers, one per `panel`."""
+    names = list(dict.fromkeys(frame[panel]))
+    figure, axes = plt.subplots(1, len(names), figsize=(3.0 * len(names) + 1.2, 3.2), squeeze=False, sharey=True)
+    for number, (ax, name) in enumerate(zip(axes[0], names, strict=True)):
+        table = frame[frame[panel] == name].pivot_table(index=rows, columns=columns, values=value, sort=False)
+        first = [name for name in table.index if name in table]
+        table = table[[*first, *(name for name in table if name not in first)]]
+        sns.heatmap(table, vmin=limits[0], vmax=limits[1], cmap="RdBu", annot=True, fmt=".2f", ax=ax, cbar=False)
+        ax.set(title=str(name), xlabel=columns, ylabel=rows if not number else "")
+        ax.tick_params(axis="x", rotation=30)
+        ax.tick_params(axis="y", rotation=0)
+        ax.grid(False)
+    figure.colorbar(axes[0, -1].collections[0], ax=axes[0], label=value)
+    return axes[0]
+
+
+def loss_contours(grids: Mapping[str, pd.DataFrame]) -> np.ndarray:
+    """Loss (nats) over two random directions around trained weights, one picture per model, on one scale.
+
+    Args:
+        grids: with columns x, y (distances along the directions) and loss, one row per point.
+    """
+    axes = plt.subplots(1, len(grids), figsize=(3.6 * len(grids) + 0.8, 3.2), squeeze=False)[1][0]
+    losses = pd.concat(list(grids.values()))["loss"]
+    levels = np.linspace(losses.min(), losses.max(), 13)
+    for ax, (name, grid) in zip(axes, grids.items(), strict=True):
+        table = grid.pivot(index="y", columns="x", values="loss")
+        picture = ax.contourf(table.columns, table.index, table, levels, cmap="cividis")
+        ax.contour(table.columns, table.index, table, levels, colors="w", linewidths=0.5)
+        ax.plot(0, 0, "+", color="w", markersize=12, markeredgewidth=2)
+        ax.set(
+            title=name, xlabel="distance along direction 1", ylabel="distance along direction 2", aspect="equal"
+        )
+        ax.grid(False)
+    axes[0].figure.colorbar(picture, ax=axes, label="loss (nats)", format="%.1f")
+    return axes

@@ -1,0 +1,57 @@
+"""The look of all figures, and one colour and marker per model in all of them."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+
+COLOURS = {
+    "plain": "#7f7f7f",
+    "Concat+MLP": "#de8f05",
+    "value-free gate": "#029e73",
+    "VGMR, paper's form": "#56b4e9",
+    "VGMR": "#0173b2",
+    "VGMR, calibrated": "#0b3c6f",
+    "oracle": "#000000",
+    "Grad-Blending": "#cc78bc",
+    "MMPareto": "#ca9161",
+    "Cross-Attention": "#d55e00",
+    "Sigmoid+Tanh gate": "#949e1f",
+    "Summation": "#b5a2c8",
+    "Tensor Fusion": "#8c564b",
+    "majority class": "#bbbbbb",
+}
+ALIASES = {
+    "none": "plain",
+    "parameter-matched MLP": "Concat+MLP",
+    "VGMR, value-free gate": "value-free gate",
+    "none + VGMR": "VGMR",
+    "grad-blending": "Grad-Blending",
+    "mmpareto": "MMPareto",
+}
+REST = ("#ece133", "#fbafe4", "#8172b3", "#4c9f70", "#a65628", "#f781bf", "#66c2a5", "#b15928")
+MARKERS = "osD^vPX<>dph*"
+
+
+def style() -> None:
+    """The look of all figures."""
+    sns.set_theme(style="whitegrid", context="notebook", palette="colorblind")
+    plt.rcParams |= {"figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True}
+    plt.rcParams |= {"axes.titlesize": 12, "axes.labelsize": 11, "font.size": 11, "legend.fontsize": 10}
+
+
+def look(label: object, place: int = 0) -> tuple[str, str]:
+    """Colour and marker of a model, the same in every figure; what is no known model gets those of its `place`."""
+    name = ALIASES.get(str(label), str(label))
+    if name in COLOURS:
+        number = list(COLOURS).index(name)
+        return COLOURS[name], MARKERS[number % len(MARKERS)]
+    return REST[place % len(REST)], MARKERS[place % len(MARKERS)]
+
+
+def looks(labels: list[object]) -> dict[object, tuple[str, str]]:
+    """`look` of several things in one figure; where none of them is a model, the colour-blind palette in order."""
+    if any(ALIASES.get(str(label), str(label)) in COLOURS for label in labels):
+        return {label: look(label, place) for place, label in enumerate(labels)}
+    colours = sns.color_palette("colorblind", max(1, len(labels))).as_hex()
+    return {label: (colours[place], MARKERS[place % len(MARKERS)]) for place, label in enumerate(labels)}

@@ -1,0 +1,317 @@
+"""Samples: sequences and images, what corruption and gates do to them, answers by class. Data in, axes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from vgmr.data.types import Batch, MultimodalData
+from vgmr.experiment import Run
+
+
+def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.ndarray:
+    """One picture per sample (row) and modality (column): time downwards, channels across; corrupted ones framed.
+
+    A modality of a single step is drawn as bars, one per channel. Each modality has one scale for all samples.
+
+    Returns the array of axes (samples, modalities).
+    """
+    names = list(batch.features)
+    figure, axes = plt.subplots(
+        len(rows), len(names), figsize=(1.9 * len(names) + 1, 1.75 * len(rows)), squeeze=False
+    )
+    for line, row in zip(axes, rows, strict=True):
+        for ax, name in zip(line, names, strict=True):
+            real = batch.mask[name][row]
+            shown = batch.features[name][list(rows)][batch.mask[name][list(rows)]]
+            _picture(ax, batch.features[name][row][real].numpy(), float(shown.min()), float(shown.max()))
+            if batch.corrupted is not None and batch.corrupted[name][row].any():
+                for spine in ax.spines.values():
+                    spine.set(color="C3", linewidth=4)
+                ax.set_xlabel("in conflict", color="C3")
+        line[0].set_ylabel(f"{classes[int(batch.label[row])][:18]}\ntime step", fontsize=9)
+    for ax, name in zip(axes[0], names, strict=True):
+        ax.set_title(name)
+    figure.align_labels()
+    return axes
+
+
+def gate_strength(points: Mapping[str, tuple[float, float]], ax: Axes | None = None) -> Axes:
+    """(1 - rho) alpha over alpha (across) and rho (up), with lines of equal strength and named (alpha, rho)."""
+    ax = plt.subplots(figsize=(6, 4.4))[1] if ax is None else ax
+    side = np.linspace(0, 1, 101)
+    strength = (1 - side[:, None]) * side[None, :]
+    picture = ax.contourf(side, side, strength, levels=np.linspace(0, 1, 21), cmap="cividis")
+    lines = ax.contour(side, side, strength, levels=[0.1, 0.2, 0.4, 0.8], colors="white", linewidths=1.5)
+    ax.clabel(lines, fmt="%.1f")
+    for (name, place), marker in zip(points.items(), "osD^v<>", strict=False):
+        ax.plot(*place, marker, color="white", markeredgecolor="k", markersize=8, label=name, clip_on=False)
+    ax.set(xlabel="alpha, amplification", ylabel="rho, retention")
+    ax.grid(False)
+    ax.figure.colorbar(picture, ax=ax, label="strength s; E lies in 1 - s to 1 + s")
+    ax.legend(loc="upper left", facecolor="0.9", framealpha=0.95)
+    return ax
+
+
+def corrupted_or_not(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """Distributions of columns of `value_and_gate`, corrupted against clean, by modality; array of axes."""
+    axes = plt.subplots(1, len(columns), figsize=(4.6 * len(columns), 3.6), squeeze=False)[1][0]
+    shown = frame.assign(view=frame["corrupted"].map({True: "in conflict", False: "clean"}))
+    for ax, column in zip(axes, columns, strict=True):
+        sns.boxplot(
+            shown,
+            x="modality",
+            y=column,
+            hue="view",
+            hue_order=["clean", "in conflict"],
+            ax=ax,
+            fliersize=2,
+        )
+        ax.set(xlabel="", ylabel=column.replace("_", " "))
+        ax.legend(title="")
+    for ax in axes[1:]:
+        ax.get_legend().remove()
+    return axes
+
+
+def gate_and_prediction(
+    gates: Mapping[str, torch.Tensor], probability: torch.Tensor, classes: Sequence[str], label: int
+) -> np.ndarray:
+    """Effective gates of one sample, (T_m, d_m) each, beside its class probabilities (classes,); array of axes."""
+    figure, axes = plt.subplots(
+        1, len(gates) + 1, figsize=(2 * len(gates) + 3.5, 2.8), width_ratios=[1] * len(gates) + [1.8]
+    )
+    for ax, (name, gate) in zip(axes, gates.items(), strict=False):
+        picture = ax.imshow(gate.numpy(), cmap="RdBu", vmin=0, vmax=2, aspect="auto")
+        ax.set(title=name, xticks=[], yticks=[], xlabel=f"mean {float(gate.mean()):.2f}")
+        ax.grid(False)
+    axes[0].set_ylabel("time step")
+    figure.colorbar(picture, ax=axes[-2], label="effective gate")
+    colours = ["C2" if index == label else "C0" for index in range(len(classes))]
+    axes[-1].bar(range(len(classes)), probability.numpy(), color=colours)
+    axes[-1].set(xticks=range(len(classes)), xticklabels=list(classes), ylim=(0, 1))
+    axes[-1].set(xlabel="class (true one in green)", ylabel="probability")
+    return axes
+
+
+def refinement_maps(
+    features: Mapping[str, torch.Tensor], refined: Mapping[str, torch.Tensor], table: pd.DataFrame
+) -> np.ndarray:
+    """Figures 6 and 7: where VGMR makes responses smaller (red) and larger (blue), and the share it takes away.
+
+    Drawn is |E X| - |X|, time step downwards and channel across, on one scale for all modalities; bars where there
+    is a single step.
+
+    Args:
+        features, refined: X and E X of each modality, (T_m, d_m), in the features' units.
+        table: one row per modality, columns modality and mean (share of |X| taken away); low and high, where
+            they are, are drawn as 95% intervals.
+
+    Returns the array of axes.
+    """
+    change = {name: (refined[name].abs() - x.abs()).numpy() for name, x in features.items()}
+    figure, axes = plt.subplots(1, len(change) + 1, figsize=(2 * len(change) + 3, 2.7))
+    limit = max(float(np.quantile(np.abs(x), 0.99)) for x in change.values()) or 1.0
+    picture = None
+    for ax, (name, x) in zip(axes, change.items(), strict=False):
+        picture = _picture(ax, x, -limit, limit, "RdBu") or picture
+        ax.set(title=name, xlabel="channel")
+    axes[0].set_ylabel("time step" if picture is not None else "|E X| - |X|")
+    figure.set_layout_engine("constrained", wspace=0.08)
+    if picture is not None:
+        figure.colorbar(picture, ax=axes[-2], label="|E X| - |X|", extend="both")
+    axes[-1].bar(table["modality"], table["mean"], color="0.6")
+    if "low" in table:
+        spread = [table["mean"] - table["low"], table["high"] - table["mean"]]
+        axes[-1].errorbar(table["modality"], table["mean"], yerr=spread, fmt="none", color="k", capsize=4)
+    axes[-1].axhline(0, color="k", linewidth=1)
+    axes[-1].set(ylabel="share of |X| taken away")
+    axes[-1].tick_params(axis="x", rotation=30)
+    return axes
+
+
+def before_and_after(frame: pd.DataFrame, probability: torch.Tensor, classes: Sequence[str]) -> np.ndarray:
+    """One sample before and after a corruption: global value and gate by modality, class probabilities.
+
+    Args:
+        frame: two rows per modality; columns condition ("clean", "corrupted"), modality, global_value, gate,
+            label.
+        probability: (2, classes) clean and corrupted; the true class is outlined.
+
+    Returns the array of axes.
+    """
+    axes = plt.subplots(1, 3, figsize=(12, 3.2), width_ratios=[1, 1, 2])[1]
+    for ax, column in zip(axes, ("global_value", "gate"), strict=False):
+        sns.barplot(frame, x="modality", y=column, hue="condition", ax=ax, legend=False, saturation=1)
+        ax.axhline(0.5, color="k", linewidth=1, linestyle="--")
+        ax.set(ylim=(0, 1), xlabel="", ylabel=column.replace("_", " "))
+        ax.tick_params(axis="x", rotation=30)
+    for number, (condition, values) in enumerate(zip(("clean", "corrupted"), probability, strict=True)):
+        place = np.arange(len(classes)) + 0.4 * (number - 0.5)
+        axes[2].bar(place, values.numpy(), 0.4, color=f"C{number}", label=condition, linewidth=0)
+    label = int(frame["label"].iloc[0])
+    axes[2].axvspan(label - 0.45, label + 0.45, facecolor="none", edgecolor="k", label="true class")
+    axes[2].set(ylim=(0, 1), xlabel="class", ylabel="probability")
+    axes[2].xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes[2].legend()
+    return axes
+
+
+def _picture(ax: Axes, x: np.ndarray, low: float, high: float, cmap: str = "cividis") -> Any:
+    """(T, d) as an image; bars where T is 1."""
+    if len(x) == 1:
+        ax.bar(range(x.shape[1]), x[0], width=1.0, color=["C3" if value < 0 else "C0" for value in x[0]])
+        ax.axhline(0, color="k", linewidth=0.8)
+        ax.set(xticks=[], xlim=(-0.5, x.shape[1] - 0.5), ylim=(min(low, 0), max(high, 0) or 1))
+        ax.tick_params(axis="y", labelsize=8)
+        ax.grid(False)
+        return None
+    picture = ax.imshow(x, cmap=cmap, aspect="auto", vmin=low, vmax=high, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    return picture
+
+
+def corruption_gallery(parts: Mapping[str, Batch], row: int) -> np.ndarray:
+    """One sample under each corruption (column), by modality (row): time downwards, channels across."""
+    names = list(next(iter(parts.values())).features)
+    axes = plt.subplots(len(names), len(parts), figsize=(1.3 * len(parts) + 0.5, 1.6 * len(names) + 0.4))[1]
+    for column, (title, part) in zip(axes.T, parts.items(), strict=True):
+        column[0].set_title(title.replace(" ", "\n"), fontsize=10)
+        for ax, name in zip(column, names, strict=True):
+            real = part.mask[name][row]
+            _picture(ax, part.features[name][row][real].numpy(), -2, 2)
+    for ax, name in zip(axes[:, 0], names, strict=True):
+        ax.set_ylabel(f"{name}\ntime step", fontsize=9)
+    for ax in axes[-1]:
+        ax.set_xlabel("channel", fontsize=9)
+    return axes
+
+
+def corrupted(
+    clean: Batch, dirty: Batch, row: int, scores: Mapping[str, Sequence[float]], rate: float
+) -> np.ndarray:
+    """One sample before and after a corruption, and accuracies of models on the whole part; array of axes.
+
+    Args:
+        scores: model -> (accuracy when clean, accuracy now).
+        rate: majority rate.
+    """
+    names = list(clean.features)
+    layout: list[list[Any]] = [[*(f"{view} {name}" for name in names), "score"] for view in ("clean", "corrupted")]
+    size = (2 * len(names) + 4, 3.8)
+    axes = plt.subplot_mosaic(layout, figsize=size, width_ratios=[1] * len(names) + [1.9])[1]
+    for name in names:
+        for view, part in (("clean", clean), ("corrupted", dirty)):
+            ax, real = axes[f"{view} {name}"], part.mask[name][row]
+            _picture(ax, part.features[name][row][real].numpy(), -2, 2)
+            ax.set(title=f"{name}, {view}")
+    axes[f"clean {names[0]}"].set_ylabel("time step")
+    axes[f"corrupted {names[0]}"].set_ylabel("time step")
+    ax = axes["score"]
+    for shift, number, label in ((-0.2, 0, "clean"), (0.2, 1, "now")):
+        places = [place + shift for place in range(len(scores))]
+        bars = ax.bar(
+            places, [pair[number] for pair in scores.values()], 0.38, color=f"C{7 - 7 * number}", label=label
+        )
+        ax.bar_label(bars, fmt="%.2f", fontsize=9)
+    ax.axhline(rate, color="C3", linestyle="--", label="majority class")
+    ax.set(xticks=range(len(scores)), xticklabels=list(scores), ylabel="test accuracy")
+    ax.set(ylim=(0, 1.25), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1])
+    ax.legend(loc="upper center", ncols=3, fontsize=8)
+    return np.array(list(axes.values()))
+
+
+def confusion_matrix(counts: torch.Tensor, classes: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Share of each true class (row) answered as each class (column), with its numbers up to ten classes.
+
+    Two classes need no matrix: the share of right answers by class, as bars.
+
+    Args:
+        counts: (classes, classes) as from `vgmr.evaluation.confusion`.
+    """
+    share = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
+    few = len(classes) <= 10
+    if len(classes) == 2:
+        ax = plt.subplots(figsize=(4.2, 1.6))[1] if ax is None else ax
+        bars = ax.barh(list(classes), share.diagonal(), color="0.6")
+        ax.bar_label(bars, fmt="%.2f", padding=3, fontsize=9)
+        ax.set(xlabel="share answered right", ylabel="true class", xlim=(0, 1.12))
+        ax.invert_yaxis()
+        return ax
+    side = max(3.6, 0.42 * len(classes)) if few else 4.2
+    ax = plt.subplots(figsize=(side + 0.8, side))[1] if ax is None else ax
+    sns.heatmap(
+        share,
+        vmin=0,
+        vmax=1,
+        cmap="cividis",
+        ax=ax,
+        annot=few,
+        fmt=".2f",
+        annot_kws={"fontsize": 8},
+        xticklabels=list(classes) if few else 5,
+        yticklabels=list(classes) if few else 5,
+        square=True,
+        cbar=not few,
+        cbar_kws={"label": "share of the true class"},
+    )
+    ax.set(xlabel="predicted class", ylabel="true class")
+    return ax
+
+
+def per_class(
+    baseline: Sequence[Run], refined: Sequence[Run], classes: Sequence[str], ax: Axes | None = None
+) -> Axes:
+    """Change of each class's recall from `baseline` to `refined`, mean over paired seeds, sorted."""
+
+    def recall(runs: Sequence[Run]) -> np.ndarray:
+        table = []
+        for run in runs:
+            label, right = np.array(run.label), np.array(run.label) == np.array(run.prediction)
+            table.append(
+                [right[label == index].mean() if (label == index).any() else 0 for index in range(len(classes))]
+            )
+        return np.array(table)
+
+    change = (recall(refined) - recall(baseline)).mean(0)
+    order = change.argsort()
+    ax = plt.subplots(figsize=(max(4, 0.3 * len(classes) + 2), 3.6))[1] if ax is None else ax
+    ax.bar(range(len(classes)), change[order], color=["C3" if value < 0 else "C0" for value in change[order]])
+    ax.axhline(0, color="k", linewidth=1)
+    ax.set(ylabel="change of recall", xlabel="class")
+    ax.set_xticks(range(len(classes)), [classes[index] for index in order], rotation=90 if len(classes) > 6 else 0)
+    return ax
+
+
+def lengths_and_labels(sets: Mapping[str, MultimodalData]) -> np.ndarray:
+    """By data set (column): real time steps of each modality above, share of each class by part below.
+
+    Boxes hold the middle half of all samples, whiskers reach from the shortest to the longest. Array of axes.
+    """
+    axes = plt.subplots(2, len(sets), figsize=(4.2 * len(sets), 5.6), squeeze=False)[1]
+    for (above, below), (name, data) in zip(axes.T, sets.items(), strict=True):
+        steps = {m: torch.cat([part.lengths()[m] for part in data.parts.values()]) for m in data.modalities}
+        above.boxplot([x.numpy() for x in steps.values()], vert=False, whis=(0, 100), widths=0.5)
+        above.set(title=name, yticks=range(1, len(steps) + 1), yticklabels=list(steps), xlabel="real time steps")
+        above.set_xlim(0, 1.05 * max(2, max(int(x.max()) for x in steps.values())))
+        above.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        above.invert_yaxis()
+        for (part, batch), marker in zip(data.parts.items(), "o^s", strict=True):
+            share = batch.label.bincount(minlength=len(data.classes)) / len(batch)
+            below.plot(share.numpy(), marker, alpha=0.7, label=part)
+        below.set(xlabel="class", ylabel="share of the part")
+        below.set_ylim(0, 1.15 * below.dataLim.y1)
+        if len(data.classes) <= 10:
+            below.set(xticks=range(len(data.classes)), xticklabels=list(data.classes))
+            below.set_xlim(-0.5, len(data.classes) - 0.5)
+    axes[1, 0].legend()
+    return axes
