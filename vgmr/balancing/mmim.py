@@ -122,11 +122,8 @@ class MMIM(Balancing):
             self.project = nn.ModuleDict({name: nn.Linear(fused.shape[1], width) for name in self.names}).to(
                 device
             )
-        for bound in self.bounds.values():  # learn in stage A alone; `narrow` never does, as in the released code
-            bound.requires_grad_(False)
-        self.predictors = [
-            p for b in self.bounds.values() for p in (*b.mean.parameters(), *b.log_variance.parameters())
-        ]
+        self.bounds.requires_grad_(False)  # learn in stage A alone; `narrow` never does, as in the released code
+        self.predictors = [p for name, p in self.bounds.named_parameters() if ".narrow." not in name]
         self.own = torch.optim.Adam(self.predictors, self.learning_rate, weight_decay=1e-4)
         self.seed, self.num_classes, self.seen = seed, len(data.classes), 0
         self.memory: dict[str, Any] = {}
@@ -150,9 +147,14 @@ class MMIM(Balancing):
             parameter.grad = None
         self.seen, self.memory = 0, {}
 
+    def _bound(self, x: str, y: str) -> GaussianBound:
+        found = self.bounds[f"{x}_{y}"]
+        assert isinstance(found, GaussianBound)
+        return found
+
     def _likelihood(self, vectors: Mapping[str, Tensor]) -> Tensor:
         official = self.variant == "official"
-        terms = [self.bounds[f"{x}_{y}"].log_likelihood(vectors[x], vectors[y], official) for x, y in self.pairs]
+        terms = [self._bound(x, y).log_likelihood(vectors[x], vectors[y], official) for x, y in self.pairs]
         return torch.stack(terms).sum()
 
     def losses(
@@ -164,7 +166,7 @@ class MMIM(Balancing):
         ).sum()
         information = self._likelihood(output.vectors)
         for x, y in self.pairs:
-            narrow = torch.tanh(self.bounds[f"{x}_{y}"].narrow(output.vectors[y]))
+            narrow = torch.tanh(self._bound(x, y).narrow(output.vectors[y]))
             if self.seen >= 2:
                 older, labels = self.memory[f"{x}_{y}"]
                 both = torch.cat([narrow, older]), torch.cat([batch.label, labels])

@@ -38,6 +38,20 @@ def centres(features: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     return features[label > 0].mean(0), features[label < 0].mean(0)
 
 
+class UnimodalHead(nn.Module):
+    """f_m = relu(V_1 h) and y^_m = V_3 relu(V_2 f_m) of vectors h (B, w): (B, w // 2) and (B,)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.first, self.second = nn.Linear(width, width // 2), nn.Linear(width // 2, width // 2)
+        self.third = nn.Linear(width // 2, 1)
+
+    def forward(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, w) to feature (B, w // 2) and answer (B,)."""
+        feature = torch.relu(self.first(vector))
+        return feature, self.third(torch.relu(self.second(feature))).squeeze(1)
+
+
 class SelfMM(Balancing):
     """Self-supervised unimodal labels (Yu et al., AAAI 2021).
 
@@ -78,14 +92,7 @@ class SelfMM(Balancing):
         device, count = fused.device, len(data.train)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
-            self.heads = nn.ModuleDict(
-                {
-                    name: nn.ModuleList(
-                        [nn.Linear(width, width // 2), nn.Linear(width // 2, width // 2), nn.Linear(width // 2, 1)]
-                    )
-                    for name in self.names
-                }
-            ).to(device)
+            self.heads = nn.ModuleDict({name: UnimodalHead(width) for name in self.names}).to(device)
         label = data.train.label
         self.register_buffer("label", 2.0 * label - 1 if data.classes else label.clone())
         self.highest = float(self.label.abs().max()) if self.limit is None else self.limit
@@ -107,9 +114,7 @@ class SelfMM(Balancing):
         rows, truth = batch.row, self.label[batch.row]
         features, terms = {}, {}
         for name in self.names:
-            first, second, third = self.heads[name]
-            features[name] = torch.relu(first(self.drop(output.vectors[name])))
-            answer = third(torch.relu(second(features[name]))).squeeze(1)
+            features[name], answer = self.heads[name](self.drop(output.vectors[name]))
             own = self.get_buffer(f"label_{name}")[rows]
             terms[name] = (torch.tanh((own - truth).abs()) * (answer - own).abs()).mean()
         self._renew(rows, features, output.fused, epoch)
