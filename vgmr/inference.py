@@ -36,7 +36,7 @@ def one_pass(
     """
     with evaluating(model):
         rows = torch.arange(len(part), device=part.label.device).split(batch_size)
-        return [take(model(batch.features, batch.mask, keep), batch) for batch in map(part.index, rows)]
+        return [take(model(batch.features, batch.model_mask, keep), batch) for batch in map(part.index, rows)]
 
 
 def predict(model: Classifier, part: Batch, keep: Collection[str] | None = None, batch_size: int = 256) -> Tensor:

@@ -116,8 +116,7 @@ def test_removal_from_cached_encodings_is_that_of_a_full_pass(system):
     features, mask = inputs(system)
     features = {name: x.float() for name, x in features.items()}
     model = Classifier(Identity(DIMS), make(system)).float().eval()
-    batch = Batch(features, mask, torch.zeros(3, dtype=torch.int64))
-    cached = subset_logits(model, batch)
+    cached = subset_logits(model, Batch(features, mask, torch.zeros(3, dtype=torch.int64)))
     for keep in KEEPS:
         names = [name for name in DIMS if name in keep]
         torch.testing.assert_close(cached["+".join(names)], model(features, mask, names).logits)
@@ -245,8 +244,7 @@ def test_behind_vgmr_a_step_lowers_the_loss_and_reaches_its_maps(system, task):
 
 
 ONE_READOUT = {"ogm-ge": "concat", "arl": "concat", "mla": "shared"}
-WIDTHS_ALIKE = ("uniform", "grad-blending", "pmr", "mmpareto")
-FUSION_READ = ("mmim", "self-mm")
+WIDTHS_ALIKE = ("uniform", "grad-blending", "pmr", "mmpareto", "unis-mmc", "mmim", "self-mm")
 NO_FUSED = ("lmf", "misa", "mag")
 SEVERAL_WIDTHS = {"tfn": {"width": {"audio": 2, "text": 3, "vision": 2}}}
 
@@ -258,10 +256,8 @@ def refusal(method, backbone):
         got = name if backbone.readout == "opaque" else "ConcatHead"
         return f"is defined for the head '{ONE_READOUT[method]}' only, got {got}; "
     if method in WIDTHS_ALIKE and backbone.width is None:
-        return f"{name} has several"
-    if method in (*FUSION_READ, "unis-mmc") and backbone.width is None:
-        return "vectors of one width, and those of TensorFusion differ"
-    if method in FUSION_READ and any(isinstance(backbone, BACKBONES[system]) for system in NO_FUSED):
+        return "one width"
+    if method in ("mmim", "self-mm") and any(isinstance(backbone, BACKBONES[system]) for system in NO_FUSED):
         return f"reads what the last layers read, and {name} has no such vector"
     return None
 
