@@ -1,5 +1,6 @@
 """Shared fixtures."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -33,7 +34,11 @@ def trained(monkeypatch):
 
     seeds = []
     fit = module.fit
-    monkeypatch.setattr(
-        module, "fit", lambda *given, **named: (seeds.append(named["seed"]), fit(*given, **named))[1]
-    )
+
+    @functools.wraps(fit)
+    def noted(*given, **named):
+        seeds.append(named["seed"])
+        return fit(*given, **named)
+
+    monkeypatch.setattr(module, "fit", noted)
     return seeds

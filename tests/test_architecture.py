@@ -13,6 +13,8 @@ PACKAGE = ROOT / "vgmr"
 FLOORS = [
     "paper.figures",
     "files",
+    "work",
+    "code",
     "data",
     "corruption",
     "evidence",
@@ -32,6 +34,7 @@ FLOORS = [
     "studies",
     "plots",
     "notebook.lesson",
+    "notebook.given",
     "notebook.run",
     "paper",
     "notebook",
@@ -171,15 +174,38 @@ def test_what_is_public_is_documented(name):
         node.name
         for node in tree.body
         if isinstance(node, kinds) and not node.name.startswith("_") and not ast.get_docstring(node)
+        if [ast.unparse(decorator) for decorator in node.decorator_list] != ["overload"]
     ]
     assert not silent
 
 
-def test_importing_the_package_loads_nothing_heavy_beside_torch():
-    heavy = ["pandas", "matplotlib", "seaborn", "sklearn", "scipy", "ipywidgets", "IPython", "joblib", "h5py"]
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = [
+        "torch",
+        "numpy",
+        "pandas",
+        "matplotlib",
+        "seaborn",
+        "sklearn",
+        "scipy",
+        "ipywidgets",
+        "IPython",
+        "joblib",
+        "h5py",
+    ]
     code = f"import sys, vgmr; print(*[name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_what_the_front_door_shows_is_there():
+    import vgmr
+
+    assert set(vgmr.__all__) <= set(dir(vgmr)) and set(vgmr.__all__) == set(vgmr._PLACES)
+    for name in vgmr.__all__:
+        assert getattr(vgmr, name).__name__ == name
+    with pytest.raises(AttributeError, match="module 'vgmr' has no attribute 'VGRM'; there are: VGMR, Backbone"):
+        _ = vgmr.VGRM
 
 
 def tracked() -> list[Path]:

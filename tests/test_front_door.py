@@ -100,7 +100,7 @@ def test_torch_func_maps_over_samples():
 def test_outputs_are_pytrees_with_named_fields():
     output = pooled()(*inputs())
     leaves, spec = pytree.tree_flatten(output)
-    assert len(leaves) == 1 + 2 + 5 * 2 and all(isinstance(x, torch.Tensor) for x in leaves)
+    assert len(leaves) == 2 + 3 * 2 + 5 * 2 and all(isinstance(x, torch.Tensor) for x in leaves)
     again = pytree.tree_unflatten(leaves, spec)
     assert isinstance(again, Output) and isinstance(again.refinement, Refinement)
     assert torch.equal(again.refinement.gate["audio"], output.refinement.gate["audio"])

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from vgmr import runs as records
-from vgmr.experiment import Experiment, run
+from vgmr.experiment import Experiment
 
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
 
@@ -15,6 +15,11 @@ QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "cache"))
+
+
+def recorded(todo, folder, **options):
+    """As one variant."""
+    return records.recorded("some", {"plain": todo}, jobs=1, folder=folder, **options)["plain"]
 
 
 def test_settings_are_what_differs_from_the_defaults():
@@ -32,13 +37,13 @@ def test_settings_are_what_differs_from_the_defaults():
 
 def test_what_was_kept_is_read_and_not_trained(tmp_path, trained, capsys):
     todo = [replace(QUICK, seed=seed, modalities=("left", "right")) for seed in (1, 0)]
-    written = records.recorded("some", todo, again=True, jobs=1, folder=tmp_path)
-    assert trained == [1, 0] and len((tmp_path / "some.jsonl").read_text().splitlines()) == 2
-    read = records.recorded("some", todo, jobs=1, folder=tmp_path)
+    written = recorded(todo, tmp_path, again=True)
+    assert trained == [1, 0] and len((tmp_path / "some.jsonl").read_text().splitlines()) == 1 + 2
+    read = recorded(todo, tmp_path)
     assert trained == [1, 0]
     assert capsys.readouterr().out.endswith("some.jsonl: 2 trainings read, 0 trained here\n")
     for one, other in zip(written, read, strict=True):
-        assert other.experiment == one.experiment and other.path == "" and other.prediction == []
+        assert other.experiment == one.experiment and other.path == "" and other.prediction == one.prediction
         for name in ("metrics", "subset_accuracy", "parameters", "fingerprint", "stand_in", "environment"):
             assert getattr(other, name) == getattr(one, name)
     with pytest.raises(ValueError, match="holds no weights"):
@@ -46,33 +51,40 @@ def test_what_was_kept_is_read_and_not_trained(tmp_path, trained, capsys):
 
 
 def test_what_is_not_recorded_is_trained_and_stands_in_its_place(tmp_path, trained, capsys):
-    records.recorded("some", [replace(QUICK, seed=3)], again=True, jobs=1, folder=tmp_path)
+    recorded([replace(QUICK, seed=3)], tmp_path, again=True)
     todo = [replace(QUICK, seed=seed) for seed in (4, 3, 5)]
-    runs = records.recorded("some", todo, jobs=1, folder=tmp_path)
+    runs = recorded(todo, tmp_path)
     assert trained == [3, 4, 5] and [one.experiment.seed for one in runs] == [4, 3, 5]
     assert "1 trainings read, 2 trained here" in capsys.readouterr().out
     assert len(records.read(tmp_path / "some.jsonl")) == 1, "reading never writes"
 
 
 def test_a_record_of_other_data_is_not_used(tmp_path, trained):
-    records.recorded("some", [QUICK], again=True, jobs=1, folder=tmp_path)
+    recorded([QUICK], tmp_path, again=True)
     path = tmp_path / "some.jsonl"
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "fingerprint": "other", "metrics": {"accuracy": 0.999}}) + "\n")
-    (again,) = records.recorded("some", [QUICK], jobs=1, folder=tmp_path)
+    part, row = path.read_text().splitlines()
+    content = json.loads(row)
+    path.write_text(
+        part + "\n" + json.dumps({**content, "fingerprint": "other", "metrics": {"accuracy": 0.999}}) + "\n"
+    )
+    (again,) = recorded([QUICK], tmp_path)
     assert again.metrics["accuracy"] < 0.99
 
 
-def test_a_damaged_record_is_refused_with_its_line(tmp_path):
+@pytest.mark.parametrize("damage", ["{half a li", "[]", "\\xff", '{"experiment": {"dataset": "nowhere"}}', "0"])
+def test_a_damaged_record_line_is_named_left_out_and_made_again(tmp_path, trained, damage):
+    recorded([QUICK, replace(QUICK, seed=1)], tmp_path, again=True)
     path = tmp_path / "some.jsonl"
-    records.keep(path, [run(QUICK)])
-    path.write_text(path.read_text() + "{half a li\n")
-    with pytest.raises(ValueError, match=r"some\.jsonl, line 2: not a recorded run"):
-        records.read(path)
+    lines = path.read_bytes().splitlines()
+    assert len(lines) == 3, "the test part, and two runs"
+    path.write_bytes(b"\n".join([*lines[:2], damage.encode("latin-1").replace(b"\\xff", b"\xff"), b""]))
+    with pytest.warns(UserWarning, match=r"some\.jsonl, line 3: not a recorded run"):
+        first, second = recorded([QUICK, replace(QUICK, seed=1)], tmp_path)
+    assert (first.path, second.experiment.seed) == ("", 1)
 
 
 def test_confirm_finds_a_result_that_was_changed(tmp_path):
-    runs = records.recorded("some", [QUICK], again=True, jobs=1, folder=tmp_path)
+    runs = recorded([QUICK], tmp_path, again=True)
     table = records.confirm(records.read(tmp_path / "some.jsonl"), jobs=1)
     assert table.recorded[0] == table.again[0]
     false = replace(runs[0], metrics={**runs[0].metrics, "accuracy": 0.999})
@@ -81,8 +93,8 @@ def test_confirm_finds_a_result_that_was_changed(tmp_path):
 
 def test_a_full_record_holds_curves_and_predictions(tmp_path, trained):
     chosen = replace(QUICK, epochs=2)
-    (written,) = records.recorded("some", [chosen], again=True, jobs=1, folder=tmp_path, full=True)
-    (read,) = records.recorded("some", [chosen], jobs=1, folder=tmp_path, full=True)
+    (written,) = recorded([chosen], tmp_path, again=True, curves=True)
+    (read,) = recorded([chosen], tmp_path, curves=True)
     assert trained == [0]
     assert read.prediction == written.prediction and read.label == written.label
     assert read.history.train_loss == pytest.approx(written.history.train_loss, abs=1e-4)
@@ -90,8 +102,8 @@ def test_a_full_record_holds_curves_and_predictions(tmp_path, trained):
 
 
 def test_a_short_record_does_not_serve_where_curves_are_wanted(tmp_path, trained):
-    records.recorded("some", [QUICK], again=True, jobs=1, folder=tmp_path)
-    (run,) = records.recorded("some", [QUICK], jobs=1, folder=tmp_path, full=True)
+    recorded([QUICK], tmp_path, again=True)
+    (run,) = recorded([QUICK], tmp_path, curves=True)
     assert len(run.history.train_loss) == 1 and run.prediction
 
 

@@ -8,10 +8,11 @@ import pytest
 
 from vgmr import studies as protocol
 from vgmr.balancing import METHODS
-from vgmr.experiment import Experiment, Run, build, experiment_data, run
+from vgmr.experiment import Experiment, Run, build, experiment_data
 from vgmr.notebook.run import parameters
 from vgmr.paper import figures
 from vgmr.prefusion import count_parameters
+from vgmr.runs import run
 from vgmr.training import History
 
 COMMON = {"dataset": "digits", "epochs": 1, "batch_size": 256, "latent_dim": 2}
@@ -26,7 +27,7 @@ def few(monkeypatch, tmp_path):
 
 
 def test_search_scores_validation_at_every_rate(few, monkeypatch):
-    from vgmr.experiment import run
+    from vgmr.runs import run
 
     table = protocol.search(few, COMMON, jobs=1, progress=False)
     assert list(table.index) == ["plain", "VGMR"]

@@ -1,33 +1,29 @@
-"""`Experiment` says what to run, `Run` what came of it; runs are cached on disk by all that determines them."""
+"""`Experiment` says what to train, `train` trains and scores it, `Run` is what came of it."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
-import os
-import shutil
 import time
-import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from joblib import Parallel, delayed
-from safetensors.torch import load_file, save_file
-from torch import nn
-from tqdm.auto import tqdm
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from vgmr import corruption
 from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
-from vgmr.balancing import METHODS, make_method
-from vgmr.data import load
+from vgmr.balancing import METHODS, Balancing, make_method
+from vgmr.data import load, names
 from vgmr.data.types import MultimodalData
 from vgmr.evaluation import accuracy, confusion, macro_f1
-from vgmr.files import cache_folder, environment, peak_memory
+from vgmr.files import environment, peak_memory
+from vgmr.fusion.base import Backbone
 from vgmr.inference import subset_logits
 from vgmr.objective import TARGETS, Objective
 from vgmr.prefusion import (
@@ -41,8 +37,36 @@ from vgmr.prefusion import (
 from vgmr.refiner import FORMS, VGMR
 from vgmr.training import OPTIMIZERS, History, fit, use_byte_dropout
 
-PREFUSIONS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
-BACKBONES = ("pooled", "transformer")
+RIVALS: dict[str, tuple[Callable[..., nn.Module], int]] = {  # with what their width is a multiple of
+    "mlp": (FeatureMLP, 1),
+    "cross-attention": (CrossAttention, 4),
+    "sigmoid-tanh": (SigmoidTanhGate, 1),
+}
+PREFUSIONS = ("none", *RIVALS, "vgmr")
+BACKBONES: dict[str, type[Backbone]] = {"pooled": PooledBackbone, "transformer": TransformerBackbone}
+NORMS = ("layer", "none")
+Watch = Callable[[int, Classifier, Balancing], None]
+
+
+class Options(dict[str, Any]):
+    """A mapping that does not change, so that it has a hash."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(_hashable(self))
+
+    def __reduce__(self) -> Any:
+        return Options, (dict(self),)
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("the options of an experiment do not change; use dataclasses.replace")
+
+    __setitem__ = __delitem__ = __ior__ = update = pop = popitem = clear = setdefault = _refuse
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return frozenset((name, _hashable(inner)) for name, inner in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
@@ -56,7 +80,11 @@ class Experiment:
     part stays as it is. `training_corruption` are arguments of `vgmr.corruption.Drawn.like`: drawn anew for every
     mini-batch of any variant. `form`, a name in `vgmr.refiner.FORMS`, sets those of VGMR's switches that are
     at their defaults here, which are the paper's; the calibrated form learns no value, so the value's loss and the
-    regulariser do nothing in it. `checkpoints` keeps the weights after every epoch.
+    regulariser do nothing in it. `checkpoints` keeps the weights after every epoch. `fold` is one part of a
+    cross-validation, for data sets that have folds. `device` "auto" is a GPU where there is one.
+
+    Raises:
+        ValueError: what cannot be trained, when it is made.
     """
 
     dataset: str
@@ -64,9 +92,9 @@ class Experiment:
     backbone: str = "pooled"
     seed: int = 0
     root: str | None = None
-    data_options: Mapping[str, Any] = field(default_factory=dict)
+    data_options: Mapping[str, Any] = field(default_factory=Options)
     modalities: tuple[str, ...] | None = None
-    backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    backbone_options: Mapping[str, Any] = field(default_factory=Options)
     latent_dim: int = 32
     amplification: float = 0.5
     retention: float = 0.2
@@ -93,22 +121,30 @@ class Experiment:
     weight_decay: float = 0.01
     length_buckets: bool = False
     byte_dropout: bool = False
-    device: str = "cpu"
+    device: str = "auto"
     method: str = "none"
-    method_options: Mapping[str, Any] = field(default_factory=dict)
+    method_options: Mapping[str, Any] = field(default_factory=Options)
     optimizer: str = "adamw"
-    training_noise: Mapping[str, Any] = field(default_factory=dict)
-    training_corruption: Mapping[str, Any] = field(default_factory=dict)
+    training_noise: Mapping[str, Any] = field(default_factory=Options)
+    training_corruption: Mapping[str, Any] = field(default_factory=Options)
     checkpoints: bool = False
+    fold: int | None = None
 
     def __post_init__(self) -> None:
         if self.root is not None:
             object.__setattr__(self, "root", str(self.root))
         if isinstance(self.modalities, str):
             raise ValueError(f"modalities must be a tuple of names, got {self.modalities!r}")
+        if self.modalities is not None:
+            object.__setattr__(self, "modalities", tuple(self.modalities))
+        for entry in fields(self):
+            if isinstance(value := getattr(self, entry.name), Mapping):
+                object.__setattr__(self, entry.name, Options(value))
         for what, value, choices in (
+            ("data set", self.dataset, names()),
             ("prefusion", self.prefusion, PREFUSIONS),
             ("backbone", self.backbone, BACKBONES),
+            ("norm", self.norm, NORMS),
             ("method", self.method, METHODS),
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("form", self.form, FORMS),
@@ -116,6 +152,16 @@ class Experiment:
         ):
             if value not in choices:
                 raise ValueError(f"unknown {what} {value!r}; there are: {', '.join(choices)}")
+        for what, least in (("seed", 0), ("epochs", 1), ("batch_size", 1), ("latent_dim", 1), ("fold", 0)):
+            value = getattr(self, what)
+            if what == "fold" and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
+        for what in ("learning_rate", "prefusion_learning_rate", "weight_decay"):
+            value = getattr(self, what)
+            if value is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
         make_method(self.method, **self.method_options)
         for name, value in FORMS[self.form].items():
             if getattr(self, name) == type(self).__dataclass_fields__[name].default:
@@ -133,10 +179,15 @@ class Run:
             `vgmr.inference.subset_logits`.
         prediction, label: of the test part, as lists of class numbers.
         parameters, prefusion_parameters: trainable values in all, and before fusion.
-        seconds: wall time of the training; peak_memory: of the process, in MiB.
+        seconds: wall time of the training; peak_memory: in MiB, of the process, on a GPU of all tensors there.
         stand_in: the data are made, not real.
         environment: versions, machine and commit.
-        path: folder on disk; empty for a run read from a record, which has no history, predictions or weights.
+        path: folder on disk; empty for a run that is not on disk, such as one read from a record, which has
+            neither coefficients nor weights.
+        device: what it was trained on.
+        group: of the test part's samples, such as the speaker; empty where the data have no groups.
+        key: of all that determines the run, see `vgmr.runs.key`; empty where it is not known.
+        trained: the model of a run that was just trained; None for one that was read.
     """
 
     experiment: Experiment
@@ -153,11 +204,17 @@ class Run:
     stand_in: bool
     environment: dict[str, str]
     path: str
+    device: str = "cpu"
+    group: list[int] = field(default_factory=list)
+    key: str = ""
+    trained: Classifier | None = field(default=None, compare=False, repr=False)
 
     def model(self, epoch: int | None = None) -> Classifier:
         """The trained model at its best epoch, in evaluation mode, or as it was after `epoch`, from 0."""
+        if epoch is None and self.trained is not None:
+            return self.trained
         if not self.path:
-            raise ValueError("this run was read from a record, which holds no weights; train it with `run`")
+            raise ValueError("this run is not on disk, which holds no weights then; train it with `run`")
         if epoch is not None and not self.experiment.checkpoints:
             raise ValueError("weights by epoch are kept only with checkpoints=True")
         file = "model.safetensors" if epoch is None else f"epoch-{epoch:03d}.safetensors"
@@ -178,8 +235,18 @@ def _loaded(dataset: str, root: str | None, options: str) -> MultimodalData:
 
 def experiment_data(experiment: Experiment) -> MultimodalData:
     """The data of an experiment, loaded once per process."""
-    data = _loaded(experiment.dataset, experiment.root, json.dumps(dict(experiment.data_options), sort_keys=True))
+    options = dict(experiment.data_options)
+    if experiment.fold is not None:
+        options["fold"] = experiment.fold
+    data = _loaded(experiment.dataset, experiment.root, json.dumps(options, sort_keys=True))
     return data if experiment.modalities is None else data.select(list(experiment.modalities))
+
+
+def filled(function: Callable[..., Any], experiment: Experiment, **others: Any) -> dict[str, Any]:
+    """The arguments of `function` that an experiment has under the same names, and `others` instead of those."""
+    accepted = inspect.signature(function).parameters
+    named = [entry.name for entry in fields(experiment) if entry.name in accepted]
+    return {name: getattr(experiment, name) for name in named} | others
 
 
 def build(experiment: Experiment, data: MultimodalData) -> Classifier:
@@ -188,176 +255,122 @@ def build(experiment: Experiment, data: MultimodalData) -> Classifier:
     The backbone draws its weights first, so that it starts the same behind every pre-fusion module.
     """
     torch.manual_seed(experiment.seed)
-    dims, num_classes = data.dims, len(data.classes)
     options = dict(experiment.backbone_options)
     if experiment.method == "mla":
         options.setdefault("head", "shared")
-    backbone: PooledBackbone | TransformerBackbone
-    if experiment.backbone == "pooled":
-        backbone = PooledBackbone(dims, num_classes, **options)
-    else:
-        longest = max(data.max_lengths.values())
-        backbone = TransformerBackbone(dims, num_classes, **{"max_length": longest, **options})
-    return Classifier(make_prefusion(experiment, dims, num_classes, max(data.max_lengths.values())), backbone)
+    kind: Callable[..., Backbone] = BACKBONES[experiment.backbone]
+    if "max_length" in inspect.signature(kind).parameters:
+        options.setdefault("max_length", max(data.max_lengths.values()))
+    backbone = kind(data.dims, len(data.classes), **options)
+    return Classifier(make_prefusion(experiment, data), backbone)
 
 
-def make_prefusion(
-    experiment: Experiment, dims: Mapping[str, int], num_classes: int | None = None, longest: int = 6
-) -> nn.Module:
-    """The pre-fusion module of an experiment; classes and longest sequence matter where anchors are used."""
-
-    def vgmr() -> VGMR:
-        return VGMR(
-            dims,
-            experiment.latent_dim,
-            experiment.amplification,
-            experiment.retention,
-            experiment.dropout,
-            experiment.norm,
-            experiment.use_global_value,
-            experiment.use_channel_value,
-            experiment.use_agreement,
-            experiment.use_discrepancy,
-            experiment.neutral_start,
-            experiment.value_from,
-            num_classes,
-            min(6, longest),
-            experiment.retain,
-        )
-
+def make_prefusion(experiment: Experiment, data: MultimodalData) -> nn.Module:
+    """The pre-fusion module of an experiment."""
+    dims, frequencies = data.dims, min(6, max(data.max_lengths.values()))
     if experiment.prefusion == "none":
         return Identity(dims)
+    options = filled(VGMR, experiment, num_classes=len(data.classes), evidence_frequencies=frequencies)
     if experiment.prefusion == "vgmr":
-        return vgmr()
-    rival, multiple = {
-        "mlp": (FeatureMLP, 1),
-        "cross-attention": (CrossAttention, 4),
-        "sigmoid-tanh": (SigmoidTanhGate, 1),
-    }[experiment.prefusion]
+        return VGMR(dims, **options)
+    rival, multiple = RIVALS[experiment.prefusion]
     with torch.device("meta"):
-        budget = count_parameters(vgmr())
+        budget = count_parameters(VGMR(dims, **options))
     width = width_for_budget(lambda width: rival(dims, width), budget, multiple)
-    module: nn.Module = rival(dims, width, dropout=experiment.dropout)
-    return module
+    return rival(dims, width, **filled(rival, experiment))
 
 
-def _digest_of_code(with_methods: bool) -> str:
-    folder = Path(__file__).parent
-    names = ["evidence", "refiner", "prefusion", "backbones", "objective", "training", "experiment", "corruption"]
-    files = [folder / f"{name}.py" for name in [*names, "balancing/base", "data/types"]]
-    if with_methods:
-        files += sorted(folder.glob("balancing/*.py"))
-    scoring = "".join(inspect.getsource(score) for score in (confusion, accuracy, macro_f1, subset_logits))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files) + scoring.encode()).hexdigest()
+def chosen_device(name: str) -> torch.device:
+    """The device of that name; "auto" is CUDA, else Apple's MPS, else the CPU.
 
-
-# taken at import, so that a run is filed under the code that trained it
-_CODE = {with_methods: _digest_of_code(with_methods) for with_methods in (False, True)}
-
-
-def _run_folder(experiment: Experiment, data: MultimodalData) -> Path:
-    settings = {name: value for name, value in asdict(experiment).items() if name != "root"}
-    everything = [settings, data.fingerprint, _CODE[experiment.method != "none"], torch.__version__]
-    key = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:24]
-    return cache_folder() / "runs" / key
-
-
-def read_run(folder: Path) -> Run:
-    """A finished run from its folder."""
-    content = json.loads((folder / "run.json").read_text())
-    options = content.pop("experiment")
-    if options["modalities"] is not None:
-        options["modalities"] = tuple(options["modalities"])
-    return Run(
-        experiment=Experiment(**options), history=History(**content.pop("history")), path=str(folder), **content
-    )
-
-
-def run(experiment: Experiment) -> Run:
-    """Train and score an experiment, or read it from the cache if it was finished before.
-
-    The test part is scored here, once, after the best epoch was chosen on the validation part. A run appears on
-    disk whole or not at all.
+    Raises:
+        ValueError: it is not there.
     """
-    data = experiment_data(experiment)
-    folder = _run_folder(experiment, data)
-    if (folder / "run.json").exists():
-        return replace(read_run(folder), experiment=experiment)
-    torch.set_num_threads(1)
-    described = environment()
-    data = data.to(experiment.device)
-    model = build(experiment, data).to(experiment.device)
-    if experiment.byte_dropout:
-        use_byte_dropout(model)
-    seen = data
-    if experiment.training_noise:
-        noisy = [
-            corruption.noise(part, data.train, **experiment.training_noise)
-            for part in (data.train, data.validation)
-        ]
-        seen = replace(data, train=noisy[0], validation=noisy[1])
-    unfinished = folder.with_name(f".unfinished-{uuid.uuid4().hex}")
-    started = time.perf_counter()
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, has in there.items() if has))
+    listed = ", ".join(kind for kind, has in there.items() if has)
     try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {name!r}; there are: auto, {listed}") from None
+    if not there.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
+        raise ValueError(f"device {name!r} is not there; there are: auto, {listed}")
+    return device
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch within: what many processes share best; the earlier number afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def train(experiment: Experiment, data: MultimodalData | None = None, watch: Watch | None = None) -> Run:
+    """Train and score an experiment: the one training of all runs and analyses; nothing is kept on disk.
+
+    The test part is scored here, once, after the best epoch was chosen on the validation part.
+
+    Args:
+        data: in place of the experiment's own.
+        watch: called with the epoch, from 0, the model and the method after every epoch's validation.
+
+    Raises:
+        ValueError: the device is not there, or `fit` refuses.
+    """
+    device = chosen_device(experiment.device)
+    data = (experiment_data(experiment) if data is None else data).to(device)
+    with one_thread():
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        model = build(experiment, data).to(device)
+        method = make_method(experiment.method, **experiment.method_options)
+        if experiment.byte_dropout:
+            use_byte_dropout(model)
+        seen = data
+        if experiment.training_noise:
+            noisy = [
+                corruption.noise(part, data.train, **experiment.training_noise)
+                for part in (data.train, data.validation)
+            ]
+            seen = replace(data, train=noisy[0], validation=noisy[1])
+        drawn = None
+        if experiment.training_corruption:
+            drawn = corruption.Drawn.like(data.train, **experiment.training_corruption)
+        started = time.perf_counter()
         history = fit(
             model,
             seen,
-            epochs=experiment.epochs,
-            batch_size=experiment.batch_size,
-            learning_rate=experiment.learning_rate,
-            prefusion_learning_rate=experiment.prefusion_learning_rate,
-            weight_decay=experiment.weight_decay,
-            objective=Objective(
-                experiment.value_weight,
-                experiment.regulariser_weight,
-                experiment.temperature,
-                removal=experiment.removal,
-                warmup_epochs=experiment.warmup_epochs,
-                target=experiment.value_target,
+            **filled(
+                fit,
+                experiment,
+                objective=Objective(**filled(Objective, experiment, target=experiment.value_target)),
+                method=method,
+                corruption=drawn,
+                checkpoint=None if watch is None else lambda epoch, model: watch(epoch, model, method),
             ),
-            length_buckets=experiment.length_buckets,
-            seed=experiment.seed,
-            method=make_method(experiment.method, **experiment.method_options),
-            optimizer=experiment.optimizer,
-            corruption=(
-                corruption.Drawn.like(data.train, **experiment.training_corruption)
-                if experiment.training_corruption
-                else None
-            ),
-            checkpoint=partial(_save_epoch, unfinished) if experiment.checkpoints else None,
         )
-        content = {
-            "experiment": asdict(experiment),
-            **_scores(model, data, history),
-            "history": asdict(history),
-            "parameters": count_parameters(model),
-            "prefusion_parameters": count_parameters(model.prefusion),
-            "seconds": time.perf_counter() - started,
-            "peak_memory": peak_memory(),
-            "fingerprint": data.fingerprint,
-            "stand_in": data.stand_in,
-            "environment": described,
-        }
-        _save_weights(model, unfinished / "model.safetensors")
-        (unfinished / "run.json").write_text(json.dumps(content))
-        if folder.exists() and not (folder / "run.json").exists():
-            shutil.rmtree(folder)
-        os.replace(unfinished, folder)
-    except OSError:
-        if not (folder / "run.json").exists():  # else another process finished the same run first
-            raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return read_run(folder)
-
-
-def _save_weights(model: Classifier, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.cpu().contiguous() for name, value in model.state_dict().items()}, path)
-
-
-def _save_epoch(folder: Path, epoch: int, model: Classifier) -> None:
-    _save_weights(model, folder / f"epoch-{epoch:03d}.safetensors")
+        scores = _scores(model, data, history)
+    on_gpu = device.type == "cuda"
+    return Run(
+        experiment=experiment,
+        history=history,
+        parameters=count_parameters(model),
+        prefusion_parameters=count_parameters(model.prefusion),
+        seconds=time.perf_counter() - started,
+        peak_memory=torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else peak_memory(),
+        fingerprint=data.fingerprint,
+        stand_in=data.stand_in,
+        environment=environment(),
+        path="",
+        device=f"cuda ({torch.cuda.get_device_name(device)})" if on_gpu else device.type,
+        trained=model.cpu(),
+        **scores,
+    )
 
 
 def _scores(model: Classifier, data: MultimodalData, history: History) -> dict[str, Any]:
@@ -380,30 +393,9 @@ def _scores(model: Classifier, data: MultimodalData, history: History) -> dict[s
         },
         "prediction": prediction.tolist(),
         "label": label.tolist(),
+        "group": _listed(data.test.group),
     }
 
 
-def run_all(experiments: Iterable[Experiment], jobs: int = 2, progress: bool = True) -> list[Run]:
-    """Run many experiments, `jobs` processes with one thread each, in the order given.
-
-    Finished ones are read from the cache, so an interrupted call goes on where it stopped.
-    """
-    todo = list(experiments)
-    folders = [_run_folder(experiment, experiment_data(experiment)) for experiment in todo]
-    missing = {
-        folder: experiment
-        for folder, experiment in zip(folders, todo, strict=True)
-        if not (folder / "run.json").exists()
-    }
-    workers = min(jobs, len(missing))
-    done = len(todo) - len(missing)
-    with tqdm(total=len(todo), initial=done, desc="runs", disable=not progress, leave=False) as bar:
-        results: Iterable[Run]
-        if workers > 1:
-            parallel = Parallel(workers, return_as="generator_unordered", batch_size=1)
-            results = parallel(delayed(run)(experiment) for experiment in missing.values())
-        else:
-            results = map(run, missing.values())
-        for _ in results:
-            bar.update()
-    return [run(experiment) for experiment in todo]
+def _listed(values: Tensor | None) -> list[int]:
+    return [] if values is None else values.tolist()

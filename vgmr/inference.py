@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from itertools import combinations
 from math import factorial
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vgmr.backbones import Classifier, Output
 from vgmr.data.types import Batch
+from vgmr.fusion.base import steady
 from vgmr.objective import task_loss
 
 T = TypeVar("T")
 
 
-@contextmanager
-def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; afterwards, exception or not, every module has its own mode again."""
-    before = [(module, module.training) for model in models for module in model.modules()]
-    try:
-        for model in models:
-            model.eval()
-        yield
-    finally:
-        for module, mode in before:
-            module.training = mode
+evaluating = steady  # `with evaluating(model):`, every module's own mode afterwards, exception or not
 
 
 @torch.no_grad()
@@ -46,7 +36,7 @@ def one_pass(
     """
     with evaluating(model):
         rows = torch.arange(len(part), device=part.label.device).split(batch_size)
-        return [take(model(batch.features, batch.mask, keep), batch) for batch in map(part.index, rows)]
+        return [take(model(batch.features, batch.model_mask, keep), batch) for batch in map(part.index, rows)]
 
 
 def predict(model: Classifier, part: Batch, keep: Collection[str] | None = None, batch_size: int = 256) -> Tensor:

@@ -216,7 +216,7 @@ class Objective:
         if self.value_weight and getattr(model.prefusion, "learns_value", True):
             loss = loss + warmth * self.value_weight * self.of_value(model, output, batch)
         if self.regulariser_weight and getattr(model.prefusion, "learns_value", True):
-            penalty = regulariser(output.refinement, batch.mask, self.minimum_deviation)
+            penalty = regulariser(output.refinement, output.mask, self.minimum_deviation)
             loss = loss + self.regulariser_weight * penalty
         return loss
 

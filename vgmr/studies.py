@@ -16,14 +16,14 @@ import torch
 
 from vgmr.analysis.diagnostics import gradient_change, removal_by_place, with_idle_modality
 from vgmr.backbones import Classifier
-from vgmr.balancing import ARL, METHODS, Relearning, make_method
-from vgmr.evaluation import accuracy, confusion, shapley
-from vgmr.experiment import Experiment, Run, build, experiment_data, run_all
+from vgmr.balancing import ARL, METHODS, Balancing, Relearning, make_method
+from vgmr.evaluation import shapley
+from vgmr.experiment import Experiment, Run, build, experiment_data
+from vgmr.experiment import train as train_once
 from vgmr.files import write
-from vgmr.inference import predict, subset_logits
 from vgmr.objective import Objective
-from vgmr.runs import recorded
-from vgmr.training import fit, make_optimizer
+from vgmr.runs import recorded, run_all
+from vgmr.training import make_optimizer
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"prefusion": "none"},
@@ -192,26 +192,17 @@ def watch(experiment: Experiment, samples: int = 64) -> Watched:
         samples: evenly out of the training part, on which the gradients are compared.
     """
     data = experiment_data(experiment)
-    model, method = build(experiment, data), make_method(experiment.method, **experiment.method_options)
     batch = data.train.index(torch.linspace(0, len(data.train) - 1, samples).long())
     changes: list[pd.DataFrame] = []
+    methods: list[Balancing] = []
 
-    def look(epoch: int, model: Classifier) -> None:
-        changes.append(gradient_change(model, method, batch, epoch))
+    def look(epoch: int, model: Classifier, method: Balancing) -> None:
+        device = next(model.parameters()).device
+        changes.append(gradient_change(model, method, batch.to(device), epoch))
+        methods.append(method)
 
-    history = fit(
-        model,
-        data,
-        epochs=experiment.epochs,
-        batch_size=experiment.batch_size,
-        learning_rate=experiment.learning_rate,
-        weight_decay=experiment.weight_decay,
-        length_buckets=experiment.length_buckets,
-        seed=experiment.seed,
-        method=method,
-        optimizer=experiment.optimizer,
-        checkpoint=look,
-    )
+    found = train_once(experiment, watch=look)
+    method = methods[-1]
     first, step = 0, 1
     if isinstance(method, ARL):
         first = method.start_epoch + 1
@@ -219,12 +210,11 @@ def watch(experiment: Experiment, samples: int = 64) -> Watched:
         first = step = method.interval
     rows = [
         {"modality": name, "epoch": first + step * place, "value": value}
-        for name, values in history.coefficients.items()
+        for name, values in found.history.coefficients.items()
         for place, value in enumerate(values)
     ]
-    counts = confusion(predict(model, data.test).argmax(1), data.test.label, len(data.classes))
     noted = pd.DataFrame(rows, columns=["modality", "epoch", "value"])
-    return Watched(noted, pd.concat(changes, ignore_index=True), accuracy(counts))
+    return Watched(noted, pd.concat(changes, ignore_index=True), found.metrics["accuracy"])
 
 
 def step_costs(experiments: Mapping[str, Experiment], baseline: str, rounds: int = 5, steps: int = 4) -> pd.Series:
@@ -325,7 +315,7 @@ def read_choice(path: Path, variants: Mapping[str, Any], common: Mapping[str, An
     if not path.exists():
         print(f"no search kept as {path}: learning rate 0.001 for all")
         return dict.fromkeys(variants, 1e-3)
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     rates = content["learning_rate"]
     same = content["settings"] == json.loads(
         json.dumps({key: value for key, value in common.items() if key != "root"})
@@ -357,18 +347,18 @@ def train(
     """`seeds` trainings of each variant at its own learning rate, by variant name.
 
     Args:
-        record: name of a full record that holds them; see `vgmr.runs.recorded`, also for `again`.
+        record: name of a record that holds them, curves and all; see `vgmr.runs.recorded`, also for `again`.
     """
-    experiments = [
-        Experiment(**{**common, **options, "learning_rate": rates[name], "seed": seed})
+    experiments = {
+        name: [
+            Experiment(**{**common, **options, "learning_rate": rates[name], "seed": seed})
+            for seed in range(seeds)
+        ]
         for name, options in variants.items()
-        for seed in range(seeds)
-    ]
+    }
     if record is None:
-        finished = run_all(experiments, jobs, progress)
-    else:
-        finished = recorded(record, experiments, again, jobs, full=True)
-    return {name: finished[start * seeds : (start + 1) * seeds] for start, name in enumerate(variants)}
+        return run_all(experiments, jobs, progress)
+    return recorded(record, experiments, again, jobs, curves=True)
 
 
 # Notebook 11: what is changed in VGMR, one factor at a time, by group; the first two are the paper's Table 3.
@@ -461,20 +451,8 @@ def worth_beside_idle(experiment: Experiment, source: str) -> dict[str, float]:
 
     See `vgmr.analysis.diagnostics.with_idle_modality`; all but the modalities is as in the experiment.
     """
-    data = with_idle_modality(experiment_data(experiment), source)
-    model = build(experiment, data)
-    fit(
-        model,
-        data,
-        epochs=experiment.epochs,
-        batch_size=experiment.batch_size,
-        learning_rate=experiment.learning_rate,
-        length_buckets=experiment.length_buckets,
-        seed=experiment.seed,
-    )
-    label, classes = data.test.label, len(data.classes)
-    answers = subset_logits(model, data.test)
-    return shapley({kept: accuracy(confusion(x.argmax(1), label, classes)) for kept, x in answers.items()})
+    found = train_once(experiment, with_idle_modality(experiment_data(experiment), source))
+    return shapley(found.subset_accuracy)
 
 
 def idle_worths(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:

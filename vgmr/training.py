@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
-from vgmr.corruption import Drawn, joined
+from vgmr.corruption import joined
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.inference import predict
-from vgmr.objective import Objective
+from vgmr.objective import Objective, task_loss
+from vgmr.refiner import trusted_values
+from vgmr.work import bar
 
 
 @dataclass
@@ -26,7 +30,9 @@ class History:
     """One value per epoch: losses in nats (train with all terms, validation the task loss), accuracy in 0 to 1.
 
     `coefficients` holds what a balancing method did, by modality: the mean over steps, for epochs in which it did.
-    `best_epoch` counts from 0; `seconds` is the wall time of the whole training.
+    In regression there is no accuracy. `best_epoch` counts from 0; `seconds` is the wall time of the training, of
+    epochs with several seeds in one pass this seed's share. `together` are the seeds of that pass, if it had
+    several: the last bits of a training, and its dropout, depend on them.
     """
 
     train_loss: list[float] = field(default_factory=list)
@@ -35,6 +41,7 @@ class History:
     coefficients: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int = 0
     seconds: float = 0.0
+    together: list[int] = field(default_factory=list)
 
 
 class ByteDropout(nn.Module):
@@ -48,7 +55,7 @@ class ByteDropout(nn.Module):
         """x, in training with a share p zero and the rest scaled by 1 / (1 - p)."""
         if not self.training or not self.threshold:
             return x
-        words = torch.empty(x.numel() // 8 + 1, dtype=torch.int64, device=x.device)
+        words = x.new_empty(x.numel() // 8 + 1, dtype=torch.int64)
         # the full range: without bounds random_ never sets the sign bit, and every eighth byte is below 128
         words.random_(-(2**63), None)
         keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.threshold
@@ -75,6 +82,22 @@ def trim(batch: Batch, lengths: dict[str, int]) -> Batch:
     )
 
 
+def sample_orders(
+    part: Batch, batch_size: int, generator: torch.Generator, length_buckets: bool = False
+) -> list[tuple[Tensor, dict[str, int] | None]]:
+    """The rows of one epoch's mini-batches, and with `length_buckets` the longest sequence in each, by name."""
+    order, device = torch.randperm(len(part), generator=generator), part.label.device
+    if not length_buckets:
+        return [(rows, None) for rows in order.to(device).split(batch_size)]
+    lengths = {name: length.cpu() for name, length in part.lengths().items()}
+    total = torch.stack(list(lengths.values())).sum(0)
+    buckets = order[total[order].argsort(stable=True)].split(batch_size)
+    shuffled = [buckets[position] for position in torch.randperm(len(buckets), generator=generator).tolist()]
+    return [
+        (rows.to(device), {name: int(length[rows].max()) for name, length in lengths.items()}) for rows in shuffled
+    ]
+
+
 def mini_batches(
     part: Batch, batch_size: int, generator: torch.Generator, length_buckets: bool = False
 ) -> Iterator[Batch]:
@@ -84,18 +107,9 @@ def mini_batches(
         length_buckets: put samples of like length together and cut their common padding off; cheaper, but
             mini-batches are then no longer drawn uniformly.
     """
-    order = torch.randperm(len(part), generator=generator)
-    if not length_buckets:
-        for rows in order.to(part.label.device).split(batch_size):
-            yield part.index(rows)
-        return
-    lengths = {name: length.cpu() for name, length in part.lengths().items()}
-    total = torch.stack(list(lengths.values())).sum(0)
-    buckets = order[total[order].argsort(stable=True)].split(batch_size)
-    for position in torch.randperm(len(buckets), generator=generator).tolist():
-        rows = buckets[position]
-        longest = {name: int(length[rows].max()) for name, length in lengths.items()}
-        yield trim(part.index(rows.to(part.label.device)), longest)
+    for rows, longest in sample_orders(part, batch_size, generator, length_buckets):
+        batch = part.index(rows)
+        yield batch if longest is None else trim(batch, longest)
 
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -110,8 +124,6 @@ def make_optimizer(
     method: nn.Module | None = None,
 ) -> torch.optim.Optimizer:
     """AdamW, or SGD with momentum 0.9; groups for the backbone, `model.prefusion` and the method's parameters."""
-    if kind not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {kind!r}; there are: {', '.join(OPTIMIZERS)}")
     prefusion = list(model.prefusion.parameters())
     owned = {id(parameter) for parameter in prefusion}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in owned]
@@ -120,7 +132,12 @@ def make_optimizer(
         {"params": prefusion, "lr": learning_rate if prefusion_learning_rate is None else prefusion_learning_rate},
         {"params": [] if method is None else list(method.parameters()), "lr": learning_rate},
     ]
-    groups = [group for group in groups if group["params"]]
+    return _optimizer(kind, [group for group in groups if group["params"]], weight_decay)
+
+
+def _optimizer(kind: str, groups: list[dict[str, Any]], weight_decay: float) -> torch.optim.Optimizer:
+    if kind not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {kind!r}; there are: {', '.join(OPTIMIZERS)}")
     if kind == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay, fused=True)
     return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
@@ -142,11 +159,370 @@ def train_epoch(
     return total
 
 
+Corruption = Callable[[Batch, torch.Generator], Batch]
+
+
 def prepare(model: Classifier, part: Batch) -> None:
     """Fit what the pre-fusion module fixes before the training, if it has a `prepare`, as VGMR."""
     of_prefusion: Any = getattr(model.prefusion, "prepare", None)
     if of_prefusion is not None:
         of_prefusion(part.features, part.mask, part.label)
+
+
+def _corrupt(corruption: Corruption, generator: torch.Generator, batch: Batch) -> Batch:
+    fresh = corruption(batch, generator)
+    return fresh if fresh.mask is batch.mask else replace(fresh, padded=True)
+
+
+class _Alone:
+    """The epochs of one seed, each step as its balancing method takes it."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        data: MultimodalData,
+        validation: Batch,
+        seed: int,
+        objective: Objective,
+        method: Balancing,
+        loop: Loop,
+        corruption: Corruption | None,
+        feeding: Mapping[str, Any],
+    ):
+        self.model, self.data, self.validation = model, data, validation
+        self.objective, self.method, self.loop = objective, method, loop
+        self.corruption, self.feeding = corruption, feeding
+        self.order, self.corrupting = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
+        self.part = method.training_part(data).noting_padding()
+        prepare(model, self.part)
+
+    def train(self, epoch: int) -> list[Tensor]:
+        """Every step of an epoch; the mean loss."""
+        self.method.epoch_start(self.model, self.data, epoch, self.loop)
+        batches: Iterable[Batch] = mini_batches(self.part, generator=self.order, **self.feeding)
+        if self.corruption is not None:
+            batches = map(partial(_corrupt, self.corruption, self.corrupting), batches)
+        total = train_epoch(self.model, batches, self.loop.optimizer, self.objective, self.method, epoch)
+        return [total / len(self.part)]
+
+    def validate(self) -> list[Tensor]:
+        """Logits of the validation part."""
+        return [predict(self.model, self.validation)]
+
+    def state(self, _: int) -> dict[str, Tensor]:
+        """A copy of the model's state."""
+        return {name: value.clone() for name, value in self.model.state_dict().items()}
+
+    def end(self, epoch: int, histories: Sequence[History]) -> None:
+        """What the method does after an epoch."""
+        self.method.epoch_end(self.model, self.data, epoch, self.loop)
+        for name, value in self.method.noted().items():
+            histories[0].coefficients.setdefault(name, []).append(value)
+
+    def keep(self, which: Sequence[int]) -> None:
+        """One seed goes on until the training ends."""
+
+
+class _Rows(NamedTuple):
+    """Samples of several seeds, (seeds, B, ...), or (B, ...) where all see the same."""
+
+    features: dict[str, Tensor]
+    mask: dict[str, Tensor] | None
+    label: Tensor
+    corrupted: dict[str, Tensor] | None = None
+
+
+class _Pool:
+    """The parts of several seeds as one: equal ones are held once, others stand behind each other."""
+
+    def __init__(self, parts: Sequence[Batch]):
+        keys = [tuple(map(id, (*part.features.values(), *part.mask.values(), part.label))) for part in parts]
+        held = dict(zip(keys, (part.noting_padding() for part in parts), strict=True))
+        start = dict(zip(held, accumulate(map(len, held.values()), initial=0), strict=False))
+        self.parts, self.offset = [held[key] for key in keys], [start[key] for key in keys]
+        self.same, self.padded = len(held) == 1, any(part.padded for part in held.values())
+        self.features = {name: self._joined([x.features[name] for x in held.values()]) for name in parts[0].mask}
+        self.mask = {name: self._joined([x.mask[name] for x in held.values()]) for name in parts[0].mask}
+        self.label = self._joined([x.label for x in held.values()])
+
+    def _joined(self, tensors: list[Tensor]) -> Tensor:
+        return tensors[0] if self.same else torch.cat(tensors)
+
+    def take(self, rows: Tensor, longest: Mapping[str, int] | None = None) -> _Rows:
+        """The samples at `rows`, an index of one or two axes into the pool, up to the `longest` step."""
+
+        def at(x: Tensor, name: str = "") -> Tensor:
+            taken = x.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+            return taken.narrow(rows.ndim, 0, longest[name]) if longest and name else taken
+
+        mask = {name: at(x, name) for name, x in self.mask.items()} if self.padded else None
+        return _Rows({name: at(x, name) for name, x in self.features.items()}, mask, at(self.label))
+
+
+class _Loss(nn.Module):
+    """The objective as a module around its model, so that weights can be given from outside."""
+
+    def __init__(self, model: Classifier, objective: Objective):
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Any, epoch: int | None) -> Tensor:
+        """The loss of a batch, a scalar; without an epoch the logits."""
+        output = self.model(batch.features, batch.mask)
+        return output.logits if epoch is None else self.objective(self.model, output, batch, epoch)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention by matrix products and softmax: the fused kernels have no rule for `vmap`."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class _Together:
+    """The epochs of several seeds in one pass: weights are a matrix with a row per seed, and `vmap` goes along it.
+
+    Rows are what the optimiser knows; one has a gradient only in the steps that its seed takes. Seeds whose
+    mini-batches have the same size in a step take it together, so that parts may be of unequal size.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Classifier],
+        data: Sequence[MultimodalData],
+        validation: Sequence[Batch],
+        seeds: Sequence[int],
+        objective: Objective,
+        new_optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+        corruption: Corruption | None,
+        feeding: Mapping[str, Any],
+    ):
+        self.models, self.loss = list(models), _Loss(models[0], objective)
+        self.pool, self.validation = _Pool([each.train for each in data]), _Pool(validation)
+        self.new_optimizer, self.corruption, self.feeding = new_optimizer, corruption, feeding
+        self.order = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.corrupting = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.running = list(range(len(models)))
+        self._lay_out([name for name, x in models[0].named_parameters() if x.requires_grad])
+
+    def _lay_out(self, learning: list[str]) -> None:
+        named = [{**dict(model.named_parameters()), **dict(model.named_buffers())} for model in self.models]
+        own = {id(x) for x in self.models[0].prefusion.parameters()}
+        learning = sorted(learning, key=lambda name: id(named[0][name]) in own)
+        self.shapes = {name: named[0][name].shape for name in learning}
+        self.split = sum(named[0][name].numel() for name in learning if id(named[0][name]) not in own)
+        self.fixed = {
+            name: torch.stack([each[name].detach() for each in named])
+            for name in named[0]
+            if name not in self.shapes
+        }
+        self._hold(
+            torch.stack([torch.cat([each[name].detach().flatten() for name in learning]) for each in named])
+        )
+        self.rows = [[row[: self.split], row[self.split :]] for row in self.matrix]
+        groups = [{"params": list(tensors)} for tensors in zip(*self.rows, strict=True)]
+        self.optimizer = self.new_optimizer(groups)
+
+    def _hold(self, matrix: Tensor) -> None:
+        self.matrix, self.weights = matrix, self._views(matrix)
+
+    def _views(self, matrix: Tensor) -> dict[str, Tensor]:
+        pieces = matrix.split([shape.numel() for shape in self.shapes.values()], 1)
+        return {
+            name: piece.unflatten(1, shape or (1,)).view(len(matrix), *shape).requires_grad_()
+            for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
+        }
+
+    def _mapped(
+        self, weights: dict[str, Tensor], fixed: dict[str, Tensor], batch: _Rows, per_seed: bool, epoch: int | None
+    ) -> Tensor:
+        def one(weights: dict[str, Tensor], fixed: dict[str, Tensor], batch: _Rows) -> Tensor:
+            values = {f"model.{name}": x for name, x in (weights | fixed).items()}
+            result: Tensor = torch.func.functional_call(self.loss, values, (batch, epoch))
+            return result
+
+        axis = 0 if per_seed else None
+        axes = _Rows(*(None if x is None else axis for x in batch))  # type: ignore[arg-type]
+        mapped: Tensor = torch.func.vmap(one, (0, 0 if fixed else None, axes), randomness="different")(
+            weights, fixed, batch
+        )
+        return mapped
+
+    def train(self, epoch: int) -> list[Tensor]:
+        """Every step of an epoch; the mean loss of each seed that is running."""
+        parts = [self.pool.parts[seed] for seed in self.running]
+        orders = [
+            sample_orders(part, generator=self.order[seed], **self.feeding)
+            for seed, part in zip(self.running, parts, strict=True)
+        ]
+        self.loss.train()
+        totals = self.matrix.new_zeros(len(parts))
+        for step in range(max(map(len, orders))):
+            sizes: dict[int, list[int]] = {}
+            for place, order in enumerate(orders):
+                if step < len(order):
+                    sizes.setdefault(len(order[step][0]), []).append(place)
+            for size, places in sizes.items():
+                batch = self._batch(places, [orders[place][step] for place in places])
+                loss = self._step(places, batch, epoch) * size
+                totals = (
+                    totals + loss
+                    if len(places) == len(parts)
+                    else totals.index_add(0, torch.tensor(places, device=totals.device), loss)
+                )
+        return list(totals / totals.new_tensor([len(part) for part in parts]))
+
+    def _batch(self, places: list[int], entries: list[tuple[Tensor, dict[str, int] | None]]) -> _Rows:
+        seeds = [self.running[place] for place in places]
+        bounds = [longest for _, longest in entries if longest is not None]
+        longest = {name: max(bound[name] for bound in bounds) for name in bounds[0]} if bounds else None
+        if self.corruption is None:
+            return self.pool.take(
+                torch.stack([rows + self.pool.offset[s] for s, (rows, _) in zip(seeds, entries, strict=True)]),
+                longest,
+            )
+        batches = []
+        for seed, (rows, _) in zip(seeds, entries, strict=True):
+            batch = self.pool.parts[seed].index(rows)
+            batch = batch if longest is None else trim(batch, longest)
+            batches.append(_corrupt(self.corruption, self.corrupting[seed], batch))
+
+        def stacked(each: Sequence[dict[str, Tensor] | None]) -> dict[str, Tensor]:
+            return {
+                name: torch.stack([tensors[name] for tensors in each if tensors is not None])
+                for name in each[0] or ()
+            }
+
+        padded = any(batch.padded for batch in batches)
+        return _Rows(
+            stacked([batch.features for batch in batches]),
+            stacked([batch.mask for batch in batches]) if padded else None,
+            torch.stack([batch.label for batch in batches]),
+            stacked([batch.corrupted for batch in batches]) if batches[0].corrupted else None,
+        )
+
+    def _step(self, places: list[int], batch: _Rows, epoch: int) -> Tensor:
+        everyone = len(places) == len(self.matrix)
+        weights = self.weights if everyone else self._views(self.matrix[places])
+        fixed = self.fixed if everyone else {name: x[places] for name, x in self.fixed.items()}
+        with _plain_attention():
+            loss = self._mapped(weights, fixed, batch, True, epoch)
+            gradients = torch.autograd.grad(loss.sum(), list(weights.values()), allow_unused=True)
+        idle = [name for name, x in zip(weights, gradients, strict=True) if x is None]
+        if idle:  # what no loss reaches is left as it is, as optimisers do
+            self._lay_out([name for name in self.shapes if name not in idle])
+            return self._step(places, batch, epoch)
+        if not everyone:
+            for name, x in self.fixed.items():
+                x[places] = fixed[name]
+        gradient = torch.cat([x.flatten(1) for x in gradients if x is not None], 1)
+        for tensors in self.rows:
+            for tensor in tensors:
+                tensor.grad = None
+        for place, row in zip(places, gradient, strict=True):
+            for tensor, part in zip(self.rows[place], (row[: self.split], row[self.split :]), strict=True):
+                tensor.grad = part
+        self.optimizer.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def validate(self) -> list[Tensor]:
+        """Logits of the validation part of each seed that is running."""
+        pool, device = self.validation, self.matrix.device
+        sizes = [len(pool.parts[seed]) for seed in self.running]
+        values = sum(x[0].numel() for x in pool.features.values()) * len(self.running)
+        every = torch.arange(max(sizes), device=device)
+        if pool.same:
+            rows = every
+        else:  # what is missing at the end of a shorter part is answered and cut off
+            last = zip(self.running, sizes, strict=True)
+            rows = torch.stack([every.clamp(max=size - 1) + pool.offset[seed] for seed, size in last])
+        self.loss.eval()
+        answers = []
+        with _plain_attention():
+            for some in rows.split(min(256, max(16, 2**22 // values)), rows.ndim - 1):
+                answers.append(self._mapped(self.weights, self.fixed, pool.take(some), not pool.same, None))
+        return [answer[:size] for answer, size in zip(torch.cat(answers, 1), sizes, strict=True)]
+
+    def state(self, place: int) -> dict[str, Tensor]:
+        """A copy of the state of the seed that runs at `place`."""
+        return {name: x[place].detach().clone() for name, x in (self.weights | self.fixed).items()}
+
+    def end(self, epoch: int, histories: Sequence[History]) -> None:
+        """Nothing: no balancing method is at work."""
+
+    def keep(self, which: Sequence[int]) -> None:
+        """Go on with the seeds at these places only."""
+        if len(which) == len(self.running):
+            return
+        places = list(which)
+        self.running = [self.running[place] for place in places]
+        self.fixed = {name: x[places] for name, x in self.fixed.items()}
+        self.rows = [self.rows[place] for place in places]
+        for group in self.optimizer.param_groups:
+            group["params"] = [group["params"][place] for place in places]
+        self._hold(self.matrix[places])
+        for tensors, row in zip(self.rows, self.matrix, strict=True):
+            tensors[0].data, tensors[1].data = row[: self.split], row[self.split :]
+
+
+def why_alone(
+    models: Sequence[Classifier],
+    data: Sequence[MultimodalData],
+    objective: Objective | None = None,
+    method: Balancing | None = None,
+) -> str:
+    """Why these cannot be trained in one pass, one for each seed; empty if they can.
+
+    Two samples go through two of the models at once to see whether every operation can be mapped over seeds.
+    """
+    if method is not None and type(method) is not Balancing:
+        return f"{type(method).__name__} takes steps of its own"
+    objective = Objective() if objective is None else objective
+    if type(objective) is not Objective:
+        return f"{type(objective).__name__} is not the package's objective"
+    shapes = [[(name, x.shape, x.dtype) for name, x in model.state_dict().items()] for model in models]
+    if any(shape != shapes[0] for shape in shapes):
+        return "the models differ in their parameters"
+    if len({x.dtype for x in models[0].parameters()}) > 1:
+        return "parameters of several types"
+    for part in ("train", "validation"):
+        sizes = {tuple((name, x.shape[1:]) for name, x in each.parts[part].features.items()) for each in data}
+        if len(sizes) > 1:
+            return f"the {part} parts differ in modalities, steps or widths"
+    device = data[0].train.label.device
+    few = [replace(each, train=each.train.index(torch.arange(2, device=device))) for each in data[:2]]
+    modes = [(module, module.training) for module in models[0].modules()]
+    try:
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            warnings.catch_warnings(),
+            trusted_values(),
+        ):
+            warnings.simplefilter("error")
+            trial = _Together(
+                models[:2],
+                few,
+                [each.train for each in few],
+                [0, 0],
+                objective,
+                torch.optim.AdamW,
+                None,
+                {"batch_size": 2},
+            )
+            trial.train(0)
+            trial.validate()
+    except (RuntimeError, ValueError, UserWarning) as error:
+        return f"an operation cannot be mapped over seeds: {str(error).splitlines()[0]}"
+    finally:
+        for module, training in modes:
+            module.training = training
+    return ""
 
 
 def fit(
@@ -164,10 +540,11 @@ def fit(
     progress: bool = False,
     method: Balancing | None = None,
     optimizer: str = "adamw",
-    corruption: Drawn | None = None,
+    patience: int | None = None,
+    corruption: Corruption | None = None,
     checkpoint: Callable[[int, Classifier], None] | None = None,
 ) -> History:
-    """Train and leave the model at its best epoch by validation accuracy (ties: lower loss).
+    """Train and leave the model at its best epoch by validation accuracy (ties: lower loss; regression: the loss).
 
     Args:
         model: on the device where `data` lies.
@@ -179,87 +556,201 @@ def fit(
         weight_decay: of the optimiser.
         objective: `Objective()` by default.
         length_buckets: see `mini_batches`.
-        seed: of the order of samples and of dropout; initial weights are the caller's.
+        seed: of the order of samples, of corruptions and of dropout; initial weights are the caller's.
         progress: show a bar over epochs.
         method: a fresh one of `vgmr.balancing`; None for plain training.
         optimizer: "adamw", or "sgd" with momentum 0.9.
-        corruption: done to every mini-batch, drawn anew each time, whatever is trained. The best epoch is then
-            chosen on the validation part as it is together with one corrupted copy of it, the same for all.
+        patience: stop when so many epochs in a row were no better than the best; None to take all epochs.
+        corruption: done to every mini-batch, drawn anew each time, whatever is trained, such as
+            `vgmr.corruption.Drawn`. The best epoch is then chosen on the validation part as it is together with
+            one corrupted copy of it, the same for all.
         checkpoint: called with the epoch, from 0, and the model after every epoch's validation.
 
     Raises:
-        ValueError: labels out of range for the model, fewer than one epoch, or a method that is not defined for
-            this model.
+        ValueError: labels out of range for the model, fewer than one epoch, patience below 1, or a method that is
+            not defined for this model.
         FloatingPointError: the training loss is no longer finite.
     """
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, got {epochs}")
-    for name, part in (("train", data.train), ("validation", data.validation)):
-        try:
-            part.check(len(data.classes))
-        except ValueError as error:
-            raise ValueError(f"{data.name}, {name}: {error}") from None
-    objective = Objective() if objective is None else objective
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    corrupting = torch.Generator().manual_seed(seed)
-    validation = data.validation
-    if corruption is not None:
-        validation = joined(validation, corruption(validation, torch.Generator().manual_seed(0)))
-    method = Balancing() if method is None else method
-    method.start(model, data, epochs, seed)
-    new_optimizer = partial(
-        make_optimizer,
-        optimizer,
+    return _fit(
+        [model],
+        [data],
+        [seed],
+        epochs=epochs,
+        batch_size=batch_size,
         learning_rate=learning_rate,
         prefusion_learning_rate=prefusion_learning_rate,
         weight_decay=weight_decay,
-    )
-    stepper = new_optimizer(model, method=method)
+        objective=objective,
+        length_buckets=length_buckets,
+        progress=progress,
+        method=method,
+        optimizer=optimizer,
+        patience=patience,
+        corruption=corruption,
+        checkpoint=None if checkpoint is None else lambda _, epoch, model: checkpoint(epoch, model),
+    )[0]
 
-    def train_copy(copy: Classifier, part: Batch, epochs: int, seed: int) -> None:
-        device = part.label.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            order = torch.Generator().manual_seed(seed)
-            plain, own = Balancing(), new_optimizer(copy)
-            for epoch in range(epochs):
-                batches = mini_batches(part, batch_size, order, length_buckets)
-                train_epoch(copy, batches, own, Objective(0, 0, auxiliary=False), plain, epoch)
 
-    loop = Loop(stepper, train_copy)
-    part = method.training_part(data)
-    prepare(model, part)
-    history = History()
-    best: tuple[float, float] = (-1.0, 0.0)
-    best_state = {}
-    started = time.perf_counter()
-    for epoch in tqdm(range(epochs), desc="epochs", leave=False, disable=not progress):
-        method.epoch_start(model, data, epoch, loop)
-        batches = mini_batches(part, batch_size, generator, length_buckets)
-        if corruption is not None:
-            batches = map(partial(corruption, generator=corrupting), batches)
-        total = train_epoch(model, batches, stepper, objective, method, epoch)
-        logits = predict(model, validation)
-        history.train_loss.append(float(total) / len(part))
-        history.validation_loss.append(float(F.cross_entropy(logits, validation.label)))
-        history.validation_accuracy.append(float((logits.argmax(1) == validation.label).float().mean()))
-        if not (torch.isfinite(total) and torch.isfinite(logits).all()):
-            raise FloatingPointError(
-                f"the loss is no longer finite in epoch {epoch}: training {history.train_loss[-1]}, "
-                f"validation {history.validation_loss[-1]}; "
-                f"lower learning_rate, now {learning_rate}"
-            )
-        score = (history.validation_accuracy[-1], -history.validation_loss[-1])
-        if score > best:
-            best, history.best_epoch = score, epoch
-            best_state = {name: value.clone() for name, value in model.state_dict().items()}
-        if checkpoint is not None:
-            checkpoint(epoch, model)
-        method.epoch_end(model, data, epoch, loop)
-        for name, value in method.noted().items():
-            history.coefficients.setdefault(name, []).append(value)
-    model.load_state_dict(best_state)
-    model.eval()
-    history.seconds = time.perf_counter() - started
-    return history
+def fit_seeds(
+    models: Sequence[Classifier],
+    data: MultimodalData | Sequence[MultimodalData],
+    seeds: Sequence[int],
+    **settings: Any,
+) -> list[History]:
+    """`fit` for several seeds of one variant in one pass, each with its own weights, order and best epoch.
+
+    A seed takes the same steps as alone, up to rounding (1e-4 in weights after an epoch) and its draws of dropout,
+    which come from one stream for all. The same models, data and seeds give the same bits again.
+
+    Args:
+        models: one for each seed, alike but for their weights; each is left at its best epoch.
+        data: one for all, or one for each seed: other folds of the same shapes, of any number of samples.
+        seeds: as `seed` of `fit`.
+        settings: other arguments of `fit`, the same for all; `checkpoint` is called with the place of the seed,
+            the epoch and the model. With `length_buckets` padding is cut off at the longest sequence that any of
+            the seeds has in a step. With `patience` a seed that has stopped leaves the pass.
+
+    Raises:
+        ValueError: as `fit`; and where the seeds cannot be trained in one pass, with the reason that `why_alone`
+            gives: train them one by one then.
+        FloatingPointError: the loss of some seed is no longer finite.
+    """
+    every = [data] * len(models) if isinstance(data, MultimodalData) else list(data)
+    if not len(models) == len(every) == len(seeds) >= 1:
+        raise ValueError(f"got {len(models)} models and {len(every)} data sets for {len(seeds)} seeds")
+    return _fit(models, every, seeds, **settings)
+
+
+def _fit(
+    models: Sequence[Classifier],
+    data: Sequence[MultimodalData],
+    seeds: Sequence[int],
+    *,
+    epochs: int = 30,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
+    prefusion_learning_rate: float | None = None,
+    weight_decay: float = 0.01,
+    objective: Objective | None = None,
+    length_buckets: bool = False,
+    progress: bool = False,
+    method: Balancing | None = None,
+    optimizer: str = "adamw",
+    patience: int | None = None,
+    corruption: Corruption | None = None,
+    checkpoint: Callable[[int, int, Classifier], None] | None = None,
+) -> list[History]:
+    for what, value in (("epochs", epochs), ("patience", patience)):
+        if value is not None and value < 1:
+            raise ValueError(f"{what} must be at least 1, got {value}")
+    for model, each in zip(models, data, strict=True):
+        _check(model, each)
+    objective = Objective() if objective is None else objective
+    task = getattr(objective, "task", "classes")
+    torch.manual_seed(seeds[0])
+    rates = learning_rate, learning_rate if prefusion_learning_rate is None else prefusion_learning_rate
+    feeding = {"batch_size": batch_size, "length_buckets": length_buckets}
+    seen = {id(each): _seen_for_choice(each.validation, corruption) for each in data}
+    validation = [seen[id(each)] for each in data]
+    steps: _Alone | _Together
+    if len(models) == 1:
+        method = Balancing() if method is None else method
+        method.start(models[0], data[0], epochs, seeds[0])
+        new = partial(
+            make_optimizer,
+            optimizer,
+            learning_rate=learning_rate,
+            prefusion_learning_rate=prefusion_learning_rate,
+            weight_decay=weight_decay,
+        )
+        loop = Loop(new(models[0], method=method), partial(_train_copy, new, feeding))
+        steps = _Alone(models[0], data[0], validation[0], seeds[0], objective, method, loop, corruption, feeding)
+    else:
+        if reason := why_alone(models, data, objective, method):
+            raise ValueError(f"these seeds cannot be trained in one pass: {reason}")
+
+        def of_rows(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+            rated = [group | {"lr": rate} for group, rate in zip(groups, rates, strict=True)]
+            return _optimizer(optimizer, rated, weight_decay)
+
+        for model, each in zip(models, data, strict=True):
+            prepare(model, each.train)
+        steps = _Together(models, data, validation, seeds, objective, of_rows, corruption, feeding)
+    histories = [History(together=list(seeds) if len(seeds) > 1 else []) for _ in models]
+    best: dict[int, tuple[tuple[float, float], dict[str, Tensor]]] = {}
+    running = list(range(len(models)))
+    for epoch in bar(range(epochs), desc="epochs", leave=False, disable=not progress):
+        started = time.perf_counter()
+        with trusted_values():
+            losses, answers = steps.train(epoch), steps.validate()
+        for place, seed in enumerate(running):
+            history, label, logits = histories[seed], validation[seed].label, answers[place]
+            history.train_loss.append(float(losses[place]))
+            history.validation_loss.append(float(task_loss(logits, label, task)))
+            if task == "classes":
+                history.validation_accuracy.append(float((logits.argmax(1) == label).float().mean()))
+            if not (torch.isfinite(losses[place]) and torch.isfinite(logits).all()):
+                raise FloatingPointError(
+                    f"the loss is no longer finite in epoch {epoch}"
+                    + (f" of seed {seeds[seed]}" if len(seeds) > 1 else "")
+                    + f": training {history.train_loss[-1]}, validation {history.validation_loss[-1]}; "
+                    f"lower learning_rate, now {learning_rate}"
+                )
+            score = (history.validation_accuracy[-1] if task == "classes" else 0.0, -history.validation_loss[-1])
+            if seed not in best or score > best[seed][0]:
+                best[seed], history.best_epoch = (score, steps.state(place)), epoch
+            if checkpoint is not None:
+                if len(models) > 1:
+                    models[seed].load_state_dict(steps.state(place), strict=False)
+                checkpoint(seed, epoch, models[seed])
+        with trusted_values():
+            steps.end(epoch, histories)
+        for seed in running:
+            histories[seed].seconds += (time.perf_counter() - started) / len(running)
+        going = [
+            place
+            for place, seed in enumerate(running)
+            if patience is None or epoch - histories[seed].best_epoch < patience
+        ]
+        if not going:
+            break
+        steps.keep(going)
+        running = [running[place] for place in going]
+    for seed, (_, state) in best.items():
+        models[seed].load_state_dict(state, strict=len(models) == 1)
+        models[seed].eval()
+    return histories
+
+
+def _seen_for_choice(validation: Batch, corruption: Corruption | None) -> Batch:
+    if corruption is not None:
+        validation = joined(validation, corruption(validation, torch.Generator().manual_seed(0)))
+    return validation.noting_padding()
+
+
+def _check(model: Classifier, data: MultimodalData) -> None:
+    outputs = getattr(model.backbone, "num_outputs", len(data.classes))
+    for name, part in (("train", data.train), ("validation", data.validation)):
+        try:
+            part.check(min(len(data.classes), outputs))
+        except ValueError as error:
+            raise ValueError(f"{data.name}, {name}: {error}") from None
+
+
+def _train_copy(
+    new_optimizer: Callable[[Classifier], torch.optim.Optimizer],
+    feeding: Mapping[str, Any],
+    copy: Classifier,
+    part: Batch,
+    epochs: int,
+    seed: int,
+) -> None:
+    """The `train` of `Loop`."""
+    device = part.label.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        order = torch.Generator().manual_seed(seed)
+        part, plain, own = part.noting_padding(), Balancing(), new_optimizer(copy)
+        for epoch in range(epochs):
+            batches = mini_batches(part, generator=order, **feeding)
+            train_epoch(copy, batches, own, Objective(0, 0, auxiliary=False), plain, epoch)

@@ -12,10 +12,11 @@ from vgmr.backbones import Classifier, PooledBackbone
 from vgmr.comparison import differences
 from vgmr.data.types import Batch
 from vgmr.evaluation import accuracy_curve
-from vgmr.experiment import Experiment, run
+from vgmr.experiment import Experiment
 from vgmr.inference import predict
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
+from vgmr.runs import run
 
 DIMS = {"text": 6, "audio": 4}
 

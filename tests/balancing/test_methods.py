@@ -24,10 +24,11 @@ from vgmr.balancing.base import Loop
 from vgmr.balancing.grad_blending import blend_weights
 from vgmr.balancing.ogm_ge import damping
 from vgmr.balancing.pmr import pull_and_hold
-from vgmr.experiment import Experiment, build, run
+from vgmr.experiment import Experiment, build
 from vgmr.inference import predict
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
+from vgmr.runs import run
 from vgmr.training import fit, make_optimizer
 
 
@@ -205,7 +206,8 @@ RESUMED = {
 @pytest.mark.parametrize("name", RESUMED)
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_a_resumed_training_takes_the_same_next_steps(name, kind):
-    assert set(RESUMED) == set(METHODS) - {"none"}
+    # Self-MM refuses ten classes; MMIM has an optimiser of its own, which restarts with the epoch's stage A
+    assert set(RESUMED) == set(METHODS) - {"none", "mmim", "self-mm"}
     head = "shared" if name == "mla" else "concat"
 
     def fresh(seed):

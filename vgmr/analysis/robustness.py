@@ -13,7 +13,8 @@ from torch import Tensor
 from vgmr.corruption import asynchrony, conflict, noise, sensor_dropout, temporal_masking
 from vgmr.data.types import Batch
 from vgmr.evaluation import accuracy_curve, area
-from vgmr.experiment import Run, experiment_data, run_all
+from vgmr.experiment import Run, experiment_data
+from vgmr.runs import run_all
 
 NOISE = ("noise ratio", "noise weight")
 

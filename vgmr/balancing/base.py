@@ -107,7 +107,7 @@ class Balancing(nn.Module):
         epoch: int,
     ) -> Tensor:
         """All that is done with one mini-batch; returns its loss with all terms, detached."""
-        output = model(batch.features, batch.mask)
+        output = model(batch.features, batch.model_mask)
         joint = objective(model, output, batch, epoch)
         joint, unimodal = self.losses(model, output, batch, joint, epoch)
         optimizer.zero_grad(set_to_none=True)

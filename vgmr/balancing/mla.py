@@ -93,7 +93,7 @@ class MLA(Balancing):
     ) -> Tensor:
         head = model.backbone.head
         assert isinstance(head, SharedHead)
-        output = model(batch.features, batch.mask)
+        output = model(batch.features, batch.model_mask)
         optimizer.zero_grad(set_to_none=True)
         self.batch_size = max(self.batch_size, len(batch))
         regular = 0.1 ** (1 + int(self.seen) / math.ceil(self.samples / self.batch_size))

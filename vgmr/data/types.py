@@ -26,6 +26,7 @@ class Batch:
         corrupted: name -> bool, broadcastable to (B, T_m, d_m), True where the truth about a corruption or
             conflict is known; or None.
         row: (B,) int64 position of each sample in its part, for methods that remember samples; or None.
+        padded: False where every step is known to be real, so that models need no mask.
 
     Shapes, types and sizes are checked when it is made, values by `check`. `batch[10:20]`, `batch[mask]` and
     `batch[index]` are batches too.
@@ -40,6 +41,7 @@ class Batch:
     group: Tensor | None = None
     corrupted: dict[str, Tensor] | None = None
     row: Tensor | None = None
+    padded: bool = True
 
     def __len__(self) -> int:
         return len(self.label)
@@ -48,6 +50,17 @@ class Batch:
     def dims(self) -> dict[str, int]:
         """Feature dimension d_m by modality name."""
         return {name: x.shape[2] for name, x in self.features.items()}
+
+    @property
+    def model_mask(self) -> dict[str, Tensor] | None:
+        """The masks as a model takes them: None where every step is known to be real."""
+        return self.mask if self.padded else None
+
+    def noting_padding(self) -> Batch:
+        """The same samples, with `padded` as it is: a look at all masks, for loops that then need none."""
+        if not self.padded or not all(bool(mask.all()) for mask in self.mask.values()):
+            return self
+        return replace(self, padded=False)
 
     def lengths(self) -> dict[str, Tensor]:
         """Number of real time steps, name -> (B,) int64."""
@@ -66,6 +79,7 @@ class Batch:
             None if self.group is None else self.group.index_select(0, rows),
             None if self.corrupted is None else take(self.corrupted),
             None if self.row is None else self.row.index_select(0, rows),
+            padded=self.padded,
         )
 
     def select(self, names: list[str]) -> Batch:
@@ -162,10 +176,10 @@ class Batch:
             if (mask[:, 1:] & ~mask[:, :-1]).any():
                 row = int((mask[:, 1:] & ~mask[:, :-1]).any(1).nonzero()[0])
                 raise ValueError(f"{name}: sample {row} has padding before a real step; it must stand at the end")
-            if not torch.isfinite(x).all():
+            if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
                 row = int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
                 raise ValueError(f"{name}: sample {row} holds NaN or infinite values; clean them before training")
-            if x.masked_select(~mask.unsqueeze(2)).any():
+            if x[~mask].any():
                 raise ValueError(f"{name}: padded time steps must hold zeros")
         wanted = torch.int64 if num_classes else torch.float32
         if self.label.dtype != wanted:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from vgmr.files import place, user_path, write
+from vgmr.work import bar
 
 POINTER = b"version https://git-lfs"
 
@@ -142,7 +142,7 @@ def make_stored(
     names = [name for name in names if name not in (broken or {})]
     stored = {name: stored[name] for name in names if name in stored}
     todo = [name for name in names if name not in stored]
-    for name in tqdm(todo, desc=title, unit="clip", disable=not todo):
+    for name in bar(todo, desc=title, unit="clip", disable=not todo):
         try:
             features, digest = make(name)
         except BrokenFile as error:

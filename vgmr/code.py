@@ -1,0 +1,101 @@
+"""What code a result rests on: the definitions that it reaches, hashed without docstrings and messages."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent
+SILENT = ("__repr__", "__str__", "extra_repr")  # what is said, not computed
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+# read at import, so that a result is filed under the code that made it
+SOURCES = {_name(path): path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+class _Bare(ast.NodeTransformer):
+    """Without docstrings and without what errors say."""
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+            if ast.get_docstring(node, clean=False) is not None:
+                body = body[1:]
+            node.body = [
+                part for part in body if not (isinstance(part, ast.FunctionDef) and part.name in SILENT)
+            ] or [ast.Pass()]
+        if isinstance(node, ast.Raise):
+            return ast.Raise()
+        return self.generic_visit(node)
+
+
+@cache
+def _definitions(module: str) -> tuple[dict[str, ast.stmt], dict[str, tuple[str, str]]]:
+    """What a module defines at its top, and where the names are from that it imports: (module, name or "")."""
+    defined: dict[str, ast.stmt] = {}
+    tree = ast.parse(SOURCES[module])
+    _Bare().visit(tree)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined[node.name] = node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            inside = [part for target in targets for part in ast.walk(target)]
+            defined |= {part.id: node for part in inside if isinstance(part, ast.Name)}
+    return defined, dict(_imported(tree))
+
+
+def _imported(tree: ast.AST) -> Iterator[tuple[str, tuple[str, str]]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "vgmr":
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                place = (inner, "") if inner in SOURCES else (node.module, alias.name)
+                yield alias.asname or alias.name, place
+
+
+def reached(roots: Iterable[Callable[..., Any]], stops: Iterable[str] = ()) -> dict[str, str]:
+    """Source, bare, of all definitions in this package that `roots` use, directly or not, by "module.name".
+
+    Args:
+        roots: functions and classes of this package.
+        stops: modules, or "module.name", that are not followed.
+    """
+    found: dict[str, str] = {}
+    stopped = set(stops)
+    todo = [(root.__module__, root.__qualname__.split(".")[0]) for root in roots]
+    while todo:
+        module, name = todo.pop()
+        full = f"{module}.{name}"
+        if full in found or full in stopped or module in stopped or module not in SOURCES:
+            continue
+        defined, imported = _definitions(module)
+        if name not in defined:
+            if name in imported:
+                todo.append(imported[name])
+            continue
+        node = defined[name]
+        found[full] = ast.unparse(node)
+        for part in ast.walk(node):
+            if isinstance(part, ast.Name):
+                todo.append(imported.get(part.id, (module, part.id)))
+            elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
+                inner, attribute = imported.get(part.value.id, ("", "-"))
+                if not attribute:
+                    todo.append((inner, part.attr))
+    return found
+
+
+def digest(roots: Iterable[Callable[..., Any]], stops: Iterable[str] = ()) -> str:
+    """SHA-256 of what is `reached`, 16 hexadecimal digits."""
+    text = "\n".join(f"{name}\n{source}" for name, source in sorted(reached(roots, stops).items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
