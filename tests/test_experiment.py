@@ -360,7 +360,7 @@ def test_every_setting_reaches_the_training_that_is_watched(cache):
 
 
 def test_a_training_on_given_data_and_without_disk(cache):
-    from vgmr.analysis.diagnostics import with_idle_modality
+    from vgmr.analysis.removal import with_idle_modality
 
     data = with_idle_modality(experiment_data(QUICK), "left")
     found = module.train(QUICK, data)

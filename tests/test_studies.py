@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vgmr import studies as protocol
+from vgmr.analysis import cost, gradients, removal
 from vgmr.balancing import METHODS
 from vgmr.experiment import Experiment, Run, build, experiment_data
 from vgmr.notebook.run import parameters
@@ -178,7 +179,7 @@ def run_of(values, **options):
 def test_watching_trains_as_a_run_does(few, method, first):
     options = {"arl": {"start_epoch": 1}, "relearning": {"interval": 2}}.get(method, {})
     experiment = Experiment(**{**COMMON, "epochs": 3}, prefusion="none", method=method, method_options=options)
-    seen = protocol.watch(experiment, samples=8)
+    seen = gradients.watch(experiment, samples=8)
     assert seen.accuracy == run(experiment).metrics["accuracy"]
     assert set(seen.gradients["epoch"]) == {0, 1, 2}
     assert seen.coefficients["epoch"].min() == first if first is not None else seen.coefficients.empty
@@ -190,7 +191,7 @@ def test_step_costs_are_ratios_to_the_baseline():
         for name, options in protocol.balancing_variants(1).items()
         if "VGMR" not in name
     }
-    ratio = protocol.step_costs(every, "none", rounds=1, steps=1)
+    ratio = cost.step_costs(every, "none", rounds=1, steps=1)
     assert ratio["none"] == 1 and list(ratio.index) == list(METHODS) and ratio.min() > 0
 
 
@@ -267,7 +268,7 @@ def test_of_two_modalities_only_the_plain_model_loses_one(monkeypatch):
 def test_worth_beside_idle_trains_the_experiment_with_one_modality_more(prefusion):
     made = {"like": "mosi", "samples": 400, "steps": 1}
     one = Experiment("synthetic", prefusion, data_options=made, modalities=("audio", "vision"), epochs=4)
-    found = protocol.worth_beside_idle(replace(one, norm="none", learning_rate=1e-2), "vision")
+    found = removal.worth_beside_idle(replace(one, norm="none", learning_rate=1e-2), "vision")
     assert list(found) == ["audio", "vision", "idle"]
     assert found["vision"] > 0.1 and abs(found["idle"]) < 0.07, "200 test samples, two deviations"
 
@@ -275,11 +276,11 @@ def test_worth_beside_idle_trains_the_experiment_with_one_modality_more(prefusio
 def test_places_and_idle_worths_have_a_row_for_each_run(few):
     one = Experiment("synthetic", data_options={"like": "ave", "samples": 16, "steps": 1}, epochs=1, latent_dim=2)
     runs = protocol.run_all([one, replace(one, seed=1)], jobs=1, progress=False)
-    places = protocol.removals_by_place(runs)
+    places = removal.removals_by_place(runs)
     assert places["seed"].tolist() == [0, 0, 1, 1] and places["modality"].tolist() == ["audio", "visual"] * 2
     for row, one in zip(places.to_dict("records"), [runs[0], runs[0], runs[1], runs[1]], strict=True):
         other = {"audio": "visual", "visual": "audio"}[row["modality"]]
         assert row["behind"] == pytest.approx(one.subset_accuracy[other])
-    idle = protocol.idle_worths({"x": runs})
+    idle = removal.idle_worths({"x": runs})
     assert idle["seed"].tolist() == [0] * 3 + [1] * 3 and set(idle["label"]) == {"x"}
     assert idle["modality"].tolist() == ["audio", "visual", "idle"] * 2

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-import statistics
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
-from vgmr.analysis.diagnostics import gradient_change, removal_by_place, with_idle_modality
-from vgmr.backbones import Classifier
-from vgmr.balancing import ARL, METHODS, Balancing, Relearning, make_method
-from vgmr.evaluation import shapley
-from vgmr.experiment import Experiment, Run, build, experiment_data
-from vgmr.experiment import train as train_once
+from vgmr.balancing import METHODS
+from vgmr.experiment import Experiment, Run, experiment_data
 from vgmr.files import write
-from vgmr.objective import Objective
 from vgmr.runs import recorded, run_all
-from vgmr.training import make_optimizer
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"prefusion": "none"},
@@ -168,82 +158,6 @@ def balancing(
         name: {**common, **options, "learning_rate": rates[name if name in searched else front]}
         for name, options in variants.items()
     }
-
-
-@dataclass(frozen=True)
-class Watched:
-    """What a method did in one training.
-
-    Attributes:
-        coefficients: columns modality, epoch, value; what the method noted, mean over the steps of an epoch.
-        gradients: rows of `vgmr.analysis.diagnostics.gradient_change`, after each epoch.
-        accuracy: of the test part.
-    """
-
-    coefficients: pd.DataFrame
-    gradients: pd.DataFrame
-    accuracy: float
-
-
-def watch(experiment: Experiment, samples: int = 64) -> Watched:
-    """Train as `vgmr.experiment.run` does, without keeping anything, and look at every epoch's gradients.
-
-    Args:
-        samples: evenly out of the training part, on which the gradients are compared.
-    """
-    data = experiment_data(experiment)
-    batch = data.train.index(torch.linspace(0, len(data.train) - 1, samples).long())
-    changes: list[pd.DataFrame] = []
-    methods: list[Balancing] = []
-
-    def look(epoch: int, model: Classifier, method: Balancing) -> None:
-        device = next(model.parameters()).device
-        changes.append(gradient_change(model, method, batch.to(device), epoch))
-        methods.append(method)
-
-    found = train_once(experiment, watch=look)
-    method = methods[-1]
-    first, step = 0, 1
-    if isinstance(method, ARL):
-        first = method.start_epoch + 1
-    if isinstance(method, Relearning):
-        first = step = method.interval
-    rows = [
-        {"modality": name, "epoch": first + step * place, "value": value}
-        for name, values in found.history.coefficients.items()
-        for place, value in enumerate(values)
-    ]
-    noted = pd.DataFrame(rows, columns=["modality", "epoch", "value"])
-    return Watched(noted, pd.concat(changes, ignore_index=True), found.metrics["accuracy"])
-
-
-def step_costs(experiments: Mapping[str, Experiment], baseline: str, rounds: int = 5, steps: int = 4) -> pd.Series:
-    """CPU time of one training step, as a ratio to `baseline`: medians over interleaved rounds.
-
-    Every method acts in these steps: OGM-GE as in the first epoch, the others as in the last. What methods do
-    between epochs is not in it: trials of Grad-Blending, prototypes of PMR, diagnoses of Relearning.
-    """
-    ready = {}
-    for name, experiment in experiments.items():
-        data = experiment_data(experiment)
-        model, method = build(experiment, data), make_method(experiment.method, **experiment.method_options)
-        method.start(model, data, experiment.epochs, experiment.seed)
-        stepper = make_optimizer(experiment.optimizer, model, experiment.learning_rate, method=method)
-        batch = data.train.index(torch.arange(experiment.batch_size))
-        epoch = 0 if experiment.method == "ogm-ge" else experiment.epochs - 1
-        ready[name] = partial(method.step, model, batch, Objective(), stepper, epoch)
-    times: dict[str, list[float]] = {name: [] for name in ready}
-    for _ in range(rounds + 1):
-        for name, take in ready.items():
-            started = time.process_time()
-            for _ in range(steps):
-                take()
-            times[name].append(time.process_time() - started)
-    ratio = {
-        name: statistics.median(own / plain for own, plain in zip(seen[1:], times[baseline][1:], strict=True))
-        for name, seen in times.items()
-    }
-    return pd.Series(ratio, name=f"step, times {baseline}")
 
 
 def search(
@@ -444,35 +358,3 @@ def removals(dataset: str, seeds: int = 5) -> dict[tuple[str, str], list[Experim
                 rest = tuple(name for name in names if name != gone)
                 todo[method, gone] = [replace(one, modalities=rest) for one in todo[method, ""]]
     return todo
-
-
-def worth_beside_idle(experiment: Experiment, source: str) -> dict[str, float]:
-    """Shapley value of each modality in test accuracy, after a training with an idle copy of `source` beside them.
-
-    See `vgmr.analysis.diagnostics.with_idle_modality`; all but the modalities is as in the experiment.
-    """
-    found = train_once(experiment, with_idle_modality(experiment_data(experiment), source))
-    return shapley(found.subset_accuracy)
-
-
-def idle_worths(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """`worth_beside_idle` for every run, with its last modality as source: label, seed, modality, value."""
-    rows = []
-    for label, found in runs.items():
-        for run in found:
-            source = experiment_data(run.experiment).modalities[-1]
-            values = worth_beside_idle(run.experiment, source)
-            rows += [
-                {"label": label, "seed": run.experiment.seed, "modality": name, "value": value}
-                for name, value in values.items()
-            ]
-    return pd.DataFrame(rows)
-
-
-def removals_by_place(runs: Sequence[Run]) -> pd.DataFrame:
-    """`vgmr.analysis.diagnostics.removal_by_place` on the test part, for every run; with a column seed."""
-    tables = []
-    for fresh in run_all([run.experiment for run in runs], jobs=1, progress=False):
-        table = removal_by_place(fresh.model(), experiment_data(fresh.experiment).test)
-        tables.append(table.assign(seed=fresh.experiment.seed))
-    return pd.concat(tables, ignore_index=True)

@@ -10,27 +10,24 @@ import torch.nn.functional as F
 from torch import nn
 
 from vgmr import corruption
-from vgmr.analysis import diagnostics
-from vgmr.analysis.diagnostics import (
+from vgmr.analysis import gradients as diagnostics
+from vgmr.analysis.gate import (
     LEVELS,
     behaviour,
-    branch_gradients,
     channel_noise,
     close_where_large,
     detection,
-    gradient_change,
     jumps,
     localisation,
-    movement,
     refinement_difference,
-    removal_by_place,
     response,
     row_auroc,
     saliency,
     suppression,
     value_and_gate,
-    with_idle_modality,
 )
+from vgmr.analysis.gradients import branch_gradients, gradient_change, movement
+from vgmr.analysis.removal import removal_by_place, with_idle_modality
 from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
 from vgmr.balancing import OGMGE, Balancing, Uniform
 from vgmr.data import Batch, MultimodalData, load
