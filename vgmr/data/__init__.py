@@ -14,6 +14,7 @@ _MODULES = {
     "avdigits": "avdigits",
     "cremad-ratings": "cremad_ratings",
     "mosi-utterance": "mosi_utterance",
+    "mosi-words": "mosi_words",
     "utd-mhad": "utd_mhad",
     "uci-mfeat": "uci_mfeat",
     "digits": "digits",
