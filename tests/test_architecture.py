@@ -31,6 +31,7 @@ FLOORS = [
     "runs",
     "analysis",
     "studies",
+    "records",
     "plots",
     "notebook.lesson",
     "notebook.run",

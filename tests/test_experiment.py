@@ -415,9 +415,19 @@ def test_what_cannot_be_trained_is_refused_when_it_is_made(changes, message):
         Experiment(**{"dataset": "digits", **changes})
 
 
-def test_a_fold_is_one_of_the_loaders():
-    parts = [experiment_data(Experiment("digits", fold=fold)) for fold in range(2)]
-    assert parts[0].fingerprint != parts[1].fingerprint
+def test_a_fold_is_one_of_the_loaders(monkeypatch):
+    asked = []
+    load = module.load
+
+    def noted(name, root, fold=None, **options):
+        asked.append((name, fold, options))
+        return load(name, root, **options)
+
+    monkeypatch.setattr(module, "load", noted)
+    for fold in (None, 0, 2):
+        experiment_data(Experiment("digits", data_options={"conflict": 0.1}, fold=fold))
+    assert asked == [("digits", fold, {"conflict": 0.1}) for fold in (None, 0, 2)]
+    monkeypatch.undo()
     with pytest.raises(ValueError, match="fold"):
         experiment_data(Experiment("synthetic", data_options={"like": "mosi"}, fold=0))
 

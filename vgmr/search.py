@@ -12,7 +12,8 @@ import pandas as pd
 from vgmr.experiment import BACKBONES
 from vgmr.files import write
 from vgmr.notebook.run import parameters
-from vgmr.studies import SEARCH_SEEDS, TRIAL_RATE, TRIALS, behind, search_default
+from vgmr.studies import behind
+from vgmr.studies.search import SEARCH_SEEDS, TRIAL_RATE, TRIALS, search_default
 
 NOTEBOOKS = ("06_training_ucf101", "07_training_ave", "08_training_cremad")
 SHARED = ("dataset", "data_options", "epochs", "batch_size", "latent_dim", "length_buckets")

@@ -1,19 +1,16 @@
-"""The one protocol of all training notebooks: same variants, same small search on validation, same seeds."""
+"""What the notebooks train: variants, settings, searched learning rates, and the plan of every record."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
-
-import pandas as pd
 
 from vgmr.balancing import METHODS
 from vgmr.experiment import Experiment, Run, experiment_data
-from vgmr.files import write
 from vgmr.runs import recorded, run_all
+from vgmr.studies.search import choose
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"prefusion": "none"},
@@ -21,9 +18,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "VGMR, paper's form": {"prefusion": "vgmr", "norm": "layer"},
     "VGMR": {"prefusion": "vgmr", "norm": "none", "neutral_start": True},
 }
-RATES = (1e-3, 3e-3, 1e-2)
-SGD_RATES = (1e-2, 3e-2, 1e-1)
-SEARCH_SEEDS = (100, 101)
+SEEDS = {"pooled": 5, "transformer": 5}  # reported trainings per variant
 
 # Quick scale: what the quickstart and the training notebooks train by default, so that all share their runs.
 STUDIES: dict[str, dict[str, Any]] = {
@@ -40,22 +35,6 @@ STUDIES: dict[str, dict[str, Any]] = {
     "cremad-ratings": {"epochs": 10, "batch_size": 128, "width": 64},
 }
 TRANSFORMER_STUDIES: dict[str, dict[str, Any]] = {"digits": {"epochs": 15, "width": 32}}
-
-TRIALS: dict[str, dict[str, Any]] = {
-    "paper's form": {},
-    "layer norm, neutral start": {"neutral_start": True},
-    "no norm": {"norm": "none"},
-    "no norm, neutral start": {"norm": "none", "neutral_start": True},
-    "no norm, latent 8": {"norm": "none", "latent_dim": 8},
-    "no norm, latent 32": {"norm": "none", "latent_dim": 32},
-    "no norm, dropout 0.3": {"norm": "none", "dropout": 0.3},
-    "no norm, value weight 1": {"norm": "none", "value_weight": 1.0},
-    "no norm, no value, no regulariser": {"norm": "none", "value_weight": 0.0, "regulariser_weight": 0.0},
-    "no norm, regulariser weight 0.1": {"norm": "none", "regulariser_weight": 0.1},
-    "no norm, refiner three times slower": {"norm": "none", "prefusion_learning_rate": 1e-3},
-    "no norm, value warm-up": {"norm": "none", "warmup_epochs": 5},
-}
-TRIAL_RATE = 3e-3
 
 
 def behind(
@@ -160,92 +139,17 @@ def balancing(
     }
 
 
-def search(
-    variants: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any], jobs: int = 2, progress: bool = True
-) -> pd.DataFrame:
-    """Mean validation accuracy of each variant (rows) at each learning rate (columns); equal budget for all.
-
-    Tries `RATES`, or `SGD_RATES` with SGD, over `SEARCH_SEEDS`, which no reported training uses; test scores are
-    not looked at.
-    """
-    rates = SGD_RATES if common.get("optimizer") == "sgd" else RATES
-    cells = [(name, rate) for name in variants for rate in rates]
-    experiments = [
-        Experiment(**{**common, **variants[name], "learning_rate": rate, "seed": seed})
-        for name, rate in cells
-        for seed in SEARCH_SEEDS
-    ]
-    runs = run_all(experiments, jobs, progress)
-    scores = pd.DataFrame(
-        [
-            {"variant": name, "rate": rate, "accuracy": run.metrics["validation_accuracy"]}
-            for (name, rate), run in zip((cell for cell in cells for _ in SEARCH_SEEDS), runs, strict=True)
+def seeded(
+    variants: Mapping[str, Mapping[str, Any]], rates: Mapping[str, float], common: Mapping[str, Any], seeds: int
+) -> dict[str, list[Experiment]]:
+    """`seeds` experiments of each variant, at its own learning rate."""
+    return {
+        name: [
+            Experiment(**{**common, **options, "learning_rate": rates[name], "seed": seed})
+            for seed in range(seeds)
         ]
-    )
-    table = scores.pivot_table(index="variant", columns="rate", values="accuracy")
-    return table.loc[list(variants)]
-
-
-def search_default(studies: Mapping[str, Mapping[str, Any]], jobs: int = 2, progress: bool = True) -> pd.DataFrame:
-    """One default for all: validation accuracy of each of `TRIALS` above plain, by study, one factor at a time.
-
-    Args:
-        studies: settings that all trainings of a study share, by the study's name.
-
-    Returns trials (rows) by studies (columns), plus `mean`; differences are means over `SEARCH_SEEDS`. Test
-    scores are not looked at.
-    """
-    options = {"plain": {"prefusion": "none"}, **TRIALS}
-    cells = [(study, trial, seed) for study in studies for trial in options for seed in SEARCH_SEEDS]
-    experiments = [
-        Experiment(**{**studies[study], "learning_rate": TRIAL_RATE, **options[trial], "seed": seed})
-        for study, trial, seed in cells
-    ]
-    scores = pd.DataFrame(cells, columns=["study", "trial", "seed"])
-    scores["accuracy"] = [run.metrics["validation_accuracy"] for run in run_all(experiments, jobs, progress)]
-    table = scores.pivot_table(index="trial", columns="study", values="accuracy").loc[list(options), list(studies)]
-    difference = table.drop(index="plain") - table.loc["plain"]
-    return difference.assign(mean=difference.mean(axis=1))
-
-
-def write_choice(path: Path, table: pd.DataFrame, common: Mapping[str, Any]) -> None:
-    """Keep what `search` found: the settings it ran under, all scores, and the best rate of each variant."""
-    content = {
-        "settings": {key: value for key, value in common.items() if key != "root"},
-        "seeds": list(SEARCH_SEEDS),
-        "validation_accuracy": {
-            name: {f"{rate:g}": round(score, 4) for rate, score in row.items()} for name, row in table.iterrows()
-        },
-        "learning_rate": {name: float(rate) for name, rate in table.idxmax(axis=1).items()},
+        for name, options in variants.items()
     }
-    write(path, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def read_choice(path: Path, variants: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, float]:
-    """The learning rate of each variant as searched before, plain's for one that was not; prints where it is from.
-
-    Where no search was kept, all get 0.001.
-    """
-    if not path.exists():
-        print(f"no search kept as {path}: learning rate 0.001 for all")
-        return dict.fromkeys(variants, 1e-3)
-    content = json.loads(path.read_text())
-    rates = content["learning_rate"]
-    same = content["settings"] == json.loads(
-        json.dumps({key: value for key, value in common.items() if key != "root"})
-    )
-    print(f"learning rates as searched, kept as {path}" + ("" if same else ", under other settings than these"))
-    return {name: rates[name] if name in rates else rates["plain"] for name in variants}
-
-
-def choose(
-    name: str, variants: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any], again: bool, jobs: int = 2
-) -> dict[str, float]:
-    """The learning rate of each variant, kept in parameters/searched/NAME.json; `again` searches it anew."""
-    kept = Path("parameters/searched") / f"{name}.json"
-    if again:
-        write_choice(kept, search(variants, common, jobs), common)
-    return read_choice(kept, variants, common)
 
 
 def train(
@@ -263,13 +167,7 @@ def train(
     Args:
         record: name of a record that holds them, curves and all; see `vgmr.runs.recorded`, also for `again`.
     """
-    experiments = {
-        name: [
-            Experiment(**{**common, **options, "learning_rate": rates[name], "seed": seed})
-            for seed in range(seeds)
-        ]
-        for name, options in variants.items()
-    }
+    experiments = seeded(variants, rates, common, seeds)
     if record is None:
         return run_all(experiments, jobs, progress)
     return recorded(record, experiments, again, jobs, curves=True)
@@ -358,3 +256,55 @@ def removals(dataset: str, seeds: int = 5) -> dict[tuple[str, str], list[Experim
                 rest = tuple(name for name in names if name != gone)
                 todo[method, gone] = [replace(one, modalities=rest) for one in todo[method, ""]]
     return todo
+
+
+# What is committed
+
+
+def training(dataset: str, backbone: str) -> dict[str, list[Experiment]]:
+    """The four variants on a data set, and with the pooled backbone the plain model on each modality alone."""
+    common = study(dataset, backbone)
+    rates = choose(f"{dataset}-{backbone}", VARIANTS, common)
+    single = alone(experiment_data(Experiment(**common)).modalities) if backbone == "pooled" else {}
+    variants = VARIANTS | single
+    return seeded(variants, rates | dict.fromkeys(single, rates["plain"]), common, SEEDS[backbone])
+
+
+def controls(dataset: str) -> dict[str, list[Experiment]]:
+    """`controlled` on a data set, behind the Transformer."""
+    common = study(dataset, "transformer")
+    variants = controlled(common)
+    return seeded(
+        variants, choose(f"{dataset}-transformer-controlled", variants, common), common, SEEDS["transformer"]
+    )
+
+
+def balanced(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
+    """Every balancing method under both optimisers, alone and with VGMR in front, by optimiser and variant."""
+    return {
+        (optimizer, name): [Experiment(**settings, seed=seed) for seed in range(SEEDS["pooled"])]
+        for optimizer in ("adamw", "sgd")
+        for name, settings in balancing(dataset, optimizer).items()
+    }
+
+
+def changed(dataset: str) -> dict[str, list[Experiment]]:
+    """`ablations` on a data set at its searched rates."""
+    return ablations(dataset, choose(f"{dataset}-pooled", VARIANTS, study(dataset)), SEEDS["pooled"])
+
+
+def planned() -> dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]]:
+    """What `vgmr records` trains: a function that lists the experiments, by the record's name."""
+    plans: dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]] = {}
+    for dataset in ("mosi-utterance", "utd-mhad", "avdigits", "cremad-ratings"):
+        plans[f"training-{dataset}-pooled"] = partial(training, dataset, "pooled")
+    for dataset in ("utd-mhad", "avdigits"):
+        plans[f"training-{dataset}-transformer"] = partial(training, dataset, "transformer")
+    for dataset in ("utd-mhad", "digits"):
+        plans[f"09-controlled-{dataset}"] = partial(controls, dataset)
+    for dataset in ("utd-mhad", "avdigits"):
+        plans[f"10-balancing-{dataset}"] = partial(balanced, dataset)
+    for dataset in ("mosi-utterance", "utd-mhad", "avdigits"):
+        plans[f"11-ablations-{dataset}"] = partial(changed, dataset)
+        plans[f"12-removals-{dataset}"] = partial(removals, dataset, SEEDS["pooled"])
+    return plans
