@@ -13,6 +13,7 @@ PACKAGE = ROOT / "vgmr"
 FLOORS = [
     "paper.figures",
     "files",
+    "work",
     "code",
     "data",
     "corruption",
@@ -34,6 +35,7 @@ FLOORS = [
     "records",
     "plots",
     "notebook.lesson",
+    "notebook.given",
     "notebook.run",
     "paper",
     "notebook",

@@ -9,6 +9,7 @@ import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,7 +53,7 @@ def test_check_parameters(capsys):
 def test_claim_says_what_held(capsys):
     notebook.claim("water is wet", True)
     notebook.claim("fire is wet", False)
-    assert capsys.readouterr().out == "held: water is wet\ndid not hold: fire is wet\n"
+    assert capsys.readouterr().out == "held: water is wet\ncontradicted: fire is wet\n"
 
 
 def test_explore_redraws_when_a_control_moves():
@@ -129,7 +130,7 @@ def test_overrides_are_typed_and_known(small_notebook):
 def test_run_notebook_records_and_leaves_nothing_half_done(small_notebook, tmp_path):
     output = tmp_path / "out" / "small.ipynb"
     found = batch.run_notebook(small_notebook, {"seeds": "5"}, output, progress=False)
-    assert found == {"small": {"seeds": 5, "rate": 0.5, "third": 0.3333, "names": ["a"]}}
+    assert found == {"small": {"seeds": 5, "rate": 0.5, "third": 0.333333, "names": ["a"]}}
     assert batch.records(output) == found
     assert [path.name for path in output.parent.iterdir()] == ["small.ipynb"]
     failing = tmp_path / "out" / "failing.ipynb"
@@ -164,7 +165,27 @@ def test_record_is_json_able_and_rounded(values):
     content = json.loads(json.dumps(shown[0][notebook.RECORD]))
     assert content["name"] == "any"
     for key, value in values.items():
-        assert content["values"][key] == (round(value, 4) if isinstance(value, float) else value)
+        assert content["values"][key] == (float(f"{value:.6g}") if isinstance(value, float) else value)
+
+
+def test_evidence_keeps_floats_and_claims_use_the_four_words(capsys):
+    row = {"label": "VGMR", "difference": 0.01, "low": 0.0004, "high": 0.02, "error": 0.005, "df": 9.0, "p": None}
+    kept = notebook.evidence(row, paper=0.0191)
+    assert kept == {"difference": 0.01, "low": 0.0004, "high": 0.02, "error": 0.005, "df": 9.0, "paper": 0.0191}
+    notebook.claim("it gains", row)
+    notebook.claim("it gains much", row | {"low": -0.001, "difference": 0.003, "high": 0.008}, paper=0.02)
+    assert capsys.readouterr().out == (
+        "held: it gains (+0.010 [+0.000, +0.020])\n"
+        "smaller than the paper's: it gains much (+0.003 [-0.001, +0.008])\n"
+    )
+
+
+def test_a_table_is_short_to_read_and_whole_on_disk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame({"label": ["plain"], "mean": [0.51234], "paper": [None], "seeds": [5]})
+    html = notebook.table(frame, "accuracy", "a caption").to_html()
+    assert "0.512" in html and "a caption" in html and "paper" not in html and "0.51234" not in html
+    assert (tmp_path / "tables" / "accuracy.csv").read_text(encoding="utf-8").splitlines()[1] == "plain,0.51234,,5"
 
 
 @pytest.fixture
