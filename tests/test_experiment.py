@@ -179,6 +179,7 @@ OTHER = {
     "value_target": "swap",
     "checkpoints": True,
     "fold": 1,
+    "patience": 2,
 }
 
 

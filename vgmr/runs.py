@@ -91,6 +91,7 @@ SILENT: dict[str, Any] = {
     "training_corruption": {},
     "checkpoints": False,
     "fold": None,
+    "patience": None,
 }
 # What is not followed from the code of a training: registries, of which the parts in use are taken one by one, and
 # what moves or describes files, whose content is checked elsewhere.

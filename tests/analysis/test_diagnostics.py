@@ -385,7 +385,7 @@ class Heeding(Identity):
     def forward(self, features, mask=None):
         found = super().forward(features, mask)
         seen = found.features["vision"].abs().sum((1, 2), keepdim=True) > 0
-        return replace(found, features={**found.features, "audio": found.features["audio"] * seen})
+        return found._replace(features={**found.features, "audio": found.features["audio"] * seen})
 
 
 def test_a_removal_before_the_refiner_changes_what_the_others_become():
