@@ -13,6 +13,7 @@ PACKAGE = ROOT / "vgmr"
 FLOORS = [
     "paper.figures",
     "files",
+    "work",
     "code",
     "data",
     "corruption",
@@ -33,6 +34,7 @@ FLOORS = [
     "studies",
     "plots",
     "notebook.lesson",
+    "notebook.given",
     "notebook.run",
     "paper",
     "notebook",

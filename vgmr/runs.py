@@ -19,10 +19,8 @@ from typing import Any, overload
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from vgmr import code, corruption
 from vgmr.backbones import BACKBONES, Classifier
@@ -43,6 +41,7 @@ from vgmr.objective import Objective
 from vgmr.prefusion import Identity, width_for_budget
 from vgmr.refiner import VGMR
 from vgmr.training import History, fit, use_byte_dropout
+from vgmr.work import bar, in_processes
 
 PLACES = ("root", "device")  # say where a training ran, not what was trained
 # What a row means where it says nothing. A new field is added with the value that means "as before"; a line is
@@ -360,24 +359,20 @@ def run_all(
     if missing and (reason := _not_kept()):
         warnings.warn(reason, stacklevel=3)
     keep, workers = not missing or reason is None, min(jobs, len(missing))
-    with tqdm(total=len(todo), initial=len(todo) - len(missing), disable=not progress, leave=False) as bar:
-        bar.set_description("runs")
-        tasks = ((folder, partial(_made, one, folder, keep)) for folder, one in missing.items())
-        results: Iterable[tuple[Path, Run]]
-        if workers > 1:
-            parallel = Parallel(workers, return_as="generator_unordered", batch_size=1)
-            results = parallel(delayed(_labelled)(*task) for task in tasks)
-        else:
-            results = (_labelled(*task) for task in tasks)
-        for folder, fresh in results:
+    start = {"total": len(todo), "initial": len(todo) - len(missing)}
+    with bar(**start, desc="runs", disable=not progress, leave=False) as state:
+        tasks = [(folder, partial(_made, one, folder, keep)) for folder, one in missing.items()]
+        in_turn = map(_labelled, tasks)
+        for folder, fresh in in_processes(_labelled, tasks, workers) if workers > 1 else in_turn:
             done[folder] = fresh
-            bar.update()
+            state.update()
             if each is not None:
                 each(fresh)
     return [replace(done[folder], experiment=one) for folder, one in zip(folders, todo, strict=True)]
 
 
-def _labelled(folder: Path, make: Callable[[], Run]) -> tuple[Path, Run]:
+def _labelled(task: tuple[Path, Callable[[], Run]]) -> tuple[Path, Run]:
+    folder, make = task
     return folder, make()
 
 

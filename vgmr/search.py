@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from vgmr.files import write
+from vgmr.files import try_place, write
 from vgmr.notebook.run import parameters
 from vgmr.studies import SEARCH_SEEDS, TRIAL_RATE, TRIALS, behind, search_default
 
@@ -46,7 +46,10 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("vgmr search", description="search one default for VGMR on validation")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once")
     options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        raise ValueError(f"--jobs must be 1 or more, got {options.jobs}")
     chosen = studies()
+    try_place(KEPT)
     table = search_default(chosen, options.jobs)
     print(table.round(3).to_string())
     content = {

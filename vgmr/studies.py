@@ -315,7 +315,7 @@ def read_choice(path: Path, variants: Mapping[str, Any], common: Mapping[str, An
     if not path.exists():
         print(f"no search kept as {path}: learning rate 0.001 for all")
         return dict.fromkeys(variants, 1e-3)
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     rates = content["learning_rate"]
     same = content["settings"] == json.loads(
         json.dumps({key: value for key, value in common.items() if key != "root"})

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm.auto import tqdm
 
 from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
@@ -23,6 +22,7 @@ from vgmr.data.types import Batch, MultimodalData
 from vgmr.inference import predict
 from vgmr.objective import Objective, task_loss
 from vgmr.refiner import trusted_values
+from vgmr.work import bar
 
 
 @dataclass
@@ -679,7 +679,7 @@ def _fit(
     histories = [History(together=list(seeds) if len(seeds) > 1 else []) for _ in models]
     best: dict[int, tuple[tuple[float, float], dict[str, Tensor]]] = {}
     running = list(range(len(models)))
-    for epoch in tqdm(range(epochs), desc="epochs", leave=False, disable=not progress):
+    for epoch in bar(range(epochs), desc="epochs", leave=False, disable=not progress):
         started = time.perf_counter()
         with trusted_values():
             losses, answers = steps.train(epoch), steps.validate()

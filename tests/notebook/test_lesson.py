@@ -248,7 +248,7 @@ def test_problems_finds_what_is_off(project, spoil, complaint):
 def test_figures_get_alt_text():
     defined = publish.functions("def draw(share):\n    ax.set(xlabel='share of samples', ylabel='a')")
     alt = publish.described("plots.seed_points(runs, ax)\nplt.show()", "The result", {})
-    assert alt.startswith("The result: Every seed's score as a dot, the mean as a bar")
+    assert alt.startswith("The result: Every seed's difference to the baseline's score at the same seed as a dot")
     assert publish.described("draw(0.1)", "Try it", defined) == "Try it: labelled share of samples."
     assert publish.described("plt.plot(x)", "What now?", defined) == "What now?: figure."
 

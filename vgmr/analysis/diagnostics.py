@@ -302,7 +302,7 @@ def close_where_large(model: Classifier) -> Classifier:
     """Set a model's gate by hand, in place, to sigmoid(-X), entry by entry: a detector of raised features."""
     assert isinstance(model.prefusion, VGMR)
     for name in model.prefusion.dims:
-        maps = model.prefusion._of(name)
+        maps = model.prefusion.of(name)
         for parameter in maps.parameters():
             parameter.zero_()
         maps.gate_from_features.weight -= torch.eye(len(maps.gate_from_features.weight))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from vgmr.files import place, user_path, write
+from vgmr.work import bar
 
 POINTER = b"version https://git-lfs"
 
@@ -118,7 +118,7 @@ def complete_stored(
     """
     stored = dict(stored)
     todo = [name for name in names if name not in stored]
-    for name in tqdm(todo, desc=title, unit="clip", disable=not todo):
+    for name in bar(todo, desc=title, unit="clip", disable=not todo):
         features, digest = make(name)
         features = features.astype(np.float32)
         buffer = io.BytesIO()
