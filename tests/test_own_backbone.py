@@ -46,7 +46,7 @@ def test_what_a_backbone_lacks_is_said_in_one_line():
             return x.mean(1)
 
     model = Bare({"a": 2}, 2)
-    with pytest.raises(NotImplementedError, match="^Bare must define fuse, or fused and classify$"):
+    with pytest.raises(NotImplementedError, match=r"^Bare must define fuse, or fused and classify$"):
         model.fuse({"a": torch.zeros(1, 2)})
-    with pytest.raises(NotImplementedError, match="^Backbone must define encode_one$"):
+    with pytest.raises(NotImplementedError, match=r"^Backbone must define encode_one$"):
         Backbone({"a": 2}, 2).encode({"a": torch.zeros(1, 1, 2)}, None)
