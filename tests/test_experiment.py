@@ -265,7 +265,7 @@ def test_two_processes_that_finish_the_same_run_agree(monkeypatch, cache):
     [
         (
             {"prefusion": "vgrm"},
-            "unknown prefusion 'vgrm'; there are: none, mlp, cross-attention, sigmoid-tanh, vgmr",
+            "unknown prefusion 'vgrm'; there are: none, mlp, cross-attention, sigmoid-tanh, se, vgmr",
         ),
         ({"backbone": "resnet"}, "unknown backbone 'resnet'; there are: pooled, transformer"),
     ],

@@ -23,11 +23,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vgmr import code, corruption
-from vgmr.backbones import Classifier
+from vgmr.backbones import BACKBONES, Classifier
 from vgmr.balancing import METHODS, Balancing
 from vgmr.data import loader
 from vgmr.experiment import (
-    BACKBONES,
     RIVALS,
     Experiment,
     Run,
@@ -106,7 +105,7 @@ STOPS = (
     "vgmr.balancing.make_method",
     "vgmr.experiment.Experiment",
     "vgmr.experiment.Run",
-    "vgmr.experiment.BACKBONES",
+    "vgmr.backbones.BACKBONES",
     "vgmr.experiment.RIVALS",
     "vgmr.experiment.PREFUSIONS",
     "vgmr.prefusion.Identity",
