@@ -11,6 +11,7 @@ from torch import nn
 from vgmr.backbones import BACKBONES, Classifier, make_backbone
 from vgmr.balancing import METHODS, make_method
 from vgmr.data.types import Batch
+from vgmr.experiment import Experiment, build
 from vgmr.fusion.base import steady
 from vgmr.inference import subset_logits
 from vgmr.objective import Objective, contributions
@@ -218,7 +219,7 @@ def test_no_attention_sees_nothing(system, monkeypatch):
 
 
 @every
-@pytest.mark.parametrize("task", ["classes", "regression"])
+@pytest.mark.parametrize("task", ["classification", "regression"])
 def test_behind_vgmr_a_step_lowers_the_loss_and_reaches_its_maps(system, task):
     torch.manual_seed(0)
     outputs = 1 if task == "regression" else 2
@@ -291,3 +292,16 @@ def test_names_and_options_are_refused_in_one_line():
         make_backbone("lmf", DIMS, 2, depth=3)
     with pytest.raises(ValueError, match="num_outputs must be at least 1, got 0"):
         make_backbone("gmu", DIMS, 0)
+
+
+@every
+def test_an_experiment_takes_every_system(system):
+    if system in ("pooled", "transformer"):
+        Experiment("digits", backbone=system, method="ogm-ge")
+    else:
+        with pytest.raises(ValueError, match=f"the head 'concat' of the backbones .* got backbone '{system}'"):
+            Experiment("digits", backbone=system, method="ogm-ge")
+    options = {name: value for name, value in SMALL[system].items() if name not in ("sequential", "max_length")}
+    for prefusion in ("none", "se", "vgmr"):
+        model = build(Experiment("digits", prefusion, system, backbone_options=options), made_data(system))
+        assert isinstance(model.backbone, BACKBONES[system])
