@@ -646,7 +646,7 @@ def _fit(
     for model, each in zip(models, data, strict=True):
         _check(model, each)
     objective = Objective() if objective is None else objective
-    task = getattr(objective, "task", "classes")
+    task = getattr(objective, "task", "classification")
     torch.manual_seed(seeds[0])
     rates = learning_rate, learning_rate if prefusion_learning_rate is None else prefusion_learning_rate
     feeding = {"batch_size": batch_size, "length_buckets": length_buckets}
@@ -687,7 +687,7 @@ def _fit(
             history, label, logits = histories[seed], validation[seed].label, answers[place]
             history.train_loss.append(float(losses[place]))
             history.validation_loss.append(float(task_loss(logits, label, task)))
-            if task == "classes":
+            if task == "classification":
                 history.validation_accuracy.append(float((logits.argmax(1) == label).float().mean()))
             if not (torch.isfinite(losses[place]) and torch.isfinite(logits).all()):
                 raise FloatingPointError(
@@ -696,7 +696,10 @@ def _fit(
                     + f": training {history.train_loss[-1]}, validation {history.validation_loss[-1]}; "
                     f"lower learning_rate, now {learning_rate}"
                 )
-            score = (history.validation_accuracy[-1] if task == "classes" else 0.0, -history.validation_loss[-1])
+            score = (
+                history.validation_accuracy[-1] if task == "classification" else 0.0,
+                -history.validation_loss[-1],
+            )
             if seed not in best or score > best[seed][0]:
                 best[seed], history.best_epoch = (score, steps.state(place)), epoch
             if checkpoint is not None:
