@@ -14,6 +14,7 @@ import tiny
 from vgmr import work
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.timeout(1800)  # seconds; nothing here depends on the machine's speed
 DRIVER = """
 import os, sys, time
 from vgmr.work import in_processes
