@@ -131,6 +131,7 @@ class Experiment:
     training_corruption: Mapping[str, Any] = field(default_factory=Options)
     checkpoints: bool = False
     fold: int | None = None
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         if self.root is not None:
@@ -154,9 +155,10 @@ class Experiment:
         ):
             if value not in choices:
                 raise ValueError(f"unknown {what} {value!r}; there are: {', '.join(choices)}")
-        for what, least in (("seed", 0), ("epochs", 1), ("batch_size", 1), ("latent_dim", 1), ("fold", 0)):
+        least_of = {"seed": 0, "epochs": 1, "batch_size": 1, "latent_dim": 1, "fold": 0, "patience": 1}
+        for what, least in least_of.items():
             value = getattr(self, what)
-            if what == "fold" and value is None:
+            if what in ("fold", "patience") and value is None:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")

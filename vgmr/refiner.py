@@ -1,4 +1,4 @@
-"""Value-guided modality refinement (VGMR), section 3 of the paper, equation by equation.
+"""The Value-Gated Modality Refiner (VGMR), section 3 of the paper, equation by equation.
 
 Axes: B samples, T_m time steps and d_m features of modality m, d latent dimension. Symbols of the paper stand
 beside the code that computes them; `method.md`'s open choices are arguments, with the choice made as default.

@@ -24,7 +24,7 @@ from vgmr.backbones import BACKBONES, Classifier, make_backbone
 from vgmr.balancing import METHODS, Balancing, Relearning, make_method
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.experiment import Experiment, build, chosen_device
+from vgmr.experiment import Experiment, build, chosen_device, experiment_data
 from vgmr.files import try_place, user_path, write
 from vgmr.inference import predict, subset_logits
 from vgmr.objective import Objective, contributions
@@ -308,6 +308,35 @@ def bench_systems(
         "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35, one output; {rounds} rounds",
         "rows": rows,
     }
+
+
+def step_costs(experiments: Mapping[str, Experiment], baseline: str, rounds: int = 5, steps: int = 4) -> pd.Series:
+    """CPU time of one training step, as a ratio to `baseline`: medians over interleaved rounds.
+
+    Every method acts in these steps: OGM-GE as in the first epoch, the others as in the last. What methods do
+    between epochs is not in it: trials of Grad-Blending, prototypes of PMR, diagnoses of Relearning.
+    """
+    ready = {}
+    for name, experiment in experiments.items():
+        data = experiment_data(experiment)
+        model, method = build(experiment, data), make_method(experiment.method, **experiment.method_options)
+        method.start(model, data, experiment.epochs, experiment.seed)
+        stepper = make_optimizer(experiment.optimizer, model, experiment.learning_rate, method=method)
+        batch = data.train.index(torch.arange(experiment.batch_size))
+        epoch = 0 if experiment.method == "ogm-ge" else experiment.epochs - 1
+        ready[name] = partial(method.step, model, batch, Objective(), stepper, epoch)
+    times: dict[str, list[float]] = {name: [] for name in ready}
+    for _ in range(rounds + 1):
+        for name, take in ready.items():
+            started = time.process_time()
+            for _ in range(steps):
+                take()
+            times[name].append(time.process_time() - started)
+    ratio = {
+        name: statistics.median(own / plain for own, plain in zip(seen[1:], times[baseline][1:], strict=True))
+        for name, seen in times.items()
+    }
+    return pd.Series(ratio, name=f"step, times {baseline}")
 
 
 def _ratio(values: list[float], reference: list[float]) -> float:
