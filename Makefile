@@ -25,7 +25,7 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q $$(grep '^torch==' constraints.txt)
 	$(BIN)/pip install -q -c constraints.txt setuptools
-	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[notebooks,video,text,audio,cluster,site,test]'
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[notebooks,video,text,words,audio,cluster,site,test]'
 	@touch $@
 
 run: install

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "vgmr"
 FLOORS = [
     "paper.figures",
     "files",
+    "work",
     "code",
     "data",
     "corruption",
@@ -31,8 +32,10 @@ FLOORS = [
     "runs",
     "analysis",
     "studies",
+    "records",
     "plots",
     "notebook.lesson",
+    "notebook.given",
     "notebook.run",
     "paper",
     "notebook",

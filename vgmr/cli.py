@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
 import sys
+import threading
+import warnings
 from importlib import import_module
+from typing import Any
+
+from vgmr.files import settle_places
 
 COMMANDS = {
     "run": ("vgmr.notebook.run:main", "execute a notebook with parameters"),
     "batch": ("vgmr.notebook.sweep:main", "execute a grid of notebooks and parameters, here or on a cluster"),
     "data": ("vgmr.data.manage:run", "list, check or prepare data sets"),
+    "records": ("vgmr.records:main", "train what the repository keeps, or check it"),
     "search": ("vgmr.search:main", "search one default for VGMR on the open data"),
     "notebooks": ("vgmr.notebook.publish:main", "execute and clean the committed notebooks, or check them"),
     "bench": ("vgmr.analysis.cost:main", "measure cost as ratios to the plain model"),
 }
 
 
+TRACEBACK = "VGMR_TRACEBACK"  # environment variable for developers: errors come with their traceback
+PLAIN = (ValueError, ImportError, RuntimeError, FloatingPointError, OSError)  # their message says it all
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line: what a user needs of it."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    else:
+        text = " ".join(str(error).split())
+    if not isinstance(error, PLAIN) or not text:
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        text += f" (set {TRACEBACK}=1 to see where)"
+    return text
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run `vgmr COMMAND ...`; returns the exit status."""
+    """Run `vgmr COMMAND ...`; returns the exit status, 128 and the signal's number after an interruption.
+
+    Whatever goes wrong is one line on standard error.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an ASCII terminal cannot show must not end a run
+            stream.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] not in COMMANDS:
         if arguments and arguments[0] not in ("-h", "--help"):
             print(f"unknown command {arguments[0]!r}", file=sys.stderr)
@@ -25,10 +56,42 @@ def main(arguments: list[str] | None = None) -> int:
         for name, (_, purpose) in COMMANDS.items():
             print(f"  {name:10}{purpose}")
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    signals: list[int] = []
+    before = _signals(signals)
+    format_before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"vgmr {arguments[0]}: warning: {message}\n"
     try:
+        settle_places()
         module, _, function = COMMANDS[arguments[0]][0].partition(":")
         status: int = getattr(import_module(module), function)(arguments[1:])
-    except (ValueError, FileNotFoundError, ImportError, RuntimeError, FloatingPointError) as error:
-        print(f"vgmr {arguments[0]}: {error}", file=sys.stderr)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        return 141
+    except BaseException as error:
+        number = getattr(error, "number", None) if type(error).__name__ == "Interrupted" else None
+        number = number or next(iter(signals), signal.SIGINT if isinstance(error, KeyboardInterrupt) else None)
+        if number is not None:
+            print(f"vgmr {arguments[0]}: interrupted", file=sys.stderr)
+            return 128 + number
+        if not isinstance(error, Exception) or os.environ.get(TRACEBACK):
+            raise
+        print(f"vgmr {arguments[0]}: {one_line(error)}", file=sys.stderr)
         return 1
+    finally:
+        warnings.formatwarning = format_before
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return status
+
+
+def _signals(came: list[int]) -> dict[int, Any]:
+    """SIGINT and SIGTERM raise KeyboardInterrupt and are noted in `came`; returns the handlers before."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+
+    def interrupt(number: int, _: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    return {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock
 
 PLACES = ("VGMR_DATA", "VGMR_CACHE")  # environment variables that hold a path
+SPACE = 2**20  # bytes that must be free where a file is to be written
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
@@ -37,7 +38,7 @@ def user_path(given: str | Path) -> Path:
     if not text.strip():
         raise ValueError("expected a path, got an empty one")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
-        raise ValueError(f"expected a path on this machine, got the address {text!r}; fetch the files first")
+        raise ValueError(f"expected a path on this machine, got the address {text!r}")
     try:
         return Path(os.path.abspath(Path(text).expanduser()))
     except RuntimeError:
@@ -142,11 +143,40 @@ def writable(folder: Path) -> str | None:
     return None
 
 
+def try_place(path: Path) -> None:
+    """Write where the file `path` will be, and take it away again.
+
+    Raises:
+        OSError: it cannot be, with the folder and the reason.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
+    probe = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with probe.open("wb") as file:
+                file.write(bytes(SPACE))
+        finally:
+            probe.unlink(missing_ok=True)
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(f"{path} is write-protected")
+    except (FileExistsError, NotADirectoryError):
+        there = next(above for above in path.parents if above.exists())
+        raise NotADirectoryError(f"{there} is a file; expected a folder for {path.name}") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise type(error)(f"{path} cannot be written: {reason}; give another place") from None
+
+
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold the file `path` as a lock, alone among all processes; it is free again when its holder ends.
 
     Where the file system knows no locks, a warning names the folder and the lock is one of this machine only.
+
+    Args:
+        wait: for another holder; otherwise a TimeoutError is raised at once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -154,17 +184,17 @@ def locked(path: Path) -> Iterator[None]:
     except TypeError:  # older than filelock 4
         lock = FileLock(path)
     try:
-        lock.acquire()
+        lock.acquire(timeout=-1 if wait else 0)
     except (OSError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in NO_LOCKS:
             raise
         warnings.warn(
-            f"the file system of {path.parent} knows no locks: run one driver at a time on other machines",
+            f"the file system of {path.parent} knows no locks: run one driver at a time, on this machine",
             stacklevel=3,
         )
         name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]
         lock = FileLock(Path(tempfile.gettempdir()) / f"vgmr-{name}.lock")
-        lock.acquire()
+        lock.acquire(timeout=-1 if wait else 0)
     try:
         yield
     finally:
@@ -187,7 +217,7 @@ def environment() -> dict[str, str]:
     commit, root = "unknown", repository()
     if root is not None:
         with contextlib.suppress(OSError):
-            git = partial(subprocess.run, cwd=root, capture_output=True, text=True)
+            git = partial(subprocess.run, cwd=root, capture_output=True, encoding="utf-8", errors="replace")
             if head := git(["git", "rev-parse", "--short=7", "HEAD"]).stdout.strip():
                 commit = head + ("-dirty" if git(["git", "status", "--porcelain", "vgmr"]).stdout.strip() else "")
     return {

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from vgmr.experiment import BACKBONES
-from vgmr.files import write
+from vgmr.files import try_place, write
 from vgmr.notebook.run import parameters
-from vgmr.studies import SEARCH_SEEDS, TRIAL_RATE, TRIALS, behind, search_default
+from vgmr.studies import behind
+from vgmr.studies.search import SEARCH_SEEDS, TRIAL_RATE, TRIALS, search_default
 
 NOTEBOOKS = ("06_training_ucf101", "07_training_ave", "08_training_cremad")
 SHARED = ("dataset", "data_options", "epochs", "batch_size", "latent_dim", "length_buckets")
@@ -25,7 +25,7 @@ def studies() -> dict[str, dict[str, Any]]:
     `mosi-utterance` is left out: its validation part is contaminated, so nothing can be chosen on it.
     """
     digits = {"dataset": "digits", "epochs": 20, "batch_size": 64, "latent_dim": 16}
-    found = {f"digits, {backbone}": digits | behind(backbone, 32) for backbone in BACKBONES}
+    found = {f"digits, {backbone}": digits | behind(backbone, 32) for backbone in ("pooled", "transformer")}
     for name in NOTEBOOKS:
         given = {key: value for key, (_, value) in parameters(Path(f"notebooks/{name}.ipynb")).items()}
         shared = {key: given[key] for key in SHARED}
@@ -47,7 +47,10 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("vgmr search", description="search one default for VGMR on validation")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once")
     options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        raise ValueError(f"--jobs must be 1 or more, got {options.jobs}")
     chosen = studies()
+    try_place(KEPT)
     table = search_default(chosen, options.jobs)
     print(table.round(3).to_string())
     content = {

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm.auto import tqdm
 
 from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
@@ -23,6 +22,7 @@ from vgmr.data.types import Batch, MultimodalData
 from vgmr.inference import predict
 from vgmr.objective import Objective, task_loss
 from vgmr.refiner import trusted_values
+from vgmr.work import bar
 
 
 @dataclass
@@ -680,7 +680,7 @@ def _fit(
     for model, each in zip(models, data, strict=True):
         _check(model, each)
     objective = Objective() if objective is None else objective
-    task = getattr(objective, "task", "classes")
+    task = getattr(objective, "task", "classification")
     torch.manual_seed(seeds[0])
     rates = learning_rate, learning_rate if prefusion_learning_rate is None else prefusion_learning_rate
     feeding = {"batch_size": batch_size, "length_buckets": length_buckets}
@@ -713,7 +713,7 @@ def _fit(
     histories = [History(together=list(seeds) if len(seeds) > 1 else []) for _ in models]
     best: dict[int, tuple[tuple[float, float], dict[str, Tensor]]] = {}
     running = list(range(len(models)))
-    for epoch in tqdm(range(epochs), desc="epochs", leave=False, disable=not progress):
+    for epoch in bar(range(epochs), desc="epochs", leave=False, disable=not progress):
         started = time.perf_counter()
         with trusted_values():
             losses, answers = steps.train(epoch), steps.validate()
@@ -721,7 +721,7 @@ def _fit(
             history, label, logits = histories[seed], validation[seed].label, answers[place]
             history.train_loss.append(float(losses[place]))
             history.validation_loss.append(float(task_loss(logits, label, task)))
-            if task == "classes":
+            if task == "classification":
                 history.validation_accuracy.append(float((logits.argmax(1) == label).float().mean()))
             if not (torch.isfinite(losses[place]) and torch.isfinite(logits).all()):
                 raise FloatingPointError(
@@ -730,7 +730,10 @@ def _fit(
                     + f": training {history.train_loss[-1]}, validation {history.validation_loss[-1]}; "
                     f"lower learning_rate, now {learning_rate}"
                 )
-            score = (history.validation_accuracy[-1] if task == "classes" else 0.0, -history.validation_loss[-1])
+            score = (
+                history.validation_accuracy[-1] if task == "classification" else 0.0,
+                -history.validation_loss[-1],
+            )
             if seed not in best or score > best[seed][0]:
                 best[seed], history.best_epoch = (score, steps.state(place)), epoch
             if checkpoint is not None:

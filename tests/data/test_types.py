@@ -533,6 +533,17 @@ def test_load_lists_what_there_is():
         load("synthetic", y=1, x=2)
 
 
+def test_a_module_may_hold_several_sets_and_what_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(vgmr.data._MODULES, "my-digits", "digits")
+    with pytest.raises(ValueError, match=r"^vgmr\.data\.digits has no function load_my_digits"):
+        load("my-digits")
+    monkeypatch.setattr("vgmr.data.digits.load_my_digits", lambda: dataset(), raising=False)
+    assert load("my-digits").modalities == ["text", "audio"] and len(load("digits").test) == 359
+    monkeypatch.setitem(vgmr.data._MODULES, "nowhere", "nowhere")
+    with pytest.raises(ValueError, match=r"there is no module vgmr\.data\.nowhere, in which data set 'nowhere'"):
+        load("nowhere")
+
+
 @pytest.mark.parametrize("name", ["digits", "synthetic"])
 def test_load_refuses_a_root_for_what_is_built_in(name, tmp_path):
     with pytest.raises(ValueError, match=f"'{name}' is made or built in and takes no root"):

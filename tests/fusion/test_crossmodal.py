@@ -64,19 +64,23 @@ def test_self_attention_is_that_of_torch():
             getattr(theirs, there).load_state_dict(getattr(layer, here).state_dict())
         with torch.no_grad():
             expected = theirs(expected, src_key_padding_mask=~real)
-    got = stack(x, x, real)
+    got = stack.remember(x, real)
     torch.testing.assert_close(got[real], stack.norm(expected)[real])
+    for causal in (False, True):
+        rows = stack.remember(x, real, causal)[torch.arange(3), real.sum(1) - 1]
+        torch.testing.assert_close(stack.remember(x, real, causal, last_only=True), rows)
 
 
 def test_attention_is_that_of_torch():
     ours = Attention(8, 2, 0.0).double()
     theirs = nn.MultiheadAttention(8, 2, batch_first=True, dtype=torch.float64)
     theirs.load_state_dict(ours.state_dict())
-    query, key, value = torch.randn(2, 3, 8).double(), torch.randn(2, 5, 8).double(), torch.randn(2, 5, 8).double()
+    query, source = torch.randn(2, 3, 8).double(), torch.randn(2, 5, 8).double()
     real = torch.tensor([[True, True, False, False, False], [True] * 5])
-    for k, v in ((key, value), (key, key)):
-        expected = theirs(query, k, v, key_padding_mask=~real)[0]
-        torch.testing.assert_close(ours.attend(query, k, v, real[:, None, None]), expected)
+    expected = theirs(query, source, source, key_padding_mask=~real)[0]
+    torch.testing.assert_close(ours.attend(query, *ours.project_source(source), real[:, None, None]), expected)
+    ours.dropout = 1e-12  # in training with dropout the weights are computed in the open
+    torch.testing.assert_close(ours.attend(query, *ours.project_source(source), real[:, None, None]), expected)
 
 
 def test_positions_by_hand():
@@ -98,14 +102,14 @@ def test_causal_goes_by_real_lengths():
     assert not torch.equal(stack(target, source, causal=True)[:, 0], expected[:, 0])
     later = target.clone()
     later[:, 2, 0] += 1
-    torch.testing.assert_close(stack(later, later, causal=True)[:, :2], stack(target, target, causal=True)[:, :2])
+    torch.testing.assert_close(stack.remember(later, None, True)[:, :2], stack.remember(target, None, True)[:, :2])
 
 
 def test_what_subsets_have_in_common_runs_once():
     model, encodings = whole()
     calls = []
     for stack in (*model.pairs, *model.memories):
-        stack.register_forward_hook(lambda module, *_: calls.append(module))
+        stack.norm.register_forward_hook(lambda module, *_, stack=stack: calls.append(stack))
     names = model.names
     keeps = [names, *([other for other in names if other != name] for name in names)]
     model.fuse_many(encodings, keeps)

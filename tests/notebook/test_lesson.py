@@ -3,11 +3,13 @@
 import base64
 import io
 import json
+from typing import Literal, Optional
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,7 +53,7 @@ def test_check_parameters(capsys):
 def test_claim_says_what_held(capsys):
     notebook.claim("water is wet", True)
     notebook.claim("fire is wet", False)
-    assert capsys.readouterr().out == "held: water is wet\ndid not hold: fire is wet\n"
+    assert capsys.readouterr().out == "held: water is wet\ncontradicted: fire is wet\n"
 
 
 def test_explore_redraws_when_a_control_moves():
@@ -128,7 +130,7 @@ def test_overrides_are_typed_and_known(small_notebook):
 def test_run_notebook_records_and_leaves_nothing_half_done(small_notebook, tmp_path):
     output = tmp_path / "out" / "small.ipynb"
     found = batch.run_notebook(small_notebook, {"seeds": "5"}, output, progress=False)
-    assert found == {"small": {"seeds": 5, "rate": 0.5, "third": 0.3333, "names": ["a"]}}
+    assert found == {"small": {"seeds": 5, "rate": 0.5, "third": 0.333333, "names": ["a"]}}
     assert batch.records(output) == found
     assert [path.name for path in output.parent.iterdir()] == ["small.ipynb"]
     failing = tmp_path / "out" / "failing.ipynb"
@@ -163,7 +165,27 @@ def test_record_is_json_able_and_rounded(values):
     content = json.loads(json.dumps(shown[0][notebook.RECORD]))
     assert content["name"] == "any"
     for key, value in values.items():
-        assert content["values"][key] == (round(value, 4) if isinstance(value, float) else value)
+        assert content["values"][key] == (float(f"{value:.6g}") if isinstance(value, float) else value)
+
+
+def test_evidence_keeps_floats_and_claims_use_the_four_words(capsys):
+    row = {"label": "VGMR", "difference": 0.01, "low": 0.0004, "high": 0.02, "error": 0.005, "df": 9.0, "p": None}
+    kept = notebook.evidence(row, paper=0.0191)
+    assert kept == {"difference": 0.01, "low": 0.0004, "high": 0.02, "error": 0.005, "df": 9.0, "paper": 0.0191}
+    notebook.claim("it gains", row)
+    notebook.claim("it gains much", row | {"low": -0.001, "difference": 0.003, "high": 0.008}, paper=0.02)
+    assert capsys.readouterr().out == (
+        "held: it gains (+0.010 [+0.000, +0.020])\n"
+        "smaller than the paper's: it gains much (+0.003 [-0.001, +0.008])\n"
+    )
+
+
+def test_a_table_is_short_to_read_and_whole_on_disk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame({"label": ["plain"], "mean": [0.51234], "paper": [None], "seeds": [5]})
+    html = notebook.table(frame, "accuracy", "a caption").to_html()
+    assert "0.512" in html and "a caption" in html and "paper" not in html and "0.51234" not in html
+    assert (tmp_path / "tables" / "accuracy.csv").read_text(encoding="utf-8").splitlines()[1] == "plain,0.51234,,5"
 
 
 @pytest.fixture
@@ -227,7 +249,7 @@ def test_problems_finds_what_is_off(project, spoil, complaint):
 def test_figures_get_alt_text():
     defined = publish.functions("def draw(share):\n    ax.set(xlabel='share of samples', ylabel='a')")
     alt = publish.described("plots.seed_points(runs, ax)\nplt.show()", "The result", {})
-    assert alt.startswith("The result: Every seed's score as a dot, the mean as a bar")
+    assert alt.startswith("The result: Every seed's difference to the baseline's score at the same seed as a dot")
     assert publish.described("draw(0.1)", "Try it", defined) == "Try it: labelled share of samples."
     assert publish.described("plt.plot(x)", "What now?", defined) == "What now?: figure."
 
@@ -250,3 +272,29 @@ def test_clean_writes_alt_text_without_executing(project, capsys):
     with Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))) as small:
         assert small.size == (40, 40) and len(small.convert("RGB").getcolors(1600)) <= 256
         assert np.abs(np.asarray(small.convert("RGB"), float) - colours).mean() < 30
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "fitting"),
+    [
+        ((1, "a"), tuple[int, str], True),
+        ((1, 2), tuple[int, str], False),
+        ((1,), tuple[int, str], False),
+        ((1, 2, 3), tuple[int, ...], True),
+        ((1, "a"), tuple[int, ...], False),
+        ([1, 2], tuple[int, ...], False),
+        ({"a": "x"}, dict[str, int], False),
+        ({1: 1}, dict[str, int], False),
+        ({"a": [1.0]}, dict[str, list[float]], True),
+        ({}, dict[str, int], True),
+        ("a", Literal["a", "b"], True),
+        ("c", Literal["a", "b"], False),
+        (True, Literal[1, 2], False),
+        (None, Literal["a"] | None, True),
+        (3, Optional[float], True),  # noqa: UP045
+        ([["a"], []], list[list[str]], True),
+        ([["a"], [1]], list[list[str]], False),
+    ],
+)
+def test_fits_looks_inside(value, annotation, fitting):
+    assert notebook.fits(value, annotation) is fitting

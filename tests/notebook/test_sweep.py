@@ -121,7 +121,7 @@ def test_what_is_wrong_is_refused_before_anything_runs(folder, entries, complain
 
 def test_the_command_refuses_in_one_line(folder):
     (folder / "sweep.yaml").write_text("- notebook: [")
-    with pytest.raises(ValueError, match=r"sweep\.yaml is not YAML"):
+    with pytest.raises(ValueError, match=r"sweep\.yaml, line 1: not YAML"):
         sweep.main(["sweep.yaml"])
     (folder / "sweep.yaml").write_text("notebook: '01'")
     with pytest.raises(ValueError, match="expected a list of entries"):

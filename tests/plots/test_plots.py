@@ -319,6 +319,7 @@ def test_bands_are_means_and_ranges_over_seeds_in_panels():
 
 def test_bands_of_differences_are_paired_by_seed():
     frame = robustness_frame().query("data == 'one'")
+    frame = pd.concat([frame, frame.query("model == 'VGMR'").assign(model="Concat+MLP")])
     ax = plots.bands(frame, "severity", "accuracy", "model", "corruption", baseline="plain")[0, 0]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.2, 0.15, 0.1])
     assert ax.figure.get_supylabel() == "accuracy, less plain's"
@@ -374,3 +375,11 @@ def test_confusion_matrix_shows_shares_of_the_true_class_and_numbers():
     assert labelled(ax) and ax.texts[0].get_text() == "0.75"
     two = plots.confusion_matrix(torch.tensor([[3, 1], [0, 2]]), ["a", "b"])
     assert [bar.get_width() for bar in two.patches] == [0.75, 1.0] and labelled(two)
+
+
+def test_every_figure_says_in_one_line_what_it_shows():
+    """The line is the figure's alternative text in the notebooks."""
+    for name in plots.__all__:
+        if name != "COLOURS":
+            first = getattr(plots, name).__doc__.splitlines()[0]
+            assert first.endswith((".", ";")), name

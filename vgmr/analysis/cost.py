@@ -13,26 +13,26 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm.auto import tqdm
 
 from vgmr.backbones import Classifier
 from vgmr.balancing import METHODS, Balancing, Relearning, make_method
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.experiment import Experiment, build
+from vgmr.experiment import Experiment, build, chosen_device, experiment_data
+from vgmr.files import try_place, user_path, write
 from vgmr.inference import predict, subset_logits
 from vgmr.objective import Objective, contributions
 from vgmr.paper import figures
 from vgmr.prefusion import count_parameters
 from vgmr.refiner import VGMR
 from vgmr.training import fit, make_optimizer, mini_batches, train_epoch, use_byte_dropout
+from vgmr.work import bar
 
 VARIANTS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
 _LABELS = {
@@ -133,6 +133,7 @@ def bench(
     """
     if not {"none", "vgmr"} <= set(variants):
         raise ValueError(f'variants must have "none" and "vgmr", got {list(variants)}')
+    chosen_device(device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     data = load("synthetic", like="mosei", samples=32 * steps).to(device)
@@ -174,6 +175,7 @@ def bench_methods(
 
     Returns a JSON-able dict: device, setting and rows (one per method; ratios to "none").
     """
+    chosen_device(device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     data = load("synthetic", like="mosei", samples=32 * steps).to(device)
@@ -198,7 +200,7 @@ def bench_methods(
     seconds: dict[str, list[float]] = {name: [] for name in work}
     ratios: dict[str, list[float]] = {name: [] for name in work}
     train("none")
-    for _ in tqdm(range(rounds), desc="rounds", disable=not progress, leave=False):
+    for _ in bar(range(rounds), desc="rounds", disable=not progress, leave=False):
         before = _seconds(work["none"], device)
         for name in work:
             one = _seconds(work[name], device) / epochs.get(name, relearning.interval)
@@ -223,6 +225,35 @@ def bench_methods(
         "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35; {rounds} rounds of {steps} steps",
         "rows": rows,
     }
+
+
+def step_costs(experiments: Mapping[str, Experiment], baseline: str, rounds: int = 5, steps: int = 4) -> pd.Series:
+    """CPU time of one training step, as a ratio to `baseline`: medians over interleaved rounds.
+
+    Every method acts in these steps: OGM-GE as in the first epoch, the others as in the last. What methods do
+    between epochs is not in it: trials of Grad-Blending, prototypes of PMR, diagnoses of Relearning.
+    """
+    ready = {}
+    for name, experiment in experiments.items():
+        data = experiment_data(experiment)
+        model, method = build(experiment, data), make_method(experiment.method, **experiment.method_options)
+        method.start(model, data, experiment.epochs, experiment.seed)
+        stepper = make_optimizer(experiment.optimizer, model, experiment.learning_rate, method=method)
+        batch = data.train.index(torch.arange(experiment.batch_size))
+        epoch = 0 if experiment.method == "ogm-ge" else experiment.epochs - 1
+        ready[name] = partial(method.step, model, batch, Objective(), stepper, epoch)
+    times: dict[str, list[float]] = {name: [] for name in ready}
+    for _ in range(rounds + 1):
+        for name, take in ready.items():
+            started = time.process_time()
+            for _ in range(steps):
+                take()
+            times[name].append(time.process_time() - started)
+    ratio = {
+        name: statistics.median(own / plain for own, plain in zip(seen[1:], times[baseline][1:], strict=True))
+        for name, seen in times.items()
+    }
+    return pd.Series(ratio, name=f"step, times {baseline}")
 
 
 def _ratio(values: list[float], reference: list[float]) -> float:
@@ -263,7 +294,7 @@ def _measure(
     times: dict[str, list[float]] = {name: [] for name in work}
     for name in work:
         work[name]()
-    for _ in tqdm(range(rounds), desc="rounds", disable=not progress, leave=False):
+    for _ in bar(range(rounds), desc="rounds", disable=not progress, leave=False):
         for name in work:
             times[name].append(_seconds(work[name], device))
     return times
@@ -328,16 +359,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, help="interleaved repetitions, by default 7, or 3 of the methods")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--byte-dropout", action="store_true", help="draw dropout masks as bytes")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--json", help="write all figures to this file")
     options = parser.parse_args(arguments)
     measure, rounds = (bench_methods, 3) if options.methods else (bench, 7)
-    result = measure(options.rounds or rounds, device=options.device, byte_dropout=options.byte_dropout)
+    rounds = rounds if options.rounds is None else options.rounds
+    target = None if options.json is None else user_path(options.json)
+    if rounds < 1:
+        raise ValueError(f"--rounds must be 1 or more, got {rounds}")
+    if target is not None:
+        try_place(target)
+    result = measure(rounds, device=options.device, byte_dropout=options.byte_dropout)
     print(f"{result['device']}; {result['setting']}")
     print(table(result).to_string(na_rep="-"))
     if not options.methods:
         print(f"loop over bare steps: {result['loop_overhead']:+.1%}")
         print(f"contribution targets over one forward pass: {result['contribution_share']:.2%}")
         print(f"modality-removal table over one evaluation pass: {result['removal_share']:.2f}")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+    if target is not None:
+        write(target, json.dumps(result, indent=1))
     return 0

@@ -14,6 +14,7 @@ _MODULES = {
     "avdigits": "avdigits",
     "cremad-ratings": "cremad_ratings",
     "mosi-utterance": "mosi_utterance",
+    "mosi-words": "mosi_words",
     "utd-mhad": "utd_mhad",
     "uci-mfeat": "uci_mfeat",
     "digits": "digits",
@@ -39,7 +40,13 @@ def loader(name: str) -> Callable[..., MultimodalData]:
     """
     if name not in _MODULES:
         raise ValueError(f"unknown data set {name!r}; there are: {', '.join(names())}")
-    module = import_module(f"vgmr.data.{_MODULES[name]}")
+    place = f"vgmr.data.{_MODULES[name]}"
+    try:
+        module = import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name != place:
+            raise
+        raise ValueError(f"there is no module {place}, in which data set {name!r} is to be found") from None
     expected = "load_" + name.replace("-", "_")
     function: Callable[..., MultimodalData] | None = getattr(module, expected, None)
     if function is None:

@@ -15,9 +15,9 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 import pooch
-from tqdm.auto import tqdm
 
 from vgmr.files import cache_folder, place, user_path, write
+from vgmr.work import bar
 
 PATIENCE = 30.0
 ATTEMPTS = 2
@@ -166,7 +166,7 @@ def download(source: Source) -> Path:
         reason = "states no licence" if source.licence.startswith("not stated") else "has no known address"
         raise FileNotFoundError(f"{source.name} {reason} and is not downloaded; {expected(source)}")
     if source.addresses:
-        for path in tqdm(wanted, desc=f"downloading {source.name}", unit="file"):
+        for path in bar(wanted, desc=f"downloading {source.name}", unit="file"):
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             _retrieve(source, source.addresses[path], target, source.files[path][1])
@@ -193,7 +193,7 @@ def extract(source: Source, archive: Path, folder: Path, wanted: list[str]) -> N
                 if place.is_absolute() or ".." in place.parts or ":" in member.filename:
                     raise ValueError(f"{source.archive}: refused, it holds the unsafe name {member.filename!r}")
                 members["/".join(place.parts[1:])] = member
-            for path in tqdm(wanted, desc=f"unpacking {source.name}", unit="file"):
+            for path in bar(wanted, desc=f"unpacking {source.name}", unit="file"):
                 size, digest = source.files[path]
                 if path not in members:
                     raise ValueError(f"{source.archive}: refused, it does not hold {path}")

@@ -14,7 +14,7 @@ import pandas as pd
 from vgmr.data import load, loader, names
 from vgmr.data.fetch import Source, expected, find, problems
 from vgmr.data.store import MANIFEST
-from vgmr.files import cache_folder, place, user_path
+from vgmr.files import cache_folder, place, user_path, writable
 
 SHOWN = 10
 
@@ -146,7 +146,7 @@ def run(arguments: list[str]) -> int:
         return 0
     try:
         return _check(given.name, given.root) if given.command == "check" else _prepare(given.name, given.root)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"vgmr data {given.command}: {error}", file=sys.stderr)
         return 1
 
@@ -171,6 +171,8 @@ def _check(name: str, root: str | None) -> int:
 
 def _prepare(name: str, root: str | None) -> int:
     start = time.perf_counter()
+    if why := writable(cache_folder()):
+        raise OSError(f"{why}; give another place in VGMR_CACHE")
     table = contents(name, root)
     print(f"{name}: ready in {time.perf_counter() - start:.1f} s")
     _print(table)

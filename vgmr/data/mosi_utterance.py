@@ -72,8 +72,8 @@ def load_mosi_utterance(
     missing = sorted(set(FILES) - set(copy.digests))
     if missing:
         raise FileNotFoundError(f"{copy.folder}: {', '.join(missing)} missing; get them from {SOURCE.page}")
-    transcripts = _transcripts(copy)
-    halves = {half: _half(copy, half, transcripts) for half in HALVES}
+    transcripts = read_transcripts(copy)
+    halves = {half: read_half(copy, half, transcripts) for half in HALVES}
     videos = [set(batch.group.tolist()) for batch in halves.values() if batch.group is not None]
     if videos[0] & videos[1]:
         raise ValueError(f"{copy.folder}: {len(videos[0] & videos[1])} videos are in train and in test")
@@ -142,7 +142,8 @@ def _table(copy: Copy, path: str, width: int) -> pd.DataFrame:
     return table
 
 
-def _numbers(copy: Copy, path: str, width: int) -> np.ndarray:
+def read_numbers(copy: Copy, path: str, width: int) -> np.ndarray:
+    """The numbers of a csv without header, (rows, width) float64; ValueError for other widths and no numbers."""
     table = _table(copy, path, width).apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     bad = np.argwhere(~np.isfinite(table))
     if len(bad):
@@ -153,7 +154,7 @@ def _numbers(copy: Copy, path: str, width: int) -> np.ndarray:
     return table
 
 
-def _transcripts(copy: Copy) -> pd.DataFrame:
+def read_transcripts(copy: Copy) -> pd.DataFrame:
     """Columns id, text, video and label; a video has one number, and its name is the id without its end."""
     place = copy.folder / "transcripts.csv"
     table = _table(copy, "transcripts.csv", 4).set_axis(["id", "text", "video", "label"], axis=1)
@@ -169,9 +170,9 @@ def _transcripts(copy: Copy) -> pd.DataFrame:
     return table
 
 
-def _half(copy: Copy, half: str, transcripts: pd.DataFrame) -> Batch:
+def read_half(copy: Copy, half: str, transcripts: pd.DataFrame) -> Batch:
     """All utterances of the published "train" or "test" files in their order; labels are checked row by row."""
-    listed = _numbers(copy, f"text_{half}.csv", 101)[:, 0]
+    listed = read_numbers(copy, f"text_{half}.csv", 101)[:, 0]
     rows = listed.astype(np.int64)
     if not np.array_equal(rows, listed) or len(set(rows)) != len(rows) or rows.min() < 0:
         raise ValueError(
@@ -187,7 +188,7 @@ def _half(copy: Copy, half: str, transcripts: pd.DataFrame) -> Batch:
     features = {}
     for name, width in WIDTHS.items():
         path = f"{FOLDERS[name]}/{FOLDERS[name]}_{half}0.csv"
-        table = _numbers(copy, path, width + 1)
+        table = read_numbers(copy, path, width + 1)
         if len(table) != len(rows):
             raise ValueError(f"{copy.folder / path}: {len(table)} rows, but text_{half}.csv has {len(rows)}")
         differ = np.flatnonzero(table[:, -1] != label)

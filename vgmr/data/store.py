@@ -34,7 +34,12 @@ def prepared(key: Mapping[str, Any], make: Callable[[], MultimodalData]) -> Mult
             return read(folder, key)
         except ValueError as error:
             warnings.warn(f"prepared data refused and made again: {error}", stacklevel=2)
-    write(folder, key, make())
+    data = make()
+    try:
+        write(folder, key, data)
+    except OSError as error:
+        warnings.warn(f"prepared data are not kept, {folder.parent} cannot be written: {error}", stacklevel=2)
+        return data
     return read(folder, key)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone, last_real
+from vgmr.fusion.base import Backbone
 
 
 def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
@@ -21,32 +21,40 @@ def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
 
 
 class Attention(nn.MultiheadAttention):
-    """The parameters of `nn.MultiheadAttention` with torch's fused kernel, and no work done twice."""
+    """The parameters of `nn.MultiheadAttention`, with keys and values that may have been computed before."""
 
     def __init__(self, width: int, num_heads: int, dropout: float):
         super().__init__(width, num_heads, dropout, batch_first=True)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
-        """(B, T, width) and two (B, S, width) to (B, T, width); `allowed` is bool, (B, 1, T or 1, S)."""
-        width, heads = self.embed_dim, self.num_heads
-        weight, bias = self.in_proj_weight, self.in_proj_bias
+        """(B, T, width) and projected keys and values (B, S, width) to (B, T, width).
 
-        def split(x: Tensor) -> Tensor:
-            return x.unflatten(2, (heads, -1)).transpose(1, 2)
-
-        if query is key and key is value:
-            q, k, v = (split(x) for x in F.linear(query, weight, bias).chunk(3, 2))
+        Args:
+            query: not yet projected.
+            allowed: bool, (B, 1, T or 1, S); None if every step may be seen.
+        """
+        width = self.embed_dim
+        query = F.linear(query, self.in_proj_weight[:width], self.in_proj_bias[:width])
+        q, k, v = (x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, value))
+        if (
+            self.training and self.dropout
+        ):  # the fused kernel for CPUs has no dropout, and what it falls back to is slow
+            score = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
+            if allowed is not None:
+                score = score + torch.zeros(allowed.shape, dtype=q.dtype, device=q.device).masked_fill_(
+                    ~allowed, -torch.inf
+                )
+            attended = F.dropout(score.softmax(3), self.dropout) @ v
         else:
-            q = split(F.linear(query, weight[:width], bias[:width]))
-            if key is value:
-                k, v = (split(x) for x in F.linear(key, weight[width:], bias[width:]).chunk(2, 2))
-            else:
-                k = split(F.linear(key, weight[width : 2 * width], bias[width : 2 * width]))
-                v = split(F.linear(value, weight[2 * width :], bias[2 * width :]))
-        dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(q, k, v, allowed, dropout)
+            attended = F.scaled_dot_product_attention(q, k, v, allowed)
         result: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return result
+
+    def project_source(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of (B, S, width)."""
+        width = self.embed_dim
+        key, value = F.linear(x, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, 2)
+        return key, value
 
 
 class _Layer(nn.Module):
@@ -60,19 +68,27 @@ class _Layer(nn.Module):
         self.relu_dropout = nn.Dropout(relu_dropout)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self, z: Tensor, source: tuple[Tensor, Tensor] | None, own: bool, allowed: Tensor | None
-    ) -> Tensor:
-        if own:
-            normed = self.norm_attention(z)
-            z = z + self.dropout(self.attention.attend(normed, normed, normed, allowed))
-        elif source is not None:
-            key = self.norm_attention(source[0])
-            value = key if source[1] is source[0] else self.norm_attention(source[1])
-            z = z + self.dropout(self.attention.attend(self.norm_attention(z), key, value, allowed))
+    def attend(self, z: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
+        return z + self.dropout(self.attention.attend(self.norm_attention(z), key, value, allowed))
+
+    def attend_self(self, z: Tensor, rows: Tensor | None, allowed: Tensor | None) -> Tensor:
+        """With all steps as queries, or the one of each sample that `rows` (B,) names."""
+        normed = self.norm_attention(z)
+        key, value = self.attention.project_source(normed)
+        if rows is not None:
+            z, normed = (x[torch.arange(len(x), device=x.device), rows].unsqueeze(1) for x in (z, normed))
+        return z + self.dropout(self.attention.attend(normed, key, value, allowed))
+
+    def feed(self, z: Tensor) -> Tensor:
         inner = self.relu_dropout(torch.relu(self.widen(self.norm_feedforward(z))))
         result: Tensor = z + self.dropout(self.narrow(inner))
         return result
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight (2 width, width) and bias of keys and values with the affine part of the norm drawn in."""
+        width = self.attention.embed_dim
+        weight, bias = self.attention.in_proj_weight[width:], self.attention.in_proj_bias[width:]
+        return weight * self.norm_attention.weight, bias + weight @ self.norm_attention.bias
 
 
 class CrossmodalStack(nn.Module):
@@ -80,6 +96,7 @@ class CrossmodalStack(nn.Module):
 
     Each layer: Z + attention(LN Z, LN S, LN S), one LN for both, then Z + feed-forward(LN Z); a last LN behind
     all. With the target as its own source it is plain self-attention, each layer on what the one before gave.
+    Since S is the same in every layer, the keys and values of all layers are one product.
 
     Args:
         width: even and at least 4, divisible by `num_heads`.
@@ -133,31 +150,69 @@ class CrossmodalStack(nn.Module):
 
         Args:
             target: whose steps ask.
-            source: what they ask; the target itself for self-attention; None leaves the attention out, as if the
-                source was never measured, and the rest of each layer as it is.
+            source: what they ask; None leaves the attention out, as if the source was never measured, and the rest
+                of each layer as it is.
             target_mask, source_mask: (B, T) and (B, S) bool.
             causal: step i sees steps up to i + |real length of the target - that of the source| only.
         """
-        own = source is target
         z = self.embedding_dropout(self.place(target, target_mask))
-        allowed: Tensor | None = None
-        both: tuple[Tensor, Tensor] | None = None
-        if source is not None:
-            real = target_mask if own else source_mask
-            if real is not None:
-                allowed = real[:, None, None, :]
-            if causal:
-                ahead = _ahead(target, source, target_mask, real)
-                allowed = ahead if allowed is None else allowed & ahead
-            if not own:
-                placed = self.place(source, source_mask)
-                key = self.embedding_dropout(placed)
-                drawn = self.training and bool(getattr(self.embedding_dropout, "p", True))
-                both = (key, self.embedding_dropout(placed) if drawn else key)
-        for layer in self.layers:
-            z = layer(z, both, own, allowed)
+        if source is None:
+            for layer in self._layers():
+                z = layer.feed(z)
+        else:
+            allowed = _allowed(target, source, target_mask, source_mask, causal)
+            for layer, (key, value) in zip(
+                self._layers(), self._keys_and_values(source, source_mask), strict=True
+            ):
+                z = layer.feed(layer.attend(z, key, value, allowed))
         result: Tensor = self.norm(z)
         return result
+
+    def remember(
+        self, x: Tensor, mask: Tensor | None = None, causal: bool = False, last_only: bool = False
+    ) -> Tensor:
+        """Self-attention: (B, T, width) to the same shape, or with `last_only` to the last real step, (B, width).
+
+        The last layer then asks for that step alone.
+        """
+        z = self.embedding_dropout(self.place(x, mask))
+        allowed = _allowed(x, x, mask, mask, causal)
+        *before, last = self._layers()
+        for layer in before:
+            z = layer.feed(layer.attend_self(z, None, allowed))
+        if not last_only:
+            result: Tensor = self.norm(last.feed(last.attend_self(z, None, allowed)))
+            return result
+        length = mask.sum(1) if mask is not None else torch.full((len(x),), x.shape[1], device=x.device)
+        everything = None if mask is None else mask[:, None, None, :]  # no step is later than the last one
+        result = self.norm(last.feed(last.attend_self(z, length - 1, everything))).squeeze(1)
+        return result
+
+    def _layers(self) -> list[_Layer]:
+        return [layer for layer in self.layers if isinstance(layer, _Layer)]
+
+    def _keys_and_values(self, source: Tensor, mask: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of each layer, in two products over all of them."""
+        placed = self.place(source, mask)
+        folded = [layer.folded() for layer in self._layers()]
+        found = []
+        for part in (0, 1):
+            weight = torch.cat([both.chunk(2)[part] for both, _ in folded])
+            bias = torch.cat([both.chunk(2)[part] for _, both in folded])
+            normed = F.layer_norm(self.embedding_dropout(placed), (self.width,), eps=self.norm.eps)
+            found.append(F.linear(normed, weight, bias).chunk(len(folded), 2))
+        return list(zip(*found, strict=True))
+
+
+def _allowed(
+    target: Tensor, source: Tensor, target_mask: Tensor | None, source_mask: Tensor | None, causal: bool
+) -> Tensor | None:
+    """What each step of the target may see, (B or 1, 1, T or 1, S) bool; None for everything."""
+    allowed = None if source_mask is None else source_mask[:, None, None, :]
+    if not causal:
+        return allowed
+    ahead = _ahead(target, source, target_mask, source_mask)
+    return ahead if allowed is None else allowed & ahead
 
 
 def _ahead(target: Tensor, source: Tensor, target_mask: Tensor | None, source_mask: Tensor | None) -> Tensor:
@@ -275,8 +330,8 @@ class CrossmodalTransformer(Backbone):
             if key not in remembered:
                 joined = torch.cat([pair(target, other, other in sources) for other in self.others[target]], 2)
                 stack = self.memories[self.names.index(target)]
-                states = stack(joined, joined, masks[target], causal=self.causal)
-                remembered[key] = last_real(states, masks[target])
+                assert isinstance(stack, CrossmodalStack)
+                remembered[key] = stack.remember(joined, masks[target], self.causal, last_only=True)
             return remembered[key]
 
         first = encodings[self.names[0]]

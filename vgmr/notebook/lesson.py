@@ -1,4 +1,4 @@
-"""What a notebook needs: `setup`, checked parameters, `record`, `explore`."""
+"""What a notebook needs: `setup`, checked parameters, `evidence`, `record`, `table`, `claim`, `explore`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ import platform
 import types
 import typing
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 import torch
 from IPython.display import display
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 import vgmr
 from vgmr import plots
+from vgmr.comparison import VERDICTS, Interval, verdict
+from vgmr.files import write
 
 RECORD = "application/vnd.vgmr.record+json"
 
@@ -33,16 +40,26 @@ def setup() -> None:
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether `value` is of the annotated type; an int is a float, None only where the type says so."""
+    """Whether `value` is of the annotated type; an int is a float, None only where the type says so.
+
+    Knows plain classes, `|`, `Literal`, and lists, tuples and dicts of such: `tuple[int, str]` has two entries,
+    `tuple[int, ...]` any number.
+    """
+    if annotation is Any:
+        return True
     if annotation is None or annotation is type(None):
         return value is None
-    if isinstance(annotation, types.UnionType):
-        return any(fits(value, choice) for choice in typing.get_args(annotation))
-    origin = typing.get_origin(annotation)
-    if origin in (list, tuple, dict):
-        inner = typing.get_args(annotation)
-        items = value if origin is not dict else []
-        return isinstance(value, origin) and (not inner or all(fits(item, inner[0]) for item in items))
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        return any(fits(value, choice) for choice in inner)
+    if origin is typing.Literal:
+        return any(type(value) is type(choice) and value == choice for choice in inner)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
+    if origin is tuple and inner[-1:] != (Ellipsis,):
+        return isinstance(value, tuple) and len(value) == len(inner) and all(map(fits, value, inner))
+    if origin in (list, tuple):
+        return isinstance(value, origin) and all(fits(item, inner[0]) for item in value)
     if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if annotation is int:
@@ -77,24 +94,59 @@ def check_parameters(namespace: Mapping[str, Any], **choices: Sequence[Any]) -> 
     print(", ".join(f"{name}={namespace[name]!r}" for name in parameters))
 
 
+def evidence(found: Any, paper: float | None = None) -> dict[str, Any]:
+    """A difference as floats, to be recorded: difference, low, high and what a table or `Interval` says besides.
+
+    Args:
+        found: an `Interval`, or a row of a table of `vgmr.comparison`.
+        paper: the paper's effect, where the text states one.
+    """
+    values = asdict(found) if isinstance(found, Interval) else dict(found)
+    values.setdefault("difference", values.get("mean"))
+    numbers = ("difference", "low", "high", "error", "df", "p", "smallest_effect", "seeds", "samples")
+    kept = {name: float(values[name]) for name in numbers if name in values and not pd.isna(values[name])}
+    return kept | ({"paper": float(paper)} if paper is not None else {})
+
+
 def record(name: str, values: Mapping[str, Any]) -> None:
     """Show a result as text and keep it, machine-readable, in the executed notebook.
 
     Args:
         name: of the result, such as "quickstart".
-        values: JSON-able; floats are rounded to 4 digits in both forms.
+        values: JSON-able, such as `evidence` by key; floats are kept to 6 significant digits, and shown to 4
+        places.
     """
 
-    def rounded(value: Any) -> Any:
+    def kept(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {str(key): rounded(item) for key, item in value.items()}
+            return {str(key): kept(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return [rounded(item) for item in value]
-        return round(float(value), 4) if isinstance(value, float) else value
+            return [kept(item) for item in value]
+        return float(f"{float(value):.6g}") if isinstance(value, float) else value
 
-    kept = rounded(values)
-    text = "\n".join(f"{key}: {value}" for key, value in kept.items())
-    display({RECORD: {"name": name, "values": kept}, "text/plain": f"recorded as {name}\n{text}"}, raw=True)
+    def shown(value: Any) -> Any:
+        if isinstance(value, Mapping) and {"difference", "low", "high"} <= set(value):
+            return "{difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**value)
+        if isinstance(value, list | tuple):
+            return [shown(item) for item in value]
+        return round(value, 4) if isinstance(value, float) else value
+
+    content = kept(values)
+    text = "\n".join(f"{key}: {shown(value)}" for key, value in content.items())
+    display({RECORD: {"name": name, "values": content}, "text/plain": f"recorded as {name}\n{text}"}, raw=True)
+
+
+def table(frame: pd.DataFrame, name: str, caption: str = "", digits: int = 3) -> Styler:
+    """A table for reading: digits cut, empty cells and columns left out; all its digits go to tables/NAME.csv.
+
+    Args:
+        name: of the file, in the notebook's folder.
+    """
+    write(Path("tables") / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n").encode())
+    small = frame.dropna(axis=1, how="all")
+    floats: list[Hashable] = [column for column in small if pd.api.types.is_float_dtype(small[column])]
+    styled = small.style.format(na_rep="").format(f"{{:.{digits}f}}", subset=floats, na_rep="").hide(axis="index")
+    return styled.set_caption(caption or name)
 
 
 def explore(draw: Callable[..., Figure | tuple[Figure, str]], **controls: widgets.Widget) -> widgets.VBox:
@@ -131,6 +183,20 @@ def explore(draw: Callable[..., Figure | tuple[Figure, str]], **controls: widget
     return widgets.VBox([*controls.values(), numbers, picture])
 
 
-def claim(text: str, holds: bool) -> None:
-    """Print whether a claim of the text held in this run; at the defaults a test compares the printed line."""
-    print(f"{'held' if holds else 'did not hold'}: {text}")
+def claim(text: str, found: Any, paper: float | None = None) -> None:
+    """Print what became of a claim of the text in this run; at the defaults a test compares the printed line.
+
+    The words are those of `vgmr.comparison.verdict`.
+
+    Args:
+        found: an `Interval` or a row of a table of `vgmr.comparison`, of which the claim says that it lies above
+        zero;
+            or true or false.
+        paper: the paper's effect, above zero, where the text states one.
+    """
+    if isinstance(found, bool | np.bool_):
+        print(f"{VERDICTS[0] if found else VERDICTS[1]}: {text}")
+        return
+    numbers = evidence(found)
+    difference, low, high = (numbers[name] for name in ("difference", "low", "high"))
+    print(f"{verdict(difference, low, high, paper)}: {text} ({difference:+.3f} [{low:+.3f}, {high:+.3f}])")

@@ -14,16 +14,18 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from PIL import Image
 
 from vgmr import plots
-from vgmr.files import write
-from vgmr.notebook.run import find_notebook
+from vgmr.files import try_place, write
+from vgmr.notebook.run import Kernel, ended, find_notebook, in_thread, ran
 from vgmr.paper import ledger
 
 FOLDER = Path("notebooks")
@@ -38,11 +40,12 @@ if "google.colab" in sys.modules and not Path("records").exists():
     %pip install -q ..
 """
 MAXIMUM_BYTES = 1_000_000
+CELL_PATIENCE = 600  # seconds
 
 
 def repository() -> str:
     """The repository's address, the one setting in pyproject.toml."""
-    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
     return str(project["urls"]["Repository"]).rstrip("/")
 
 
@@ -168,15 +171,35 @@ def cleaned(book: Any) -> Any:
 
 
 def build(path: Path) -> None:
-    """Execute a notebook at its defaults and write it clean; a failure leaves the file as it was."""
+    """Execute a notebook at its defaults and write it clean; a failure leaves the file as it was.
+
+    Raises:
+        ValueError: a cell is not Python.
+        RuntimeError: a cell failed or took too long, with the cell.
+    """
     unfinished = path.with_name(f"unfinished-{path.name}")
-    nbformat.write(prepared(path), unfinished)
-    subprocess.run([sys.executable, "-m", "ruff", "format", "-q", str(unfinished)], check=True)
-    book = nbformat.read(unfinished, as_version=4)
-    unfinished.unlink()
-    NotebookClient(book, timeout=600, kernel_name="python3", resources={"metadata": {"path": FOLDER}}).execute()
-    nbformat.write(cleaned(book), unfinished)
-    os.replace(unfinished, path)
+    kernel = Kernel()
+    try:
+        nbformat.write(prepared(path), unfinished)
+        command = [sys.executable, "-m", "ruff", "format", "-q", str(unfinished)]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+        if done.returncode:
+            raise ValueError(f"{path} cannot be formatted: {done.stderr.strip()}")
+        book = nbformat.read(unfinished, as_version=4)
+        resources = {"metadata": {"path": str(path.parent)}}
+        with ended(kernel):
+            options = {"timeout": CELL_PATIENCE, "kernel_name": "python3", **kernel.options()}
+            NotebookClient(book, resources=resources, **options).execute()
+        if why := ran(book):
+            raise RuntimeError(f"{path.stem} {why}")
+        nbformat.write(cleaned(book), unfinished)
+        os.replace(unfinished, path)
+    except CellExecutionError as error:
+        raise RuntimeError(f"{path.stem} failed in cell {kernel.cell}: {error.ename}: {error.evalue}") from error
+    except CellTimeoutError as error:
+        raise RuntimeError(f"{path.stem} failed in cell {kernel.cell}: not done in {CELL_PATIENCE} s") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def problems(path: Path) -> list[str]:
@@ -235,7 +258,7 @@ def overview(path: Path) -> bytes:
 def write_readme() -> None:
     """Renew what README.md takes from the committed notebooks: the ledger's summary and the overview figure."""
     table = ledger.summary(ledger.ledger(ledger.CLAIMS, FOLDER))
-    head, _, rest = Path("README.md").read_text().partition("<!-- ledger -->")
+    head, _, rest = Path("README.md").read_text(encoding="utf-8").partition("<!-- ledger -->")
     _, end, tail = rest.partition("<!-- /ledger -->")
     if not end:
         raise ValueError("README.md: no <!-- ledger --> followed by <!-- /ledger -->")
@@ -256,10 +279,13 @@ def main(arguments: list[str]) -> int:
     if not chosen:
         raise ValueError(f"no notebooks in {FOLDER.resolve()}; run this from the repository's folder")
     failed = 0
+    if options.action != "check":
+        for path in chosen:
+            try_place(path.absolute())
     for path in chosen:
         if options.action == "build":
             print(f"executing {path}", flush=True)
-            build(path)
+            in_thread(partial(build, path))
         if options.action == "clean":
             nbformat.write(cleaned(renewed(path)), path)
         found = problems(path)

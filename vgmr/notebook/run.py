@@ -6,25 +6,32 @@ import argparse
 import ast
 import contextlib
 import json
+import logging
 import os
 import re
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import papermill
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from vgmr.files import user_path
+from vgmr.files import locked, try_place, user_path
+from vgmr.notebook.given import read_file, shown, trouble
 from vgmr.notebook.lesson import RECORD, described, fits
+from vgmr.work import bar_options
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict}
 CELL_TIMEOUT = 24 * 3600  # seconds; without a limit a lost message between kernel and client waits for ever
 START_TIMEOUT = 180  # seconds
 START_ATTEMPTS = 3
+PATHS = ("root", "folder")  # parameters that hold a path: the notebook runs in its own folder
+NOT_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)  # of ast.literal_eval
 GUARD = 'read _; kill -9 -"$1" 2>/dev/null'  # reading ends when the other end of the pipe is gone
 
 
@@ -34,14 +41,14 @@ def find_notebook(name: str) -> Path:
     Raises:
         FileNotFoundError: none, or several, with the list of those that exist.
     """
-    if Path(name).suffix == ".ipynb" and Path(name).is_file():
-        return Path(name)
+    if name.endswith(".ipynb") and (path := user_path(name)).is_file():
+        return path
     folder = Path("notebooks")
     there = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     found = [path for path in there if path.stem == name or path.stem.split("_")[0] == name]
     if len(found) != 1:
         listed = ", ".join(path.stem for path in there) or f"none in {folder.resolve()}"
-        raise FileNotFoundError(f"no notebook {name!r}; there are: {listed}")
+        raise FileNotFoundError(f"no notebook {shown(name)}; there are: {listed}")
     return found[0]
 
 
@@ -59,7 +66,8 @@ def annotated_type(node: ast.expr) -> Any:
         return annotated_type(node.left) | annotated_type(node.right)
     if isinstance(node, ast.Subscript):
         inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        return annotated_type(node.value)[tuple(annotated_type(item) for item in inner)]
+        with contextlib.suppress(TypeError):  # int[str]
+            return annotated_type(node.value)[tuple(annotated_type(item) for item in inner)]
     raise ValueError(f"type {ast.unparse(node)!r} is not one of {', '.join(TYPES)}, None or made of them")
 
 
@@ -70,9 +78,13 @@ def cells(notebook: Path) -> list[dict[str, Any]]:
         ValueError: the file is not a notebook.
     """
     try:
-        found: list[dict[str, Any]] = json.loads(notebook.read_text())["cells"]
+        found: list[dict[str, Any]] = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        for cell in found:
+            labels = cell.get("metadata", {}).get("tags", [])
+            if not (isinstance(cell["cell_type"], str) and isinstance(labels, list)):
+                raise TypeError
         return [{**cell, "source": "".join(cell["source"])} for cell in found]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{notebook} is not a notebook of format 4") from None
 
 
@@ -87,11 +99,15 @@ def parameters(notebook: Path) -> dict[str, tuple[Any, Any]]:
     found = {}
     for cell in cells(notebook):
         if "parameters" in tags(cell):
-            for line in ast.parse(cell["source"]).body:
+            try:
+                body = ast.parse(cell["source"]).body
+            except NOT_LITERAL as error:
+                raise ValueError(f"{notebook}, the cell tagged parameters: {error}") from None
+            for line in body:
                 if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value:
                     try:
                         found[line.target.id] = annotated_type(line.annotation), ast.literal_eval(line.value)
-                    except ValueError as error:
+                    except NOT_LITERAL as error:
                         raise ValueError(f"{notebook}, parameter {line.target.id}: {error}") from None
     return found
 
@@ -105,31 +121,34 @@ def check_overrides(
         known: the notebook's `parameters`, where they were read before.
 
     Raises:
-        ValueError: an unknown name, with the list of real ones, or a value of another type.
+        ValueError: an unknown name, with the list of real ones, a value of another type, one that is none of
+            JSON, or a negative rate or count.
     """
     known = parameters(notebook) if known is None else known
     checked = {}
     for name, value in given.items():
         if name not in known:
-            raise ValueError(f"{notebook.stem} has no parameter {name!r}; there are: {', '.join(known)}")
+            listed = ", ".join(known) or "none"
+            raise ValueError(f"{notebook.stem} has no parameter {shown(name)}; there are: {listed}")
         annotation = known[name][0]
         if value == "None" and fits(None, annotation):
             value = None
         if isinstance(value, str) and not fits(value, annotation):
-            with contextlib.suppress(ValueError, SyntaxError):
+            with contextlib.suppress(*NOT_LITERAL):
                 value = ast.literal_eval(value)
         if not fits(value, annotation):
-            raise ValueError(f"{notebook.stem}, parameter {name}: expected {described(annotation)}, got {value!r}")
+            expected = described(annotation)
+            raise ValueError(f"{notebook.stem}, parameter {name}: expected {expected}, got {shown(value)}")
+        if why := trouble(value, name):
+            raise ValueError(f"{notebook.stem}, parameter {name}: {why}")
         checked[name] = value
     return checked
 
 
 def from_here(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters with `root` as an absolute path: the notebook runs in its own folder."""
-    root = given.get("root")
-    if root in (None, "", "None"):
-        return dict(given)
-    return {**given, "root": str(user_path(root))}
+    """Parameters with those of `PATHS` as absolute paths: the notebook runs in its own folder."""
+    paths = {name: given[name] for name in PATHS if isinstance(given.get(name), str)}
+    return {**given, **{name: str(user_path(path)) for name, path in paths.items() if path not in ("", "None")}}
 
 
 def records(notebook: Path) -> dict[str, dict[str, Any]]:
@@ -174,7 +193,7 @@ class Kernel:
 
         return {
             "kernel_manager_class": Manager,
-            "extra_arguments": ["--IPKernelApp.log_level=ERROR"],  # else each one warns of its loopback sockets
+            "extra_arguments": ["--IPKernelApp.log_level=CRITICAL"],  # else each one warns of its loopback sockets
             "on_notebook_start": self._connected,
             "on_cell_start": self._cell_started,
             "on_cell_complete": self._cell_completed,
@@ -197,7 +216,7 @@ class Kernel:
 
     def _cell_completed(self, cell: Any, cell_index: int) -> None:
         with contextlib.suppress(OSError):
-            found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self._pid}/status").read_text())
+            found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self._pid}/status").read_text(encoding="utf-8"))
             if found:
                 self.peak_memory = int(found[1]) / 1024
 
@@ -215,6 +234,37 @@ def ended(kernel: Kernel) -> Iterator[None]:
         yield
     finally:
         kernel.end()
+
+
+def destination(given: str | Path, notebook: Path) -> Path:
+    """Where an executed notebook goes: the file that the user names, or the notebook's name in a folder.
+
+    The place is tried, so that nothing fails after hours of work.
+
+    Raises:
+        ValueError: an address, no path, or the notebook itself.
+        OSError: the folder cannot be made or written, or has no space.
+    """
+    path = user_path(given)
+    if path.is_dir() or str(given).endswith(("/", os.sep)):
+        path = path / notebook.name
+    if path.exists() and path.samefile(notebook):
+        raise ValueError(f"--output {path} is the notebook itself; give another file")
+    try_place(path)
+    return path
+
+
+def ran(book: Any) -> str:
+    """Why an executed notebook did not come to its end, though nothing failed; empty if it did.
+
+    A cell that calls sys.exit(0) ends the kernel without an error.
+    """
+    code = [cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
+    code = [cell for cell in code if "skip-execution" not in cell.metadata.get("tags", [])]
+    done = [number for number, cell in enumerate(code, 1) if cell.execution_count is not None]
+    if not code or (done and done[-1] == len(code)):
+        return ""
+    return f"ended by itself in cell {done[-1] if done else 0} of {len(code)}; the cells after it never ran"
 
 
 def run_notebook(
@@ -240,17 +290,18 @@ def run_notebook(
     checked = check_overrides(notebook, overrides)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_suffix(".failed.ipynb")
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it does not know `str | None`, and names are checked
     kernel = kernel or Kernel()
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             with ended(kernel):
-                papermill.execute_notebook(
-                    str(notebook.resolve()),
-                    str(unfinished.resolve()),
+                book = papermill.execute_notebook(
+                    _literal(notebook),
+                    _literal(unfinished),
                     checked,
                     kernel_name="python3",
                     resources={"metadata": {"path": str(notebook.resolve().parent)}},
-                    progress_bar={"desc": notebook.stem} if progress else False,
+                    progress_bar={"desc": notebook.stem, **bar_options()} if progress else False,
                     start_timeout=START_TIMEOUT,
                     execution_timeout=timeout,
                     **kernel.options(),
@@ -274,21 +325,113 @@ def run_notebook(
                 f"{notebook.stem} failed in cell {kernel.cell}: the kernel died (killed, or out of memory); "
                 f"see {unfinished}"
             ) from error
+    if why := ran(book):
+        raise RuntimeError(f"{notebook.stem} {why}; see {unfinished}")
     os.replace(unfinished, output)
     return records(output)
 
 
-def read_yaml(path: Path, kind: type, expected: str) -> Any:
-    """The content of a YAML or JSON file; ValueError if it is not of the kind."""
-    import yaml
+def _literal(path: Path) -> str:
+    """For papermill, which fills braces in paths."""
+    return str(path.resolve()).replace("{", "{{").replace("}", "}}")
 
+
+@contextlib.contextmanager
+def writing(output: Path) -> Iterator[None]:
+    """Alone with the file `output`.
+
+    Raises:
+        RuntimeError: somebody else writes it.
+    """
+    lock = output.with_name(f".{output.name}.lock")
     try:
-        content = yaml.safe_load(path.read_text()) or kind()
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(content, kind):
-        raise ValueError(f"{path}: expected {expected}, got a {type(content).__name__}")
-    return content
+        with locked(lock, wait=False):
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    lock.unlink()
+    except TimeoutError:
+        raise RuntimeError(f"another run writes {output} just now; wait, or give another --output") from None
+
+
+class Interrupted(Exception):
+    """SIGTERM or Ctrl-C came.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM and SIGINT raise Interrupted in the main thread, once."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def interrupt(number: int, _: object) -> None:
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+Result = TypeVar("Result")
+
+
+def in_thread(work: Callable[[], Result], look: Callable[[], None] = lambda: None) -> Result:
+    """Do work in a thread, so that a signal reaches this one at once; `look` is called twice a second.
+
+    What the thread started ends with this process.
+
+    Raises:
+        Interrupted: by a signal.
+        BaseException: what the work raised.
+    """
+    found: list[Result] = []
+    trouble: list[BaseException] = []
+
+    def do() -> None:
+        try:
+            found.append(work())
+        except BaseException as reason:
+            trouble.append(reason)
+
+    thread = threading.Thread(target=do, daemon=True)
+    with interruptible():
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.5)
+            look()
+    if trouble:
+        raise trouble[0]
+    return found[0]
+
+
+def read_parameters(items: list[str], file: Path | None = None) -> dict[str, Any]:
+    """Parameters from a file, and from NAME=VALUE, which win.
+
+    Raises:
+        ValueError: no NAME=VALUE, or a name twice.
+    """
+    found: dict[str, Any] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"-p takes NAME=VALUE, got {shown(item)}")
+        if name in found:
+            raise ValueError(f"-p {name} is given twice; keep one of them")
+        found[name] = value
+    return found if file is None else {**read_file(file, dict, "lines 'name: value'"), **found}
 
 
 def main(arguments: list[str]) -> int:
@@ -296,20 +439,20 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("vgmr run", description="execute a notebook and show what it recorded")
     parser.add_argument("notebook", help="path, name or number, such as 01")
     parser.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[])
-    parser.add_argument("-f", dest="file", type=Path, metavar="FILE", help="YAML or JSON file with parameters")
-    parser.add_argument("--output", type=Path, help="executed notebook; default notebooks/executed/NAME.ipynb")
+    parser.add_argument("-f", dest="file", metavar="FILE", help="YAML or JSON file with parameters")
+    parser.add_argument(
+        "--output", metavar="PATH", help="executed notebook, or its folder; default notebooks/executed/NAME.ipynb"
+    )
     options = parser.parse_args(arguments)
     notebook = find_notebook(options.notebook)
-    overrides: dict[str, Any] = {}
-    if options.file is not None:
-        overrides |= read_yaml(options.file, dict, "lines 'name: value'")
-    for item in options.parameters:
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(f"-p takes NAME=VALUE, got {item!r}")
-        overrides[name] = value
-    output = options.output or notebook.parent / "executed" / notebook.name
-    for name, values in run_notebook(notebook, from_here(overrides), output).items():
+    overrides = read_parameters(options.parameters, None if options.file is None else user_path(options.file))
+    overrides = check_overrides(notebook, from_here(overrides))
+    output = destination(
+        notebook.parent / "executed" / notebook.name if options.output is None else options.output, notebook
+    )
+    with writing(output):
+        found = in_thread(lambda: run_notebook(notebook, overrides, output))
+    for name, values in found.items():
         print(f"\n{name}")
         for key, value in values.items():
             print(f"  {key}: {value if isinstance(value, str) else json.dumps(value)}")

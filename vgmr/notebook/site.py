@@ -11,6 +11,7 @@ from typing import Any
 
 import nbformat
 
+from vgmr.files import try_place, user_path
 from vgmr.notebook import publish
 
 LEDGER = "16_claims"  # the front page, once it is there
@@ -116,7 +117,7 @@ def page(path: Path) -> Any:
 
 def front(pages: list[str]) -> Any:
     """The first page: what this is, the ledger of claims if there is one, and the way to all other pages."""
-    readme = linked(Path("README.md").read_text(), "")
+    readme = linked(Path("README.md").read_text(encoding="utf-8"), "")
     cells = [nbformat.v4.new_markdown_cell(readme.split("\n## ")[0])]
     ledger = publish.FOLDER / f"{LEDGER}.ipynb"
     if ledger.exists():
@@ -139,18 +140,21 @@ def build(output: Path) -> int:
     """Write the site to `output`; warnings are errors. Returns the exit status."""
     from sphinx.application import Sphinx
 
+    try_place(output / "index.html")
     with tempfile.TemporaryDirectory() as name:
         source = Path(name)
         (source / "pictures").mkdir()
         (source / "_static").mkdir()
-        (source / "_static/site.css").write_text(STYLE)
+        (source / "_static/site.css").write_text(STYLE, encoding="utf-8")
         for picture in (publish.FOLDER / "records").glob("*.png"):
             shutil.copy(picture, source / "pictures")
         for path in publish.notebooks():
             if path.stem != LEDGER:
                 nbformat.write(page(path), source / path.name)
         nbformat.write(front([path.stem for path in publish.notebooks()]), source / "index.ipynb")
-        (source / "readme.md").write_text(linked(Path("README.md").read_text(), ""))
+        (source / "readme.md").write_text(
+            linked(Path("README.md").read_text(encoding="utf-8"), ""), encoding="utf-8"
+        )
         shutil.rmtree(output, ignore_errors=True)
         trees = source / "_trees"
         site = Sphinx(source, None, output, trees, "html", SETTINGS, status=None, warningiserror=True)
@@ -160,4 +164,4 @@ def build(output: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(build(Path(sys.argv[1] if len(sys.argv) > 1 else "build/site")))
+    sys.exit(build(user_path(sys.argv[1] if len(sys.argv) > 1 else "build/site")))

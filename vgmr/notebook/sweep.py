@@ -18,12 +18,14 @@ import hashlib
 import html
 import itertools
 import json
+import math
 import os
 import pickle
-import signal
 import sys
 import threading
 import time
+import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -34,26 +36,32 @@ from typing import Any
 import pandas as pd
 from joblib import Parallel, delayed
 from jupyter_core.utils import ensure_event_loop
-from tqdm.auto import tqdm
 
-from vgmr.files import environment, locked, write
+from vgmr.files import environment, locked, try_place, user_path, write
+from vgmr.notebook.given import read_file, shown
 from vgmr.notebook.run import (
     CELL_TIMEOUT,
+    Interrupted,
     Kernel,
     cells,
     check_overrides,
     find_notebook,
     from_here,
+    in_thread,
     parameters,
-    read_yaml,
     run_notebook,
     tags,
 )
+from vgmr.work import bar
 
-RUNNING = ".running"  # folder with a lock for every run, and beside it the cell it is in
+RUNNING = ".running"  # folder with a lock for every run, and a file with the cell that it is in
+TOKEN = ".seen"  # file in that folder, by which a worker tells that it sees the driver's disk
+ORIGIN = ".sweep"  # file in the output folder with the path of the sweep whose results it holds
+MOST_RUNS = 100_000
 KEYS = ("notebook", "parameters")
 RETRIES = 2
 DASK_PATIENCE = 60  # seconds
+LOOKS = 10  # for the result of a run on a disk that lags, half a second apart
 Engine = Callable[["Work", Sequence["Task"]], Iterator[tuple["Task", str | None]]]
 
 
@@ -114,13 +122,13 @@ def expand(entries: Sequence[Any]) -> list[Task]:
     for number, entry in enumerate(entries, 1):
         place = f"entry {number} of the sweep"
         if not isinstance(entry, dict) or "notebook" not in entry or set(entry) - set(KEYS):
-            raise ValueError(f"{place}: expected {' and '.join(KEYS)}, got {entry!r}")
+            raise ValueError(f"{place}: expected {' and '.join(KEYS)}, got {shown(entry)}")
         grid = entry.get("parameters") or {}
         if not isinstance(grid, dict):
-            raise ValueError(f"{place}: expected parameters as 'name: value', got {grid!r}")
+            raise ValueError(f"{place}: expected parameters as 'name: value', got {shown(grid)}")
         for name in _many(entry["notebook"]):
             if not isinstance(name, str):
-                raise ValueError(f'{place}: write the notebook in quotes, such as "01", got {name!r}')
+                raise ValueError(f'{place}: write the notebook in quotes, such as "01", got {shown(name)}')
             notebook = find_notebook(name).resolve()
             try:
                 for task in _combinations(notebook, grid):
@@ -136,6 +144,9 @@ def _combinations(notebook: Path, grid: Mapping[str, Any]) -> Iterator[Task]:
     for name, values in grid.items():
         if values == []:
             raise ValueError(f"{name} has no values")
+    runs = math.prod(len(_many(values)) for values in grid.values())
+    if runs > MOST_RUNS:
+        raise ValueError(f"{runs:,} runs are more than {MOST_RUNS:,}; make several sweeps of it")
     for values in itertools.product(*map(_many, grid.values())):
         given = from_here(dict(zip(grid, values, strict=True)))
         try:
@@ -151,13 +162,47 @@ def _many(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+KINDS: dict[str, Any] = {  # what a result must hold
+    "id": str,
+    "notebook": str,
+    "status": str,
+    "error": str | None,
+    "given": dict,
+    "parameters": dict,
+    "records": dict,
+    "seconds": float | int | None,
+    "peak_memory": float | int | None,
+    "path": str | None,
+    "environment": dict,
+}
+
+
 def result(task: Task, folder: Path) -> dict[str, Any] | None:
-    """What is known of a run in an output folder: its JSON file, or None."""
+    """What is known of a run in an output folder: its JSON file, or None if there is none that is whole.
+
+    A file that is damaged counts as missing, and a warning names it.
+    """
+    path = folder / f"{task.name}.json"
     try:
-        found: dict[str, Any] = json.loads((folder / f"{task.name}.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
         return None
-    return found
+    except (OSError, ValueError, RecursionError):
+        found = None
+    whole = (
+        isinstance(found, dict)
+        and all(name in found and isinstance(found[name], kind) for name, kind in KINDS.items())
+        and found["id"] == task.id
+        and found["status"] in ("finished", "failed")
+        and all(isinstance(values, dict) for values in found["records"].values())
+        and all(isinstance(value, str) for value in found["environment"].values())
+        and "commit" in found["environment"]
+        and (found["status"] == "finished" or found["error"])
+    )
+    if not whole:
+        warnings.warn(f"{path} is no whole result of this run; it counts as missing", stacklevel=2)
+        return None
+    return dict(found)
 
 
 def finished(task: Task, folder: Path) -> bool:
@@ -174,7 +219,7 @@ def _environment() -> dict[str, str]:
 def execute(task: Task, folder: Path, timeout: int) -> None:
     """Do one run, unless it is finished or somebody else is just finishing it, and write what came of it.
 
-    A failing notebook raises nothing: it is a result too.
+    A failing notebook raises nothing: it is a result too. While it runs, a file tells the cell that it is in.
     """
     status = folder / RUNNING / task.name
     with locked(status.with_name(f"{task.name}.lock")):
@@ -182,7 +227,7 @@ def execute(task: Task, folder: Path, timeout: int) -> None:
             return
 
         def report(line: str) -> None:
-            status.write_text(line, encoding="utf-8")
+            status.write_text(line, encoding="utf-8", errors="replace")
 
         kernel = Kernel(report)
         started = time.perf_counter()
@@ -272,11 +317,59 @@ def on_dask(address: str) -> Engine:
     except ImportError:
         raise ImportError('--dask needs dask: pip install "vgmr[cluster]"') from None
 
-    def unpacked(content: bytes) -> None:
-        """Travels by value, so that the scheduler, which opens what passes through it, need not import torch."""
+    # these two travel by value, so that the scheduler, which opens what passes through it, need not import torch
+    def unpacked(content: bytes, token: tuple[str, str]) -> str:
         import pickle
+        from pathlib import Path
 
+        from distributed import get_worker
+
+        here = str(get_worker().address)
+        if not Path(token[0]).exists() or Path(token[0]).read_text(encoding="utf-8") != token[1]:
+            raise RuntimeError(f"worker {here} does not see {Path(token[0]).parent.parent}")
         pickle.loads(content)()
+        return here
+
+    def trouble(token: tuple[str, str], notebooks: dict[str, bytes], answer: str, dask_worker: Any = None) -> str:
+        import hashlib
+        from pathlib import Path
+
+        try:
+            folder = Path(token[0]).parent
+            if not Path(token[0]).exists() or Path(token[0]).read_text(encoding="utf-8") != token[1]:
+                return f"does not see the output folder {folder.parent}"
+            for name, digest in notebooks.items():
+                if not Path(name).exists() or hashlib.sha256(Path(name).read_bytes()).digest() != digest:
+                    return f"does not see the notebook {name}, or sees another version of it"
+            own = hashlib.sha256(str(dask_worker.address).encode()).hexdigest()[:16]
+            (folder / f"{answer}-{own}").write_text(own, encoding="utf-8")
+            import vgmr.notebook.sweep  # noqa: F401
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    def probe(client: Any, work: Work, tasks: Sequence[Task]) -> tuple[str, str]:
+        """Whether every worker reads the notebooks and shares the output folder; the folder's token."""
+        token = _token(work.folder)
+        notebooks = {
+            str(task.notebook): hashlib.sha256(task.notebook.read_bytes()).digest()
+            for task in {task.notebook: task for task in tasks}.values()
+        }
+        answer = f"answer-{uuid.uuid4().hex[:12]}"
+        try:
+            for worker, why in client.run(trouble, token, notebooks, answer, on_error="return").items():
+                own = hashlib.sha256(worker.encode()).hexdigest()[:16]
+                if not why and not _appears(work.folder / RUNNING / f"{answer}-{own}"):
+                    why = f"writes to another disk than this one as {work.folder}"
+                if why:
+                    raise RuntimeError(
+                        f"the dask worker {worker} {why}; all must see the notebooks and the output folder "
+                        "under the same paths"
+                    )
+        finally:
+            for path in (work.folder / RUNNING).glob(f"{answer}-*"):
+                path.unlink(missing_ok=True)
+        return token
 
     def engine(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, str | None]]:
         try:
@@ -284,6 +377,7 @@ def on_dask(address: str) -> Engine:
         except (OSError, ValueError) as error:
             raise RuntimeError(f"no dask scheduler answers at {address!r}: {error}") from None
         with client:
+            token = probe(client, work, tasks)
             futures = {}
             for task in tasks:
                 # the same key from two drivers is one task; after a failure it is another one
@@ -292,49 +386,49 @@ def on_dask(address: str) -> Engine:
                 where = hashlib.sha256(str(work.folder).encode()).hexdigest()[:8]
                 work_of_task = pickle.dumps(partial(execute, task, work.folder, work.timeout))
                 key = f"{task.name}-{where}-{state}"
-                futures[client.submit(unpacked, work_of_task, key=key, retries=RETRIES)] = task
+                futures[client.submit(unpacked, work_of_task, token, key=key, retries=RETRIES)] = task
             for future in as_completed(futures):
+                task = futures[future]
                 try:
-                    future.result()
-                    yield futures[future], None
+                    worker = future.result()
                 except Exception as error:  # its workers died again and again, or cannot import vgmr
                     if future.cancelled() and not work.stopped.is_set():
                         raise RuntimeError(
                             f"the dask scheduler at {address} is gone; the same command goes on"
                         ) from None
-                    yield futures[future], f"{type(error).__name__}: {error}"
+                    yield task, f"{type(error).__name__}: {error}"
+                    continue
+                there = _appears(work.folder / f"{task.name}.json") and result(task, work.folder) is not None
+                yield (
+                    task,
+                    None
+                    if there
+                    else (
+                        f"worker {worker} says that it is done, but {work.folder} has no readable result of it; "
+                        "does that machine see this folder?"
+                    ),
+                )
 
     return engine
 
 
-class Interrupted(Exception):
-    """SIGTERM or Ctrl-C came.
-
-    Attributes:
-        number: of the signal.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+def _token(folder: Path) -> tuple[str, str]:
+    """A file in the output folder and what is written in it, the same for all drivers."""
+    path = folder / RUNNING / TOKEN
+    with locked(path.with_suffix(".lock")):
+        if not path.exists() or not path.stat().st_size:
+            write(path, uuid.uuid4().hex.encode())
+    return str(path), path.read_text(encoding="utf-8")
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM and SIGINT raise Interrupted in the main thread, once."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-
-    def interrupt(number: int, _: object) -> None:
-        for other in numbers:
-            signal.signal(other, signal.SIG_IGN)
-        raise Interrupted(number)
-
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _appears(path: Path) -> bool:
+    """Whether a file is there; a network disk may lag by seconds, and opening the folder makes it look again."""
+    for _ in range(LOOKS):
+        os.listdir(path.parent)
+        if path.exists():
+            return True
+        time.sleep(0.5)
+    return False
 
 
 def run_all(tasks: Sequence[Task], folder: Path, engine: Engine, timeout: int = CELL_TIMEOUT) -> None:
@@ -346,41 +440,39 @@ def run_all(tasks: Sequence[Task], folder: Path, engine: Engine, timeout: int = 
     """
     todo = {task.name: task for task in tasks if not finished(task, folder)}
     work = Work(folder, timeout)
-    trouble: list[BaseException] = []
 
     def drive() -> None:
-        try:
-            for task, error in engine(work, list(todo.values())):
-                if work.stopped.is_set():
-                    return  # what the engine says while this process ends is no result
-                if error is not None and not finished(task, folder):
-                    keep(task, folder, {"status": "failed", "error": error, "records": {}})
-                todo.pop(task.name)
-        except BaseException as reason:
-            trouble.append(reason)
+        for task, error in engine(work, list(todo.values())):
+            if work.stopped.is_set():
+                return  # what the engine says while this process ends is no result
+            if error is not None and not finished(task, folder):
+                keep(task, folder, {"status": "failed", "error": error, "records": {}})
+            todo.pop(task.name)
 
-    thread = threading.Thread(target=drive, daemon=True)
-    with interruptible(), tqdm(total=len(tasks), initial=len(tasks) - len(todo), unit="run") as bar:
+    with bar(total=len(tasks), initial=len(tasks) - len(todo), unit="run") as shown_bar:
+
+        def look() -> None:
+            shown_bar.set_postfix_str(running(folder, set(todo.copy())), refresh=False)
+            shown_bar.update(len(tasks) - len(todo) - shown_bar.n)
+            if sys.stderr.isatty():
+                shown_bar.refresh()
+
         try:
-            thread.start()
-            while thread.is_alive():
-                thread.join(0.5)
-                bar.set_postfix_str(running(folder, set(todo.copy())), refresh=False)
-                bar.update(len(tasks) - len(todo) - bar.n)
-                bar.refresh()
+            in_thread(drive, look)
         finally:
             work.stopped.set()
-    if trouble:
-        raise trouble[0]
 
 
 def running(folder: Path, names: set[str], width: int = 60) -> str:
     """The run that went on to a new cell last, with that cell."""
     newest, line = 0.0, ""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError, UnicodeDecodeError):
         for entry in os.scandir(folder / RUNNING):
             if entry.name in names and entry.stat().st_size and entry.stat().st_mtime > newest:
-                newest, line = entry.stat().st_mtime, f"{entry.name} {Path(entry.path).read_text()}"
+                newest, line = (
+                    entry.stat().st_mtime,
+                    f"{entry.name} {Path(entry.path).read_text(encoding='utf-8')}",
+                )
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
@@ -489,27 +581,64 @@ def conclude(tasks: Sequence[Task], folder: Path, title: str) -> int:
     return int(any(values["status"] != "finished" for values in found))
 
 
+def prepare_folder(folder: Path, sweep: Path, tasks: Sequence[Task], locks: bool = False) -> None:
+    """Make and try an output folder for these runs, and note there whose results it holds.
+
+    Args:
+        locks: whether it must know locks.
+
+    Raises:
+        ValueError: it holds the results of another sweep.
+        RuntimeError: it knows no locks.
+        OSError: it cannot be written, or is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"--output {folder} is a file; give a folder")
+    longest = max((task.name for task in tasks), key=len)
+    for name in ("results.csv", "index.html", f"{RUNNING}/{TOKEN}", f"{longest}.failed.ipynb"):
+        try_place(folder / name)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with locked(folder / RUNNING / f"{ORIGIN}.lock"):
+            path = folder / ORIGIN
+            other = (
+                Path(path.read_text(encoding="utf-8", errors="replace").strip() or ".") if path.exists() else sweep
+            )
+            if other.is_file() and other.resolve() != sweep.resolve():
+                raise ValueError(
+                    f"{folder} holds the results of {other}; give another folder for {sweep} with --output"
+                )
+            write(path, str(sweep.resolve()).encode(errors="replace"))
+    for warning in told:
+        if locks:
+            raise RuntimeError(f"{warning.message}; with --dask the output folder must know locks")
+        warnings.warn(str(warning.message), stacklevel=2)
+
+
 def main(arguments: list[str]) -> int:
     """`vgmr batch SWEEP.yaml [--jobs N | --dask ADDRESS] [--output FOLDER] [--timeout SECONDS]`."""
     parser = argparse.ArgumentParser("vgmr batch", description="execute a grid of notebooks and parameters")
-    parser.add_argument("sweep", type=Path, help="YAML file: a list of entries with notebook and parameters")
+    parser.add_argument("sweep", help="YAML file: a list of entries with notebook and parameters")
     engines = parser.add_mutually_exclusive_group()
     engines.add_argument("--jobs", type=int, default=1, help="notebooks at once on this machine; default 1")
     engines.add_argument(
         "--dask", metavar="ADDRESS", help="scheduler to use instead, such as tcp://127.0.0.1:8786"
     )
-    parser.add_argument("--output", type=Path, help="folder; default notebooks/executed/SWEEP")
+    parser.add_argument("--output", help="folder; default notebooks/executed/SWEEP")
     parser.add_argument("--timeout", type=int, default=CELL_TIMEOUT, help="seconds for every cell")
     options = parser.parse_args(arguments)
     if options.jobs < 1 or options.timeout < 1:
         raise ValueError("--jobs and --timeout must be 1 or more")
-    entries = read_yaml(options.sweep, list, "a list of entries '- notebook: ...'")
+    sweep = user_path(options.sweep)
+    entries = read_file(sweep, list, "a list of entries '- notebook: ...'")
     tasks = expand(entries)
     if not tasks:
-        raise ValueError(f"{options.sweep} has no entries; write '- notebook: \"01\"'")
-    name = options.sweep.stem
-    folder = (options.output or Path("notebooks") / "executed" / name).resolve()
+        raise ValueError(f"{sweep} has no entries; write '- notebook: \"01\"'")
+    name = sweep.stem
+    given = Path("notebooks") / "executed" / name if options.output is None else options.output
+    folder = user_path(given).resolve()
     engine = on_dask(options.dask) if options.dask else on_this_machine(options.jobs)
+    prepare_folder(folder, sweep, tasks, locks=bool(options.dask))
     try:
         run_all(tasks, folder, engine, options.timeout)
     except Interrupted as interruption:

@@ -45,9 +45,9 @@ def bands(
     data = frame
     if baseline is not None:
         keys = [name for name in (row, panel, "seed", x) if name is not None]
-        zero = frame[frame[hue] == baseline].set_index(keys)[y]
-        rest = frame[frame[hue] != baseline].set_index(keys)
-        data = rest.assign(**{y: rest[y] - zero}).reset_index()
+        zero = frame[frame[hue] == baseline].set_index(keys)[y].rename("zero")
+        rest = frame[frame[hue] != baseline].merge(zero, left_on=keys, right_index=True)
+        data = rest.assign(**{y: rest[y] - rest["zero"]})
     panels = [None] if panel is None else list(dict.fromkeys(data[panel]))
     rows = [None] if row is None else list(dict.fromkeys(data[row]))
     across = min(columns, len(panels)) if row is None else len(panels)
@@ -73,6 +73,8 @@ def bands(
         if place is not None and (baseline is not None or low <= place <= high):
             ax.axhline(place, color="k", linestyle="--", linewidth=1, zorder=1)
         ax.set_title(", ".join(str(text) for text in (one, name) if text is not None), fontsize=11)
+    if pd.api.types.is_integer_dtype(data[x]):
+        axes[0, 0].xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     for ax in axes.flat[len(cells) :]:
         ax.axis("off")
     figure.supxlabel(xlabel or x.replace("_", " "), fontsize=11)

@@ -37,7 +37,8 @@ def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.n
                 for spine in ax.spines.values():
                     spine.set(color="C3", linewidth=4)
                 ax.set_xlabel("in conflict", color="C3")
-        line[0].set_ylabel(f"{classes[int(batch.label[row])][:18]}\ntime step", fontsize=9)
+        steps = "time step" if line[0].images else "value"
+        line[0].set_ylabel(f"{classes[int(batch.label[row])][:18]}\n{steps}", fontsize=9)
     for ax, name in zip(axes[0], names, strict=True):
         ax.set_title(name)
     figure.align_labels()
@@ -168,7 +169,9 @@ def before_and_after(frame: pd.DataFrame, probability: torch.Tensor, classes: Se
 def _picture(ax: Axes, x: np.ndarray, low: float, high: float, cmap: str = "cividis") -> Any:
     """(T, d) as an image; bars where T is 1."""
     if len(x) == 1:
-        ax.bar(range(x.shape[1]), x[0], width=1.0, color=["C3" if value < 0 else "C0" for value in x[0]])
+        ax.bar(
+            range(x.shape[1]), x[0], width=1.0, linewidth=0, color=["C3" if value < 0 else "C0" for value in x[0]]
+        )
         ax.axhline(0, color="k", linewidth=0.8)
         ax.set(xticks=[], xlim=(-0.5, x.shape[1] - 0.5), ylim=(min(low, 0), max(high, 0) or 1))
         ax.tick_params(axis="y", labelsize=8)
@@ -243,6 +246,7 @@ def confusion_matrix(counts: torch.Tensor, classes: Sequence[str], ax: Axes | No
     if len(classes) == 2:
         ax = plt.subplots(figsize=(4.2, 1.6))[1] if ax is None else ax
         bars = ax.barh(list(classes), share.diagonal(), color="0.6")
+        ax.grid(False)
         ax.bar_label(bars, fmt="%.2f", padding=3, fontsize=9)
         ax.set(xlabel="share answered right", ylabel="true class", xlim=(0, 1.12))
         ax.invert_yaxis()

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+
+from vgmr.work import bar
 
 BATCH = 32
 
@@ -68,7 +69,7 @@ class TextEncoder:
         order = sorted(range(len(pieces)), key=lambda number: -len(pieces[number][1]))
         width = int(self._network.config.hidden_size)
         found: list[np.ndarray] = [np.zeros((0, width), np.float32)] * len(pieces)
-        for start in tqdm(range(0, len(order), BATCH), desc="words", unit="batch", disable=len(order) <= BATCH):
+        for start in bar(range(0, len(order), BATCH), desc="words", unit="batch", disable=len(order) <= BATCH):
             chosen = order[start : start + BATCH]
             for number, vectors in zip(chosen, self._encode([pieces[n][1] for n in chosen]), strict=True):
                 found[number] = vectors

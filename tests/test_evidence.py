@@ -1,0 +1,306 @@
+"""Anchors that did not see the sample: hand values, a planted truth that is found, a shuffled one that is not."""
+
+import copy
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch.nn import functional as F
+
+from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.corruption import Drawn
+from vgmr.data.types import Batch, MultimodalData
+from vgmr.evidence import Evidence, fold_of, out_of_fold_regression, pooled, relative_agreement
+from vgmr.refiner import FORMS, VGMR
+from vgmr.training import fit
+
+DIMS = {"voice": 6, "face": 5, "word": 4}
+CLASSES = 4
+
+
+def made(size: int, seed: int, dims=DIMS, steps: int = 12) -> Batch:
+    """Smooth sequences around a course of their class, ragged, every modality telling the class by itself."""
+    course = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.arange(size) % CLASSES
+    length = torch.randint(steps // 2, steps + 1, (size, 1), generator=generator)
+    mask = torch.arange(steps) < length
+    place = (torch.arange(steps) + 0.5) / length
+    features = {}
+    for name, dim in dims.items():
+        level, slope = torch.randn(2, CLASSES, dim, generator=course)
+        x = level[label][:, None] + slope[label][:, None] * torch.cos(3.14159 * place)[..., None]
+        x = x + 0.5 * torch.randn(size, 1, dim, generator=generator)
+        x = x + 0.1 * torch.randn(size, steps, dim, generator=generator)
+        features[name] = x * mask[..., None]
+    return Batch(features, {name: mask.clone() for name in dims}, label)
+
+
+def data(dims=DIMS) -> MultimodalData:
+    parts = made(240, 1, dims), made(80, 2, dims), made(200, 3, dims)
+    return MultimodalData("made", *parts, classes=tuple("abcd"), source="", licence="", fingerprint="", notes={})
+
+
+def auroc(low: torch.Tensor, high: torch.Tensor) -> float:
+    """Probability that one of `low` lies below one of `high`; ties count half."""
+    difference = high[:, None] - low[None]
+    return float((difference > 0).double().mean() + 0.5 * (difference == 0).double().mean())
+
+
+def told(values, corrupted) -> float:
+    value = torch.cat([values[name] for name in corrupted])
+    hit = torch.cat([where.flatten(1).any(1) for where in corrupted.values()])
+    return auroc(value[hit], value[~hit])
+
+
+@pytest.fixture(scope="module")
+def trained():
+    made_data = data()
+    torch.manual_seed(0)
+    model = Classifier(VGMR.calibrated(DIMS, CLASSES, latent_dim=8), PooledBackbone(DIMS, CLASSES, 16))
+    fit(model, made_data, epochs=12, learning_rate=1e-2)
+    return model, made_data
+
+
+# The planted truth
+
+
+@pytest.mark.parametrize("kind", ["conflict", "noise", "missing"])
+def test_the_value_finds_the_corrupted_modality_and_so_does_the_gate(trained, kind):
+    model, made_data = trained
+    test = Drawn.like(made_data.train, [kind], 0.5)(made_data.test, torch.Generator().manual_seed(4))
+    refinement = model.prefusion(test.features, test.mask)
+    assert told(refinement.global_value, test.corrupted) > 0.95
+    opened = {name: gate.mean((1, 2)) for name, gate in refinement.effective_gate.items()}
+    assert told(opened, test.corrupted) > 0.9
+
+
+def test_a_shuffled_truth_is_not_found(trained):
+    model, made_data = trained
+    test = Drawn.like(made_data.train, ["conflict"], 0.5)(made_data.test, torch.Generator().manual_seed(4))
+    values = model.prefusion(test.features, test.mask).global_value
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
+    shuffled = {name: where[order] for name, where in test.corrupted.items()}
+    assert abs(told(values, shuffled) - 0.5) < 0.1
+
+
+def test_permuted_values_cost_accuracy_and_the_truth_gains_it(trained):
+    model, made_data = trained
+    test = Drawn.like(made_data.train, ["conflict"], 1.0)(made_data.test, torch.Generator().manual_seed(4))
+
+    def right(value=None) -> float:
+        refined = model.prefusion(test.features, test.mask, value)
+        logits = model.backbone.fuse(model.backbone.encode(refined.features, test.mask))
+        return float((logits.argmax(1) == test.label).float().mean())
+
+    values = model.prefusion(test.features, test.mask).global_value
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
+    truth = {name: (~where.flatten(1).any(1)).float() for name, where in test.corrupted.items()}
+    assert right({name: value[order] for name, value in values.items()}) < right() - 0.05
+    assert right(truth) >= right() - 0.005
+    assert right(values) == right()
+
+
+def test_the_channel_value_finds_dead_and_noisy_channels(trained):
+    model, made_data = trained
+    for kind in ("dropout", "noise"):
+        drawn = Drawn.like(made_data.train, [kind], 1.0)
+        test = drawn(made_data.test, torch.Generator().manual_seed(4))
+        values = model.prefusion(test.features, test.mask).channel_value
+        low = torch.cat([values[name][where.any(1)] for name, where in test.corrupted.items()])
+        high = torch.cat([values[name][~where.any(1)] for name, where in test.corrupted.items()])
+        assert auroc(low, high) > 0.95
+
+
+def test_with_two_modalities_the_sample_in_conflict_is_found_but_not_which_one_lies():
+    dims = {name: DIMS[name] for name in ("voice", "face")}
+    made_data = data(dims)
+    vgmr = VGMR.calibrated(dims, CLASSES).eval()
+    vgmr.prepare(made_data.train.features, made_data.train.mask, made_data.train.label)
+    drawn = Drawn.like(made_data.train, ["conflict"], 0.5)
+    test = drawn(made_data.test, torch.Generator().manual_seed(4))
+    refinement = vgmr(test.features, test.mask)
+    hit = torch.stack([where.flatten(1).any(1) for where in test.corrupted.values()])
+    agreement = (refinement.posterior["voice"] * refinement.posterior["face"]).sum(1)
+    assert auroc(agreement[hit.any(0)], agreement[~hit.any(0)]) > 0.95
+    value = torch.stack(list(refinement.global_value.values()))[:, hit.any(0)]
+    lies = hit[:, hit.any(0)]
+    assert abs(auroc(value[lies], value[~lies]) - 0.5) < 0.15
+    noisy = Drawn.like(made_data.train, ["noise"], 0.5)(made_data.test, torch.Generator().manual_seed(4))
+    assert told(vgmr(noisy.features, noisy.mask).global_value, noisy.corrupted) > 0.95
+
+
+# What the parts compute
+
+
+def test_relative_agreement_by_hand():
+    posterior = {
+        "a": torch.tensor([[1.0, 0.0], [0.5, 0.5]]),
+        "b": torch.tensor([[1.0, 0.0], [0.5, 0.5]]),
+        "c": torch.tensor([[0.2, 0.8], [0.5, 0.5]]),
+    }
+    value = relative_agreement(posterior)
+    # support: a 1/2 (1 + .2) = .6, b the same, c 1/2 (.2 + .2) = .2
+    torch.testing.assert_close(value["a"], torch.tensor([1.0, 1.0]))
+    torch.testing.assert_close(value["c"], torch.tensor([0.2 / 0.6, 1.0]))
+
+
+def test_pooled_by_hand_and_without_padding():
+    x = torch.tensor([[[1.0], [3.0], [2.0], [0.0]]])
+    mask = torch.tensor([[True, True, True, False]])
+    shape, roughness = pooled(x, mask, 2)
+    wave = torch.cos(torch.pi * torch.tensor([1 / 6, 1 / 2, 5 / 6]))
+    torch.testing.assert_close(shape, torch.tensor([[2.0, float((wave * x[0, :3, 0]).mean())]]))
+    torch.testing.assert_close(roughness, torch.tensor([[(2 / 3) ** 0.5, 1.5]]))
+    for one, other in zip(pooled(x[:, :3], None, 2), (shape, roughness), strict=True):
+        torch.testing.assert_close(one, other)
+    single, none = pooled(x[:, :1], None, 3)
+    torch.testing.assert_close(single, torch.tensor([[1.0, 0.0, -1.0]]))
+    torch.testing.assert_close(pooled(x[:, :1], mask[:, :1], 3)[0], single)
+    assert not none.any()
+
+
+def test_the_fold_follows_the_sequence_and_not_its_place():
+    batch = made(50, 5)
+    fold = fold_of(batch.features["voice"], 4)
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(fold_of(batch.features["voice"][order], 4), fold[order])
+    assert torch.equal(fold_of(F.pad(batch.features["voice"], (0, 0, 0, 3)), 4), fold)
+    assert set(fold.tolist()) == {0, 1, 2, 3}
+
+
+def test_regressions_equal_those_of_a_library_at_one_decay(monkeypatch):
+    monkeypatch.setattr("vgmr.evidence.DECAYS", (0.05,))
+    batch = made(90, 6)
+    x = batch.features["voice"].mean(1)
+    fold = torch.arange(90) // 30
+    weight, bias = out_of_fold_regression(x, batch.label, fold, 3, CLASSES, steps=300)
+    for k in range(3):
+        rows = fold != k
+        peer = LogisticRegression(C=1 / (0.05 * int(rows.sum())), tol=1e-8, max_iter=2000)
+        peer.fit(x[rows], batch.label[rows])
+        ours = (x @ weight[k] + bias[k]).softmax(1)
+        torch.testing.assert_close(ours, torch.from_numpy(peer.predict_proba(x)).float(), atol=2e-3, rtol=0)
+
+
+def test_a_training_sample_is_judged_by_an_anchor_that_did_not_see_its_label():
+    """Its label changed, everything that it is told out of fold stays; in fold it does not."""
+    batch = made(80, 7)
+    row, changed = 11, batch.label.clone()
+    changed[row] = (changed[row] + 1) % CLASSES
+    answers = []
+    for label in (batch.label, changed):
+        evidence = Evidence(DIMS, CLASSES)
+        evidence.prepare(batch.features, batch.mask, label)
+        one = {name: x[row : row + 1] for name, x in batch.features.items()}
+        real = {name: mask[row : row + 1] for name, mask in batch.mask.items()}
+        answers.append([evidence(one, real, fold)[0] for fold in (True, False)])
+    for name in DIMS:
+        # the decay is chosen by all rows, so it may differ between the two; it does not here
+        torch.testing.assert_close(answers[0][0][name], answers[1][0][name], atol=1e-3, rtol=0)
+        assert (answers[0][1][name] - answers[1][1][name]).abs().max() > 0.01
+
+
+def test_labels_that_cannot_be_learned_are_not_learned_out_of_fold():
+    batch = made(200, 8)
+    label = torch.randint(CLASSES, (200,), generator=torch.Generator().manual_seed(0))
+    evidence = Evidence(DIMS, CLASSES)
+    evidence.prepare(batch.features, batch.mask, label)
+    right = [
+        [(p.argmax(1) == label).float().mean() for p in evidence(batch.features, batch.mask, fold)[0].values()]
+        for fold in (True, False)
+    ]
+    assert max(right[0]) < 0.4 < min(right[1]) + 0.15
+
+
+def test_numbers_as_labels_are_cut_into_equal_parts():
+    batch = made(80, 7)
+    one, other = Evidence(DIMS, CLASSES), Evidence(DIMS, CLASSES)
+    number = batch.label + 0.001 * torch.arange(80)
+    one.prepare(batch.features, batch.mask, number)
+    other.prepare(batch.features, batch.mask, batch.label)
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(value, other.state_dict()[name], msg=name)
+
+
+# In the refiner
+
+
+def test_at_the_papers_switches_the_module_is_the_papers_bit_by_bit():
+    batch = made(9, 3)
+    torch.manual_seed(5)
+    before = VGMR(DIMS)
+    torch.manual_seed(5)
+    after = VGMR(DIMS, **FORMS["paper"], value_from="summaries", num_classes=CLASSES, retain=False)
+    assert before.state_dict().keys() == after.state_dict().keys()
+    state = copy.deepcopy(after.state_dict())
+    after.prepare(batch.features, batch.mask, batch.label)
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, state[name]) and torch.equal(value, after.state_dict()[name])
+    one, other = before.eval()(batch.features, batch.mask), after.eval()(batch.features, batch.mask)
+    for name in DIMS:
+        assert torch.equal(one.features[name], other.features[name])
+
+
+@pytest.mark.parametrize("value_from", ["anchors", "both"])
+@pytest.mark.parametrize("names", [("voice", "face"), ("voice", "face", "word"), tuple("abcdefghijkl")])
+def test_masks_any_number_of_modalities_folding_and_batched_seeds(names, value_from):
+    dims = {name: DIMS.get(name, 3) for name in names}
+    batch = made(40, 3, dims)
+    vgmr = VGMR.calibrated(dims, CLASSES, latent_dim=4, value_from=value_from)
+    vgmr.prepare(batch.features, batch.mask, batch.label)
+    vgmr.eval()
+    got = vgmr(batch.features, batch.mask)
+    longer = {name: F.pad(x, (0, 0, 0, 2), value=7.0) for name, x in batch.features.items()}
+    padded = vgmr(longer, {name: F.pad(mask, (0, 2)) for name, mask in batch.mask.items()})
+    folded = vgmr.fold()(batch.features, batch.mask)
+    copies = [vgmr, copy.deepcopy(vgmr)]
+    parameters, buffers = torch.func.stack_module_state(copies)
+
+    def call(parameters, buffers, features, mask):
+        return torch.func.functional_call(vgmr, (parameters, buffers), (features, mask)).features
+
+    twice = {name: torch.stack([x, x]) for name, x in batch.features.items()}
+    masks = {name: torch.stack([x, x]) for name, x in batch.mask.items()}
+    for training in (False, True):
+        vgmr.train(training)
+        alone = vgmr(batch.features, batch.mask).features if not training else None
+        stacked = torch.vmap(call, randomness="different")(parameters, buffers, twice, masks)
+        for name in dims:
+            assert stacked[name].shape[1:] == batch.features[name].shape
+            if alone is not None:
+                torch.testing.assert_close(stacked[name][1], alone[name], atol=1e-5, rtol=1e-4)
+    for name in dims:
+        assert got.features[name].shape == batch.features[name].shape
+        assert not got.features[name][~batch.mask[name]].any()
+        steps = batch.features[name].shape[1]
+        torch.testing.assert_close(padded.features[name][:, :steps], got.features[name], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(folded.features[name], got.features[name], atol=1e-5, rtol=1e-4)
+        assert (got.global_value[name] > 0).all() and (got.global_value[name] <= 1).all()
+
+
+def test_before_it_is_prepared_no_modality_is_distrusted():
+    batch = made(9, 3)
+    refinement = VGMR.calibrated(DIMS, CLASSES).eval()(batch.features, batch.mask)
+    for value in refinement.global_value.values():
+        assert (value > 0.95).all()
+
+
+def test_a_modality_without_value_is_taken_out():
+    batch = made(9, 3)
+    value = {name: torch.full((9,), float(name != "face")) for name in DIMS}
+    for norm in ("layer", "none"):
+        vgmr = VGMR.calibrated(DIMS, CLASSES, norm=norm).eval()
+        refined = vgmr(batch.features, batch.mask, value)
+        assert not refined.features["face"].any() and refined.features["voice"].any()
+        assert not refined.effective_gate["face"].any()
+
+
+def test_wrong_settings_are_refused_in_one_line():
+    for options, words in (
+        ({"value_from": "elsewhere"}, "value_from must be one of"),
+        ({"value_from": "anchors"}, "num_classes"),
+        ({"value_from": "anchors", "num_classes": 1}, "at least 2 classes"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            VGMR(DIMS, **options)

@@ -1,0 +1,211 @@
+"""What users give in files and on the command line: strict YAML and JSON, plain values."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LONGEST = 1_000_000  # values in a file, with all that its anchors repeat
+DEEPEST = 50
+LARGEST = 10_000_000  # bytes of a file
+DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+FLOAT = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
+SCIENTIFIC = re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
+OTHER_BASES = re.compile(r"[-+]?0(o[0-7_]+|x[0-9a-fA-F_]+|b[01_]+)")
+PLAIN_TAGS = ("null", "bool", "int", "float", "str", "seq", "map", "merge")
+NEVER_NEGATIVE = re.compile(r"(^|_)(rates?|epochs|seeds|jobs|rounds|size|width|dim|layers|heads|share|ratio)$")
+
+
+def read_file(path: Path, kind: type, expected: str) -> Any:
+    """The content of a YAML or JSON file in UTF-8; an empty one is an empty `kind`.
+
+    Nothing is read by surprise: a key given twice, a number of another base, such as 010, a date, a set, and
+    yes or no in place of true or false are refused.
+
+    Args:
+        kind: list or dict.
+        expected: what the content should be, for the message.
+
+    Raises:
+        ValueError: one line with the file, the line in it and what to write.
+        OSError: the file cannot be read.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected a YAML or JSON file with {expected}")
+    text = _text(path)
+    try:
+        content = _json(path, text) if path.suffix.lower() == ".json" else _yaml(path, text)
+    except RecursionError:
+        raise ValueError(f"{path}: nested more than {DEEPEST} deep") from None
+    content = kind() if content is None else content
+    if not isinstance(content, kind):
+        raise ValueError(f"{path}, line 1: expected {expected}, got a {type(content).__name__}")
+    return content
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"{path} is larger than {LARGEST:,} bytes; expected a file with parameters")
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ValueError(f"{path}, line 1: the file is UTF-16; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from None
+
+
+def _json(path: Path, text: str) -> Any:
+    import yaml
+
+    def constant(name: str) -> Any:
+        raise ValueError(f"{path}: {name} is no number of JSON; write a finite one")
+
+    try:
+        content = json.loads(text or "null", parse_constant=constant)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
+    with contextlib.suppress(
+        yaml.YAMLError
+    ):  # JSON is YAML, and here lines are known; a tab is only between values
+        # JSON is YAML, and here lines are known; a tab is only between values
+        _check(path, yaml.compose(text.replace("\t", " "), Loader=yaml.SafeLoader), {}, (), as_json=True)
+    return content
+
+
+def _yaml(path: Path, text: str) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """With 1e-3 as a number, as in YAML 1.2 and in JSON."""
+
+    Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+.0123456789"))
+    try:
+        loader = Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check(path, node, {}, ())
+        return loader.construct_document(node)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ValueError(f"{path}, line {line}: character #x{error.character:04x} is not text") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        hint = "; indent with spaces, not with tabs" if "'\\t'" in str(error.problem) else ""
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{path}{where}: not YAML: {error.problem or error.context}{hint}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def _check(path: Path, node: Any, sizes: dict[int, int], above: tuple[int, ...], as_json: bool = False) -> int:
+    """How many values a node stands for; ValueError for one that is not plain, given twice or endless."""
+    import yaml
+
+    def refuse(at: Any, why: str) -> None:
+        raise ValueError(f"{path}, line {at.start_mark.line + 1}: {why}")
+
+    if node is None:
+        return 0
+    if id(node) in above:
+        refuse(node, "an anchor that holds itself has no end; write it out")
+    if len(above) > DEEPEST:
+        refuse(node, f"nested more than {DEEPEST} deep")
+    if id(node) in sizes:
+        return sizes[id(node)]
+    inner: list[Any] = []
+    if isinstance(node, yaml.ScalarNode):
+        if not as_json and (why := _surprise(node)):
+            refuse(node, why)
+    elif node.tag.rpartition(":")[2] not in PLAIN_TAGS:
+        refuse(node, f"{_kind(node.tag)} is no value of JSON; write a list or lines 'name: value'")
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            merged = key.tag.endswith(":merge")
+            if not isinstance(key, yaml.ScalarNode) or not (merged or key.tag.endswith(":str")):
+                refuse(key, f'a name must be text; write it in quotes, such as "{_short(key.value)}"')
+            if key.value in lines and not merged:
+                refuse(key, f"{key.value} is given twice, first in line {lines[key.value]}; keep one of them")
+            lines[key.value] = key.start_mark.line + 1
+            inner.append(value)
+    else:
+        inner = node.value
+    sizes[id(node)] = 1 + sum(_check(path, each, sizes, (*above, id(node)), as_json) for each in inner)
+    if sizes[id(node)] > LONGEST:
+        refuse(node, f"more than {LONGEST:,} values; write a smaller file")
+    return sizes[id(node)]
+
+
+def _surprise(node: Any) -> str:
+    """Why a scalar would not be read as most people mean it, and what to write; empty if it would."""
+    text, kind = node.value, node.tag.rpartition(":")[2]
+    if node.style is not None and kind == "str":
+        return ""
+    if kind not in PLAIN_TAGS:
+        return f'{_kind(node.tag)} is no value of JSON; write it in quotes, such as "{_short(text)}"'
+    if kind == "bool" and text.lower() not in ("true", "false"):
+        return f'{text} would be read as true or false; write true, false or "{text}"'
+    if (kind == "int" and not DECIMAL.fullmatch(text)) or (kind == "str" and OTHER_BASES.fullmatch(text)):
+        return f'{text} is no decimal number; write it as one, or "{text}" for text'
+    if kind == "int" and len(text) > 1000:
+        return "a number of more than 1,000 digits"
+    if kind == "float" and not (FLOAT.fullmatch(text) and math.isfinite(float(text))):
+        return f'{text} is no finite decimal number; write it as one, or "{text}" for text'
+    return ""
+
+
+def _kind(tag: str) -> str:
+    name = tag.rpartition(":")[2]
+    return {"timestamp": "a date", "set": "a set", "binary": "binary data"}.get(name, f"the tag {tag}")
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) and len(value) < 40 else "text"
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def trouble(value: Any, name: str = "", depth: int = 0) -> str:
+    """Why a value is none of JSON, or is negative where `name` says that it must not be; empty if it is fine."""
+    if depth > DEEPEST:
+        return f"nested more than {DEEPEST} deep"
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                return f"the name {shown(key)} is not text"
+            if why := trouble(key, "", depth + 1) or trouble(item, key, depth + 1):
+                return why
+        return ""
+    if isinstance(value, list | tuple):
+        return next((why for item in value if (why := trouble(item, name, depth + 1))), "")
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return f"{shown(value)} is not valid text (UTF-8)"
+        return ""
+    if value is None or isinstance(value, bool):
+        return ""
+    if not isinstance(value, int | float):
+        return f"a {type(value).__name__} is no value of JSON"
+    if not math.isfinite(value):
+        return f"expected a finite number, got {value}"
+    if value < 0 and NEVER_NEGATIVE.search(name):
+        return f"{name} must not be negative, got {value}"
+    return ""
