@@ -509,6 +509,7 @@ def why_alone(
     data: Sequence[MultimodalData],
     objective: Objective | None = None,
     method: Balancing | None = None,
+    corruption: Corruption | None = None,
 ) -> str:
     """Why these cannot be trained in one pass, one for each seed; empty if they can.
 
@@ -545,7 +546,7 @@ def why_alone(
                 [0, 0],
                 objective,
                 torch.optim.AdamW,
-                None,
+                corruption,
                 {"batch_size": 2},
             )
             trial.train(0)
@@ -700,7 +701,7 @@ def _fit(
         loop = Loop(new(models[0], method=method), partial(_train_copy, new, feeding))
         steps = _Alone(models[0], data[0], validation[0], seeds[0], objective, method, loop, corruption, feeding)
     else:
-        if reason := why_alone(models, data, objective, method):
+        if reason := why_alone(models, data, objective, method, corruption):
             raise ValueError(f"these seeds cannot be trained in one pass: {reason}")
 
         def of_rows(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
