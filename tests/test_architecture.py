@@ -32,6 +32,7 @@ FLOORS = [
     "runs",
     "analysis",
     "studies",
+    "records",
     "plots",
     "notebook.lesson",
     "notebook.given",

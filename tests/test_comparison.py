@@ -277,6 +277,7 @@ def test_folds_of_a_seed_stand_side_by_side():
     runs = [made([s, f], [0, 1], s, f, group=["p", "q"]) for s in (0, 1) for f in (0, 1)]
     found = comparison.answers(runs)
     assert found.prediction.tolist() == [[0, 0, 0, 1], [1, 0, 1, 1]] and found.group == ["p", "q"] * 2
+    assert comparison.answers([made([0, 1], [0, 1], group=[])]).group is None
     with pytest.raises(ValueError, match="seed 0, fold 0: expected one run, got two"):
         comparison.answers([*runs, runs[0]])
 

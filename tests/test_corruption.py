@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vgmr import corruption
+from vgmr.data import load
 from vgmr.data.types import Batch
 
 DIMS = {"text": 3, "audio": 2}
@@ -310,3 +311,12 @@ def test_a_share_lies_in_0_to_1(corrupt, share):
 def test_unknown_modalities_are_named(call):
     with pytest.raises(ValueError, match=r"unknown modalities \['video'\]; there are \['text', 'audio'\]"):
         call(ragged())
+
+
+@pytest.mark.parametrize("batch_seed", range(3))
+def test_noise_without_weight_corrupts_nothing(batch_seed):
+    batch = load("synthetic", like="mosi", samples=9, seed=batch_seed).train
+    same = corruption.noise(batch, batch, 1.0, weight=0.0)
+    assert same.corrupted is not None and not any(hit.any() for hit in same.corrupted.values())
+    assert all(torch.equal(x, batch.features[name]) for name, x in same.features.items())
+    assert any(hit.any() for hit in corruption.noise(batch, batch, 1.0, weight=1e-6).corrupted.values())

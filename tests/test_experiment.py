@@ -1,7 +1,9 @@
 """Runs: cached by all that determines them, whole or not at all, the same in many processes as in one."""
 
 import functools
+import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vgmr import experiment as module
 from vgmr import runs
@@ -175,6 +179,7 @@ OTHER = {
     "value_target": "swap",
     "checkpoints": True,
     "fold": 1,
+    "patience": 2,
 }
 
 
@@ -260,7 +265,7 @@ def test_two_processes_that_finish_the_same_run_agree(monkeypatch, cache):
     [
         (
             {"prefusion": "vgrm"},
-            "unknown prefusion 'vgrm'; there are: none, mlp, cross-attention, sigmoid-tanh, vgmr",
+            "unknown prefusion 'vgrm'; there are: none, mlp, cross-attention, sigmoid-tanh, se, vgmr",
         ),
         ({"backbone": "resnet"}, "unknown backbone 'resnet'; there are: pooled, transformer"),
     ],
@@ -319,3 +324,175 @@ def test_a_killed_call_goes_on_where_it_stopped(trained, cache):
     runs = run_all([replace(QUICK, seed=seed) for seed in range(5)], jobs=1, progress=False)
     assert trained == [2, 3, 4]
     assert [finished.experiment.seed for finished in runs] == [0, 1, 2, 3, 4]
+
+
+# One training
+
+
+WATCHED = {
+    "method": "ogm-ge",
+    "optimizer": "sgd",
+    "learning_rate": 0.05,
+    "prefusion": "vgmr",
+    "value_weight": 2.0,
+    "regulariser_weight": 0.5,
+    "temperature": 0.3,
+    "removal": "before",
+    "warmup_epochs": 2,
+    "prefusion_learning_rate": 0.0,
+    "weight_decay": 0.2,
+    "training_noise": {"share": 0.5},
+    "byte_dropout": True,
+    "epochs": 3,
+}
+
+
+def test_every_setting_reaches_the_training_that_is_watched(cache):
+    one = replace(QUICK, **WATCHED)
+    seen = []
+    watched = module.train(one, watch=lambda epoch, model, method: seen.append((epoch, type(method).__name__)))
+    assert seen == [(epoch, "OGMGE") for epoch in range(3)]
+    assert without_time(watched) == replace(without_time(run(one)), key="")
+    start = module.build(one, experiment_data(one)).prefusion.state_dict()
+    assert all(torch.equal(x, start[name]) for name, x in watched.model().prefusion.state_dict().items())
+    for name in WATCHED:
+        other = module.train(replace(one, **{name: getattr(QUICK, name)}))
+        assert other.history.train_loss != watched.history.train_loss or name in ("prefusion",), name
+
+
+def test_a_training_on_given_data_and_without_disk(cache):
+    from vgmr.analysis.removal import with_idle_modality
+
+    data = with_idle_modality(experiment_data(QUICK), "left")
+    found = module.train(QUICK, data)
+    assert len(found.subset_accuracy) == 16 and found.fingerprint == data.fingerprint and found.path == ""
+    assert found.model() is found.trained and not found.trained.training
+    assert not cache.exists()
+
+
+def test_the_number_of_threads_is_given_back():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        run(QUICK)
+        assert torch.get_num_threads() == 2
+        with pytest.raises(KeyError), module.one_thread():
+            assert torch.get_num_threads() == 1
+            raise KeyError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_experiment_has_a_hash_and_does_not_change():
+    one = Experiment("digits", data_options={"conflict": 0.1}, backbone_options={"widths": [8, {"a": 1}]})
+    same = Experiment("digits", data_options={"conflict": 0.1}, backbone_options={"widths": [8, {"a": 1}]})
+    assert hash(one) == hash(same) and len({one, same, replace(one, seed=1)}) == 2
+    assert pickle.loads(pickle.dumps(one)) == one and hash(pickle.loads(pickle.dumps(one))) == hash(one)
+    given = {"conflict": 0.1}
+    kept = Experiment("digits", data_options=given)
+    given["conflict"] = 0.9
+    assert kept.data_options == {"conflict": 0.1}
+    with pytest.raises(TypeError, match="do not change"):
+        kept.data_options["conflict"] = 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "mnist"}, "unknown data set 'mnist'; there are: "),
+        ({"norm": "batch"}, "unknown norm 'batch'; there are: layer, none"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
+        ({"epochs": 2.0}, r"epochs must be a whole number of at least 1, got 2\.0"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"seed": True}, "seed must be a whole number of at least 0, got True"),
+        ({"fold": -1}, "fold must be a whole number of at least 0, got -1"),
+        ({"fold": "a"}, "fold must be a whole number of at least 0, got 'a'"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number of at least 0, got nan"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_when_it_is_made(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Experiment(**{"dataset": "digits", **changes})
+
+
+def test_a_fold_is_one_of_the_loaders(monkeypatch):
+    asked = []
+    load = module.load
+
+    def noted(name, root, fold=None, **options):
+        asked.append((name, fold, options))
+        return load(name, root, **options)
+
+    monkeypatch.setattr(module, "load", noted)
+    for fold in (None, 0, 2):
+        experiment_data(Experiment("digits", data_options={"conflict": 0.1}, fold=fold))
+    assert asked == [("digits", fold, {"conflict": 0.1}) for fold in (None, 0, 2)]
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="fold"):
+        experiment_data(Experiment("synthetic", data_options={"like": "mosi"}, fold=0))
+
+
+def test_devices(monkeypatch):
+    assert module.chosen_device("cpu").type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert module.chosen_device("auto").type == "cpu"
+    for name in ("cuda", "mps", "cuda:1", "abacus"):
+        with pytest.raises(ValueError, match=r"device '[\w:]+'( is not there)?; there are: auto, cpu$"):
+            module.chosen_device(name)
+    with pytest.raises(ValueError, match="device 'cuda' is not there"):
+        run(replace(QUICK, device="cuda"))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert module.chosen_device("auto").type == "mps"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert module.chosen_device("auto").type == module.chosen_device("cuda:0").type == "cuda"
+    with pytest.raises(ValueError, match="device 'cuda:1' is not there"):
+        module.chosen_device("cuda:1")
+
+
+def test_the_device_is_said():
+    assert run(QUICK).device == "cpu" if not torch.cuda.is_available() else run(QUICK).device.startswith("cuda (")
+
+
+# Nothing on disk is trusted
+
+
+@pytest.mark.parametrize("file", ["run.json", "model.safetensors"])
+@pytest.mark.parametrize("damage", ["empty", "half", "flipped", "gone"])
+def test_a_damaged_run_is_named_and_made_again(cache, trained, file, damage):
+    first = run(QUICK)
+    path = next(cache.iterdir()) / file
+    raw = bytearray(path.read_bytes())
+    if damage == "gone":
+        path.unlink()
+    else:
+        raw[len(raw) // 2] ^= 0x15
+        path.write_bytes({"empty": b"", "half": bytes(raw[: len(raw) // 2]), "flipped": bytes(raw)}[damage])
+    if file == "run.json" and damage == "flipped":
+        path.write_text(json.dumps({**json.loads(json.dumps({})), "experiment": {"dataset": "digits"}}))
+    with pytest.warns(UserWarning, match=f"a run on disk is refused and made again: .*{first.path}"):
+        again = run(QUICK)
+    assert trained == [0, 0] and without_time(again) == without_time(first)
+    assert run(QUICK) == again and trained == [0, 0]
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=30)
+def test_whatever_stands_in_run_json_is_refused_in_one_line(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "run.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"no intact run") as caught:
+        read_run(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning_before_the_training(tmp_path, monkeypatch, trained):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="cannot be written.*runs are not kept") as caught:
+        found = run_all({"a": [QUICK, replace(QUICK, seed=1)]}, jobs=1, progress=False)
+    assert len(caught) == 1 and trained == [0, 1]
+    assert [one.experiment.seed for one in found["a"]] == [0, 1]
+    assert found["a"][0].model() is not None and found["a"][0].path == ""

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import f1_score
 
+from vgmr import experiment
 from vgmr.backbones import Classifier, PooledBackbone
-from vgmr.data.types import Batch
+from vgmr.data.types import Batch, MultimodalData
 from vgmr.evaluation import confusion, regression_scores, scores, weighted_f1
+from vgmr.experiment import Experiment
 from vgmr.objective import Objective, contributions, contributions_before_refiner, sample_loss, task_loss
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
@@ -61,7 +63,7 @@ def test_objective_is_the_error_and_the_terms_of_vgmr():
     plain = Objective(0, 0, task="regression")(model, output, part)
     assert float(plain) == pytest.approx(float((output.logits[:, 0] - part.label).abs().mean()))
     assert float(Objective(task="regression")(model, output, part)) > float(plain)
-    with pytest.raises(ValueError, match="task must be one of classes, regression, got 'ranking'"):
+    with pytest.raises(ValueError, match="task must be one of classification, regression, got 'ranking'"):
         Objective(task="ranking")
 
 
@@ -108,3 +110,28 @@ def test_scores_by_task():
 def test_weighted_f1_weighs_by_truth():
     counts = confusion(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), 2)
     assert weighted_f1(counts) == pytest.approx((2 * 0.8 + 2 * (2 / 3)) / 4)
+
+
+def made(size=40):
+    """Numbers that both modalities show."""
+    generator = torch.Generator().manual_seed(1)
+    label = torch.randn(size, generator=generator)
+    features = {
+        name: label.view(-1, 1, 1) + 0.1 * torch.randn(size, 2, dim, generator=generator)
+        for name, dim in DIMS.items()
+    }
+    mask = {name: torch.ones(size, 2, dtype=torch.bool) for name in DIMS}
+    part = Batch(features, mask, label)
+    return MultimodalData("made", part, part, part, (), "made", "none", "0", stand_in=True)
+
+
+def test_a_whole_training_on_numbers(monkeypatch):
+    data = made()
+    monkeypatch.setattr(experiment, "experiment_data", lambda _: data)
+    options = {"epochs": 20, "learning_rate": 1e-2, "device": "cpu", "backbone_options": {"width": 8}}
+    run = experiment.train(Experiment("digits", "vgmr", latent_dim=4, **options))
+    assert run.metrics["mae"] < 0.5 * run.metrics["majority_mae"]
+    assert run.metrics["correlation"] > 0.8 and run.metrics["majority_correlation"] == 0
+    assert run.metrics["validation_mae"] == min(run.history.validation_loss)
+    assert run.subset_accuracy["a+b"] == run.metrics["accuracy"] > run.subset_accuracy[""]
+    assert run.prediction != [round(x) for x in run.prediction] and len(run.prediction) == 40

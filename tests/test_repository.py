@@ -45,7 +45,7 @@ def test_environment_file_takes_its_versions_from_the_one_place():
     python, pip, section = environment["dependencies"]
     assert pip == "pip"
     assert Requirement(python.replace("=", "==", 1)).specifier.contains("3.11")
-    assert section["pip"] == ["-c constraints.txt", "-e .[notebooks,video,cluster,site,test]"]
+    assert section["pip"] == ["-c constraints.txt", "-e .[notebooks,video,text,words,audio,cluster,site,test]"]
     for extra in re.findall(r"\[(.+)\]", section["pip"][1])[0].split(","):
         assert extra in PROJECT["optional-dependencies"]
 

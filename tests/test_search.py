@@ -9,6 +9,7 @@ import pytest
 from vgmr import search
 from vgmr import studies as protocol
 from vgmr.experiment import Experiment
+from vgmr.studies import search as trials
 
 ROOT = Path(__file__).parent.parent
 KEPT = json.loads((ROOT / search.KEPT).read_text())
@@ -26,11 +27,11 @@ def test_what_was_kept_follows_from_its_own_table():
     assert search.adopted(table) == KEPT["adopted"]
     studies = table.drop(columns="mean")
     assert table["mean"].tolist() == pytest.approx(studies.mean(axis=1).tolist(), abs=1e-4)
-    assert KEPT["trials"] == protocol.TRIALS and KEPT["seeds"] == list(protocol.SEARCH_SEEDS)
+    assert KEPT["trials"] == trials.TRIALS and KEPT["seeds"] == list(trials.SEARCH_SEEDS)
 
 
 def test_the_default_of_the_notebooks_is_the_adopted_form():
-    assert protocol.VARIANTS["VGMR"] == {"prefusion": "vgmr", **protocol.TRIALS[KEPT["adopted"]]}
+    assert protocol.VARIANTS["VGMR"] == {"prefusion": "vgmr", **trials.TRIALS[KEPT["adopted"]]}
 
 
 def test_studies_are_the_notebooks_own_settings(monkeypatch):
@@ -44,9 +45,9 @@ def test_studies_are_the_notebooks_own_settings(monkeypatch):
 
 def test_search_default_is_the_difference_to_plain(monkeypatch, tmp_path):
     monkeypatch.setenv("VGMR_CACHE", str(tmp_path))
-    monkeypatch.setattr(protocol, "SEARCH_SEEDS", (100,))
-    monkeypatch.setattr(protocol, "TRIALS", {"a form": {}, "plain again": {"prefusion": "none"}})
+    monkeypatch.setattr(trials, "SEARCH_SEEDS", (100,))
+    monkeypatch.setattr(trials, "TRIALS", {"a form": {}, "plain again": {"prefusion": "none"}})
     common = {"dataset": "digits", "epochs": 1, "batch_size": 256, "latent_dim": 2}
-    table = protocol.search_default({"digits": common}, jobs=1, progress=False)
+    table = trials.search_default({"digits": common}, jobs=1, progress=False)
     assert list(table.columns) == ["digits", "mean"] and table.loc["plain again", "digits"] == 0
     assert table.loc["a form", "digits"] == table.loc["a form", "mean"] != 0

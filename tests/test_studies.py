@@ -1,18 +1,22 @@
 """The search is the same for all, and what it chose is kept and found."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from vgmr import studies as protocol
-from vgmr.balancing import METHODS
+from vgmr.analysis import cost, gradients, removal
 from vgmr.experiment import Experiment, Run, build, experiment_data
 from vgmr.notebook.run import parameters
 from vgmr.paper import figures
 from vgmr.prefusion import count_parameters
 from vgmr.runs import run
+from vgmr.studies import COMPARED as METHODS
+from vgmr.studies import search
 from vgmr.training import History
 
 COMMON = {"dataset": "digits", "epochs": 1, "batch_size": 256, "latent_dim": 2}
@@ -21,36 +25,97 @@ COMMON = {"dataset": "digits", "epochs": 1, "batch_size": 256, "latent_dim": 2}
 @pytest.fixture
 def few(monkeypatch, tmp_path):
     monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(protocol, "RATES", (1e-3, 3e-2))
-    monkeypatch.setattr(protocol, "SEARCH_SEEDS", (100,))
+    monkeypatch.setattr(search, "SEARCH_SEEDS", (100,))
+    monkeypatch.setattr(search, "MOST_DOUBLINGS", 0)
     return {name: protocol.VARIANTS[name] for name in ("plain", "VGMR")}
 
 
 def test_search_scores_validation_at_every_rate(few, monkeypatch):
     from vgmr.runs import run
 
-    table = protocol.search(few, COMMON, jobs=1, progress=False)
-    assert list(table.index) == ["plain", "VGMR"]
+    found = search.search(few, COMMON, jobs=1, progress=False, rates=(3e-2, 1e-3))
+    table = found.scores
+    assert list(table.index) == ["plain", "VGMR"] and found.epochs == 1
     assert list(table.columns) == [1e-3, 3e-2]
     again = run(Experiment(**COMMON, **few["plain"], learning_rate=3e-2, seed=100))
     assert table.loc["plain", 3e-2] == again.metrics["validation_accuracy"]
 
 
 def test_choice_is_the_best_rate_and_survives_on_disk(few, tmp_path, capsys):
-    table = protocol.search(few, COMMON, jobs=1, progress=False)
+    chosen = search.search(few, COMMON, jobs=1, progress=False, rates=(1e-3, 3e-2))
+    table = chosen.scores
     path = tmp_path / "kept" / "digits.json"
-    protocol.write_choice(path, table, {**COMMON, "root": "somewhere"})
+    search.write_choice(path, chosen, {**COMMON, "root": "somewhere"})
     content = json.loads(path.read_text())
     assert content["settings"] == COMMON, "a folder on one machine says nothing on another"
-    assert protocol.read_choice(path, few, COMMON) == {name: table.loc[name].idxmax() for name in few}
+    assert search.read_choice(path, few, COMMON) == {name: table.loc[name].idxmax() for name in few}
     assert [entry.name for entry in path.parent.iterdir()] == ["digits.json"]
     assert "other settings" not in capsys.readouterr().out
-    protocol.read_choice(path, few, {**COMMON, "epochs": 2})
+    search.read_choice(path, few, {**COMMON, "epochs": 2})
     assert "under other settings" in capsys.readouterr().out
 
 
-def test_without_a_search_all_variants_get_one_rate(few, tmp_path):
-    assert protocol.read_choice(tmp_path / "none.json", few, COMMON) == {"plain": 1e-3, "VGMR": 1e-3}
+def test_without_a_kept_search_there_is_one(few, tmp_path, monkeypatch):
+    """No rate is assumed: a missing or damaged file, or one that lacks a variant, is made good by a search."""
+    asked = []
+    made = search.Search(pd.DataFrame({1e-2: [0.5, 0.5]}, list(few)), 3, dict.fromkeys(few, 1e-2), [])
+    monkeypatch.setattr(search, "search", lambda *given: (asked.append(given), made)[1])
+    folder = tmp_path / "kept"
+    assert search.choose("some", few, COMMON, folder=folder) == {"plain": 1e-2, "VGMR": 1e-2}
+    assert len(asked) == 1 and not folder.exists(), "nothing is written unless asked for"
+    search.choose("some", few, COMMON, again=True, folder=folder)
+    assert search.choose("some", few, COMMON, folder=folder) == {"plain": 1e-2, "VGMR": 1e-2} and len(asked) == 2
+    path = folder / "some.json"
+    for damaged in (path.read_text()[:-20], json.dumps({**json.loads(path.read_text()), "learning_rate": {}}), ""):
+        path.write_text(damaged)
+        with pytest.warns(UserWarning, match="some.json: no intact search for these variants"):
+            search.choose("some", few, COMMON, folder=folder)
+    assert len(asked) == 5
+
+
+def test_kept_searches_are_found_from_any_folder(tmp_path, monkeypatch, capsys):
+    kept = json.loads((ROOT / "parameters/searched/digits-pooled.json").read_text())
+    for folder in (ROOT, ROOT.parent, tmp_path):
+        monkeypatch.chdir(folder)
+        found = protocol.choose("digits-pooled", protocol.VARIANTS, protocol.study("digits"))
+        assert found == kept["learning_rate"] and len(set(found.values())) > 1
+    assert "searching" not in capsys.readouterr().out
+
+
+def planted(best, epochs=0.0):
+    """Runs whose validation accuracy is highest at the rate best[variant], and whose best epoch is a share."""
+
+    def run_all(cells, jobs, progress):
+        runs = {}
+        for (name, rate), (one, *_) in cells.items():
+            score = 1 / (1 + abs(math.log10(rate / best[name])))
+            history = History(best_epoch=int(epochs(one.epochs) if callable(epochs) else 0))
+            runs[name, rate] = [replace(run_of([0.0])[0], metrics={"validation_accuracy": score}, history=history)]
+        return runs
+
+    return run_all
+
+
+def test_the_grid_is_widened_until_the_best_rate_lies_inside(monkeypatch):
+    variants = {"plain": {"prefusion": "none"}, "VGMR": {}}
+    monkeypatch.setattr(search, "run_all", planted({"plain": 3e-2, "VGMR": 3e-3}))
+    found = search.search(variants, COMMON)
+    assert found.rates == {"plain": 3e-2, "VGMR": 3e-3} and found.warnings == []
+    assert list(found.scores.columns) == [1e-3, 3e-3, 1e-2, 3e-2, 1e-1], "for all, as far as one needs it"
+    monkeypatch.setattr(search, "run_all", planted({"plain": 1e-1, "VGMR": 1e-5}))
+    found = search.search(variants, COMMON)
+    assert list(found.scores.columns) == list(search.GRID)
+    assert len(found.warnings) == 2 and "plain: the best rate, 0.1, is at the edge" in found.warnings[0]
+
+
+def test_epochs_are_doubled_until_the_best_one_is_not_among_the_last(monkeypatch):
+    best = {"plain": 3e-3, "VGMR": 3e-3}
+    monkeypatch.setattr(search, "run_all", planted(best, lambda epochs: min(epochs - 1, 25)))
+    found = search.search({"plain": {"prefusion": "none"}, "VGMR": {}}, {**COMMON, "epochs": 10})
+    assert found.epochs == 40 and found.warnings == []
+    monkeypatch.setattr(search, "run_all", planted(best, lambda epochs: epochs - 1))
+    found = search.search({"plain": {"prefusion": "none"}, "VGMR": {}}, {**COMMON, "epochs": 10})
+    assert found.epochs == 80 and "still improves" in found.warnings[0]
 
 
 def test_train_groups_runs_by_variant_and_seed(few):
@@ -63,7 +128,7 @@ def test_train_groups_runs_by_variant_and_seed(few):
 
 
 def test_search_seeds_are_no_reported_seeds():
-    assert min(protocol.SEARCH_SEEDS) >= 100
+    assert min(search.SEARCH_SEEDS) >= 100
 
 
 def test_controlled_variants_differ_in_one_thing_and_the_paper_has_a_figure_for_each():
@@ -109,9 +174,10 @@ def test_a_data_set_without_quick_settings_is_refused():
         protocol.study("mosei")
 
 
-def test_sgd_is_searched_at_rates_of_its_own(few):
-    table = protocol.search(few, {**COMMON, "optimizer": "sgd"}, jobs=1, progress=False)
-    assert list(table.columns) == list(protocol.SGD_RATES)
+def test_sgd_is_searched_at_rates_of_its_own(few, monkeypatch):
+    monkeypatch.setattr(search, "run_all", planted({"plain": 3e-2, "VGMR": 3e-1}))
+    found = search.search(few, {**COMMON, "optimizer": "sgd"}, jobs=1, progress=False)
+    assert list(found.scores.columns) == [*search.SGD_RATES, 3e-1, 1.0]
 
 
 def test_all_methods_are_compared_alone_and_with_vgmr_in_front():
@@ -178,7 +244,7 @@ def run_of(values, **options):
 def test_watching_trains_as_a_run_does(few, method, first):
     options = {"arl": {"start_epoch": 1}, "relearning": {"interval": 2}}.get(method, {})
     experiment = Experiment(**{**COMMON, "epochs": 3}, prefusion="none", method=method, method_options=options)
-    seen = protocol.watch(experiment, samples=8)
+    seen = gradients.watch(experiment, samples=8)
     assert seen.accuracy == run(experiment).metrics["accuracy"]
     assert set(seen.gradients["epoch"]) == {0, 1, 2}
     assert seen.coefficients["epoch"].min() == first if first is not None else seen.coefficients.empty
@@ -190,7 +256,7 @@ def test_step_costs_are_ratios_to_the_baseline():
         for name, options in protocol.balancing_variants(1).items()
         if "VGMR" not in name
     }
-    ratio = protocol.step_costs(every, "none", rounds=1, steps=1)
+    ratio = cost.step_costs(every, "none", rounds=1, steps=1)
     assert ratio["none"] == 1 and list(ratio.index) == list(METHODS) and ratio.min() > 0
 
 
@@ -234,7 +300,7 @@ def test_the_papers_ablations_are_ours():
 
 
 def test_each_method_is_trained_with_all_and_without_each_modality(monkeypatch):
-    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(protocol, "choose", lambda name, variants, *_, **__: dict.fromkeys(variants, 1e-3))
     todo = protocol.removals("digits", seeds=2)
     names = experiment_data(todo["plain", ""][0]).modalities
     methods = ["plain", "VGMR, paper's form", "VGMR", *(name for name in METHODS if name != "none")]
@@ -248,7 +314,7 @@ def test_each_method_is_trained_with_all_and_without_each_modality(monkeypatch):
 
 
 def test_what_notebooks_11_and_12_train_alike_is_the_same(monkeypatch):
-    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(protocol, "choose", lambda name, variants, *_, **__: dict.fromkeys(variants, 1e-3))
     for dataset in ("mosi-utterance", "digits"):
         rates = protocol.choose(f"{dataset}-pooled", protocol.VARIANTS, protocol.study(dataset), False)
         for label in ("plain", "VGMR, paper's form", "VGMR"):
@@ -259,6 +325,7 @@ def test_what_notebooks_11_and_12_train_alike_is_the_same(monkeypatch):
 def test_of_two_modalities_only_the_plain_model_loses_one(monkeypatch):
     options = {"data_options": {"like": "ave", "samples": 8}, "width": 4, "epochs": 4}
     monkeypatch.setitem(protocol.STUDIES, "synthetic", options)
+    monkeypatch.setattr(protocol, "choose", lambda name, variants, *_, **__: dict.fromkeys(variants, 1e-3))
     lost = [key for key in protocol.removals("synthetic", seeds=1) if key[1]]
     assert lost == [("plain", "audio"), ("plain", "visual")]
 
@@ -267,7 +334,7 @@ def test_of_two_modalities_only_the_plain_model_loses_one(monkeypatch):
 def test_worth_beside_idle_trains_the_experiment_with_one_modality_more(prefusion):
     made = {"like": "mosi", "samples": 400, "steps": 1}
     one = Experiment("synthetic", prefusion, data_options=made, modalities=("audio", "vision"), epochs=4)
-    found = protocol.worth_beside_idle(replace(one, norm="none", learning_rate=1e-2), "vision")
+    found = removal.worth_beside_idle(replace(one, norm="none", learning_rate=1e-2), "vision")
     assert list(found) == ["audio", "vision", "idle"]
     assert found["vision"] > 0.1 and abs(found["idle"]) < 0.07, "200 test samples, two deviations"
 
@@ -275,11 +342,11 @@ def test_worth_beside_idle_trains_the_experiment_with_one_modality_more(prefusio
 def test_places_and_idle_worths_have_a_row_for_each_run(few):
     one = Experiment("synthetic", data_options={"like": "ave", "samples": 16, "steps": 1}, epochs=1, latent_dim=2)
     runs = protocol.run_all([one, replace(one, seed=1)], jobs=1, progress=False)
-    places = protocol.removals_by_place(runs)
+    places = removal.removals_by_place(runs)
     assert places["seed"].tolist() == [0, 0, 1, 1] and places["modality"].tolist() == ["audio", "visual"] * 2
     for row, one in zip(places.to_dict("records"), [runs[0], runs[0], runs[1], runs[1]], strict=True):
         other = {"audio": "visual", "visual": "audio"}[row["modality"]]
         assert row["behind"] == pytest.approx(one.subset_accuracy[other])
-    idle = protocol.idle_worths({"x": runs})
+    idle = removal.idle_worths({"x": runs})
     assert idle["seed"].tolist() == [0] * 3 + [1] * 3 and set(idle["label"]) == {"x"}
     assert idle["modality"].tolist() == ["audio", "visual", "idle"] * 2

@@ -18,7 +18,10 @@ from vgmr.fusion.crossmodal import CrossmodalTransformer
 from vgmr.fusion.gated_unit import GatedUnit
 from vgmr.fusion.heads import ConcatHead, SharedHead, SumHead, TensorHead, make_head
 from vgmr.fusion.low_rank import LowRankFusion
+from vgmr.fusion.mag import MAG
+from vgmr.fusion.misa import MISA
 from vgmr.fusion.pre_gating import PreGating
+from vgmr.fusion.supervised_concat import InfoMaxConcat, SelfSupervisedConcat
 from vgmr.fusion.tensor_fusion import TensorFusion
 from vgmr.refiner import Refinement, masked_mean
 
@@ -252,6 +255,10 @@ BACKBONES: dict[str, type[Backbone]] = {
     "mult": CrossmodalTransformer,
     "gmu": GatedUnit,
     "pcag": PreGating,
+    "misa": MISA,
+    "mag": MAG,
+    "mmim": InfoMaxConcat,
+    "self-mm": SelfSupervisedConcat,
 }
 
 

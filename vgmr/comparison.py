@@ -333,7 +333,7 @@ def answers(runs: Sequence[Scored]) -> Answers:
         own = found.setdefault(seed, {})
         own |= dict(zip(own_keys, zip(run.prediction, run.label, strict=True), strict=True))
         members = getattr(run, "group", None)
-        if members is not None:
+        if members:  # empty where the data set knows of no groups
             groups |= dict(zip(own_keys, members, strict=True))
     seeds = tuple(sorted(found))
     keys = tuple(dict.fromkeys(key for seed in seeds for key in found[seed]))

@@ -67,7 +67,7 @@ def noise(
         where = blocks.repeat_interleave(granularity, 1)[:, : x.shape[1]].to(x.device) & mask
         drawn = torch.randn(x.shape, generator=generator).to(x.device) * real.std(0, correction=0) + real.mean(0)
         features[name] = torch.where(where.unsqueeze(2), (1 - weight) * x + weight * drawn, x)
-        hit[name] = where.unsqueeze(2)
+        hit[name] = where.unsqueeze(2) & (weight > 0)
     return _marked(batch, features, hit)
 
 

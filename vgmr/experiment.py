@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vgmr import corruption
-from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
+from vgmr.backbones import BACKBONES, Classifier
 from vgmr.balancing import METHODS, Balancing, make_method
 from vgmr.data import load, names
 from vgmr.data.types import MultimodalData
-from vgmr.evaluation import accuracy, confusion, macro_f1
+from vgmr.evaluation import scores
 from vgmr.files import environment, peak_memory
 from vgmr.fusion.base import Backbone
+from vgmr.fusion.squeeze_excitation import SqueezeExcitation
 from vgmr.inference import subset_logits
 from vgmr.objective import TARGETS, Objective
 from vgmr.prefusion import (
@@ -41,9 +43,9 @@ RIVALS: dict[str, tuple[Callable[..., nn.Module], int]] = {  # with what their w
     "mlp": (FeatureMLP, 1),
     "cross-attention": (CrossAttention, 4),
     "sigmoid-tanh": (SigmoidTanhGate, 1),
+    "se": (SqueezeExcitation, 1),
 }
 PREFUSIONS = ("none", *RIVALS, "vgmr")
-BACKBONES: dict[str, type[Backbone]] = {"pooled": PooledBackbone, "transformer": TransformerBackbone}
 NORMS = ("layer", "none")
 Watch = Callable[[int, Classifier, Balancing], None]
 
@@ -129,6 +131,7 @@ class Experiment:
     training_corruption: Mapping[str, Any] = field(default_factory=Options)
     checkpoints: bool = False
     fold: int | None = None
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         if self.root is not None:
@@ -152,9 +155,10 @@ class Experiment:
         ):
             if value not in choices:
                 raise ValueError(f"unknown {what} {value!r}; there are: {', '.join(choices)}")
-        for what, least in (("seed", 0), ("epochs", 1), ("batch_size", 1), ("latent_dim", 1), ("fold", 0)):
+        least_of = {"seed": 0, "epochs": 1, "batch_size": 1, "latent_dim": 1, "fold": 0, "patience": 1}
+        for what, least in least_of.items():
             value = getattr(self, what)
-            if what == "fold" and value is None:
+            if what in ("fold", "patience") and value is None:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
@@ -163,6 +167,12 @@ class Experiment:
             if value is not None and not 0 <= value < float("inf"):
                 raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
         make_method(self.method, **self.method_options)
+        needed = METHODS[self.method].head
+        if needed is not None and self.backbone not in ("pooled", "transformer"):
+            raise ValueError(
+                f"method {self.method!r} is defined for the head {needed!r} of the backbones pooled and "
+                f"transformer, got backbone {self.backbone!r}"
+            )
         for name, value in FORMS[self.form].items():
             if getattr(self, name) == type(self).__dataclass_fields__[name].default:
                 object.__setattr__(self, name, value)
@@ -174,7 +184,9 @@ class Run:
 
     Attributes:
         metrics: accuracy, macro_f1 (test part, scored once), validation_accuracy, majority_accuracy and
-            majority_macro_f1 (of answering the most frequent class); all 0 to 1.
+            majority_macro_f1 (of answering the most frequent class); all 0 to 1. In regression those of
+            `vgmr.evaluation.regression_scores`, validation_mae, and with "majority_" before their names those of
+            answering the median.
         subset_accuracy: test accuracy with every subset of the modalities present; see
             `vgmr.inference.subset_logits`.
         prediction, label: of the test part, as lists of class numbers.
@@ -261,7 +273,7 @@ def build(experiment: Experiment, data: MultimodalData) -> Classifier:
     kind: Callable[..., Backbone] = BACKBONES[experiment.backbone]
     if "max_length" in inspect.signature(kind).parameters:
         options.setdefault("max_length", max(data.max_lengths.values()))
-    backbone = kind(data.dims, len(data.classes), **options)
+    backbone = kind(data.dims, len(data.classes) or 1, **options)
     return Classifier(make_prefusion(experiment, data), backbone)
 
 
@@ -348,13 +360,15 @@ def train(experiment: Experiment, data: MultimodalData | None = None, watch: Wat
             **filled(
                 fit,
                 experiment,
-                objective=Objective(**filled(Objective, experiment, target=experiment.value_target)),
+                objective=Objective(
+                    **filled(Objective, experiment, target=experiment.value_target, task=data.task)
+                ),
                 method=method,
                 corruption=drawn,
                 checkpoint=None if watch is None else lambda epoch, model: watch(epoch, model, method),
             ),
         )
-        scores = _scores(model, data, history)
+        scored = _scores(model, data, history)
     on_gpu = device.type == "cuda"
     return Run(
         experiment=experiment,
@@ -369,29 +383,28 @@ def train(experiment: Experiment, data: MultimodalData | None = None, watch: Wat
         path="",
         device=f"cuda ({torch.cuda.get_device_name(device)})" if on_gpu else device.type,
         trained=model.cpu(),
-        **scores,
+        **scored,
     )
 
 
 def _scores(model: Classifier, data: MultimodalData, history: History) -> dict[str, Any]:
     """Everything that is said of the test part, from one pass over it."""
     label, classes = data.test.label, len(data.classes)
-    predictions = {keep: logits.argmax(1) for keep, logits in subset_logits(model, data.test).items()}
-    prediction = next(iter(predictions.values()))
-    counts = confusion(prediction, label, classes)
-    constant = confusion(label.mode().values.expand_as(label), label, classes)
+    answers = subset_logits(model, data.test)
+    logits = next(iter(answers.values()))
+    if classes:
+        constant = F.one_hot(label.mode().values.expand_as(label), classes)
+        validation = {"validation_accuracy": history.validation_accuracy[history.best_epoch]}
+        prediction = logits.argmax(1).tolist()
+    else:
+        constant = label.median().expand_as(label).unsqueeze(1)
+        validation = {"validation_mae": history.validation_loss[history.best_epoch]}
+        prediction = logits.squeeze(1).tolist()
+    majority = {f"majority_{name}": value for name, value in scores(constant, label, classes).items()}
     return {
-        "metrics": {
-            "accuracy": accuracy(counts),
-            "macro_f1": macro_f1(counts),
-            "validation_accuracy": history.validation_accuracy[history.best_epoch],
-            "majority_accuracy": accuracy(constant),
-            "majority_macro_f1": macro_f1(constant),
-        },
-        "subset_accuracy": {
-            keep: accuracy(confusion(answer, label, classes)) for keep, answer in predictions.items()
-        },
-        "prediction": prediction.tolist(),
+        "metrics": {**scores(logits, label, classes), **validation, **majority},
+        "subset_accuracy": {keep: scores(answer, label, classes)["accuracy"] for keep, answer in answers.items()},
+        "prediction": prediction,
         "label": label.tolist(),
         "group": _listed(data.test.group),
     }

@@ -50,7 +50,7 @@ def encode_all(model: Classifier, part: Batch, batch_size: int = 256) -> dict[st
     return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-def mean_loss(model: Classifier, part: Batch, batch_size: int = 256, task: str = "classes") -> float:
+def mean_loss(model: Classifier, part: Batch, batch_size: int = 256, task: str = "classification") -> float:
     """Mean `task_loss` of a whole part in evaluation mode; cross-entropy in nats for classes."""
     return float(task_loss(predict(model, part, batch_size=batch_size), part.label, task))
 

@@ -15,10 +15,10 @@ from vgmr.data.types import Batch
 from vgmr.fusion.base import Backbone, steady
 from vgmr.refiner import Refinement, masked_mean
 
-TASKS = ("classes", "regression")
+TASKS = ("classification", "regression")
 
 
-def sample_loss(logits: Tensor, label: Tensor, task: str = "classes") -> Tensor:
+def sample_loss(logits: Tensor, label: Tensor, task: str = "classification") -> Tensor:
     """Loss of each sample, (B,): cross-entropy in nats, or the absolute error in units of the label.
 
     Args:
@@ -31,9 +31,9 @@ def sample_loss(logits: Tensor, label: Tensor, task: str = "classes") -> Tensor:
     return F.cross_entropy(logits, label, reduction="none")
 
 
-def task_loss(logits: Tensor, label: Tensor, task: str = "classes") -> Tensor:
+def task_loss(logits: Tensor, label: Tensor, task: str = "classification") -> Tensor:
     """Mean of `sample_loss`, a scalar."""
-    return F.cross_entropy(logits, label) if task == "classes" else sample_loss(logits, label, task).mean()
+    return F.cross_entropy(logits, label) if task == "classification" else sample_loss(logits, label, task).mean()
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def contributions(
     encodings: Mapping[str, Tensor],
     label: Tensor,
     mask: Mapping[str, Tensor] | None = None,
-    task: str = "classes",
+    task: str = "classification",
 ) -> dict[str, Tensor]:
     """Loss increase by leaving each modality out: delta_m = loss(without m) - loss(full), section 3.8.
 
@@ -60,13 +60,15 @@ def contributions(
     names = list(encodings)
     keeps = [names, *([other for other in names if other != name] for name in names)]
     with steady(backbone):
-        answers = backbone.fuse_many(encodings, keeps, mask)
+        answers = backbone.fuse_many({name: x.detach() for name, x in encodings.items()}, keeps, mask)
     full, *without = (sample_loss(logits, label, task) for logits in answers)
     return {name: loss - full for name, loss in zip(names, without, strict=True)}
 
 
 @torch.no_grad()
-def contributions_before_refiner(model: Classifier, batch: Batch, task: str = "classes") -> dict[str, Tensor]:
+def contributions_before_refiner(
+    model: Classifier, batch: Batch, task: str = "classification"
+) -> dict[str, Tensor]:
     """Like `contributions`, but X_m is zero before the refiner: one more full pass per modality."""
     full = sample_loss(model(batch.features, batch.mask).logits, batch.label, task)
     result = {}
@@ -118,7 +120,7 @@ def contributions_by_swap(
     encodings: Mapping[str, Tensor],
     label: Tensor,
     mask: Mapping[str, Tensor] | None = None,
-    task: str = "classes",
+    task: str = "classification",
 ) -> dict[str, Tensor]:
     """Like `contributions`, but m's encoding is that of the batch's next sample instead of absent.
 
@@ -177,7 +179,7 @@ class Objective:
             minus the loss; "swap" the same with another sample's encoding in its place; "out-of-fold" that of
             the anchors' posteriors, for VGMR with values from "both"; "corruption" whether the modality is whole,
             for batches that know it, as those that `fit(..., corruption=...)` draws.
-        task: "classes" (cross-entropy), or "regression" (absolute error of a model with one output).
+        task: "classification" (cross-entropy), or "regression" (absolute error of a model with one output).
         auxiliary: add the own terms of backbone and pre-fusion module.
     """
 
@@ -187,7 +189,7 @@ class Objective:
     minimum_deviation: float = 0.1
     removal: str = "after"
     warmup_epochs: int = 0
-    task: str = "classes"
+    task: str = "classification"
     auxiliary: bool = True
     target: str = "contribution"
 

@@ -1,4 +1,4 @@
-"""Value-guided modality refinement (VGMR), section 3 of the paper, equation by equation.
+"""The Value-Gated Modality Refiner (VGMR), section 3 of the paper, equation by equation.
 
 Axes: B samples, T_m time steps and d_m features of modality m, d latent dimension. Symbols of the paper stand
 beside the code that computes them; `method.md`'s open choices are arguments, with the choice made as default.
@@ -93,7 +93,7 @@ def _may_look_at(x: Tensor) -> bool:
 def check_like(module: nn.Module, features: Mapping[str, Tensor]) -> None:
     """Raise ValueError in one line where features differ from the weights of `module` in type or device."""
     weight = next((x for x in module.parameters() if x.is_floating_point()), None)
-    if weight is None or torch.compiler.is_compiling():
+    if weight is None or weight.device.type == "meta" or torch.compiler.is_compiling():
         return
     mixed = weight.device.type != "meta" and torch.is_autocast_enabled(weight.device.type)
     for name, x in features.items():
@@ -368,7 +368,7 @@ class VGMR(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings of the method, and whether the module is a folded copy."""
-        folded = any(self._of(name).folded is not None for name in self.dims)
+        folded = any(self.of(name).folded is not None for name in self.dims)
         return (
             f"latent_dim={self.latent_dim}, amplification={self.amplification}, retention={self.retention}, "
             f"norm={self.norm!r}, value_from={self.value_from!r}{', folded for inference' if folded else ''}"
@@ -419,14 +419,14 @@ class VGMR(nn.Module):
         check_like(self, checked)
         evidence, summary = {}, {}
         for name, x in checked.items():
-            latent, evidence[name] = self._of(name).project(x)
+            latent, evidence[name] = self.of(name).project(x)
             if self.learns_value:
-                summary[name] = self._of(name).summarise(latent, masks[name])
+                summary[name] = self.of(name).summarise(latent, masks[name])
         posterior, anchored, typical = self.judge(checked, masks)
         refinement = Refinement({}, {}, {}, {}, {}, posterior=posterior)
         strength = (1 - self.retention) * self.amplification
         for name, x in checked.items():
-            maps = self._of(name)
+            maps = self.of(name)
             if self.learns_value:
                 told = [posterior[other] for other in [name, *self.others[name]]] if posterior else []
                 told += [anchored[name].unsqueeze(1), typical[name].mean(1, keepdim=True)] if posterior else []
@@ -470,7 +470,7 @@ class VGMR(nn.Module):
         """A copy for inference in which phi, f^x and f^h are one product of X; equal within 1e-5."""
         folded = copy.deepcopy(self).eval().requires_grad_(False)
         for name, dim in self.dims.items():
-            maps = folded._of(name)
+            maps = folded.of(name)
             if maps.folded is not None:
                 continue
             weight, bias = maps.gate_weight()
@@ -484,7 +484,8 @@ class VGMR(nn.Module):
             del maps.projection, maps.gate_from_features, maps.gate_from_latent
         return folded
 
-    def _of(self, name: str) -> ModalityMaps:
+    def of(self, name: str) -> ModalityMaps:
+        """The maps of the modality `name`."""
         maps = self.maps[name]
         assert isinstance(maps, ModalityMaps)
         return maps

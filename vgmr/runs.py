@@ -10,11 +10,11 @@ import hashlib
 import json
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import pandas as pd
@@ -23,11 +23,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vgmr import code, corruption
-from vgmr.backbones import Classifier
+from vgmr.backbones import BACKBONES, Classifier
 from vgmr.balancing import METHODS, Balancing
 from vgmr.data import loader
 from vgmr.experiment import (
-    BACKBONES,
     RIVALS,
     Experiment,
     Run,
@@ -43,6 +42,8 @@ from vgmr.prefusion import Identity, width_for_budget
 from vgmr.refiner import VGMR
 from vgmr.training import History, fit, use_byte_dropout
 from vgmr.work import bar, in_processes
+
+L = TypeVar("L", bound=Hashable)  # a label: a name, or several
 
 PLACES = ("root", "device")  # say where a training ran, not what was trained
 # What a row means where it says nothing. A new field is added with the value that means "as before"; a line is
@@ -89,6 +90,7 @@ SILENT: dict[str, Any] = {
     "training_corruption": {},
     "checkpoints": False,
     "fold": None,
+    "patience": None,
 }
 # What is not followed from the code of a training: registries, of which the parts in use are taken one by one, and
 # what moves or describes files, whose content is checked elsewhere.
@@ -103,7 +105,7 @@ STOPS = (
     "vgmr.balancing.make_method",
     "vgmr.experiment.Experiment",
     "vgmr.experiment.Run",
-    "vgmr.experiment.BACKBONES",
+    "vgmr.backbones.BACKBONES",
     "vgmr.experiment.RIVALS",
     "vgmr.experiment.PREFUSIONS",
     "vgmr.prefusion.Identity",
@@ -313,12 +315,13 @@ def run(experiment: Experiment) -> Run:
 
 
 @overload
-def run_all(
-    experiments: Mapping[str, Sequence[Experiment]],
+def run_all(  # type: ignore[overload-overlap]
+    experiments: Mapping[L, Sequence[Experiment]],
     jobs: int = 2,
     progress: bool = True,
     each: Callable[[Run], None] | None = None,
-) -> dict[str, list[Run]]: ...
+    cached: bool = True,
+) -> dict[L, list[Run]]: ...
 
 
 @overload
@@ -327,24 +330,28 @@ def run_all(
     jobs: int = 2,
     progress: bool = True,
     each: Callable[[Run], None] | None = None,
+    cached: bool = True,
 ) -> list[Run]: ...
 
 
 def run_all(
-    experiments: Mapping[str, Sequence[Experiment]] | Iterable[Experiment],
+    experiments: Mapping[L, Sequence[Experiment]] | Iterable[Experiment],
     jobs: int = 2,
     progress: bool = True,
     each: Callable[[Run], None] | None = None,
-) -> dict[str, list[Run]] | list[Run]:
+    cached: bool = True,
+) -> dict[L, list[Run]] | list[Run]:
     """Run many experiments, `jobs` processes with one thread each; lists by label as they came, or one list.
 
     Finished ones are read from the cache, so an interrupted call goes on where it stopped.
 
     Args:
         each: called with every run that is trained here, as it comes.
+        cached: read and fill the cache; else all are trained, and keep no weights.
     """
     if isinstance(experiments, Mapping):
-        found = iter(run_all([one for group in experiments.values() for one in group], jobs, progress, each))
+        flat = [one for group in experiments.values() for one in group]
+        found = iter(run_all(flat, jobs, progress, each, cached))
         return {label: [next(found) for _ in group] for label, group in experiments.items()}
     todo = list(experiments)
     folders = [run_folder(one, experiment_data(one).fingerprint) for one in todo]
@@ -352,20 +359,21 @@ def run_all(
     missing: dict[Path, Experiment] = {}
     for folder, one in zip(folders, todo, strict=True):
         if folder not in done and folder not in missing:
-            finished = _finished(folder)
+            finished = _finished(folder) if cached else None
             if finished is None:
                 missing[folder] = one
             else:
                 done[folder] = finished
-    if missing and (reason := _not_kept()):
+    reason = _not_kept() if missing and cached else None
+    if reason is not None:
         warnings.warn(reason, stacklevel=3)
-    keep, workers = not missing or reason is None, min(jobs, len(missing))
+    keep, workers = cached and reason is None, min(jobs, len(missing))
     start = {"total": len(todo), "initial": len(todo) - len(missing)}
     with bar(**start, desc="runs", disable=not progress, leave=False) as state:
         tasks = [(folder, partial(_made, one, folder, keep)) for folder, one in missing.items()]
         in_turn = map(_labelled, tasks)
         for folder, fresh in in_processes(_labelled, tasks, workers) if workers > 1 else in_turn:
-            done[folder] = fresh
+            done[folder] = fresh = fresh if cached else replace(fresh, trained=None)
             state.update()
             if each is not None:
                 each(fresh)
@@ -483,12 +491,12 @@ def fingerprint(experiment: Experiment) -> str | None:
 
 def recorded(
     name: str,
-    experiments: Mapping[str, Sequence[Experiment]],
+    experiments: Mapping[L, Sequence[Experiment]],
     again: bool = False,
     jobs: int = 2,
     folder: Path | None = None,
     curves: bool = False,
-) -> dict[str, list[Run]]:
+) -> dict[L, list[Run]]:
     """Runs by label from the record NAME, and trained here where it has none; prints how many of each.
 
     A row is used for the same settings on the same data, and, where the data are not at hand, for the same
@@ -576,7 +584,7 @@ def confirm(runs: Sequence[Run], jobs: int = 2) -> pd.DataFrame:
     none were recorded). They agree to the digit on the machine that recorded them; elsewhere rounding differs,
     and trainings drift.
     """
-    fresh = run_all([one.experiment for one in runs], jobs)
+    fresh = run_all([one.experiment for one in runs], jobs, cached=False)
     return pd.DataFrame(
         {
             "recorded": [one.metrics["accuracy"] for one in runs],

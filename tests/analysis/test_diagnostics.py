@@ -10,27 +10,24 @@ import torch.nn.functional as F
 from torch import nn
 
 from vgmr import corruption
-from vgmr.analysis import diagnostics
-from vgmr.analysis.diagnostics import (
+from vgmr.analysis import gradients as diagnostics
+from vgmr.analysis.gate import (
     LEVELS,
     behaviour,
-    branch_gradients,
     channel_noise,
     close_where_large,
     detection,
-    gradient_change,
     jumps,
     localisation,
-    movement,
     refinement_difference,
-    removal_by_place,
     response,
     row_auroc,
     saliency,
     suppression,
     value_and_gate,
-    with_idle_modality,
 )
+from vgmr.analysis.gradients import branch_gradients, gradient_change, movement
+from vgmr.analysis.removal import removal_by_place, with_idle_modality
 from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
 from vgmr.balancing import OGMGE, Balancing, Uniform
 from vgmr.data import Batch, MultimodalData, load
@@ -388,7 +385,7 @@ class Heeding(Identity):
     def forward(self, features, mask=None):
         found = super().forward(features, mask)
         seen = found.features["vision"].abs().sum((1, 2), keepdim=True) > 0
-        return replace(found, features={**found.features, "audio": found.features["audio"] * seen})
+        return found._replace(features={**found.features, "audio": found.features["audio"] * seen})
 
 
 def test_a_removal_before_the_refiner_changes_what_the_others_become():

@@ -206,7 +206,8 @@ RESUMED = {
 @pytest.mark.parametrize("name", RESUMED)
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_a_resumed_training_takes_the_same_next_steps(name, kind):
-    assert set(RESUMED) == set(METHODS) - {"none"}
+    # Self-MM refuses ten classes; MMIM has an optimiser of its own, which restarts with the epoch's stage A
+    assert set(RESUMED) == set(METHODS) - {"none", "mmim", "self-mm"}
     head = "shared" if name == "mla" else "concat"
 
     def fresh(seed):

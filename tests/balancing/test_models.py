@@ -55,7 +55,11 @@ def test_modulable_leaves_norms_and_embeddings_out():
     assert shapes == {(3, 2, 2), (12, 4), (4, 4)}
 
 
-@pytest.mark.parametrize("name", METHODS)
+# MMIM adds terms from the third batch on and Self-MM needs two classes: see their own tests
+ANY_CLASSES = [name for name in METHODS if name not in ("mmim", "self-mm")]
+
+
+@pytest.mark.parametrize("name", ANY_CLASSES)
 @pytest.mark.parametrize("prefusion", ["none", "vgmr"])
 @pytest.mark.parametrize("backbone", ["pooled", "transformer"])
 @pytest.mark.parametrize("names", [TWO, THREE])
@@ -77,7 +81,7 @@ def test_every_method_trains_every_model(name, prefusion, backbone, names):
 REFUSED = {"ogm-ge": ("concat",), "arl": ("concat",), "mla": ("shared",)}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ANY_CLASSES)
 @pytest.mark.parametrize("head", HEADS)
 def test_heads_a_method_is_not_defined_for_are_refused(name, head):
     model = make_model(head=head)

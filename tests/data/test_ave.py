@@ -1,5 +1,6 @@
 """AVE: annotations, splits, leaks and feature files on made files, and the real lists."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -231,6 +232,10 @@ def outcome(root, truth):
     return True
 
 
+def truth_events(root):
+    return module.read_annotations(root / "Annotations.txt")
+
+
 @settings(max_examples=120, deadline=None)
 @given(name=st.sampled_from(sorted(KEYS)), mutation=st.sampled_from(sorted(MUTATIONS)))
 def test_changed_hdf5_files_are_refused_or_harmless(tmp_path_factory, made, name, mutation):
@@ -243,6 +248,17 @@ def test_changed_hdf5_files_are_refused_or_harmless(tmp_path_factory, made, name
     if mutation in ("beyond the end", "negative") and "order" not in name:
         return
     MUTATIONS[mutation](root / name, values)
+    if "feature" in name and mutation in ("not finite", "infinite in float32"):
+        video = truth_events(made)[0].video
+        data = load(root)
+        line = rf"1 of \d+ clips .*: {re.escape(video)}: .*{re.escape(name)}: row 0 holds NaN or infinite"
+        assert re.search(line, data.notes["partial copy"])
+        sizes = [[len(batch) for batch in x.parts.values()] for x in (data, truth)]
+        assert sum(sizes[1]) - sum(sizes[0]) in (0, 1)
+        assert data.fingerprint != truth.fingerprint
+        with pytest.raises(ValueError, match=f"{re.escape(name)}: row 0 holds NaN or infinite"):
+            module._read_features(root / name, len(values), values.shape[1:], {})
+        return
     # a label file may hold any numbers: only the largest counts
     if name != "labels.h5" or mutation not in ("not finite", "infinite in float32"):
         if mutation == "turned" and values.ndim == 1:

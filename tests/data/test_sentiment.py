@@ -273,6 +273,27 @@ def test_three_kinds_of_labels(tmp_path):
     assert data.test.label.tolist() == [0, 1, 3, 3, 3, 4, 6, 6, 6]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_regression_keeps_the_sentiment_itself(tmp_path, layout):
+    parts = small(layout.endswith("-aligned"))
+    path = write_pickle(tmp_path / "data.pkl", content(layout, parts))
+    data = read(path, labels="regression")
+    assert data.classes == () and data.task == "regression"
+    for part, batch in data.parts.items():
+        assert batch.label.dtype == torch.float32
+        np.testing.assert_allclose(batch.label, [sample.sentiment for sample in parts[part]], rtol=1e-6)
+    binary = read(path, labels="binary")
+    assert binary.fingerprint == read(path).fingerprint != data.fingerprint
+    for part, batch in binary.parts.items():
+        assert batch.label.equal((data.parts[part].label >= 0).long())
+    folder = write_csd(tmp_path / "csd", parts=small())
+    np.testing.assert_allclose(
+        sorted(read(folder, labels="regression").test.label.tolist()),
+        sorted(sample.sentiment for sample in small()["test"]),
+        rtol=1e-6,
+    )
+
+
 def test_a_part_of_zeros_only_cannot_be_positive_or_negative(tmp_path):
     data = planted_sentiment([1.0, -1.0, 0.0])
     data["valid"]["regression_labels"][:] = 0
@@ -388,7 +409,9 @@ def test_nothing_found_says_what_is_expected_in_one_line(tmp_path, monkeypatch):
 
 def test_wrong_options_are_refused(tmp_path):
     path = write_mmsa(tmp_path, parts=small(), steps=STEPS)
-    with pytest.raises(ValueError, match=r"labels must be one of non-negative, positive, seven; got 'both'"):
+    with pytest.raises(
+        ValueError, match=r"labels must be one of non-negative, positive, seven, regression, binary; got 'both'"
+    ):
         load_mosi(path, labels="both")
     with pytest.raises(ValueError, match=r"layout must be one of mmsa-aligned.*got 'aligned'"):
         load_mosi(path, layout="aligned")

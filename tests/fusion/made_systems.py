@@ -16,6 +16,10 @@ SMALL = {  # options that make each system tiny
     "mult": {"width": 4, "num_heads": 2},
     "gmu": {"width": 3},
     "pcag": {"width": 3},
+    "misa": {"width": 4, "averaged": ["text"], "hidden_dim": 2, "feedforward_dim": 6},
+    "mag": {"anchor": "text", "width": 4, "num_layers": 1, "num_heads": 2, "feedforward_dim": 6, "max_length": 40},
+    "mmim": {"width": 4, "averaged": ["text"], "hidden_dim": 3},
+    "self-mm": {"width": 4, "averaged": ["text"], "hidden_dim": 3},
 }
 
 
@@ -62,14 +66,15 @@ def close(got, expected, tolerance=2e-6):
     torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64), atol=tolerance, rtol=0)
 
 
-ALIGNED: set[str] = set()  # systems that need the same steps in all modalities
+ALIGNED = {"mag"}  # systems that need the same steps in all modalities
 
 
 def make(system, dims=None, outputs=2, rename=None, **options):
     """A small system of float64 in evaluation mode with weights that are nowhere zero."""
     given = {**SMALL[system], **options}
-    if rename and "sequential" in given:
-        given["sequential"] = [rename[name] for name in given["sequential"]]
+    for key in {"sequential", "averaged", "anchor"} & set(given if rename else ()):
+        names = given[key]
+        given[key] = rename[names] if isinstance(names, str) else [rename[name] for name in names]
     torch.manual_seed(1)
     model = make_backbone(system, DIMS if dims is None else dims, outputs, **given).double().eval()
     with torch.no_grad():

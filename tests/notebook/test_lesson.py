@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from typing import Literal, Optional
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -248,7 +249,7 @@ def test_problems_finds_what_is_off(project, spoil, complaint):
 def test_figures_get_alt_text():
     defined = publish.functions("def draw(share):\n    ax.set(xlabel='share of samples', ylabel='a')")
     alt = publish.described("plots.seed_points(runs, ax)\nplt.show()", "The result", {})
-    assert alt.startswith("The result: Every seed's score as a dot, the mean as a bar")
+    assert alt.startswith("The result: Every seed's difference to the baseline's score at the same seed as a dot")
     assert publish.described("draw(0.1)", "Try it", defined) == "Try it: labelled share of samples."
     assert publish.described("plt.plot(x)", "What now?", defined) == "What now?: figure."
 
@@ -271,3 +272,29 @@ def test_clean_writes_alt_text_without_executing(project, capsys):
     with Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))) as small:
         assert small.size == (40, 40) and len(small.convert("RGB").getcolors(1600)) <= 256
         assert np.abs(np.asarray(small.convert("RGB"), float) - colours).mean() < 30
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "fitting"),
+    [
+        ((1, "a"), tuple[int, str], True),
+        ((1, 2), tuple[int, str], False),
+        ((1,), tuple[int, str], False),
+        ((1, 2, 3), tuple[int, ...], True),
+        ((1, "a"), tuple[int, ...], False),
+        ([1, 2], tuple[int, ...], False),
+        ({"a": "x"}, dict[str, int], False),
+        ({1: 1}, dict[str, int], False),
+        ({"a": [1.0]}, dict[str, list[float]], True),
+        ({}, dict[str, int], True),
+        ("a", Literal["a", "b"], True),
+        ("c", Literal["a", "b"], False),
+        (True, Literal[1, 2], False),
+        (None, Literal["a"] | None, True),
+        (3, Optional[float], True),  # noqa: UP045
+        ([["a"], []], list[list[str]], True),
+        ([["a"], [1]], list[list[str]], False),
+    ],
+)
+def test_fits_looks_inside(value, annotation, fitting):
+    assert notebook.fits(value, annotation) is fitting

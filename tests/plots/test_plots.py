@@ -375,3 +375,11 @@ def test_confusion_matrix_shows_shares_of_the_true_class_and_numbers():
     assert labelled(ax) and ax.texts[0].get_text() == "0.75"
     two = plots.confusion_matrix(torch.tensor([[3, 1], [0, 2]]), ["a", "b"])
     assert [bar.get_width() for bar in two.patches] == [0.75, 1.0] and labelled(two)
+
+
+def test_every_figure_says_in_one_line_what_it_shows():
+    """The line is the figure's alternative text in the notebooks."""
+    for name in plots.__all__:
+        if name != "COLOURS":
+            first = getattr(plots, name).__doc__.splitlines()[0]
+            assert first.endswith((".", ";")), name

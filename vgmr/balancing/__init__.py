@@ -14,10 +14,12 @@ from vgmr.balancing.arl import ARL
 from vgmr.balancing.base import Balancing, Loop
 from vgmr.balancing.grad_blending import GradBlending
 from vgmr.balancing.mla import MLA
+from vgmr.balancing.mmim import MMIM
 from vgmr.balancing.mmpareto import MMPareto
 from vgmr.balancing.ogm_ge import OGMGE
 from vgmr.balancing.pmr import PMR
 from vgmr.balancing.relearning import Relearning
+from vgmr.balancing.self_mm import SelfMM
 from vgmr.balancing.uniform import Uniform
 from vgmr.balancing.unis_mmc import UniSMMC
 
@@ -33,6 +35,8 @@ METHODS: dict[str, type[Balancing]] = {
     "mla": MLA,
     "arl": ARL,
     "unis-mmc": UniSMMC,
+    "mmim": MMIM,
+    "self-mm": SelfMM,
 }
 
 
@@ -62,6 +66,7 @@ __all__ = [
     "ARL",
     "METHODS",
     "MLA",
+    "MMIM",
     "OGMGE",
     "PMR",
     "Balancing",
@@ -69,6 +74,7 @@ __all__ = [
     "Loop",
     "MMPareto",
     "Relearning",
+    "SelfMM",
     "UniSMMC",
     "Uniform",
     "make_method",

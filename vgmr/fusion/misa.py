@@ -83,7 +83,8 @@ class MISA(Backbone):
             through two LSTMs.
         hidden_dim: of the LSTMs; by default half of `width` (the authors take the feature dimension).
         feedforward_dim: of the Transformer layer; 2048 in the authors' code, torch's default.
-        num_heads, dropout: of the fusion.
+        num_heads: of the Transformer layer.
+        dropout: in the output network; the Transformer layer has at most 0.1.
         difference_weight, similarity_weight, reconstruction_weight: of the three losses.
         variant: "corrected": the difference loss does not grow with the batch; or "official".
 
@@ -137,7 +138,9 @@ class MISA(Backbone):
         self.private = nn.ModuleDict({name: nn.Linear(width, width) for name in self.dims})
         self.reconstruct = nn.ModuleDict({name: nn.Linear(width, width) for name in self.dims})
         self.shared = nn.Linear(width, width)
-        self.mix = nn.TransformerEncoderLayer(width, num_heads, feedforward_dim, 0.1, batch_first=True)
+        self.mix = nn.TransformerEncoderLayer(
+            width, num_heads, feedforward_dim, min(dropout, 0.1), batch_first=True
+        )
         count = len(self.names)
         self.output = nn.Sequential(
             nn.Linear(2 * count * width, count * width),

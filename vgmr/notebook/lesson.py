@@ -40,16 +40,26 @@ def setup() -> None:
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether `value` is of the annotated type; an int is a float, None only where the type says so."""
+    """Whether `value` is of the annotated type; an int is a float, None only where the type says so.
+
+    Knows plain classes, `|`, `Literal`, and lists, tuples and dicts of such: `tuple[int, str]` has two entries,
+    `tuple[int, ...]` any number.
+    """
+    if annotation is Any:
+        return True
     if annotation is None or annotation is type(None):
         return value is None
-    if isinstance(annotation, types.UnionType):
-        return any(fits(value, choice) for choice in typing.get_args(annotation))
-    origin = typing.get_origin(annotation)
-    if origin in (list, tuple, dict):
-        inner = typing.get_args(annotation)
-        items = value if origin is not dict else []
-        return isinstance(value, origin) and (not inner or all(fits(item, inner[0]) for item in items))
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        return any(fits(value, choice) for choice in inner)
+    if origin is typing.Literal:
+        return any(type(value) is type(choice) and value == choice for choice in inner)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
+    if origin is tuple and inner[-1:] != (Ellipsis,):
+        return isinstance(value, tuple) and len(value) == len(inner) and all(map(fits, value, inner))
+    if origin in (list, tuple):
+        return isinstance(value, origin) and all(fits(item, inner[0]) for item in value)
     if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if annotation is int:

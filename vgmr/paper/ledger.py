@@ -87,7 +87,7 @@ def _outcome(claim: Claim, found: pd.DataFrame) -> dict[str, Any]:
 
 
 def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.DataFrame:
-    """One row per claim, pooled over data sets where there are several.
+    """One row per claim, by list and item, pooled over data sets where there are several.
 
     Columns: list, item, claim, verdict, difference, low, high (above zero is what the claim says), p, p_holm
     (within the claims of an item and list), paper (its effect), smallest_effect, tau, datasets, by_dataset (each
@@ -141,7 +141,14 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
         "tau",
     ]
     columns += ["datasets", "by_dataset", "notebook", "record", "keys", "where", "reason"]
-    return holm(pd.DataFrame(rows).reindex(columns=columns), ["list", "item"])
+    table = pd.DataFrame(rows).reindex(columns=columns)
+    order = {
+        name: place for place, name in enumerate([*LISTS, *ITEMS, "Section 3.7", "Section 3.8", "Section 4.11"])
+    }
+    table = table.sort_values(
+        ["list", "item"], key=lambda names: names.map(order), kind="stable", ignore_index=True
+    )
+    return holm(table, ["list", "item"])
 
 
 def counts(table: pd.DataFrame) -> pd.DataFrame:
@@ -173,7 +180,6 @@ ITEMS = {
 
 def summary(table: pd.DataFrame) -> str:
     """The ledger in Markdown: a table per list, one row per item of the paper; the code's list is one line."""
-    order = {name: place for place, name in enumerate([*ITEMS, "Section 3.7", "Section 3.8", "Section 4.11"])}
     parts = []
     for name in LISTS:
         rows = table[table["list"] == name]
@@ -190,7 +196,7 @@ def summary(table: pd.DataFrame) -> str:
             f"| in the paper | about | {' | '.join(words)} | notebooks |",
         ]
         lines.append("|---|---|" + "---|" * (len(words) + 1))
-        for item in sorted(dict.fromkeys(rows["item"]), key=lambda item: order[item]):
+        for item in dict.fromkeys(rows["item"]):
             own = rows[rows["item"] == item]
             cells = [str(count) if (count := int((own["verdict"] == word).sum())) else "" for word in words]
             notebooks = ", ".join(sorted(set(own["notebook"]) - {""}))

@@ -32,8 +32,7 @@ def forest(
     xlabel: str = "difference in test accuracy",
     width: float = 3.0,
 ) -> np.ndarray:
-    """Means with 95% intervals, what of them is due to seeds and to samples, the paper's effect and a band of no
-    interest.
+    """Differences with 95% intervals, what seeds and samples add to them, the paper's effect.
 
     Filled where the interval leaves the reference out. Without `hue` there are two short bars at every interval:
     how far it would reach by other seeds alone, above, and by other samples alone, below. All panels share their

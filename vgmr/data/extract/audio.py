@@ -1,11 +1,104 @@
-"""Recordings to sequences of features: log-mel bands."""
+"""Recordings to sequences of features: .wav files, log-mel bands."""
 
 from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from math import gcd
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from vgmr.data.extract.clips import BrokenFile, read_raw
+
 FLOOR = 1e-10
+ENDLESS = 0x7FFFF000  # sizes from here on stand in the headers of streams, where the size was not known
+Order = Literal["big", "little"]
+CHUNKS = (b"data", b"fmt ", b"fact", b"LIST", b"bext", b"cue ", b"id3 ", b"JUNK", b"PEAK", b"smpl")
+
+
+def read_wav(path: Path, rate: int | None = None, longest: float | None = None) -> tuple[np.ndarray, int, bytes]:
+    """Samples (n,) float64 in -1 to 1 of a .wav file, its rate, and the SHA-256 of the file; channels averaged.
+
+    Headers of streams, which hold 0 or a placeholder for the size, and a wrong size of the whole are read past:
+    the sound is what is there. A file with less sound than its header states is broken.
+
+    Args:
+        rate: resampled to so many samples per second; None keeps the file's own.
+        longest: only the first seconds are read.
+
+    Raises BrokenFile for a file that is no whole .wav file or holds no sample, and what `read_raw` raises.
+    """
+    from scipy.io import wavfile
+    from scipy.signal import resample_poly
+
+    raw = read_raw(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", wavfile.WavFileWarning)
+            found, signal = wavfile.read(io.BytesIO(_plain(raw)))
+        if not len(signal) or not 4000 <= found <= 400000:
+            raise ValueError(f"{len(signal)} samples at {found} Hz")
+        signal = unit_scale(signal if longest is None else signal[: int(np.ceil(longest * found))])
+        if not np.isfinite(signal).all():
+            raise ValueError("NaN or infinite samples")
+        if signal.ndim == 2:
+            signal = signal.mean(1)
+        if rate is not None and rate != found:
+            divisor = gcd(found, rate)
+            signal, found = resample_poly(signal, rate // divisor, found // divisor), rate
+    except Exception as error:  # scipy lets damaged headers surface as whatever they lead to
+        line = " ".join(str(error).split()) or type(error).__name__
+        raise BrokenFile(f"{path}: not a usable .wav file ({line}); get it again") from None
+    return signal, found, hashlib.sha256(raw).digest()
+
+
+def _plain(raw: bytes) -> bytes:
+    """The same sound as a .wav file of two chunks, whose sizes are those of what is there."""
+    order: Order = "big" if raw[:4] == b"RIFX" else "little"
+    if raw[:4] not in (b"RIFF", b"RIFX", b"RF64") or raw[8:12] != b"WAVE":
+        raise ValueError("no RIFF/WAVE header")
+    form, sound, place = b"", None, 12
+    while place + 8 <= len(raw) and sound is None:
+        name, size = raw[place : place + 4], int.from_bytes(raw[place + 4 : place + 8], order)
+        start, there = place + 8, len(raw) - place - 8
+        if name == b"ds64" and raw[:4] == b"RF64":
+            long = int.from_bytes(raw[start + 8 : start + 16], "little")
+        if name == b"data":
+            if raw[:4] == b"RF64" and size == 0xFFFFFFFF:
+                size = long
+            if size >= ENDLESS > there or (size == 0 and not _chunks_only(raw, start, order)):
+                size = there
+            if size > there:
+                raise ValueError(f"cut short: {size:,} bytes of sound stated, {there:,} there")
+            sound = raw[start : start + size]
+        elif size > there:
+            raise ValueError(f"cut short in its chunk {name!r}")
+        elif name == b"fmt ":
+            form = raw[start : start + size]
+        place = start + size + size % 2
+        if size % 2 and raw[place - 1 : place + 3] in CHUNKS:  # written without the byte that makes it even
+            place -= 1
+    if len(form) < 16 or sound is None:
+        raise ValueError("no format" if sound is not None else "no sound: the data chunk is missing")
+    block = max(1, int.from_bytes(form[12:14], order))
+    sound = sound[: len(sound) // block * block]
+    parts = [b"WAVE"]
+    for name, content in ((b"fmt ", form), (b"data", sound)):
+        parts += [name, len(content).to_bytes(4, order), content, b"\0" * (len(content) % 2)]
+    body = b"".join(parts)
+    return (b"RIFX" if order == "big" else b"RIFF") + len(body).to_bytes(4, order) + body
+
+
+def _chunks_only(raw: bytes, place: int, order: Order) -> bool:
+    """Whether what follows an empty data chunk is nothing, or chunks up to the end: then there is no sound."""
+    while place + 8 <= len(raw) and raw[place : place + 4] in CHUNKS:
+        size = int.from_bytes(raw[place + 4 : place + 8], order)
+        place += 8 + size + size % 2
+    return place >= len(raw)
 
 
 def mel_filters(rate: float, transform: int, bands: int) -> np.ndarray:

@@ -14,6 +14,11 @@ from vgmr.work import bar
 
 POINTER = b"version https://git-lfs"
 
+
+class BrokenFile(ValueError):
+    """A recording, image or video that cannot be read whole; its clip may be left out where that is wanted."""
+
+
 Maker = Callable[[str], tuple[np.ndarray, bytes]]
 Stored = dict[str, tuple[np.ndarray, bytes]]
 
@@ -35,7 +40,8 @@ def data_folder(name: str, root: str | Path | None, marker: str, expected: str) 
 def read_raw(path: Path, expected: str = "") -> bytes:
     """The bytes of a file.
 
-    Raises FileNotFoundError if it is missing, with `expected`, and ValueError if it is empty or a Git LFS pointer.
+    Raises FileNotFoundError if it is missing, with `expected`, ValueError if it is a Git LFS pointer, and
+    BrokenFile if it is empty.
     """
     try:
         raw = path.read_bytes()
@@ -44,7 +50,7 @@ def read_raw(path: Path, expected: str = "") -> bytes:
     if raw.startswith(POINTER):
         raise ValueError(f"{path}: a Git LFS pointer, not the data; run git lfs pull in the repository it is from")
     if not raw:
-        raise ValueError(f"{path}: the file is empty; get it again")
+        raise BrokenFile(f"{path}: the file is empty; get it again")
     return raw
 
 
@@ -111,15 +117,39 @@ def complete_stored(
 ) -> tuple[list[np.ndarray], list[bytes]]:
     """Features (T, D) float32 of each name, and the digest of the raw files behind them; made if not `stored`.
 
+    Raises what `make_stored` raises.
+    """
+    stored = make_stored(folder, names, stored, make, title)
+    return [stored[name][0] for name in names], [stored[name][1] for name in names]
+
+
+def make_stored(
+    folder: Path,
+    names: Sequence[str],
+    stored: Stored,
+    make: Maker,
+    title: str,
+    broken: dict[str, str] | None = None,
+) -> Stored:
+    """Name -> features (T, D) float32 and the digest of the raw files behind them; made if not `stored`.
+
     One file `<name>.npy` each, the digest (32 bytes) behind the array, written whole or not at all: what was cut
-    off goes on where it stopped.
+    off goes on where it stopped. Clips in `broken` are passed over; clips whose files are broken are put there
+    with the reason, or if it is None raise BrokenFile.
 
     Raises ValueError if widths differ or the folder cannot be written to, and what `make` raises.
     """
-    stored = dict(stored)
+    names = [name for name in names if name not in (broken or {})]
+    stored = {name: stored[name] for name in names if name in stored}
     todo = [name for name in names if name not in stored]
     for name in bar(todo, desc=title, unit="clip", disable=not todo):
-        features, digest = make(name)
+        try:
+            features, digest = make(name)
+        except BrokenFile as error:
+            if broken is None:
+                raise
+            broken[name] = str(error)
+            continue
         features = features.astype(np.float32)
         buffer = io.BytesIO()
         np.save(buffer, features, allow_pickle=False)
@@ -130,10 +160,10 @@ def complete_stored(
                 f"{folder}: features cannot be stored there ({error.strerror}); give store= a folder for them"
             ) from None
         stored[name] = features, digest
-    widths = sorted({stored[name][0].shape[1] for name in names})
-    if len(widths) != 1:
+    widths = sorted({features.shape[1] for features, _ in stored.values()})
+    if len(widths) > 1:
         raise ValueError(f"{folder}: stored features have widths {widths}; delete the folder to make them again")
-    return [stored[name][0] for name in names], [stored[name][1] for name in names]
+    return stored
 
 
 def _read_stored(path: Path) -> tuple[np.ndarray, bytes] | None:

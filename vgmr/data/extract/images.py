@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vgmr.data.extract.clips import read_raw
+from vgmr.data.extract.clips import BrokenFile, read_raw
 
 RESNET = "resnet18-imagenet1k-v1"
 SHORT_SIDE, SIDE = 256, 224
@@ -48,7 +48,7 @@ def numbered_images(folder: Path, prefix: str = "") -> dict[int, Path]:
 def read_images(paths: Sequence[Path], grey: bool = False) -> tuple[np.ndarray, bytes]:
     """Images as `square` makes them, (N, 224, 224, 3) or if `grey` (N, 224, 224) uint8, and the files' digest.
 
-    Raises ValueError for a file that is no whole image, and FileNotFoundError.
+    Raises BrokenFile for a file that is no whole image, and what `read_raw` raises.
     """
     image_module = _pillow()
     squares, digest = [], hashlib.sha256()
@@ -58,7 +58,7 @@ def read_images(paths: Sequence[Path], grey: bool = False) -> tuple[np.ndarray, 
         try:
             squares.append(square(image_module.open(io.BytesIO(raw)).convert("L" if grey else "RGB")))
         except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
-            raise ValueError(f"{path}: not a whole image ({_line(error)}); get it again") from None
+            raise BrokenFile(f"{path}: not a whole image ({_line(error)}); get it again") from None
     return np.stack(squares), digest.digest()
 
 
@@ -73,6 +73,30 @@ def square(image: Any) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + SIDE, top + SIDE)))
 
 
+def read_video(path: Path, frames: int) -> tuple[np.ndarray, bytes]:
+    """The middles of `frames` equal parts of a video, (T, 224, 224, 3) uint8 by `square`, and the file's digest.
+
+    Raises BrokenFile for a file that is no whole video, ImportError without `av`, and what `read_raw` raises.
+    """
+    try:
+        import av
+    except ImportError:
+        raise ImportError("reading videos needs av; install vgmr with the extra video") from None
+    raw = read_raw(path)
+    short = raw[:4] == b"RIFF" and len(raw) < 8 + int.from_bytes(raw[4:8], "little")
+    if short or (path.suffix.lower() == ".avi" and raw[:4] != b"RIFF"):
+        raise BrokenFile(f"{path}: not an .avi file, or cut short; get it again")
+    try:
+        with av.open(io.BytesIO(raw), "r") as video:
+            decoded = list(video.decode(video=0))
+    except (av.error.FFmpegError, IndexError) as error:
+        raise BrokenFile(f"{path}: not a whole video ({_line(error)}); get it again") from None
+    if not decoded:
+        raise BrokenFile(f"{path}: the video holds no frame; get it again")
+    images = np.stack([square(decoded[moment].to_image()) for moment in spread(len(decoded), frames)])
+    return images, hashlib.sha256(raw).digest()
+
+
 def _pillow() -> Any:
     try:
         from PIL import Image
@@ -82,7 +106,8 @@ def _pillow() -> Any:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r" <_io\.BytesIO[^>]*>", "", str(error))
+    return " ".join(text.split()) or type(error).__name__
 
 
 def rgb_input(images: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import torch
 
-from vgmr.data.extract.clips import POINTER, check_counts, data_folder, read_lines, read_raw
+from vgmr.data.extract.clips import POINTER, check_complete, check_counts, data_folder, read_lines, read_raw
 from vgmr.data.types import Batch, MultimodalData, fingerprint, pad
 
 ROWS = 4143
@@ -83,10 +83,18 @@ def load_ave(
         if not len(rows):
             raise ValueError(f"ave: the {part} part is empty")
     digests: dict[str, bytes] = {}
+    broken: dict[int, str] | None = {} if allow_partial else None
     features = {
-        "audio": _read_features(folder / "audio_feature.h5", len(events), AUDIO, digests),
-        "visual": _read_features(folder / "visual_feature.h5", len(events), VISUAL, digests),
+        "audio": _read_features(folder / "audio_feature.h5", len(events), AUDIO, digests, broken),
+        "visual": _read_features(folder / "visual_feature.h5", len(events), VISUAL, digests, broken),
     }
+    if broken:
+        named = [f"{events[row].video}: {problem}" for row, problem in sorted(broken.items())]
+        check_complete("ave", named, len(events), SOURCE, allow_partial, notes)
+        parts = {part: rows[~np.isin(rows, list(broken))] for part, rows in parts.items()}
+        for part, rows in parts.items():
+            if not len(rows):
+                raise ValueError(f"ave: no event of the {part} part can be read: {named[0]}")
     _compare_labels(folder / "labels.h5", events, classes, notes)
 
     videos = {video: number for number, video in enumerate(dict.fromkeys(event.video for event in events))}
@@ -277,10 +285,19 @@ def _values(path: Path, data: h5py.Dataset, rows: slice) -> np.ndarray:
         raise ValueError(f"{path}: could not be read ({line}); get it again") from None
 
 
-def _read_features(path: Path, rows: int, shape: tuple[int, ...], digests: dict[str, bytes]) -> np.ndarray:
-    """Features (rows, 10, d) float32, a grid between seconds and channels averaged; `digests` gets the SHA-256."""
+def _read_features(
+    path: Path,
+    rows: int,
+    shape: tuple[int, ...],
+    digests: dict[str, bytes],
+    broken: dict[int, str] | None = None,
+) -> np.ndarray:
+    """Features (rows, 10, d) float32, a grid between seconds and channels averaged; `digests` gets the SHA-256.
+
+    Rows that cannot be read or hold no finite numbers go into `broken`, with the reason; ValueError if it is None.
+    """
     digest = hashlib.sha256()
-    pooled = np.empty((rows, shape[0], shape[-1]), np.float32)
+    pooled = np.zeros((rows, shape[0], shape[-1]), np.float32)
     with _dataset(path, "avadataset") as data:
         if data.shape != (rows, *shape) or data.dtype.kind != "f":
             raise ValueError(
@@ -288,15 +305,24 @@ def _read_features(path: Path, rows: int, shape: tuple[int, ...], digests: dict[
                 "the rows must be those of Annotations.txt"
             )
         for start in range(0, rows, CHUNK):
-            block = _values(path, data, slice(start, start + CHUNK))
+            try:
+                block = _values(path, data, slice(start, start + CHUNK))
+            except ValueError as error:
+                if broken is None:
+                    raise
+                broken |= dict.fromkeys(range(start, min(start + CHUNK, rows)), str(error))
+                continue
             block = np.ascontiguousarray(block, block.dtype.newbyteorder("<"))
             digest.update(block.dtype.str.encode() + block.tobytes())
             grid = tuple(range(2, block.ndim - 1))
             with np.errstate(over="ignore"):
                 pooled[start : start + CHUNK] = block.mean(grid, dtype=np.float64) if grid else block
     if not np.isfinite(pooled).all():
-        row = int((~np.isfinite(pooled)).reshape(rows, -1).any(1).argmax())
-        raise ValueError(f"{path}: row {row} holds NaN or infinite values; get the file again")
+        bad = np.flatnonzero((~np.isfinite(pooled)).reshape(rows, -1).any(1))
+        if broken is None:
+            raise ValueError(f"{path}: row {bad[0]} holds NaN or infinite values; get the file again")
+        broken |= {int(row): f"{path}: row {row} holds NaN or infinite values" for row in bad}
+        pooled[bad] = 0
     digests[path.name] = digest.digest()
     return pooled
 

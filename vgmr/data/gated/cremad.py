@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import gcd
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.io import wavfile
-from scipy.signal import resample_poly
 
-from vgmr.data.extract.audio import log_mel, unit_scale
+from vgmr.data.extract.audio import log_mel, read_wav
 from vgmr.data.extract.clips import (
+    BrokenFile,
     Stored,
     check_complete,
     check_counts,
-    complete_stored,
     data_folder,
+    make_stored,
     read_lines,
     read_raw,
     read_stored,
@@ -128,14 +124,6 @@ def load_cremad(
     missing = [f"{name}: {problem}" for name, problem in problems.items()]
     check_complete("cremad", missing, len(clips), CLIPS, allow_partial, notes)
     clips = [clip for clip in clips if clip.name not in problems]
-    listed = {clip.name: part for part in lists for clip in lists[part]}
-    parts = _split(clips, [listed[clip.name] for clip in clips], split)
-    if split == "literature":
-        seen = [{clip.actor for clip in clips if listed[clip.name] == part} for part in SIZES]
-        notes["actors in training or validation and in test"] = len(seen[0] & seen[1])
-    for part, rows in parts.items():
-        if not len(rows):
-            raise ValueError(f"cremad: the {part} part of split {split!r} is empty; it needs more actors or clips")
 
     def voice_of(name: str) -> tuple[np.ndarray, bytes]:
         return read_voice(folder / "AudioWAV" / f"{name}.wav")
@@ -145,9 +133,28 @@ def load_cremad(
         pixels, digest = read_images([images[moment] for moment in spread(len(images), frames)])
         return network(rgb_input(pixels)), digest
 
+    broken: dict[str, str] | None = {} if allow_partial else None
+    made = {}
+    for name, make in (("audio", voice_of), ("visual", frames_of)):
+        titles = [clip.name for clip in clips]
+        made[name] = make_stored(stores[name], titles, stored[name], make, f"cremad {name}", broken)
+    if broken:
+        missing = [f"{name}: {problem}" for name, problem in broken.items()] + missing
+        check_complete("cremad", missing, len(clips) + len(problems), CLIPS, allow_partial, notes)
+        clips = [clip for clip in clips if clip.name not in broken]
     names = [clip.name for clip in clips]
-    audio, audio_digests = complete_stored(stores["audio"], names, stored["audio"], voice_of, "cremad audio")
-    visual, visual_digests = complete_stored(stores["visual"], names, stored["visual"], frames_of, "cremad visual")
+    listed = {clip.name: part for part in lists for clip in lists[part]}
+    parts = _split(clips, [listed[clip.name] for clip in clips], split)
+    if split == "literature":
+        seen = [{clip.actor for clip in clips if listed[clip.name] == part} for part in SIZES]
+        notes["actors in training or validation and in test"] = len(seen[0] & seen[1])
+    for part, rows in parts.items():
+        if not len(rows) and broken:
+            raise ValueError(f"cremad: no clip of the {part} part can be read: {next(iter(broken.values()))}")
+        if not len(rows):
+            raise ValueError(f"cremad: the {part} part of split {split!r} is empty; it needs more actors or clips")
+
+    audio, visual = ([made[name][clip][0] for clip in names] for name in stores)
     longest = max(len(sequence) for sequence in audio)
     notes["clips of 5 s or more, cut there"] = sum(len(sequence) == _steps(LONGEST) for sequence in audio)
     notes[f"clips with fewer than {frames} frames"] = sum(len(sequence) < frames for sequence in visual)
@@ -184,8 +191,7 @@ def load_cremad(
             },
             *(hashlib.sha256(read_raw(path)).digest() for path in paths.values()),
             *(parts[part] for part in batches),
-            *audio_digests,
-            *visual_digests,
+            *(made[name][clip][1] for name in stores for clip in names),
         ),
         notes=notes,
         overlap="the published split is kept as it is",
@@ -243,25 +249,12 @@ def _steps(seconds: float) -> int:
 def read_voice(path: Path) -> tuple[np.ndarray, bytes]:
     """Log-mel bands (T, 64) of a .wav file as documented in `load_cremad`, and the SHA-256 of the file.
 
-    Raises ValueError for a file that is no whole .wav file or holds no sample, and FileNotFoundError.
+    Raises what `vgmr.data.extract.audio.read_wav` raises.
     """
-    raw = read_raw(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", wavfile.WavFileWarning)
-            warnings.filterwarnings("ignore", "Chunk .* not understood", wavfile.WavFileWarning)
-            rate, signal = wavfile.read(io.BytesIO(raw))
-        if not len(signal) or not 4000 <= rate <= 200000:
-            raise ValueError(f"{len(signal)} samples at {rate} Hz")
-        signal = signal[: int(np.ceil(LONGEST * rate))]
-        signal = unit_scale(signal)
-        if signal.ndim == 2:
-            signal = signal.mean(1)
-        if rate != RATE:
-            divisor = gcd(rate, RATE)
-            signal = resample_poly(signal, RATE // divisor, rate // divisor)
-        return log_mel(signal[: round(LONGEST * RATE)], RATE, BANDS, WINDOW, HOP), hashlib.sha256(raw).digest()
-    except Exception as error:  # scipy lets damaged headers surface as whatever they lead to
-        hint = "; pass bad_clips='drop' to leave it out" if path.stem in BAD_CLIPS else "; get it again"
-        line = " ".join(str(error).split())
-        raise ValueError(f"{path}: not a usable .wav file ({line}){hint}") from None
+        signal, _, digest = read_wav(path, RATE, LONGEST)
+    except BrokenFile as error:
+        if path.stem in BAD_CLIPS:
+            raise ValueError(f"{error}; or pass bad_clips='drop' to leave it out") from None
+        raise
+    return log_mel(signal[: round(LONGEST * RATE)], RATE, BANDS, WINDOW, HOP), digest

@@ -39,8 +39,9 @@ def load_mosei(
         root: the pickle, or the folder with the files; None looks in `mosei` in VGMR_DATA and in VGMR_DATA.
         layout: "mmsa-aligned", "mmsa-unaligned", "mult-aligned", "mult-unaligned" or "csd"; needed only where a
             folder holds several.
-        labels: "non-negative" (sentiment < 0 against >= 0, as in the paper; majority 0.7102), "positive" (zeros
-            left out) or "seven" (rounded to -3 to 3).
+        labels: "non-negative", or "binary" for short (sentiment < 0 against >= 0, as in the paper; majority
+            0.7102), "positive" (zeros left out), "seven" (rounded to -3 to 3) or "regression" (the sentiment
+            itself, no classes).
         allow_partial: accept counts other than the published 16326/1871/4659 (SDK: 16327/1871/4662 as well).
 
     Raises:

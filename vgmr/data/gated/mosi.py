@@ -38,8 +38,8 @@ def load_mosi(
         root: the pickle, or the folder with the files; None looks in `mosi` in VGMR_DATA and in VGMR_DATA.
         layout: "mmsa-aligned", "mmsa-unaligned", "mult-aligned", "mult-unaligned" or "csd"; needed only where a
             folder holds several.
-        labels: "non-negative" (sentiment < 0 against >= 0, as in the paper), "positive" (zeros left out) or
-            "seven" (rounded to -3 to 3).
+        labels: "non-negative", or "binary" for short (sentiment < 0 against >= 0, as in the paper), "positive"
+            (zeros left out), "seven" (rounded to -3 to 3) or "regression" (the sentiment itself, no classes).
         allow_partial: accept counts other than the published 1284/229/686 (SDK: 1283/214/686 as well).
 
     Raises:

@@ -33,6 +33,7 @@ CLASSES = {
         "positive",
         "strongly positive",
     ),
+    "regression": (),
 }
 LONGEST = 50
 CLEARED, EMPTY = 0.05, 0.3
@@ -87,8 +88,9 @@ def load_sentiment(
     corpus: Corpus, root: str | Path | None, layout: str | None, labels: str, allow_partial: bool
 ) -> MultimodalData:
     """The loader behind `load_mosi` and `load_mosei`, which document it."""
+    labels = "non-negative" if labels == "binary" else labels
     if labels not in CLASSES:
-        raise ValueError(f"labels must be one of {', '.join(CLASSES)}; got {labels!r}")
+        raise ValueError(f"labels must be one of {', '.join([*CLASSES, 'binary'])}; got {labels!r}")
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}; got {layout!r}")
     layout, path = _choose(corpus, root, layout)
@@ -279,7 +281,10 @@ def _batches(path: Path, parts: dict[str, Part], labels: str, notes: Notes) -> d
     batches = {}
     for name, part in parts.items():
         kept = np.arange(len(part.video))
-        if labels == "seven":
+        kind: type = np.int64
+        if labels == "regression":
+            label, kind = part.sentiment, np.float32
+        elif labels == "seven":
             label = np.clip(np.round(part.sentiment), -3, 3) + 3
         elif labels == "positive":
             kept = np.flatnonzero(part.sentiment)
@@ -298,7 +303,7 @@ def _batches(path: Path, parts: dict[str, Part], labels: str, notes: Notes) -> d
         batches[name] = Batch(
             features,
             {modality: torch.from_numpy(part.mask[modality][kept]) for modality in MODALITIES},
-            torch.from_numpy(label.astype(np.int64)),
+            torch.from_numpy(label.astype(kind)),
             torch.tensor([code[part.video[row]] for row in kept], dtype=torch.int64),
         )
     return batches

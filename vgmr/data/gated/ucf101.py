@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ import torch
 from vgmr.data.extract.clips import (
     check_complete,
     check_counts,
-    complete_stored,
     data_folder,
+    make_stored,
     read_lines,
     read_raw,
     read_stored,
@@ -28,9 +27,9 @@ from vgmr.data.extract.images import (
     flow_input,
     numbered_images,
     read_images,
+    read_video,
     rgb_input,
     spread,
-    square,
 )
 from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad
 
@@ -115,17 +114,24 @@ def load_ucf101(
     problems = {clip.name: problem for clip in listed if (problem := footage.problem(clip.name))}
     missing = [f"{name}: {problem}" for name, problem in problems.items()]
     check_complete("ucf101", missing, len(listed), CLIPS, allow_partial, notes)
-    parts = {part: [clip for clip in clips if clip.name not in problems] for part, clips in parts.items()}
+    broken = footage.complete([clip.name for clip in listed if clip.name not in problems], allow_partial)
+    if broken:
+        missing = [f"{name}: {problem}" for name, problem in broken.items()] + missing
+        check_complete("ucf101", missing, len(listed), CLIPS, allow_partial, notes)
+    left_out = {*problems, *broken}
+    parts = {part: [clip for clip in clips if clip.name not in left_out] for part, clips in parts.items()}
     for part, clips in parts.items():
+        if not clips and broken:
+            raise ValueError(f"ucf101: no clip of the {part} list can be read: {next(iter(broken.values()))}")
         if not clips:
             raise FileNotFoundError(f"ucf101: no clip of the {part} list is there; get them from {CLIPS}")
 
     clips = [clip for part in parts.values() for clip in part]
     features, mask, digests = {}, {}, []
     for modality in modalities:
-        sequences, hashes = footage.features(modality, [clip.name for clip in clips])
-        features[modality], mask[modality] = pad(sequences, frames)
-        digests += hashes
+        made = [footage.stored[modality][clip.name] for clip in clips]
+        features[modality], mask[modality] = pad([sequence for sequence, _ in made], frames)
+        digests += [digest for _, digest in made]
     notes[f"clips shorter than {frames} frames"] = int((~mask[modalities[0]][:, -1]).sum())
     label, group = torch.tensor([clip.label for clip in clips]), torch.tensor([clip.group for clip in clips])
     whole = Batch(features, mask, label, group)
@@ -287,10 +293,20 @@ class _Footage:
             return "images " + ", ".join(f"{kind} {count}" for kind, count in counts.items())
         return ""
 
-    def features(self, modality: str, names: list[str]) -> tuple[list[np.ndarray], list[bytes]]:
-        """Features (T, D) of each clip, and digests of the files they are from."""
-        make = self._from_video if self.layout == "avi" else {"rgb": self._rgb, "flow": self._flow}[modality]
-        return complete_stored(self.store / modality, names, self.stored[modality], make, f"ucf101 {modality}")
+    def complete(self, names: list[str], allow_broken: bool) -> dict[str, str]:
+        """Fill `stored` for the clips `names`; returns those whose files are broken, and why."""
+        broken: dict[str, str] = {}
+        for modality in self.modalities:
+            make = self._from_video if self.layout == "avi" else {"rgb": self._rgb, "flow": self._flow}[modality]
+            self.stored[modality] = make_stored(
+                self.store / modality,
+                names,
+                self.stored[modality],
+                make,
+                f"ucf101 {modality}",
+                broken if allow_broken else None,
+            )
+        return broken
 
     def _images(self, kind: str, name: str) -> dict[int, Path]:
         folder = self.images[kind].get(name.lower())
@@ -311,13 +327,13 @@ class _Footage:
         return self.network(flow_input(u, v)), hashlib.sha256(first + second).digest()
 
     def _from_video(self, name: str) -> tuple[np.ndarray, bytes]:
-        raw = read_raw(self.videos[name.lower()])
-        images = _decode(self.videos[name.lower()], raw, self.frames)
-        return self.network(rgb_input(images)), hashlib.sha256(raw).digest()
+        images, digest = read_video(self.videos[name.lower()], self.frames)
+        return self.network(rgb_input(images)), digest
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
-    return {entry.name.lower(): entry for entry in folder.iterdir()} if folder.is_dir() else {}
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return {entry.name.lower(): entry for entry in entries if not entry.name.startswith(".")}
 
 
 def _videos(folder: Path) -> dict[str, Path]:
@@ -325,23 +341,6 @@ def _videos(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for base in (folder, folder / "UCF-101"):
         for path in sorted([*base.glob("*.avi"), *base.glob("*/*.avi")]):
-            found.setdefault(path.stem.lower(), path)
+            if not path.name.startswith("."):
+                found.setdefault(path.stem.lower(), path)
     return found
-
-
-def _decode(path: Path, raw: bytes, frames: int) -> np.ndarray:
-    """Spread frames of a video, (T, 224, 224, 3) uint8."""
-    try:
-        import av
-    except ImportError:
-        raise ImportError("reading .avi files needs av; install vgmr with the extra video") from None
-    if raw[:4] != b"RIFF" or len(raw) < 8 + int.from_bytes(raw[4:8], "little"):
-        raise ValueError(f"{path}: not an .avi file, or cut short; get it again")
-    try:
-        with av.open(io.BytesIO(raw), "r") as video:
-            decoded = list(video.decode(video=0))
-    except (av.error.FFmpegError, IndexError) as error:
-        raise ValueError(f"{path}: not a whole video ({' '.join(str(error).split())}); get it again") from None
-    if not decoded:
-        raise ValueError(f"{path}: the video holds no frame; get it again")
-    return np.stack([square(decoded[moment].to_image()) for moment in spread(len(decoded), frames)])

@@ -1,203 +1,26 @@
-"""What happens while a model is trained, what value and gate do, and what a balancing method does to gradients."""
+"""What value and gate do: on clean and corrupted samples, entry by entry, and how well they tell them apart."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy.stats import rankdata
-from torch import Tensor, nn
+from torch import Tensor
 
 from vgmr import corruption
 from vgmr.backbones import Classifier, Output
-from vgmr.balancing.base import Balancing
-from vgmr.corruption import missing
-from vgmr.data.types import Batch, MultimodalData, fingerprint
+from vgmr.data.types import Batch, MultimodalData
 from vgmr.evaluation import auroc
-from vgmr.inference import evaluating, mean_loss, one_pass, predict
-from vgmr.objective import Objective, contributions
+from vgmr.inference import evaluating, one_pass
+from vgmr.objective import contributions
 from vgmr.refiner import VGMR, Refinement, masked_mean
-from vgmr.training import make_optimizer
 
 STATISTICS = ("global_value", "channel_value", "channel_deviation", "gate", "target")
 LEVELS = ("sample", "modality", "step", "channel")
 LOUDNESS = (0.5, 1.0, 2.0, 4.0, 8.0)
-
-
-def common_parameters(model: Classifier) -> list[nn.Parameter]:
-    """What eq. 14 is about: positions, shared encoder and head, without maps of one modality and the refiner."""
-    return [*model.backbone.shared_parameters(), *model.backbone.head_parameters()]
-
-
-def gradients(
-    model: Classifier,
-    batch: Batch,
-    keeps: Sequence[Collection[str]],
-    parameters: Sequence[nn.Parameter] | None = None,
-    through: Sequence[Collection[str]] | None = None,
-) -> list[Tensor]:
-    """Gradients (P,) of the task loss in evaluation mode, flat, one for each of `keeps`, from one forward pass.
-
-    Args:
-        keeps: modalities that reach the fusion. VGMR still sees all of them.
-        parameters: with respect to which, `common_parameters` by default; zero where one has no part in it.
-        through: for each of `keeps`, the modalities whose encodings pass gradients on, None for all of them; the
-            others' count as constants.
-    """
-    parameters = common_parameters(model) if parameters is None else parameters
-    found = []
-    with evaluating(model), torch.enable_grad():
-        encodings = model(batch.features, batch.mask).encodings
-        for keep, passing in zip(keeps, keeps if through is None else through, strict=True):
-            used = {name: h if name in passing else h.detach() for name, h in encodings.items()}
-            loss = F.cross_entropy(model.backbone.fuse(used, keep, batch.mask), batch.label)
-            parts = torch.autograd.grad(
-                loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
-            )
-            found.append(torch.cat([part.flatten() for part in parts]))
-    return found
-
-
-def cosine(first: Tensor, second: Tensor) -> float:
-    """Cosine of the angle between two (P,) gradients, eq. 14; NaN where one of them is zero."""
-    first, second = first.double(), second.double()
-    return float(first @ second / (first.norm() * second.norm()))
-
-
-def permuted(batch: Batch, name: str, order: Tensor) -> Batch:
-    """The same batch with the rows of one modality in another `order` (B,), apart from their labels."""
-    features = batch.features | {name: batch.features[name][order]}
-    return Batch(features, batch.mask | {name: batch.mask[name][order]}, batch.label, batch.group)
-
-
-def gradient_cosines(model: Classifier, batch: Batch, seed: int = 0) -> pd.DataFrame:
-    """Eq. 14 for every ordered pair of modalities: one row per pair.
-
-    Columns: one, other; cosine, between the gradients of the loss with `one` kept and of the loss with both kept;
-    own, the part of that cosine that the second gradient gets through the encoding of `one`, so that
-    cosine - own came through `other`; shuffled, the cosine on a batch where the rows of `other` are permuted.
-
-    Args:
-        seed: of the permutation.
-    """
-    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(seed)).to(batch.label.device)
-    rows = []
-    for other in batch.features:
-        ones = [name for name in batch.features if name != other]
-        alone, together = [[one] for one in ones], [[one, other] for one in ones]
-        true = gradients(model, batch, [*alone, *together, *together], through=[*alone, *together, *alone])
-        mixed = gradients(model, permuted(batch, other, order), [*alone, *together])
-        for index, one in enumerate(ones):
-            single, both, passing = true[index :: len(ones)]
-            rows.append(
-                {
-                    "one": one,
-                    "other": other,
-                    "cosine": cosine(single, both),
-                    "own": cosine(single, passing) * float(passing.norm() / both.norm()),
-                    "shuffled": cosine(*mixed[index :: len(ones)]),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def gradient_norms(model: Classifier, batch: Batch) -> dict[str, float]:
-    """Norm of the task loss's gradient by each modality's own part of the backbone, alike behind any refiner."""
-    own = {
-        name: [p for module in model.backbone.branch_modules(name) for p in module.parameters()]
-        for name in model.backbone.dims
-    }
-    every = [parameter for parameters in own.values() for parameter in parameters]
-    (flat,) = gradients(model, batch, [list(own)], every)
-    sizes = [sum(parameter.numel() for parameter in parameters) for parameters in own.values()]
-    return {name: float(part.norm()) for name, part in zip(own, flat.split(sizes), strict=True)}
-
-
-def snapshot(model: Classifier, train: Batch, validation: Batch) -> dict[str, pd.DataFrame]:
-    """All that is followed along a training, at one checkpoint: tables losses, cosines and norms.
-
-    Columns: losses train_loss, validation_loss (task loss, nats); cosines as by `gradient_cosines`; norms
-    modality, norm, as by `gradient_norms`. Gradients are those on `validation`.
-    """
-    norms = gradient_norms(model, validation)
-    return {
-        "losses": pd.DataFrame(
-            {"train_loss": [mean_loss(model, train)], "validation_loss": [mean_loss(model, validation)]}
-        ),
-        "cosines": gradient_cosines(model, validation),
-        "norms": pd.DataFrame({"modality": list(norms), "norm": list(norms.values())}),
-    }
-
-
-def filter_direction(parameters: Sequence[nn.Parameter], seed: int) -> list[Tensor]:
-    """A random direction whose rows are as long as those of the weights (Li et al., 2018).
-
-    It is zero for vectors, such as biases and norms. Distance 1 along it changes weights by as much as they are.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    direction = []
-    for parameter in parameters:
-        drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
-        if parameter.ndim < 2:
-            direction.append(torch.zeros_like(drawn))
-            continue
-        length = [tensor.flatten(1).norm(dim=1).clamp(min=1e-12) for tensor in (parameter.detach(), drawn)]
-        scale = (length[0] / length[1]).view(-1, *[1] * (parameter.ndim - 1))
-        direction.append(drawn * scale)
-    return direction
-
-
-@torch.no_grad()
-def loss_slice(
-    loss: Callable[[], float],
-    parameters: Sequence[nn.Parameter],
-    directions: Sequence[Sequence[Tensor]],
-    points: Sequence[Sequence[float]],
-) -> list[float]:
-    """The loss at `parameters` + sum of coordinate times direction; the parameters are put back.
-
-    Args:
-        loss: called once per point.
-        directions: each as long as `parameters`, such as from `filter_direction`.
-        points: coordinates, one for each direction.
-    """
-    start = [parameter.clone() for parameter in parameters]
-    losses = []
-    try:
-        for point in points:
-            for index, (parameter, origin) in enumerate(zip(parameters, start, strict=True)):
-                step = sum(x * direction[index] for x, direction in zip(point, directions, strict=True))
-                parameter.copy_(origin + step)
-            losses.append(loss())
-    finally:
-        for parameter, origin in zip(parameters, start, strict=True):
-            parameter.copy_(origin)
-    return losses
-
-
-def roughness(curve: Sequence[float], order: int = 2) -> float:
-    """Mean absolute difference of a curve, by default the second one: 0 for a straight line; NaN if too short.
-
-    Order 1 is the mean change from one point to the next.
-    """
-    change = np.abs(np.diff(np.asarray(curve, float), order))
-    return float(change.mean()) if len(change) else float("nan")
-
-
-def detour(curve: Sequence[float]) -> float:
-    """Way up and down a curve per its range, from highest to lowest: 1 if it only falls or only rises."""
-    values = np.asarray(curve, float)
-    return float(np.abs(np.diff(values)).sum() / np.ptp(values))
-
-
-def sign_changes(curve: Sequence[float]) -> float:
-    """Share of steps at which a curve changes its sign, 0 to 1; zero counts as positive."""
-    return float(np.diff(np.asarray(curve) >= 0).mean())
 
 
 def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
@@ -302,7 +125,7 @@ def close_where_large(model: Classifier) -> Classifier:
     """Set a model's gate by hand, in place, to sigmoid(-X), entry by entry: a detector of raised features."""
     assert isinstance(model.prefusion, VGMR)
     for name in model.prefusion.dims:
-        maps = model.prefusion._of(name)
+        maps = model.prefusion.of(name)
         for parameter in maps.parameters():
             parameter.zero_()
         maps.gate_from_features.weight -= torch.eye(len(maps.gate_from_features.weight))
@@ -569,139 +392,3 @@ def behaviour(model: Classifier, data: MultimodalData, share: float = 0.3, seed:
         *_agreements(model, data),
     ]
     return pd.concat(frames, ignore_index=True)[["question", "case", "modality", "name", "value"]]
-
-
-def branch_gradients(
-    model: Classifier, method: Balancing, batch: Batch, epoch: int, objective: Objective | None = None
-) -> dict[str, Tensor]:
-    """The gradient that `method` leaves in each modality's branch after one step on `batch`, as one vector.
-
-    Copies take the step, so model, method and random state stay as they are; `method` must have been started.
-    """
-    copied, own = copy.deepcopy(model).train(), copy.deepcopy(method)
-    still = torch.optim.SGD([*copied.parameters(), *own.parameters()], lr=0.0)
-    with torch.random.fork_rng():
-        own.step(copied, batch, objective or Objective(), still, epoch)
-    found = {}
-    for name in copied.backbone.dims:
-        branch = copied.branch_parameters(name)
-        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in branch]
-        found[name] = torch.cat([part.flatten() for part in parts])
-    return found
-
-
-def gradient_change(
-    model: Classifier, method: Balancing, batch: Batch, epoch: int, objective: Objective | None = None
-) -> pd.DataFrame:
-    """What a balancing method makes of the gradients of one step, against plain training at the same weights.
-
-    One row per modality: modality, epoch, length (of the branch's gradient, 1 as in plain training), cosine (of
-    the angle between the two). The random state is the same for both.
-    """
-    plain = branch_gradients(model, Balancing(), batch, epoch, objective)
-    balanced = branch_gradients(model, method, batch, epoch, objective)
-    return pd.DataFrame(
-        [
-            {
-                "modality": name,
-                "epoch": epoch,
-                "length": float(balanced[name].norm() / plain[name].norm().clamp(min=1e-30)),
-                "cosine": float(torch.cosine_similarity(balanced[name], plain[name], dim=0)),
-            }
-            for name in plain
-        ]
-    )
-
-
-def movement(
-    model: Classifier,
-    batches: Sequence[Batch],
-    name: str,
-    optimizer: str,
-    learning_rate: float,
-    scale: float = 1.0,
-    noise: float = 0.0,
-    on_update: bool = False,
-) -> Tensor:
-    """How far one modality's weights move in a step per batch when their gradients are scaled, as one vector.
-
-    The gradients are those of the cross-entropy at the initial weights, batch by batch, so that every call meets
-    the same ones, without dropout; other weights stay. There is no weight decay.
-
-    Args:
-        name: the modality whose `Classifier.modulable` weights move.
-        scale: constant factor of the gradients.
-        noise: standard deviation of what is added to each gradient, in standard deviations of the unscaled one.
-        on_update: scale what the optimiser does instead of the gradient.
-    """
-    still, moved = copy.deepcopy(model).eval(), copy.deepcopy(model)
-    gradients: list[tuple[Tensor, ...]] = []
-    for batch in batches:
-        loss = F.cross_entropy(still(batch.features, batch.mask).logits, batch.label)
-        gradients.append(torch.autograd.grad(loss, still.modulable(name)))
-    own = moved.modulable(name)
-    before = torch.cat([weight.detach().flatten() for weight in own])
-    stepper = make_optimizer(optimizer, moved, learning_rate, weight_decay=0.0)
-    generator = torch.Generator().manual_seed(0)
-    for step in gradients:
-        for weight, gradient in zip(own, step, strict=True):
-            draw = torch.randn(gradient.shape, generator=generator)
-            weight.grad = (1.0 if on_update else scale) * gradient + noise * gradient.std() * draw
-        start = [weight.detach().clone() for weight in own]
-        stepper.step()
-        if on_update:
-            with torch.no_grad():
-                for weight, old in zip(own, start, strict=True):
-                    weight.copy_(torch.lerp(old, weight, scale))
-    return torch.cat([weight.detach().flatten() for weight in own]) - before
-
-
-def with_idle_modality(data: MultimodalData, source: str, name: str = "idle", seed: int = 0) -> MultimodalData:
-    """The same data and a modality that carries nothing: `source` with its samples shuffled within each part.
-
-    Its features look like real ones, and the label cannot be told from them.
-
-    Raises:
-        ValueError: `source` is unknown or `name` is taken.
-    """
-    if source not in data.modalities or name in data.modalities:
-        raise ValueError(f"expected source of {data.modalities} and another name, got {source!r} and {name!r}")
-    generator = torch.Generator().manual_seed(seed)
-
-    def add(part: Batch) -> Batch:
-        rows = torch.randperm(len(part), generator=generator).to(part.label.device)
-        return replace(
-            part,
-            features={**part.features, name: part.features[source][rows]},
-            mask={**part.mask, name: part.mask[source][rows]},
-            corrupted=None if part.corrupted is None else {**part.corrupted, name: part.corrupted[source][rows]},
-        )
-
-    return replace(
-        data,
-        train=add(data.train),
-        validation=add(data.validation),
-        test=add(data.test),
-        fingerprint=fingerprint({"of": data.fingerprint, "idle": [source, name, seed]}),
-    )
-
-
-def removal_by_place(model: Classifier, part: Batch) -> pd.DataFrame:
-    """Accuracy without each modality, by the place where it is removed; one row per modality.
-
-    Columns: modality; behind (its refined features are absent where modalities meet; the others were refined with
-    it at hand); before (its features are zero before the refiner, and it is absent behind it); zeros (zero before
-    the refiner, and taken for real behind it).
-    """
-    rows = []
-    for name in part.features:
-        others = [other for other in part.features if other != name]
-        without = missing(part, name)
-        answers = {
-            "behind": predict(model, part, others),
-            "before": predict(model, without, others),
-            "zeros": predict(model, without),
-        }
-        right = {place: float((x.argmax(1) == part.label).float().mean()) for place, x in answers.items()}
-        rows.append({"modality": name, **right})
-    return pd.DataFrame(rows)

@@ -1,0 +1,147 @@
+"""What the diagnostics of the value say where the truth is known."""
+
+import pandas as pd
+import pytest
+import torch
+from test_evidence import CLASSES, DIMS, data
+
+from vgmr.analysis.calibration import (
+    answers,
+    blindness,
+    centred_alignment,
+    conflict_detection,
+    corrupted_parts,
+    detection,
+    gate_terms,
+    harmful,
+    headroom,
+    lowest_gate,
+    summary_alignment,
+    truth,
+    values,
+)
+from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.corruption import KINDS, Drawn
+from vgmr.inference import predict
+from vgmr.refiner import VGMR
+from vgmr.training import fit
+
+
+@pytest.fixture(scope="module")
+def trained():
+    made_data = data()
+    models = {}
+    for form, vgmr in (
+        ("paper", VGMR(DIMS, 8)),
+        ("calibrated", VGMR.calibrated(DIMS, CLASSES, latent_dim=8)),
+    ):
+        torch.manual_seed(0)
+        models[form] = Classifier(vgmr, PooledBackbone(DIMS, CLASSES, 16))
+        fit(models[form], made_data, epochs=8, learning_rate=1e-2)
+    test = Drawn.like(made_data.train, ["conflict"], 0.5)(made_data.test, torch.Generator().manual_seed(4))
+    return models, made_data, test
+
+
+def test_values_are_those_of_the_module_and_detection_counts_pairs(trained):
+    models, _, test = trained
+    frame = values(models["calibrated"], test)
+    refinement = models["calibrated"].prefusion(test.features, test.mask)
+    assert len(frame) == 3 * len(test)
+    for name, rows in frame.groupby("modality"):
+        torch.testing.assert_close(
+            torch.tensor(rows["value"].to_numpy()), refinement.global_value[name], atol=1e-6, rtol=1e-5
+        )
+        assert ((rows["corrupted"] == 1).to_numpy() == (truth(test)[name] == 0).numpy()).all()
+    found = detection(frame).set_index("score")["auroc"]
+    low, high = (frame["value"][frame["corrupted"] == one].to_numpy() for one in (True, False))
+    by_hand = ((high[:, None] > low) + 0.5 * (high[:, None] == low)).mean()
+    assert found["value"] == pytest.approx(by_hand, abs=1e-9) and by_hand > 0.95
+    assert found["gate"] > 0.9 and found["agreement"] > 0.9
+    assert set(detection(frame, "modality")["modality"]) == set(DIMS)
+    assert conflict_detection(frame) > 0.95
+
+
+def test_the_papers_value_is_blind_where_the_calibrated_sees(trained):
+    models, _, test = trained
+    found = detection(values(models["paper"], test)).set_index("score")["auroc"]
+    assert found["value"] < 0.75 and "agreement" not in found
+
+
+def test_headroom_tells_decoration_from_use(trained):
+    models, _, test = trained
+    table = headroom(models["calibrated"], test).set_index(["values", "samples"])["accuracy"]
+    assert table["own", "all"] - table["permuted", "all"] > 0.02
+    assert table["truth", "all"] >= table["own", "all"] - 0.01
+    own = float((predict(models["calibrated"], test).argmax(1) == test.label).float().mean())
+    assert table["own", "all"] == pytest.approx(own)
+    # a gate without a value: nothing can change
+    torch.manual_seed(0)
+    vgmr = VGMR(DIMS, 8, use_global_value=False, use_channel_value=False)
+    idle = Classifier(vgmr, PooledBackbone(DIMS, CLASSES, 16))
+    table = headroom(idle, test).set_index(["values", "samples"])["accuracy"]
+    assert table["own", "all"] == table["permuted", "all"] == table["truth", "all"]
+
+
+def test_answers_with_the_models_own_values_are_its_own(trained):
+    models, _, test = trained
+    own = models["paper"].prefusion(test.features, test.mask).global_value
+    torch.testing.assert_close(answers(models["paper"], test, own), predict(models["paper"], test))
+
+
+def test_corrupted_parts_hold_every_kind_and_say_where(trained):
+    _, made_data, _ = trained
+    parts = corrupted_parts(made_data.train, made_data.test)
+    assert list(parts) == list(KINDS)
+    for kind, part in parts.items():
+        hit = torch.stack(list(truth(part).values())) == 0
+        assert (hit.sum(0) <= 1).all() and hit.any(), kind
+        for name, where in part.corrupted.items():
+            same = part.features[name] == made_data.test.features[name]
+            assert same[~where.expand_as(same)].all() or kind == "conflict", kind
+
+
+def test_gate_terms_by_hand(trained):
+    models, _, test = trained
+    vgmr = models["paper"].prefusion
+    table = gate_terms(models["paper"], test).set_index(["modality", "term"])["deviation"]
+    value = vgmr(test.features, test.mask).global_value["face"]
+    weight = vgmr.of("face").gate_from_global.weight[:, 0].abs().mean().detach()
+    assert table["face", "global"] == pytest.approx(float(value.detach().std() * weight), rel=1e-4)
+    assert table["face", "features"] > 0
+
+
+def test_noise_like_the_first_moments_is_seen_by_the_second(trained):
+    _, made_data, _ = trained
+    noisy = Drawn.like(made_data.train, ["noise"], 0.5)(made_data.test, torch.Generator().manual_seed(4))
+    table = blindness(made_data.train, noisy).pivot(index="modality", columns="moments", values="auroc")
+    assert (table["second"] > 0.95).all() and (table["second"] > table["first"] + 0.2).all()
+
+
+def test_alignment_does_not_see_a_rotation_and_axes_do():
+    generator = torch.Generator().manual_seed(0)
+    one = torch.randn(300, 6, generator=generator)
+    rotation = torch.linalg.qr(torch.randn(6, 6, generator=generator))[0]
+    assert centred_alignment(one, 3 * one @ rotation + 1) == pytest.approx(1, abs=1e-5)
+    assert centred_alignment(one, torch.randn(300, 6, generator=generator)) < 0.1
+
+
+def test_no_rotation_changes_the_alignment_of_summaries_and_their_axes_mean_little(trained):
+    models, _, test = trained
+    table = summary_alignment(models["paper"], test)
+    content = table.pivot(index=["first", "second"], columns="summaries", values="alignment")
+    pd.testing.assert_series_equal(content["as they are"], content["second rotated"], check_names=False, atol=1e-4)
+    assert table["axes"].abs().max() < 0.6  # as after a random rotation
+    with pytest.raises(ValueError, match="learned values"):
+        summary_alignment(models["calibrated"], test)
+
+
+def test_harmful_shares_and_the_lowest_gate(trained):
+    models, made_data, test = trained
+    table = harmful(models["paper"], {"clean": made_data.test, "corrupted": test}).pivot(
+        index="modality", columns="part", values="share"
+    )
+    assert (table["corrupted"] >= table["clean"]).all() and (table["corrupted"] > table["clean"]).any()
+    assert lowest_gate(VGMR(DIMS)) == pytest.approx(0.6)
+    assert lowest_gate(VGMR.calibrated(DIMS, CLASSES)) == 0
+    with pytest.raises(ValueError, match="nothing is known"):
+        truth(made_data.test)

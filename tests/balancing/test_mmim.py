@@ -1,0 +1,112 @@
+"""MMIM: reference numbers of its three bounds, what the official likelihood does wrong, who learns when."""
+
+import pytest
+import torch
+from made_models import THREE, TWO, digits, make_model
+
+from vgmr.backbones import Classifier
+from vgmr.balancing import MMIM, Loop
+from vgmr.balancing.mmim import GaussianBound, class_entropy, noise_contrast
+from vgmr.fusion.supervised_concat import InfoMaxConcat
+from vgmr.objective import Objective
+from vgmr.prefusion import Identity
+from vgmr.training import make_optimizer
+
+
+def wave(*shape, c=0.0):
+    size = torch.Size(shape).numel()
+    return torch.cos(0.7 * torch.arange(size, dtype=torch.float64) + c).view(shape)
+
+
+def fill(*layers):
+    i = 1
+    for tensor in [tensor for layer in layers for tensor in (layer.weight, layer.bias)]:
+        index = torch.arange(i, i + tensor.numel(), dtype=torch.float64)
+        tensor.data = (0.2 + 0.4 * index.sin()).view(tensor.shape)
+        i += tensor.numel()
+
+
+def bound():
+    made = GaussianBound(3, 4).double()
+    fill(made.mean[0], made.mean[2], made.log_variance[0], made.log_variance[2], made.narrow)
+    return made, wave(6, 3), wave(6, 4, c=1)
+
+
+def test_reference_numbers():
+    made, x, y = bound()
+    assert float(made.log_likelihood(x, y, official=True).detach()) == pytest.approx(-1.168651, abs=1e-5)
+    assert float(made.log_likelihood(x, y).detach()) == pytest.approx(-2.341208, abs=1e-5)
+    narrow, group = torch.tanh(made.narrow(y)), torch.tensor([1, 0, 1, 0, 1, 0])
+    entropy = class_entropy(torch.cat([narrow, narrow]), torch.cat([group, group]), 2)
+    assert float(entropy.detach()) == pytest.approx(-2.514821, abs=1e-5)
+    project = torch.nn.Linear(4, 3).double()
+    fill(project)
+    assert float(noise_contrast(project(wave(4, 4, c=1)), wave(4, 3)).detach()) == pytest.approx(
+        1.638129, abs=1e-5
+    )
+
+
+def test_by_hand():
+    made = GaussianBound(2, 2).double()
+    for layer in (made.mean[2], made.log_variance[2]):
+        layer.weight.data.zero_(), layer.bias.data.zero_()
+    x = torch.randn(5, 2).double()
+    assert float(made.log_likelihood(x, torch.zeros(5, 2).double()).detach()) == 0
+    off = torch.tensor([1.0, 0.0]).double().expand(5, 2)
+    assert float(made.log_likelihood(x, off).detach()) == -0.5
+    same = torch.ones(4, 3).double()
+    assert float(noise_contrast(same, torch.randn(4, 3).double())) == pytest.approx(torch.tensor(4.0).log())
+
+
+def test_the_official_likelihood_drives_the_variance_to_infinity():
+    torch.manual_seed(0)
+    x = torch.randn(256, 1)
+    y = 0.5 * x + torch.randn(256, 1)
+    spread = {}
+    for official in (True, False):
+        torch.manual_seed(1)
+        made = GaussianBound(1, 1)
+        optimizer = torch.optim.Adam(made.parameters(), 0.02)
+        for _ in range(400):
+            optimizer.zero_grad()
+            (-made.log_likelihood(x, y, official)).backward()
+            optimizer.step()
+        spread[official] = float(made.log_variance(x).mean().detach())
+    assert spread[True] > 3 and abs(spread[False]) < 0.3
+
+
+def test_a_class_that_is_missing_gives_no_nan():
+    vectors, one = torch.randn(6, 2), torch.zeros(6, dtype=torch.int64)
+    torch.testing.assert_close(class_entropy(vectors, one, 2), class_entropy(vectors, one, 1))
+    assert float(class_entropy(vectors[:2], one[:2], 2)) == 0
+
+
+def test_predictors_learn_between_epochs_and_encoders_within():
+    data = digits()
+    model = Classifier(Identity(data.dims), InfoMaxConcat(data.dims, len(data.classes), width=8, averaged=THREE))
+    method = MMIM()
+    method.start(model, data, 3, 0)
+    optimizer = make_optimizer("sgd", model, 0.1, method=method)
+    before = [p.clone() for p in model.parameters()]
+    learnt = [p.clone() for p in method.predictors]
+    method.epoch_start(model, data, 0, Loop(optimizer, lambda *arguments: None))
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    assert not any(torch.equal(p, q) for p, q in zip(method.predictors, learnt, strict=True))
+    learnt = [p.clone() for p in method.predictors]
+    for _ in range(3):
+        method.step(model, data.train.index(torch.arange(48)), Objective(), optimizer, 0)
+    assert all(torch.equal(p, q) for p, q in zip(method.predictors, learnt, strict=True))
+    assert not any(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    assert set(method.noted()) == {"contrast", "information"}
+
+
+def test_pairs_and_refusals():
+    method = MMIM(anchor="left")
+    method.start(make_model(), digits(), 3, 0)
+    assert method.pairs == [("left", "right"), ("left", "spectrum")]
+    with pytest.raises(ValueError, match="variant must be 'corrected' or 'official', got 'new'"):
+        MMIM(variant="new")
+    with pytest.raises(ValueError, match="anchor: unknown modality 'top'; there are"):
+        MMIM(anchor="top").start(make_model(TWO), digits(TWO), 3, 0)
+    with pytest.raises(ValueError, match="MMIM reads what the last layers read, and PooledBackbone has no such"):
+        MMIM().start(make_model(head="shared"), digits(), 3, 0)

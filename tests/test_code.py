@@ -1,0 +1,107 @@
+"""The key of a result knows the code that it rests on, and no other."""
+
+import ast
+import dataclasses
+
+import pytest
+
+from vgmr import code, runs
+from vgmr.balancing import METHODS
+from vgmr.experiment import Experiment
+from vgmr.prefusion import FeatureMLP
+from vgmr.refiner import VGMR
+from vgmr.training import fit
+
+EXPERIMENTS = {
+    "plain": Experiment("digits", "none"),
+    "VGMR": Experiment("digits", "vgmr"),
+    "transformer": Experiment("digits", "vgmr", "transformer"),
+    "mlp": Experiment("digits", "mlp"),
+    "ogm-ge": Experiment("digits", "none", method="ogm-ge"),
+    "noise": Experiment("digits", "none", training_noise={"share": 0.5}),
+}
+
+
+@pytest.fixture
+def changed(monkeypatch):
+    """The experiments whose key changes when `old` in a module's source becomes `new`."""
+
+    def keys():
+        for cached in (code._definitions, runs._code):
+            cached.cache_clear()
+        return {name: runs.code_of(one) for name, one in EXPERIMENTS.items()}
+
+    before = keys()
+
+    def change(module: str, old: str, new: str) -> set[str]:
+        source = code.SOURCES[module]
+        assert old in source, f"{module}: {old}"
+        with monkeypatch.context() as patch:
+            patch.setitem(code.SOURCES, module, source.replace(old, new, 1))
+            after = keys()
+        keys()
+        return {name for name in EXPERIMENTS if before[name] != after[name]}
+
+    yield change
+    keys()
+
+
+def test_what_says_but_does_nothing_makes_nothing_stale(changed):
+    assert changed("vgmr.training", '"""Train and leave the model', '"""Fit and leave the model') == set()
+    assert changed("vgmr.refiner", "# Eq. (4)", "# the others") == set()
+    assert changed("vgmr.training", "must be at least 1, got", "must be one or more, got") == set()
+    assert changed("vgmr.training", "\nclass History", "\n\n\n\nclass History") == set()
+
+
+def test_what_is_added_makes_nothing_stale(changed):
+    new = "def unheard_of():\n    pass\n\n\ndef fit("
+    assert changed("vgmr.training", "def fit(", new) == set()
+    assert (
+        changed("vgmr.prefusion", "class FeatureMLP", "class Another(Identity):\n    pass\n\n\nclass FeatureMLP")
+        == set()
+    )
+    assert changed("vgmr.balancing", '"none": Balancing', '"unheard": Balancing,\n    "none": Balancing') == set()
+    assert changed("vgmr.data", '"digits": "digits"', '"unheard": "digits",\n    "digits": "digits"') == set()
+
+
+def test_what_is_used_by_all_makes_all_stale(changed):
+    assert changed(
+        "vgmr.training",
+        "history.best_epoch = (score, steps.state(place)), epoch",
+        "history.best_epoch = (score, 0), 0",
+    ) == set(EXPERIMENTS)
+    assert changed("vgmr.evaluation", "counts.diagonal().sum() /", "2 * counts.diagonal().sum() /") == set(
+        EXPERIMENTS
+    )
+    assert changed("vgmr.data.digits", "def load_digits(", "LIMIT = 3\n\n\ndef load_digits(") == set()
+
+
+def test_what_is_used_by_some_makes_these_stale(changed):
+    gated = {"VGMR", "transformer", "mlp"}  # an MLP gets its width from VGMR's size
+    assert changed("vgmr.refiner", "(1 - strength)", "(1 - 2 * strength)") == gated
+    assert changed("vgmr.prefusion", "nn.GELU(), nn.Dropout(dropout)", "nn.ReLU(), nn.Dropout(dropout)") == {"mlp"}
+    assert changed("vgmr.balancing.ogm_ge", "class OGMGE(Balancing):", "class OGMGE(Balancing):\n    one = 1") == {
+        "ogm-ge"
+    }
+    assert changed("vgmr.corruption", "(1 - weight) * x + weight * drawn", "x + weight * drawn") == {"noise"}
+    transformer = changed("vgmr.backbones", "0.02 * torch.randn(max_length", "0.03 * torch.randn(max_length")
+    assert transformer == {"transformer"}
+
+
+def test_what_is_reached_is_what_runs():
+    found = code.reached([fit, VGMR, FeatureMLP, METHODS["agm"]])
+    for name in (
+        "vgmr.training.fit",
+        "vgmr.training.mini_batches",
+        "vgmr.inference.predict",
+        "vgmr.refiner.ModalityMaps",
+    ):
+        assert name in found
+    assert {"vgmr.data.types.Batch", "vgmr.balancing.base.Balancing", "vgmr.objective.contributions"} <= set(found)
+    assert not any(name.startswith(("vgmr.plots", "vgmr.notebook", "vgmr.comparison")) for name in found)
+    for source in found.values():
+        ast.parse(source)
+
+
+def test_every_field_of_an_experiment_has_a_meaning_where_a_row_says_nothing():
+    assert set(runs.SILENT) == {field.name for field in dataclasses.fields(Experiment) if field.name != "dataset"}

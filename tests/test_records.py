@@ -1,0 +1,125 @@
+"""`vgmr records` trains what is missing, once, writes rows as they come, and says what is no longer true."""
+
+import inspect
+import json
+from dataclasses import replace
+
+import pytest
+
+from vgmr import records, runs
+from vgmr.experiment import Experiment
+
+QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
+PLAN = {"plain": [QUICK, replace(QUICK, seed=1)], "other": [replace(QUICK, latent_dim=2)]}
+
+
+@pytest.fixture(autouse=True)
+def repository(tmp_path, monkeypatch):
+    """A clean commit, a folder for records, and one plan."""
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "records"
+    for module in (records, runs):
+        monkeypatch.setattr(module, "records_folder", lambda: folder)
+    commit(monkeypatch, "abc1234")
+    monkeypatch.setattr(records.studies, "planned", lambda: {"some": lambda: PLAN})
+    return folder
+
+
+def commit(monkeypatch, name):
+    described = {**records.environment(), "commit": name}
+    monkeypatch.setattr(records, "environment", lambda: described)
+    monkeypatch.setattr("vgmr.experiment.environment", lambda: described)
+
+
+def main(*arguments):
+    return records.main([*arguments, "--jobs", "1"])
+
+
+def test_it_trains_once_and_then_nothing(repository, trained, capsys):
+    assert main("--plan") == 0 and trained == []
+    assert "some: 0 of 3 there, 3 to train, unknown time" in capsys.readouterr().out
+    assert main() == 0 and trained == [0, 1, 0]
+    first = (repository / "some.jsonl").read_bytes()
+    capsys.readouterr()
+    assert main() == 0 and trained == [0, 1, 0]
+    out = capsys.readouterr().out
+    assert "some: 3 of 3 there" in out and out.endswith("nothing to train\n")
+    assert (repository / "some.jsonl").read_bytes() == first and main("--check") == 0
+    rows = [json.loads(line) for line in first.splitlines() if b"experiment" in line]
+    assert all(len(row["key"]) == 24 and row["environment"]["commit"] == "abc1234" for row in rows)
+    assert all("prediction" in row and "history" in row for row in rows)
+    found = runs.recorded("some", PLAN, jobs=1)
+    assert trained == [0, 1, 0] and [len(group) for group in found.values()] == [2, 1]
+
+
+def test_it_goes_on_from_the_rows_that_are_there(repository, trained, monkeypatch):
+    from vgmr import experiment as module
+
+    fit, count = module.fit, [0]
+
+    def dies(*given, **named):
+        count[0] += 1
+        if count[0] == 3:
+            raise KeyboardInterrupt
+        return fit(*given, **named)
+
+    dies.__signature__ = inspect.signature(fit)
+    monkeypatch.setattr(module, "fit", dies)
+    with pytest.raises(KeyboardInterrupt):
+        main()
+    assert len(runs.read(repository / "some.jsonl")) == 2
+    assert main() == 0 and trained == [0, 1, 0]
+    assert len(runs.read(repository / "some.jsonl")) == 3
+
+
+def test_other_code_makes_a_row_stale(repository, trained, monkeypatch, capsys):
+    main()
+    monkeypatch.setattr(runs, "code_of", lambda one: "other" if one.latent_dim == 2 else "code")
+    assert main("--check") == 1
+    err = capsys.readouterr().err
+    assert "some: 3 rows are missing or stale; run vgmr records" in err
+    assert main() == 0 and len(trained) == 6 and main("--check") == 0
+    monkeypatch.setattr(runs, "code_of", lambda one: "third" if one.latent_dim == 2 else "code")
+    assert main() == 0 and trained[6:] == [0], "only what changed"
+
+
+def test_a_dirty_tree_is_refused_but_for_drafts(repository, trained, monkeypatch, capsys):
+    commit(monkeypatch, "abc1234-dirty")
+    with pytest.raises(ValueError, match="changes that are not committed"):
+        main()
+    assert trained == []
+    assert main("--draft") == 0 and len(trained) == 3
+    assert all(row.environment["draft"] == "yes" for row in runs.read(repository / "some.jsonl"))
+    assert main("--check") == 1
+    assert "some: 3 rows are drafts, from a tree with changes" in capsys.readouterr().err
+
+
+def test_confirm_finds_a_row_that_is_not_what_comes_out(repository, trained, capsys):
+    main()
+    assert main("--confirm") == 0 and len(trained) == 4
+    path = repository / "some.jsonl"
+    found = runs.read(path)
+    wrong = [(x + 1) % 10 for x in found[0].prediction[:2]] + found[0].prediction[2:]
+    runs.keep(path, [replace(found[0], prediction=wrong), *found[1:]], curves=True)
+    assert main("--confirm") == 1
+    assert "some: 0.56% of the predictions changed, at most 0.5% may" in capsys.readouterr().err
+
+
+def test_rows_of_data_that_are_not_here_are_left_alone(repository, trained, monkeypatch, capsys):
+    main()
+    before = (repository / "some.jsonl").read_bytes()
+    monkeypatch.setattr(records, "fingerprint", lambda one: None)
+    assert main() == 0 and main("--check") == 0 and len(trained) == 3
+    assert "left alone, data not here: digits" in capsys.readouterr().out
+    assert (repository / "some.jsonl").read_bytes() == before
+
+
+def test_an_unknown_record_is_refused():
+    with pytest.raises(ValueError, match="unknown record thing; there are: some"):
+        main("thing")
+
+
+def test_numbers_are_packed_and_come_back():
+    for values in ([0, 1, 9], [0, 300], [-1, 5], [], [0.5, -2.25]):
+        assert runs.unpack(runs.pack(values)) == values
+    assert len(runs.pack([0, 1] * 5000)) < 100

@@ -1,0 +1,179 @@
+"""`vgmr records`: trains what the repository keeps, resumes from it, and says whether it is still true."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vgmr import studies
+from vgmr.experiment import Experiment, Run
+from vgmr.files import environment
+from vgmr.runs import confirm, fingerprint, keep, key, read, records_folder, run_all
+
+DRAFT = "draft"  # in a row's environment: recorded from a tree with changes
+DIRTY = "-dirty"
+TOLERANCE = 0.005  # share of test samples whose prediction may change when a row is trained again
+
+
+@dataclass
+class Plan:
+    """One record: what it should hold, and what it does.
+
+    Attributes:
+        wanted: experiments by the key that their rows must bear.
+        rows: sound rows of the record by key.
+        others: rows under other keys: stale, or no longer wanted.
+        absent: data sets that are not on this machine, whose rows are kept as they are.
+    """
+
+    name: str
+    path: Path
+    wanted: dict[str, Experiment]
+    rows: dict[str, Run]
+    others: list[Run]
+    absent: list[str]
+
+    @property
+    def missing(self) -> list[Experiment]:
+        """What is to be trained, in order."""
+        return [one for key, one in self.wanted.items() if key not in self.rows]
+
+    def seconds(self) -> float | None:
+        """Processor time that the missing trainings will take, from recorded ones; None where there are none."""
+        known = [row.seconds for row in [*self.rows.values(), *self.others]]
+        return len(self.missing) * statistics.fmean(known) if known else None
+
+    def write(self, curves: bool = True) -> None:
+        """The record as far as it goes, in the order of the plan."""
+        elsewhere = [row for row in self.others if row.experiment.dataset in self.absent]
+        keep(self.path, [*(self.rows[key] for key in self.wanted if key in self.rows), *elsewhere], curves)
+
+
+def plan(name: str, experiments: Mapping[object, Sequence[Experiment]]) -> Plan:
+    """What a record lacks of these experiments; data sets that are not here are left alone."""
+    path = records_folder() / f"{name}.jsonl"
+    with warnings.catch_warnings(record=True) as damage:
+        warnings.simplefilter("always")
+        found = read(path)
+    for warning in damage:
+        print(f"{warning.message}", file=sys.stderr)
+    wanted, absent = {}, []
+    for one in [one for group in experiments.values() for one in group]:
+        data = fingerprint(one)
+        if data is None:
+            absent.append(one.dataset)
+        else:
+            wanted[key(one, data)] = one
+    rows = {row.key: row for row in found if row.key in wanted}
+    others = [row for row in found if row.key not in wanted]
+    return Plan(name, path, wanted, rows, others, sorted(set(absent)))
+
+
+def duration(seconds: float | None) -> str:
+    """A time for reading."""
+    if seconds is None:
+        return "unknown time"
+    minutes = seconds / 60
+    return (
+        f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    )
+
+
+def show(plans: Sequence[Plan], jobs: int) -> None:
+    """Print what is there and what will be trained."""
+    for one in plans:
+        line = f"{one.name}: {len(one.rows)} of {len(one.wanted)} there"
+        if one.missing:
+            spent = one.seconds()
+            line += f", {len(one.missing)} to train, {duration(None if spent is None else spent / jobs)}"
+        if one.absent:
+            line += f"; left alone, data not here: {', '.join(one.absent)}"
+        print(line)
+    missing, known = sum(len(one.missing) for one in plans), [one.seconds() for one in plans if one.missing]
+    total = sum(part for part in known if part is not None) / jobs
+    beyond = " and what is unknown" if None in known else ""
+    print(f"{missing} trainings to do, about {duration(total)}{beyond}" if missing else "nothing to train")
+
+
+def faults(plans: Sequence[Plan]) -> list[str]:
+    """What is wrong with the records as they stand, one line each: rows missing, stale, or from a changed tree."""
+    found = []
+    for one in plans:
+        if one.missing and not one.absent:
+            found.append(f"{one.name}: {len(one.missing)} rows are missing or stale; run vgmr records")
+        if one.others and not one.absent:
+            found.append(f"{one.name}: {len(one.others)} rows under other code, data or settings")
+        drafts = [
+            row
+            for row in [*one.rows.values(), *one.others]
+            if DRAFT in row.environment or row.environment.get("commit", DIRTY).endswith(DIRTY)
+        ]
+        if drafts:
+            found.append(f"{one.name}: {len(drafts)} rows are drafts, from a tree with changes")
+    return found
+
+
+def train(plans: Sequence[Plan], jobs: int, draft: bool) -> None:
+    """Train what is missing; every row is written as it comes, so that a stopped call goes on from there."""
+    for one in plans:
+        if not one.missing:
+            if one.others and not one.absent:
+                one.write()
+            continue
+        started, count = time.perf_counter(), len(one.missing)
+
+        def arrived(fresh: Run, one: Plan = one) -> None:
+            marked = {**fresh.environment, DRAFT: "yes"} if draft else fresh.environment
+            one.rows[fresh.key] = replace(fresh, environment=marked)
+            one.write()
+
+        run_all(one.missing, jobs, each=arrived, cached=False)
+        print(f"{one.name}: {count} trained in {duration(time.perf_counter() - started)}")
+
+
+def confirmed(plans: Sequence[Plan], jobs: int) -> list[str]:
+    """One row of each record trained again: a line for each that gives other predictions."""
+    found = []
+    for one in plans:
+        if one.rows:
+            row = one.rows[next(key for key in one.wanted if key in one.rows)]
+            changed = float(confirm([row], jobs)["changed"].iloc[0])
+            print(f"{one.name}: {changed:.2%} of the predictions changed")
+            if not changed <= TOLERANCE:
+                found.append(f"{one.name}: {changed:.2%} of the predictions changed, at most {TOLERANCE:.1%} may")
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """`vgmr records [NAME ...] [--check | --confirm | --plan] [--draft] [--jobs N]`."""
+    parser = argparse.ArgumentParser("vgmr records", description="train what the repository keeps, or check it")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="records; by default all")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--check", action="store_true", help="fail on rows that are missing, stale or drafts")
+    ways.add_argument("--confirm", action="store_true", help="train one row of each record again and compare")
+    ways.add_argument("--plan", action="store_true", help="only say what would be trained")
+    parser.add_argument("--draft", action="store_true", help="train from a tree with changes; every row says so")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once")
+    options = parser.parse_args(arguments)
+    known = studies.planned()
+    unknown = sorted(set(options.names) - set(known))
+    if unknown:
+        raise ValueError(f"unknown record {', '.join(unknown)}; there are: {', '.join(known)}")
+    plans = [plan(name, make()) for name, make in known.items() if not options.names or name in options.names]
+    show(plans, options.jobs)
+    if options.check or options.confirm:
+        wrong = faults(plans) if options.check else confirmed(plans, options.jobs)
+        print("\n".join(wrong), file=sys.stderr, end="\n" * bool(wrong))
+        return int(bool(wrong))
+    dirty = environment()["commit"].endswith(DIRTY)
+    if any(one.missing for one in plans) and not options.plan:
+        if dirty and not options.draft:
+            raise ValueError("the package has changes that are not committed; commit them, or record with --draft")
+        train(plans, options.jobs, options.draft)
+    return 0

@@ -1,0 +1,228 @@
+"""Learning rates by validation: the same small search for every variant, kept with all its scores."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vgmr.experiment import Experiment
+from vgmr.files import in_repository, write
+from vgmr.runs import run_all
+
+GRID = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+RATES = (1e-3, 3e-3, 1e-2)  # where a search begins; it is widened within GRID
+SGD_RATES = (1e-2, 3e-2, 1e-1)
+SEARCH_SEEDS = (100, 101)
+MOST_DOUBLINGS = 3
+SEARCHED = "notebooks/parameters/searched"
+
+TRIALS: dict[str, dict[str, Any]] = {
+    "paper's form": {},
+    "layer norm, neutral start": {"neutral_start": True},
+    "no norm": {"norm": "none"},
+    "no norm, neutral start": {"norm": "none", "neutral_start": True},
+    "no norm, latent 8": {"norm": "none", "latent_dim": 8},
+    "no norm, latent 32": {"norm": "none", "latent_dim": 32},
+    "no norm, dropout 0.3": {"norm": "none", "dropout": 0.3},
+    "no norm, value weight 1": {"norm": "none", "value_weight": 1.0},
+    "no norm, no value, no regulariser": {"norm": "none", "value_weight": 0.0, "regulariser_weight": 0.0},
+    "no norm, regulariser weight 0.1": {"norm": "none", "regulariser_weight": 0.1},
+    "no norm, refiner three times slower": {"norm": "none", "prefusion_learning_rate": 1e-3},
+    "no norm, value warm-up": {"norm": "none", "warmup_epochs": 5},
+}
+TRIAL_RATE = 3e-3
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found.
+
+    Attributes:
+        scores: mean validation accuracy of each variant (rows) at each learning rate (columns).
+        epochs: passes over the training part, enough for the best rates.
+        rates: the best of each variant.
+        warnings: a line for each variant whose best rate is the lowest or highest there is.
+    """
+
+    scores: pd.DataFrame
+    epochs: int
+    rates: dict[str, float]
+    warnings: list[str]
+
+
+def search(
+    variants: Mapping[str, Mapping[str, Any]],
+    common: Mapping[str, Any],
+    jobs: int = 2,
+    progress: bool = True,
+    rates: Sequence[float] | None = None,
+) -> Search:
+    """Mean validation accuracy of each variant at each learning rate; equal budget for all.
+
+    Begins with `RATES`, or `SGD_RATES` with SGD, over `SEARCH_SEEDS`, which no reported training uses. While the
+    best rate of any variant is the lowest or highest tried, all get the next one of `GRID`. While the median best
+    epoch of a variant at its best rate lies in the last fifth, the epochs are doubled for all, at most
+    `MOST_DOUBLINGS` times. Test scores are not looked at.
+
+    Args:
+        rates: exactly these, without widening.
+    """
+    sgd = common.get("optimizer") == "sgd"
+    grid = sorted({*GRID, *SGD_RATES, *([3e-1, 1.0] if sgd else [])}) if rates is None else sorted(rates)
+    first = grid if rates is not None else list(SGD_RATES if sgd else RATES)
+    epochs = int(common.get("epochs", Experiment.epochs))
+    for doubling in range(MOST_DOUBLINGS + 1):
+        tried, table, late = _widened(variants, {**common, "epochs": epochs}, first, grid, jobs, progress)
+        if not late or doubling == MOST_DOUBLINGS:
+            break
+        epochs *= 2
+    best = {str(name): float(rate) for name, rate in table.idxmax(axis=1).items()}
+    edge = [name for name, rate in best.items() if rate in (tried[0], tried[-1])]
+    warnings = [f"{name}: the best rate, {best[name]:g}, is at the edge of those tried" for name in edge]
+    warnings += [f"{name}: still improves in the last fifth of {epochs} epochs" for name in late]
+    return Search(table, epochs, best, warnings)
+
+
+def _widened(
+    variants: Mapping[str, Mapping[str, Any]],
+    common: Mapping[str, Any],
+    first: Sequence[float],
+    grid: Sequence[float],
+    jobs: int,
+    progress: bool,
+) -> tuple[list[float], pd.DataFrame, list[str]]:
+    """Rates tried, scores, and the variants whose best epochs come late."""
+    tried = list(first)
+    while True:
+        cells = {
+            (name, rate): {**common, **variants[name], "learning_rate": rate}
+            for name in variants
+            for rate in tried
+        }
+        runs = run_all(
+            {
+                cell: [Experiment(**{**chosen, "seed": seed}) for seed in SEARCH_SEEDS]
+                for cell, chosen in cells.items()
+            },
+            jobs,
+            progress,
+        )
+        scores = pd.DataFrame(
+            [
+                {"variant": name, "rate": rate, "accuracy": one.metrics["validation_accuracy"]}
+                for (name, rate), found in runs.items()
+                for one in found
+            ]
+        )
+        table = scores.pivot_table(index="variant", columns="rate", values="accuracy").loc[list(variants)]
+        best = table.idxmax(axis=1)
+        below = [rate for rate in grid if rate < tried[0]] if (best == tried[0]).any() else []
+        above = [rate for rate in grid if rate > tried[-1]] if (best == tried[-1]).any() else []
+        if not below and not above:
+            break
+        tried = [*below[-1:], *tried, *above[:1]]
+    late = [
+        name
+        for name in variants
+        if statistics.median(one.history.best_epoch + 1 for one in runs[name, best[name]]) > 0.8 * common["epochs"]
+    ]
+    return tried, table, late
+
+
+def search_default(studies: Mapping[str, Mapping[str, Any]], jobs: int = 2, progress: bool = True) -> pd.DataFrame:
+    """One default for all: validation accuracy of each of `TRIALS` above plain, by study, one factor at a time.
+
+    Args:
+        studies: settings that all trainings of a study share, by the study's name.
+
+    Returns trials (rows) by studies (columns), plus `mean`; differences are means over `SEARCH_SEEDS`. Test
+    scores are not looked at.
+    """
+    options = {"plain": {"prefusion": "none"}, **TRIALS}
+    cells = [(study, trial, seed) for study in studies for trial in options for seed in SEARCH_SEEDS]
+    experiments = [
+        Experiment(**{**studies[study], "learning_rate": TRIAL_RATE, **options[trial], "seed": seed})
+        for study, trial, seed in cells
+    ]
+    scores = pd.DataFrame(cells, columns=["study", "trial", "seed"])
+    scores["accuracy"] = [run.metrics["validation_accuracy"] for run in run_all(experiments, jobs, progress)]
+    table = scores.pivot_table(index="trial", columns="study", values="accuracy").loc[list(options), list(studies)]
+    difference = table.drop(index="plain") - table.loc["plain"]
+    return difference.assign(mean=difference.mean(axis=1))
+
+
+def _plain(settings: Mapping[str, Any]) -> Any:
+    return json.loads(json.dumps({key: value for key, value in settings.items() if key != "root"}))
+
+
+def write_choice(path: Path, found: Search, common: Mapping[str, Any]) -> None:
+    """Keep what `search` found: the settings it ran under, all scores, epochs, the best rate of each variant."""
+    content = {
+        "settings": _plain(common),
+        "seeds": list(SEARCH_SEEDS),
+        "epochs": found.epochs,
+        "validation_accuracy": {
+            name: {f"{rate:g}": round(score, 4) for rate, score in row.items()}
+            for name, row in found.scores.iterrows()
+        },
+        "learning_rate": found.rates,
+        "warnings": found.warnings,
+    }
+    write(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_choice(path: Path, variants: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, float] | None:
+    """The learning rate of each variant as searched before under the same settings, or None; prints what it found.
+
+    A file that is damaged, or that lacks a variant, is named in a warning and counts as none.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rates = {name: float(content["learning_rate"][name]) for name in variants}
+        settings, epochs = content["settings"], content.get("epochs")
+    except (ValueError, KeyError, TypeError) as error:
+        warnings.warn(f"{path}: no intact search for these variants ({error!r}); searched again", stacklevel=3)
+        return None
+    print(f"learning rates as searched, kept as {path}", end="")
+    print("" if settings == _plain(common) else ", under other settings than these")
+    if epochs is not None and epochs != common.get("epochs", Experiment.epochs):
+        print(
+            f"the search needed {epochs} epochs to see the best ones, these settings have {common.get('epochs')}"
+        )
+    return rates
+
+
+def choose(
+    name: str,
+    variants: Mapping[str, Mapping[str, Any]],
+    common: Mapping[str, Any],
+    again: bool = False,
+    jobs: int = 2,
+    folder: Path | None = None,
+) -> dict[str, float]:
+    """The learning rate of each variant, from the kept search NAME, or searched here where there is none.
+
+    Args:
+        again: search anew, and keep what was found.
+        folder: of kept searches; by default that of the repository.
+    """
+    kept = (in_repository(SEARCHED) if folder is None else folder) / f"{name}.json"
+    rates = None if again else read_choice(kept, variants, common)
+    if rates is not None:
+        return rates
+    print(f"searching learning rates of {len(variants)} variants")
+    found = search(variants, common, jobs)
+    for line in found.warnings:
+        print(line)
+    if again:
+        write_choice(kept, found, common)
+    return found.rates
