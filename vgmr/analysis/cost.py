@@ -20,7 +20,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from vgmr.backbones import Classifier
+from vgmr.backbones import BACKBONES, Classifier, make_backbone
 from vgmr.balancing import METHODS, Balancing, Relearning, make_method
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
@@ -29,7 +29,7 @@ from vgmr.files import try_place, user_path, write
 from vgmr.inference import predict, subset_logits
 from vgmr.objective import Objective, contributions
 from vgmr.paper import figures
-from vgmr.prefusion import count_parameters
+from vgmr.prefusion import Identity, count_parameters
 from vgmr.refiner import VGMR
 from vgmr.training import fit, make_optimizer, mini_batches, train_epoch, use_byte_dropout
 from vgmr.work import bar
@@ -75,16 +75,16 @@ def _flops(work: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
-def _backward(model: Classifier, batch: Batch) -> None:
-    Objective()(model, model(batch.features, batch.mask), batch).backward()
+def _backward(model: Classifier, batch: Batch, objective: Objective | None = None) -> None:
+    (objective or Objective())(model, model(batch.features, batch.mask), batch).backward()
 
 
-def _counted(model: Classifier, batch: Batch) -> tuple[int, int]:
+def _counted(model: Classifier, batch: Batch, objective: Objective | None = None) -> tuple[int, int]:
     """FLOPs of one inference pass and of one training step; shapes decide them, so nothing is computed."""
     model, batch = copy.deepcopy(model).to("meta"), batch.to("meta")
     with torch.no_grad():
         inference = _flops(lambda: model.eval()(batch.features, batch.mask))
-    return inference, _flops(lambda: _backward(model.train(), batch))
+    return inference, _flops(lambda: _backward(model.train(), batch, objective))
 
 
 def _bare_epoch(model: Classifier, batches: list[Batch]) -> None:
@@ -227,6 +227,89 @@ def bench_methods(
     }
 
 
+_RECURRENT = {"text": 128, "audio": 1, "vision": 1}  # of these, text alone is read by an LSTM
+SYSTEM_SIZES: dict[str, dict[str, Any]] = {  # of the released code; systems that are not here have their defaults
+    "tfn": {"width": {"text": 64, "audio": 4, "vision": 16}, "hidden_dim": _RECURRENT},
+    "lmf": {"width": {"text": 64, "audio": 16, "vision": 128}, "hidden_dim": _RECURRENT},
+    "mult": {"width": 30, "num_heads": 5, "num_layers": 5, "memory_layers": 5},
+    "pcag": {"width": 64},
+}
+
+
+def bench_systems(
+    rounds: int = 3, steps: int = 1, device: str = "cpu", byte_dropout: bool = False, progress: bool = True
+) -> dict[str, Any]:
+    """Cost of every fusion system, alone and behind VGMR, at the setting of `bench` with one output.
+
+    Systems have the sizes of `SYSTEM_SIZES`; one training step has value supervision where VGMR is there, so the
+    system's own cost of leaving modalities out is in it.
+
+    Returns a JSON-able dict: device, setting and rows (system, with and without VGMR; ratios to the plain
+    Transformer).
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    data = load("synthetic", like="mosei", samples=32 * steps).to(device)
+    batches = [
+        replace(data.train.index(rows), label=data.train.label[rows].float())
+        for rows in torch.arange(32 * steps, device=device).split(32)
+    ]
+    models: dict[str, Classifier] = {}
+    for name in BACKBONES:
+        for refiner in (False, True):
+            backbone = make_backbone(name, data.dims, 1, **SYSTEM_SIZES.get(name, {}))
+            before = VGMR(data.dims, 164) if refiner else Identity(data.dims)
+            models[f"{name} + vgmr" if refiner else name] = Classifier(before, backbone).to(device)
+    if byte_dropout:
+        for model in models.values():
+            use_byte_dropout(model)
+    objective = Objective(task="regression")
+
+    def train(model: Classifier) -> None:
+        model.train()
+        for batch in batches:
+            objective(model, model(batch.features, batch.mask), batch).backward()
+        model.zero_grad()
+
+    @torch.inference_mode()
+    def infer(model: Classifier) -> None:
+        model.eval()
+        for batch in batches:
+            model(batch.features, batch.mask)
+
+    work: dict[tuple[str, str], Callable[[], Any]] = {}
+    for name, model in models.items():
+        work |= {("train", name): partial(train, model), ("infer", name): partial(infer, model)}
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in work}
+    for once in work.values():
+        once()
+    for _ in bar(range(rounds), desc="rounds", disable=not progress, leave=False):
+        for key, once in work.items():
+            times[key].append(_seconds(once, device))
+    rows = []
+    plain = "transformer"
+    flops = {name: _counted(model, batches[0], objective) for name, model in models.items()}
+    for name, model in models.items():
+        rows.append(
+            {
+                "system": name,
+                "parameters": count_parameters(model),
+                "flops": flops[name][0],
+                "training_ratio": _ratio(times["train", name], times["train", plain]),
+                "training_flop_ratio": flops[name][1] / flops[plain][1],
+                "inference_ratio": _ratio(times["infer", name], times["infer", plain]),
+                "inference_flop_ratio": flops[name][0] / flops[plain][0],
+                "training_seconds_per_sample": statistics.median(times["train", name]) / (32 * steps),
+            }
+        )
+    torch.set_num_threads(threads)
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
+        "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35, one output; {rounds} rounds",
+        "rows": rows,
+    }
+
+
 def step_costs(experiments: Mapping[str, Experiment], baseline: str, rounds: int = 5, steps: int = 4) -> pd.Series:
     """CPU time of one training step, as a ratio to `baseline`: medians over interleaved rounds.
 
@@ -334,7 +417,7 @@ def _row(
 def table(result: Mapping[str, Any]) -> pd.DataFrame:
     """The rows of `bench` or `bench_methods` for reading: ratios to plain, measured, by FLOPs, and the paper's."""
     frame = pd.DataFrame(result["rows"])
-    frame = frame.set_index("method" if "method" in frame else "variant")
+    frame = frame.set_index(next(name for name in ("method", "system", "variant") if name in frame))
     columns = {
         "parameters": "parameters",
         "extra_parameters": "extra",
@@ -351,17 +434,21 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def main(arguments: list[str]) -> int:
-    """`vgmr bench [--methods] [--rounds N] [--device D] [--byte-dropout] [--json FILE]`."""
+    """`vgmr bench [--methods | --systems] [--rounds N] [--device D] [--byte-dropout] [--json FILE]`."""
     import argparse
 
     parser = argparse.ArgumentParser("vgmr bench", description="costs of every pre-fusion variant, as ratios")
     parser.add_argument("--methods", action="store_true", help="balancing methods instead (minutes a round)")
-    parser.add_argument("--rounds", type=int, help="interleaved repetitions, by default 7, or 3 of the methods")
+    parser.add_argument("--systems", action="store_true", help="fusion systems, alone and behind VGMR, instead")
+    parser.add_argument("--rounds", type=int, help="interleaved repetitions, by default 7, or 3 of these two")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--byte-dropout", action="store_true", help="draw dropout masks as bytes")
     parser.add_argument("--json", help="write all figures to this file")
     options = parser.parse_args(arguments)
-    measure, rounds = (bench_methods, 3) if options.methods else (bench, 7)
+    measure: Callable[..., dict[str, Any]] = bench
+    if options.methods or options.systems:
+        measure = bench_methods if options.methods else bench_systems
+    rounds = 7 if measure is bench else 3
     rounds = rounds if options.rounds is None else options.rounds
     target = None if options.json is None else user_path(options.json)
     if rounds < 1:
@@ -371,7 +458,7 @@ def main(arguments: list[str]) -> int:
     result = measure(rounds, device=options.device, byte_dropout=options.byte_dropout)
     print(f"{result['device']}; {result['setting']}")
     print(table(result).to_string(na_rep="-"))
-    if not options.methods:
+    if measure is bench:
         print(f"loop over bare steps: {result['loop_overhead']:+.1%}")
         print(f"contribution targets over one forward pass: {result['contribution_share']:.2%}")
         print(f"modality-removal table over one evaluation pass: {result['removal_share']:.2f}")
