@@ -249,3 +249,23 @@ def test_a_busy_machine_is_noticed(itself, warned):
     said = bench.lines({"itself": itself})
     assert said[0] == f"the same work twice: {itself:.3f}"
     assert (len(said) == 2 and said[1].startswith("warning: the same work differs by more than 3%")) == warned
+
+
+def test_systems_are_counted_at_the_sizes_of_their_authors(monkeypatch):
+    """Sizes and FLOPs at the real setting; every time is one second."""
+    counted = ("transformer", "tfn", "lmf", "mult", "pcag")
+    monkeypatch.setattr(bench, "BACKBONES", {name: bench.BACKBONES[name] for name in counted})
+    monkeypatch.setattr(bench, "_seconds", lambda work, device: 1.0)
+    monkeypatch.setattr(bench, "partial", lambda *_: lambda: None)
+    result = bench.bench_systems(rounds=1, progress=False)
+    rows = {row["system"]: row for row in result["rows"]}
+    sizes = {"tfn": 647_631, "lmf": 508_475, "mult": 1_087_771, "pcag": 232_001}
+    assert {name: rows[name]["parameters"] for name in sizes} == sizes
+    refiner = count_parameters(VGMR({"text": 768, "audio": 74, "vision": 35}, 164))
+    for name in counted:
+        assert rows[f"{name} + vgmr"]["parameters"] == rows[name]["parameters"] + refiner
+        assert rows[f"{name} + vgmr"]["flops"] > rows[name]["flops"] > 0
+    assert rows["transformer"]["training_flop_ratio"] == 1 > rows["mult"]["training_flop_ratio"] > 0.5
+    recurrent = 2 * 32 * 50 * 4 * 128 * (768 + 128)  # the products of the LSTM in tfn
+    assert recurrent <= rows["tfn"]["flops"] < 1.2 * recurrent
+    assert "mult + vgmr" in bench.table(result).index

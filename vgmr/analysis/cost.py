@@ -21,7 +21,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from vgmr.backbones import Classifier
+from vgmr.backbones import BACKBONES, Classifier, make_backbone
 from vgmr.balancing import METHODS, Balancing, Relearning, make_method
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
@@ -30,7 +30,7 @@ from vgmr.files import try_place, user_path, write
 from vgmr.inference import predict, subset_logits
 from vgmr.objective import Objective, contributions
 from vgmr.paper import figures
-from vgmr.prefusion import count_parameters
+from vgmr.prefusion import Identity, count_parameters
 from vgmr.refiner import VGMR
 from vgmr.training import (
     fit,
@@ -84,16 +84,16 @@ def _flops(work: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
-def _backward(model: Classifier, batch: Batch) -> None:
-    Objective()(model, model(batch.features, batch.mask), batch).backward()
+def _backward(model: Classifier, batch: Batch, objective: Objective | None = None) -> None:
+    (objective or Objective())(model, model(batch.features, batch.mask), batch).backward()
 
 
-def _counted(model: Classifier, batch: Batch) -> tuple[int, int]:
+def _counted(model: Classifier, batch: Batch, objective: Objective | None = None) -> tuple[int, int]:
     """FLOPs of one inference pass and of one training step; shapes decide them, so nothing is computed."""
     model, batch = copy.deepcopy(model).to("meta"), batch.to("meta")
     with torch.no_grad():
         inference = _flops(lambda: model.eval()(batch.features, batch.mask))
-    return inference, _flops(lambda: _backward(model.train(), batch))
+    return inference, _flops(lambda: _backward(model.train(), batch, objective))
 
 
 def _bare_epoch(model: Classifier, batches: list[Batch]) -> None:
@@ -234,6 +234,84 @@ def bench_methods(
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
         "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35; {rounds} rounds of {steps} steps",
+        "rows": rows,
+    }
+
+
+_RECURRENT = {"text": 128, "audio": 1, "vision": 1}  # of these, text alone is read by an LSTM
+SYSTEM_SIZES: dict[str, dict[str, Any]] = {  # of the released code; systems that are not here have their defaults
+    "tfn": {"width": {"text": 64, "audio": 4, "vision": 16}, "hidden_dim": _RECURRENT},
+    "lmf": {"width": {"text": 64, "audio": 16, "vision": 128}, "hidden_dim": _RECURRENT},
+    "mult": {"width": 30, "num_heads": 5, "num_layers": 5, "memory_layers": 5},
+    "pcag": {"width": 64},
+}
+
+
+def bench_systems(
+    rounds: int = 3, steps: int = 1, device: str = "cpu", byte_dropout: bool = False, progress: bool = True
+) -> dict[str, Any]:
+    """Cost of every fusion system, alone and behind VGMR, at the setting of `bench` with one output.
+
+    Systems have the sizes of `SYSTEM_SIZES`; one training step has value supervision where VGMR is there, so the
+    system's own cost of leaving modalities out is in it.
+
+    Returns a JSON-able dict: device, setting and rows (system, with and without VGMR; ratios to the plain
+    Transformer).
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    data = load("synthetic", like="mosei", samples=32 * steps).to(device)
+    batches = [
+        replace(data.train.index(rows), label=data.train.label[rows].float())
+        for rows in torch.arange(32 * steps, device=device).split(32)
+    ]
+    models: dict[str, Classifier] = {}
+    for name in BACKBONES:
+        for refiner in (False, True):
+            backbone = make_backbone(name, data.dims, 1, **SYSTEM_SIZES.get(name, {}))
+            before = VGMR(data.dims, 164) if refiner else Identity(data.dims)
+            models[f"{name} + vgmr" if refiner else name] = Classifier(before, backbone).to(device)
+    if byte_dropout:
+        for model in models.values():
+            use_byte_dropout(model)
+    objective = Objective(task="regression")
+
+    def train(model: Classifier) -> None:
+        model.train()
+        for batch in batches:
+            objective(model, model(batch.features, batch.mask), batch).backward()
+        model.zero_grad()
+
+    @torch.inference_mode()
+    def infer(model: Classifier) -> None:
+        model.eval()
+        for batch in batches:
+            model(batch.features, batch.mask)
+
+    work: dict[str, Callable[[], Any]] = {}
+    for name, model in models.items():
+        work |= {f"train {name}": partial(train, model), f"infer {name}": partial(infer, model)}
+    times = _rounds(work, rounds, device, progress)
+    rows = []
+    plain = "transformer"
+    flops = {name: _counted(model, batches[0], objective) for name, model in models.items()}
+    for name, model in models.items():
+        rows.append(
+            {
+                "system": name,
+                "parameters": count_parameters(model),
+                "flops": flops[name][0],
+                "training_ratio": _ratio(times[f"train {name}"], times[f"train {plain}"]),
+                "training_flop_ratio": flops[name][1] / flops[plain][1],
+                "inference_ratio": _ratio(times[f"infer {name}"], times[f"infer {plain}"]),
+                "inference_flop_ratio": flops[name][0] / flops[plain][0],
+                "training_seconds_per_sample": statistics.median(times[f"train {name}"]) / (32 * steps),
+            }
+        )
+    torch.set_num_threads(threads)
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
+        "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35, one output; {rounds} rounds",
         "rows": rows,
     }
 
@@ -558,16 +636,17 @@ def lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """`vgmr bench [--methods | --seeds S | --loop] [--rounds N] [--device D] [--byte-dropout] [--json FILE]`."""
+    """`vgmr bench [--methods | --systems | --seeds S | --loop] [--rounds N] [--device D] [--json FILE] ...`."""
     import argparse
 
     parser = argparse.ArgumentParser("vgmr bench", description="costs of every pre-fusion variant, as ratios")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--methods", action="store_true", help="balancing methods instead (minutes a round)")
+    what.add_argument("--systems", action="store_true", help="fusion systems, alone and behind VGMR, instead")
     what.add_argument("--seeds", type=int, metavar="S", help="S seeds in one pass over S one by one instead")
     what.add_argument("--loop", action="store_true", help="the loop of a shallow model over bare steps instead")
     parser.add_argument(
-        "--rounds", type=int, help="interleaved repetitions, by default 7; 3 of methods, 5 of seeds"
+        "--rounds", type=int, help="interleaved repetitions, by default 7; 5 of seeds; 3 of methods, systems"
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--byte-dropout", action="store_true", help="draw dropout masks as bytes")
@@ -582,8 +661,10 @@ def main(arguments: list[str]) -> int:
         measure, rounds, settings = bench_loop, 7, {}
     elif options.seeds is not None:
         measure, rounds, settings = bench_seeds, 5, {"seeds": options.seeds, "byte_dropout": options.byte_dropout}
+    elif options.methods or options.systems:
+        measure, rounds, settings = bench_methods if options.methods else bench_systems, 3, where
     else:
-        measure, rounds, settings = (bench_methods, 3, where) if options.methods else (bench, 7, where)
+        measure, rounds, settings = bench, 7, where
     rounds = rounds if options.rounds is None else options.rounds
     target = None if options.json is None else user_path(options.json)
     if rounds < 1:
