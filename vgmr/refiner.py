@@ -93,9 +93,10 @@ def _may_look_at(x: Tensor) -> bool:
 def check_like(module: nn.Module, features: Mapping[str, Tensor]) -> None:
     """Raise ValueError in one line where features differ from the weights of `module` in type or device."""
     weight = next((x for x in module.parameters() if x.is_floating_point()), None)
-    if weight is None or weight.device.type == "meta" or torch.compiler.is_compiling():
+    if weight is None or torch.compiler.is_compiling():
         return
-    mixed = weight.device.type != "meta" and torch.is_autocast_enabled(weight.device.type)
+    kind = weight.device.type
+    mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     for name, x in features.items():
         if (x.dtype != weight.dtype and not mixed) or x.device != weight.device:
             raise ValueError(
