@@ -60,7 +60,7 @@ def contributions(
     names = list(encodings)
     keeps = [names, *([other for other in names if other != name] for name in names)]
     with steady(backbone):
-        answers = backbone.fuse_many(encodings, keeps, mask)
+        answers = backbone.fuse_many({name: x.detach() for name, x in encodings.items()}, keeps, mask)
     full, *without = (sample_loss(logits, label, task) for logits in answers)
     return {name: loss - full for name, loss in zip(names, without, strict=True)}
 

@@ -95,7 +95,8 @@ def check_like(module: nn.Module, features: Mapping[str, Tensor]) -> None:
     weight = next((x for x in module.parameters() if x.is_floating_point()), None)
     if weight is None or weight.is_meta or torch.compiler.is_compiling():
         return
-    mixed = torch.is_autocast_enabled(weight.device.type)
+    kind = weight.device.type
+    mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     for name, x in features.items():
         if (x.dtype != weight.dtype and not mixed) or x.device != weight.device:
             raise ValueError(
