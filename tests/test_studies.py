@@ -10,12 +10,12 @@ import pytest
 
 from vgmr import studies as protocol
 from vgmr.analysis import cost, gradients, removal
-from vgmr.balancing import METHODS
 from vgmr.experiment import Experiment, Run, build, experiment_data
 from vgmr.notebook.run import parameters
 from vgmr.paper import figures
 from vgmr.prefusion import count_parameters
 from vgmr.runs import run
+from vgmr.studies import COMPARED as METHODS
 from vgmr.studies import search
 from vgmr.training import History
 

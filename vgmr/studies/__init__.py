@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from vgmr.balancing import METHODS
 from vgmr.experiment import Experiment, Run, experiment_data
 from vgmr.runs import recorded, run_all
 from vgmr.studies.search import choose
@@ -19,6 +18,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "VGMR": {"prefusion": "vgmr", "norm": "none", "neutral_start": True},
 }
 SEEDS = {"pooled": 5, "transformer": 5}  # reported trainings per variant
+
+# The balancing methods that are defined for every study here, and searched.
+COMPARED = tuple(
+    ["none", "uniform", "grad-blending", "ogm-ge", "pmr", "agm", "mmpareto", "relearning", "mla", "arl"]
+)
 
 # Quick scale: what the quickstart and the training notebooks train by default, so that all share their runs.
 STUDIES: dict[str, dict[str, Any]] = {
@@ -102,10 +106,10 @@ def method_options(method: str, epochs: int) -> dict[str, Any]:
 
 
 def balancing_variants(epochs: int) -> dict[str, dict[str, Any]]:
-    """Every method of `vgmr.balancing` alone, "NAME", and with VGMR before fusion, "NAME + VGMR"."""
+    """Every method of `COMPARED` alone, "NAME", and with VGMR before fusion, "NAME + VGMR"."""
     variants: dict[str, dict[str, Any]] = {}
     for ending, before_fusion in (("", VARIANTS["plain"]), (" + VGMR", VARIANTS["VGMR"])):
-        for name in METHODS:
+        for name in COMPARED:
             variants[f"{name}{ending}"] = {
                 **before_fusion,
                 "method": name,
@@ -131,7 +135,7 @@ def balancing(
     common = balancing_study(dataset, optimizer, backbone)
     variants = balancing_variants(common["epochs"])
     front = "none + VGMR"
-    searched = {name: options for name, options in variants.items() if name in METHODS or name == front}
+    searched = {name: options for name, options in variants.items() if name in COMPARED or name == front}
     rates = choose(f"{dataset}-{backbone}-balancing-{optimizer}", searched, common, again, jobs)
     return {
         name: {**common, **options, "learning_rate": rates[name if name in searched else front]}
@@ -246,7 +250,7 @@ def removals(dataset: str, seeds: int = 5) -> dict[tuple[str, str], list[Experim
     form = "VGMR, paper's form"
     rates = choose(f"{dataset}-pooled", VARIANTS, common, again=False)
     methods = {"plain": found["none"], form: {**common, **VARIANTS[form], "learning_rate": rates[form]}}
-    methods |= {"VGMR": found["none + VGMR"], **{name: found[name] for name in METHODS if name != "none"}}
+    methods |= {"VGMR": found["none + VGMR"], **{name: found[name] for name in COMPARED if name != "none"}}
     names = experiment_data(Experiment(**common)).modalities
     todo = {}
     for method, options in methods.items():
