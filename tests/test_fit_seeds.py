@@ -1,15 +1,18 @@
 """Several seeds in one pass: each takes the steps that it takes alone."""
 
 import inspect
+from dataclasses import replace
 
 import pytest
 import torch
-from test_training import CLASSES, DIMS, made
+from test_training import CLASSES, DIMS, equal_state, made, ragged
 from torch import nn
 
-from vgmr import VGMR, Classifier, Objective, PooledBackbone, TransformerBackbone
+from vgmr import VGMR, Batch, Classifier, Objective, PooledBackbone, TransformerBackbone
+from vgmr.balancing import make_method
+from vgmr.corruption import Drawn
 from vgmr.prefusion import CrossAttention, FeatureMLP, Identity
-from vgmr.training import _fit, fit, fit_seeds
+from vgmr.training import _fit, fit, fit_seeds, pays_together, predict, use_byte_dropout, why_alone
 
 PREFUSIONS = {
     "plain": lambda dropout: Identity(DIMS),
@@ -84,3 +87,204 @@ def test_settings_have_the_same_defaults():
     shared = set(one) - {"model", "seed"}
     assert shared == set(many) - {"models", "seeds"}
     assert all(one[name].default == many[name].default for name in shared)
+
+
+def test_folds_of_unequal_size_take_each_their_own_steps():
+    """90, 70 and 33 training samples: the last has fewer steps an epoch, and Adam counts those of each."""
+    whole = made()
+    data = [replace(whole, train=ragged(size, size), validation=ragged(20 + size % 7, 1)) for size in (90, 70, 33)]
+    together, alone = models(3), models(3)
+    histories = fit_seeds(together, data, [1, 2, 3], epochs=3)
+    others = [fit(m, each, seed=s, epochs=3) for m, each, s in zip(alone, data, [1, 2, 3], strict=True)]
+    assert_as_alone(together, alone, histories, others)
+
+
+def full(data):
+    """The same data with every step real, which models then see without a mask."""
+
+    def change(part: Batch) -> Batch:
+        return replace(part, mask={name: mask | True for name, mask in part.mask.items()})
+
+    return replace(data, train=change(data.train), validation=change(data.validation))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_without_padding_no_model_sees_a_mask_and_nothing_changes(backbone):
+    data, seen = full(made()), []
+    together, alone, masked = models(2, "vgmr", backbone), models(2, "vgmr", backbone), models(1, "vgmr", backbone)
+    for model in (together[0], alone[0]):
+        model.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    histories = fit_seeds(together, data, [1, 2], epochs=1)
+    assert len(seen) > 3 and not any(seen)
+    others = [fit(model, data, seed=seed, epochs=1) for model, seed in zip(alone, [1, 2], strict=True)]
+    assert len(seen) > 6 and not any(seen)
+    assert_as_alone(together, alone, histories, others)
+    late = replace(data.train, mask={name: mask.clone() for name, mask in data.train.mask.items()})
+    late.mask["text"][0, -1] = False
+    late.features["text"][0, -1] = 0.0
+    fit(masked[0], replace(data, train=late), seed=1, epochs=1)
+    assert 0 < distance(masked[0], alone[0]) < 1e-2, "one padded step: all masks are back"
+
+
+def test_corruptions_are_those_that_a_seed_draws_alone():
+    data = made()
+    settings = {"epochs": 2, "corruption": Drawn.like(data.train, ("noise", "missing", "masking"), 0.7)}
+    together, alone = models(2), models(2)
+    histories = fit_seeds(together, data, [3, 4], **settings)
+    others = [fit(model, data, seed=seed, **settings) for model, seed in zip(alone, [3, 4], strict=True)]
+    assert_as_alone(together, alone, histories, others)
+    plain = models(1)[0]
+    fit(plain, data, seed=3, epochs=2)
+    assert distance(plain, alone[0]) > 1e-3
+
+
+def test_value_targets_from_known_corruption_reach_every_seed():
+    data = made()
+    settings = {
+        "epochs": 1,
+        "corruption": Drawn.like(data.train, ("missing",), 0.5),
+        "objective": Objective(target="corruption", value_weight=1.0),
+    }
+    together, alone = models(2), models(2)
+    histories = fit_seeds(together, data, [3, 4], **settings)
+    others = [fit(model, data, seed=seed, **settings) for model, seed in zip(alone, [3, 4], strict=True)]
+    assert_as_alone(together, alone, histories, others)
+
+
+@pytest.mark.parametrize("in_bytes", [False, True])
+def test_the_same_group_gives_the_same_bits_and_each_seed_its_own_dropout(in_bytes):
+    def train():
+        group = [models(1, dropout=0.5)[0] for _ in range(3)]  # the same weights
+        for model in group if in_bytes else ():
+            use_byte_dropout(model)
+        return group, fit_seeds(group, made(), [1, 1, 2], epochs=2)  # and twice the same order
+
+    (first, histories), (second, again) = train(), train()
+    assert all(map(equal_state, first, second))
+    assert [replace(one, seconds=0) for one in histories] == [replace(one, seconds=0) for one in again]
+    assert histories[0].train_loss != histories[1].train_loss, "same weights and order, other dropout"
+    alone = models(1, dropout=0.5)[0]
+    drawn = fit(alone, made(), seed=1, epochs=2).train_loss
+    assert drawn[0] == pytest.approx(histories[0].train_loss[0], rel=0.1), "of the same strength"
+
+
+def test_patience_stops_each_seed_by_itself_at_its_best_state():
+    data = made(0.3)
+    together, alone = models(3), models(3)
+    settings = {"epochs": 25, "learning_rate": 0.03, "patience": 3}
+    histories = fit_seeds(together, data, [1, 2, 3], **settings)
+    lengths = [len(history.train_loss) for history in histories]
+    assert len(set(lengths)) > 1 and max(lengths) < 25
+    for model, history, length in zip(together, histories, lengths, strict=True):
+        assert length == history.best_epoch + 1 + 3
+        logits = predict(model, data.validation)
+        hit = (logits.argmax(1) == data.validation.label).float().mean()
+        assert history.validation_accuracy[history.best_epoch] == pytest.approx(float(hit))
+    others = [fit(model, data, seed=seed, **settings) for model, seed in zip(alone, [1, 2, 3], strict=True)]
+    assert [len(history.train_loss) for history in others] == lengths
+    with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
+        fit(alone[0], data, patience=0)
+
+
+def test_checkpoints_are_the_states_of_each_seed():
+    kept = {}
+
+    def keep(place, epoch, model):
+        kept[place, epoch] = {name: x.clone() for name, x in model.state_dict().items()}
+
+    group = models(2)
+    histories = fit_seeds(group, made(), [1, 2], epochs=3, checkpoint=keep)
+    assert set(kept) == {(place, epoch) for place in (0, 1) for epoch in range(3)}
+    for place, (model, history) in enumerate(zip(group, histories, strict=True)):
+        best = kept[place, history.best_epoch]
+        assert all(torch.equal(x, best[name]) for name, x in model.state_dict().items())
+
+
+def test_parameters_that_no_loss_reaches_stay_as_they_are():
+    """Weight decay would shrink them; an optimiser leaves alone what has no gradient."""
+    together, alone = models(2), models(2)
+    for model in (*together, *alone):
+        model.backbone.idle = nn.Linear(3, 3)
+        model.backbone.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+    before = [model.backbone.idle.weight.clone() for model in together]
+    fit_seeds(together, made(), [1, 2], epochs=1, weight_decay=0.5)
+    for model, seed in zip(alone, (1, 2), strict=True):
+        fit(model, made(), seed=seed, epochs=1, weight_decay=0.5)
+    assert all(torch.equal(model.backbone.idle.weight, x) for model, x in zip(together, before, strict=True))
+    for one, other in zip(together, alone, strict=True):
+        one.backbone.idle = other.backbone.idle = None
+        assert distance(one, other) < 1e-4
+
+
+def test_batch_norm_counts_the_samples_of_its_own_seed():
+    together, alone = models(2, "plain"), models(2, "plain")
+    for model in (*together, *alone):
+        model.backbone.encoder["text"][2] = nn.BatchNorm1d(8)
+    fit_seeds(together, made(), [1, 2], epochs=2)
+    for model, one, seed in zip(alone, together, (1, 2), strict=True):
+        fit(model, made(), seed=seed, epochs=2)
+        assert distance(model, one) < 1e-4
+        norm = one.backbone.encoder["text"][2]
+        assert norm.running_mean.abs().max() > 1e-3 and int(norm.num_batches_tracked) in (3, 6)
+
+
+# Who can, and whom it pays
+
+
+class Undecided(nn.Module):
+    """Looks at values, which nothing mapped over seeds can."""
+
+    dims = DIMS
+
+    def forward(self, features, mask=None):
+        return Identity(DIMS)(features, mask if features["text"].sum() > 0 else None)
+
+
+def test_reasons_to_train_alone():
+    group, data = models(2), [made()] * 2
+    assert why_alone(group, data) == ""
+    assert why_alone(group, data, method=make_method("none")) == ""
+    assert why_alone(group, data, method=make_method("ogm-ge")) == "OGMGE takes steps of its own"
+    assert "not the package's objective" in why_alone(group, data, lambda *_: 0.0)
+    assert "differ in their parameters" in why_alone([group[0], models(1, "plain")[0]], data)
+    short = replace(made(), train=replace(made().train.select(["text", "audio"])))
+    cut = replace(
+        short.train,
+        features={name: x[:, :5] for name, x in short.train.features.items()},
+        mask={name: x[:, :5] for name, x in short.train.mask.items()},
+    )
+    assert "train parts differ" in why_alone(group, [made(), replace(made(), train=cut)])
+    undecided = [Classifier(Undecided(), BACKBONES["pooled"](0.0)) for _ in range(2)]
+    assert why_alone(undecided, data).startswith("an operation cannot be mapped over seeds: ")
+    with pytest.raises(ValueError, match=r"^these seeds cannot be trained in one pass: an operation"):
+        fit_seeds(undecided, made(), [1, 2], epochs=1)
+    with pytest.raises(ValueError, match="OGMGE takes steps of its own"):
+        fit_seeds(group, made(), [1, 2], epochs=1, method=make_method("ogm-ge"))
+
+
+def test_asking_changes_neither_models_nor_random_state():
+    group, twins = models(2), models(2)
+    group[0].eval()
+    state = torch.get_rng_state()
+    why_alone(group, [made()] * 2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(map(equal_state, group, twins)) and not group[0].training and group[1].training
+    assert all(parameter.grad is None for model in group for parameter in model.parameters())
+
+
+def test_numbers_must_agree():
+    with pytest.raises(ValueError, match="got 2 models and 2 data sets for 3 seeds"):
+        fit_seeds(models(2), made(), [1, 2, 3])
+
+
+def test_a_seed_that_diverges_is_named():
+    with pytest.raises(FloatingPointError, match=r"no longer finite in epoch \d of seed \d+.*lower learning_rate"):
+        fit_seeds(models(2, "plain"), made(), [11, 12], epochs=5, learning_rate=1e38)
+
+
+def test_the_rule_for_when_one_pass_pays():
+    data, pooled = made(), models(1)[0]
+    assert pays_together(pooled, data, 10) and not pays_together(pooled, data, 3)
+    assert not pays_together(pooled, data, 10, batch_size=10**5), "memory decides"
+    wide = Classifier(Identity(DIMS), TransformerBackbone(DIMS, CLASSES, 14, 256))
+    assert not pays_together(wide, data, 10, batch_size=64), "arithmetic decides"

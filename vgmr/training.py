@@ -284,6 +284,11 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
+def _turned(x: Tensor) -> Tensor:
+    """A matrix transposed, as gradients of matrices come from products mapped over seeds; all else as it is."""
+    return x.t() if x.ndim == 2 else x
+
+
 class _Together:
     """The epochs of several seeds in one pass: weights are a matrix with a row per seed, and `vmap` goes along it.
 
@@ -312,18 +317,22 @@ class _Together:
 
     def _lay_out(self, learning: list[str]) -> None:
         named = [{**dict(model.named_parameters()), **dict(model.named_buffers())} for model in self.models]
+        place = {id(x): name for name, x in named[0].items()}
+        self.slots: list[tuple[dict[str, Any], str, str]] = []
+        for module in self.models[0].modules():
+            tensors: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            self.slots += [(h, key, place[id(x)]) for h in tensors for key, x in h.items() if x is not None]
         own = {id(x) for x in self.models[0].prefusion.parameters()}
         learning = sorted(learning, key=lambda name: id(named[0][name]) in own)
-        self.shapes = {name: named[0][name].shape for name in learning}
         self.split = sum(named[0][name].numel() for name in learning if id(named[0][name]) not in own)
+        self.shapes = {name: _turned(named[0][name]).shape for name in learning}
         self.fixed = {
             name: torch.stack([each[name].detach() for each in named])
             for name in named[0]
             if name not in self.shapes
         }
-        self._hold(
-            torch.stack([torch.cat([each[name].detach().flatten() for name in learning]) for each in named])
-        )
+        rows = [torch.cat([_turned(each[name].detach()).flatten() for name in learning]) for each in named]
+        self._hold(torch.stack(rows))
         self.rows = [[row[: self.split], row[self.split :]] for row in self.matrix]
         groups = [{"params": list(tensors)} for tensors in zip(*self.rows, strict=True)]
         self.optimizer = self.new_optimizer(groups)
@@ -342,8 +351,15 @@ class _Together:
         self, weights: dict[str, Tensor], fixed: dict[str, Tensor], batch: _Rows, per_seed: bool, epoch: int | None
     ) -> Tensor:
         def one(weights: dict[str, Tensor], fixed: dict[str, Tensor], batch: _Rows) -> Tensor:
-            values = {f"model.{name}": x for name, x in (weights | fixed).items()}
-            result: Tensor = torch.func.functional_call(self.loss, values, (batch, epoch))
+            values = {name: _turned(x) for name, x in weights.items()} | fixed
+            before = [held[key] for held, key, _ in self.slots]
+            try:  # as torch.func.functional_call, which looks through all modules again in every step
+                for held, key, name in self.slots:
+                    held[key] = values[name]
+                result: Tensor = self.loss(batch, epoch)
+            finally:
+                for (held, key, _), x in zip(self.slots, before, strict=True):
+                    held[key] = x
             return result
 
         axis = 0 if per_seed else None
@@ -451,7 +467,8 @@ class _Together:
 
     def state(self, place: int) -> dict[str, Tensor]:
         """A copy of the state of the seed that runs at `place`."""
-        return {name: x[place].detach().clone() for name, x in (self.weights | self.fixed).items()}
+        learnt = {name: _turned(x[place].detach()) for name, x in self.weights.items()}
+        return {name: x.clone() for name, x in (learnt | {n: x[place] for n, x in self.fixed.items()}).items()}
 
     def end(self, epoch: int, histories: Sequence[History]) -> None:
         """Nothing: no balancing method is at work."""
@@ -471,11 +488,28 @@ class _Together:
             tensors[0].data, tensors[1].data = row[: self.split], row[self.split :]
 
 
+def pays_together(model: Classifier, data: MultimodalData, count: int, batch_size: int = 32) -> bool:
+    """Whether `count` seeds in one pass cost less than one by one, by a rule from `vgmr bench --seeds`.
+
+    On a GPU always. On a CPU where a step waits for Python more than for arithmetic and memory: from four seeds
+    on, for mini-batches of at most 2^18 feature values, and at most 2^28 parameters x samples x steps of the
+    longest sequence. Pooled models on vectors or short sequences pay, a Transformer on sequences does not.
+    """
+    part = data.train
+    if part.label.device.type != "cpu":
+        return count > 1
+    values = batch_size * sum(x[0].numel() for x in part.features.values())
+    steps = max(x.shape[1] for x in part.features.values())
+    work = sum(x.numel() for x in model.parameters()) * batch_size * steps
+    return count >= 4 and values <= 2**18 and work <= 2**28
+
+
 def why_alone(
     models: Sequence[Classifier],
     data: Sequence[MultimodalData],
     objective: Objective | None = None,
     method: Balancing | None = None,
+    corruption: Corruption | None = None,
 ) -> str:
     """Why these cannot be trained in one pass, one for each seed; empty if they can.
 
@@ -512,7 +546,7 @@ def why_alone(
                 [0, 0],
                 objective,
                 torch.optim.AdamW,
-                None,
+                corruption,
                 {"batch_size": 2},
             )
             trial.train(0)
@@ -600,7 +634,8 @@ def fit_seeds(
     """`fit` for several seeds of one variant in one pass, each with its own weights, order and best epoch.
 
     A seed takes the same steps as alone, up to rounding (1e-4 in weights after an epoch) and its draws of dropout,
-    which come from one stream for all. The same models, data and seeds give the same bits again.
+    which come from one stream for all. The same models, data and seeds give the same bits again. `why_alone` says
+    whether seeds can be trained so, `pays_together` whether it saves time.
 
     Args:
         models: one for each seed, alike but for their weights; each is left at its best epoch.
@@ -666,7 +701,7 @@ def _fit(
         loop = Loop(new(models[0], method=method), partial(_train_copy, new, feeding))
         steps = _Alone(models[0], data[0], validation[0], seeds[0], objective, method, loop, corruption, feeding)
     else:
-        if reason := why_alone(models, data, objective, method):
+        if reason := why_alone(models, data, objective, method, corruption):
             raise ValueError(f"these seeds cannot be trained in one pass: {reason}")
 
         def of_rows(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -1,0 +1,204 @@
+"""Corruption drawn in training, the targets of the value, and the forms by name."""
+
+import pytest
+import torch
+from test_evidence import CLASSES, DIMS, data, made
+
+from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.corruption import KINDS, Drawn, joined
+from vgmr.experiment import Experiment, build, experiment_data
+from vgmr.objective import (
+    Objective,
+    contributions_by_swap,
+    contributions_out_of_fold,
+    corruption_loss,
+)
+from vgmr.refiner import VGMR
+from vgmr.training import fit
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_changes_one_modality_of_its_share_and_says_where(kind):
+    train, batch = made(200, 1), made(400, 2)
+    corrupted = Drawn.like(train, [kind], 0.4)(batch, seeded())
+    hit = torch.stack([where.flatten(1).any(1) for where in corrupted.corrupted.values()])
+    assert (hit.sum(0) <= 1).all()
+    # conflicts with a sample of the same class are none
+    expected = 0.4 * (0.75 if kind == "conflict" else 1)
+    assert abs(float(hit.any(0).float().mean()) - expected) < 0.08
+    for name, where in corrupted.corrupted.items():
+        x, before = corrupted.features[name], batch.features[name]
+        changed = where.flatten(1).any(1)
+        assert torch.equal(x[~changed], before[~changed]) or kind == "conflict"
+        if kind != "conflict":
+            assert torch.equal(corrupted.mask[name], batch.mask[name])
+            assert not (x != before)[~where.expand_as(x)].any()
+        assert not x[~corrupted.mask[name]].any() and not where[~corrupted.mask[name]].any()
+    corrupted.check(CLASSES)
+
+
+def test_kinds_are_what_they_are_called():
+    train, batch = made(200, 1), made(300, 2)
+    name = "voice"
+
+    def after(kind):
+        made_batch = Drawn.like(train, [kind], 1.0, [name])(batch, seeded())
+        return made_batch.features[name], made_batch.corrupted[name], made_batch.mask[name]
+
+    x, mask = batch.features[name], batch.mask[name]
+    real = train.features[name][train.mask[name]]
+    drawn = after("noise")[0][mask]
+    torch.testing.assert_close(drawn.mean(0), real.mean(0), atol=0.15, rtol=0)
+    torch.testing.assert_close(drawn.std(0), real.std(0), atol=0.15, rtol=0)
+    assert not after("missing")[0].any()
+    gone = (after("masking")[0] == 0).all(2) & mask
+    assert ((gone.sum(1) / mask.sum(1) - 0.5).abs() < 0.15).all()
+    assert ((gone[:, 1:] & ~gone[:, :-1]).sum(1) <= 1).all(), "one stretch"
+    hidden = after("occlusion")[1]
+    assert (hidden.any(1).sum(1) == 3).all() and not hidden.all(2).any()
+    dead = after("dropout")[1]
+    assert abs(float(dead.any(1).float().mean()) - 0.5) < 0.05
+    torch.testing.assert_close(after("asynchrony")[0].sum(1), x.sum(1))
+    moved = (after("shift")[0] - x)[:, 0]
+    torch.testing.assert_close((after("shift")[0] - x)[mask], moved[:, None].expand_as(x)[mask], atol=1e-5, rtol=0)
+    other, where, _ = after("conflict")
+    rows = where.flatten(1).any(1)
+    sources = [(x == other[row]).flatten(1).all(1) for row in rows.nonzero().squeeze(1).tolist()]
+    own = batch.label[rows]
+    assert all(
+        found.any() and (batch.label[found] != label).all() for found, label in zip(sources, own, strict=True)
+    )
+
+
+def test_draws_differ_from_call_to_call_and_repeat_with_the_generator():
+    train, batch = made(100, 1), made(100, 2)
+    drawn = Drawn.like(train, KINDS)
+    generator = seeded(3)
+    one, two, again = drawn(batch, generator), drawn(batch, generator), drawn(batch, seeded(3))
+    assert not torch.equal(one.features["face"], two.features["face"])
+    for name in DIMS:
+        assert torch.equal(one.features[name], again.features[name])
+    assert torch.equal(batch.features["face"], made(100, 2).features["face"]), "the batch itself stays"
+
+
+def test_wrong_kinds_are_refused():
+    train = made(20, 1)
+    for kinds in (["fog"], [], "noise"):
+        with pytest.raises(ValueError, match="kinds must be some of"):
+            Drawn.like(train, kinds)
+    with pytest.raises(ValueError, match="unknown modalities"):
+        Drawn.like(train, ["noise"], modalities=["smell"])
+
+
+@pytest.mark.parametrize("prefusion", ["none", "mlp", "vgmr"])
+def test_any_variant_trains_under_corruption_and_validates_on_both(prefusion):
+    experiment = Experiment(
+        "digits",
+        prefusion=prefusion,
+        epochs=1,
+        latent_dim=4,
+        training_corruption={"kinds": ["conflict", "noise"], "share": 0.5},
+    )
+    made_data = experiment_data(experiment)
+    drawn = Drawn.like(made_data.train, **experiment.training_corruption)
+    histories = []
+    for corruption in (drawn, drawn, None):
+        history = fit(build(experiment, made_data), made_data, epochs=1, corruption=corruption)
+        histories.append((history.train_loss, history.validation_loss))
+    assert histories[0] == histories[1] != histories[2]
+    assert len(joined(made_data.validation, made_data.validation)) == 2 * len(made_data.validation)
+
+
+# Targets of the value
+
+
+def test_targets_by_hand():
+    refinement = VGMR(DIMS, 4)(made(6, 3).features)
+    half = {name: torch.full_like(value, 0.5) for name, value in refinement.global_value.items()}
+    channel = {name: torch.full_like(value, 0.5) for name, value in refinement.channel_value.items()}
+    even = refinement._replace(global_value=half, channel_value=channel)
+    where = {name: torch.zeros(6, 1, 1, dtype=torch.bool) for name in DIMS}
+    torch.testing.assert_close(corruption_loss(even, where), torch.tensor(2 * 0.6931472))
+    where["face"][:3] = True
+    low = {name: torch.where(hit.flatten(), 0.1, 0.9) for name, hit in where.items()}
+    sure = refinement._replace(
+        global_value=low, channel_value={name: one[:, None].expand(6, 4) for name, one in low.items()}
+    )
+    torch.testing.assert_close(corruption_loss(sure, where), torch.tensor(2 * -0.9).mul(0) + 2 * 0.1053605)
+
+
+def test_out_of_fold_contributions_by_hand():
+    posterior = {"a": torch.tensor([[0.8, 0.2]]), "b": torch.tensor([[0.4, 0.6]])}
+    delta = contributions_out_of_fold(posterior, torch.tensor([0]))
+    product = 0.8 * 0.4 / (0.8 * 0.4 + 0.2 * 0.6)
+    torch.testing.assert_close(delta["a"], torch.tensor([product / 0.4]).log())
+    torch.testing.assert_close(delta["b"], torch.tensor([product / 0.8]).log())
+    assert delta["b"] < 0 < delta["a"]
+
+
+def test_swapped_contributions_are_those_of_another_sample():
+    batch = made(5, 3)
+    model = Classifier(VGMR(DIMS, 4), PooledBackbone(DIMS, CLASSES, 8)).eval()
+    output = model(batch.features, batch.mask)
+    delta = contributions_by_swap(model.backbone, output.encodings, batch.label)
+    for row in range(5):
+        swapped = {name: one[row : row + 1].clone() for name, one in output.encodings.items()}
+        swapped["face"] = output.encodings["face"][row - 1 : row or None]
+        losses = [
+            torch.nn.functional.cross_entropy(model.backbone.fuse(one), batch.label[row : row + 1])
+            for one in (swapped, {name: one[row : row + 1] for name, one in output.encodings.items()})
+        ]
+        torch.testing.assert_close(delta["face"][row], losses[0] - losses[1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("target", ["swap", "out-of-fold", "corruption"])
+def test_every_target_teaches_the_learned_value(target):
+    made_data = data()
+    vgmr = VGMR(DIMS, 4, value_from="both", num_classes=CLASSES)
+    vgmr.prepare(made_data.train.features, made_data.train.mask, made_data.train.label)
+    model = Classifier(vgmr, PooledBackbone(DIMS, CLASSES, 8))
+    batch = Drawn.like(made_data.train, ["noise"])(made_data.train, seeded())
+    output = model(batch.features, batch.mask)
+    Objective(1.0, 0.0, target=target).of_value(model, output, batch).backward()
+    assert vgmr.of("face").global_value.weight.grad.abs().sum() > 0
+
+
+def test_a_target_that_cannot_be_had_is_refused():
+    batch = made(8, 3)
+    model = Classifier(VGMR(DIMS, 4), PooledBackbone(DIMS, CLASSES, 8))
+    output = model(batch.features, batch.mask)
+    for target, words in (("corruption", "known corruption"), ("out-of-fold", 'value_from="both"')):
+        with pytest.raises(ValueError, match=words):
+            Objective(target=target)(model, output, batch)
+    with pytest.raises(ValueError, match="target must be one of"):
+        Objective(target="luck")
+
+
+# Forms
+
+
+def test_forms_by_name_set_what_stands_at_its_default():
+    calibrated = Experiment("digits", form="calibrated")
+    assert (calibrated.amplification, calibrated.retention, calibrated.norm) == (1.0, 0.0, "none")
+    assert calibrated.value_from == "anchors" and calibrated.retain
+    assert Experiment("digits", form="calibrated", amplification=0.7).amplification == 0.7
+    neutral = Experiment("digits", form="neutral")
+    old = Experiment("digits", norm="none", neutral_start=True)
+    data_of = experiment_data(old)
+    one, other = build(neutral, data_of).state_dict(), build(old, data_of).state_dict()
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert Experiment("digits", form="paper") == Experiment("digits")
+
+
+def test_the_calibrated_form_has_fewer_parameters_and_none_in_its_anchors():
+    made_data = experiment_data(Experiment("digits"))
+    paper, calibrated = (
+        build(Experiment("digits", form=form), made_data).prefusion for form in ("paper", "calibrated")
+    )
+    count = [sum(one.numel() for one in vgmr.parameters()) for vgmr in (paper, calibrated)]
+    assert count[1] < count[0]
+    assert not list(calibrated.evidence.parameters())
