@@ -29,7 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 FORM, ADOPTED = "VGMR, paper's form", "VGMR, calibrated"
 
-# Quick scale: what the training notebooks train by default. One patience for all; epochs are where a search begins.
+# Quick scale: what the training notebooks train by default. One patience for all; a search begins at these epochs.
 PATIENCE = 12
 STUDIES: dict[str, dict[str, Any]] = {
     "uci-mfeat": {"data_options": {"conflict": 0.3}, "epochs": 40, "batch_size": 64, "width": 64},
@@ -204,8 +204,8 @@ NULL = "other seeds"
 def ablations(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
     """What notebook 11 trains, by variant and change, "" for none: `VARIANTS`, and each of VGMR's parts changed.
 
-    Changes of `ABLATIONS` are made in the paper's form, those of `CALIBRATED_CHANGES` in the calibrated one, at the
-    rate of the unchanged form. `NULL` are the next seeds of each variant: a difference by chance alone.
+    Changes of `ABLATIONS` are made in the paper's form, those of `CALIBRATED_CHANGES` in the calibrated one, at
+    the rate of the unchanged form. `NULL` are the next seeds of each variant: a difference by chance alone.
     """
     common = study(dataset)
     chosen = choose(f"{dataset}-pooled", VARIANTS, common)
