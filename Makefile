@@ -1,4 +1,4 @@
-.PHONY: help install run test lab notebooks check site colab bench clean
+.PHONY: help install run test lab notebooks records check site colab bench clean
 PYTHON ?= python3
 BIN := .venv/bin
 export VGMR_CACHE ?= $(CURDIR)/.vgmr
@@ -11,6 +11,7 @@ help:
 	@echo "make install    only the installation, into .venv"
 	@echo "make lab        JupyterLab on this machine's loopback address"
 	@echo "make notebooks  execute all notebooks at their defaults and write them clean"
+	@echo "make records    train what the repository keeps and what is missing or stale in it"
 	@echo "make check      say what is off in the committed notebooks"
 	@echo "make site       static pages of the committed notebooks, into build/site"
 	@echo "make colab      the quickstart in an environment of lower bounds, as in Colab"
@@ -44,6 +45,9 @@ lab: install
 
 notebooks: install
 	$(BIN)/vgmr notebooks build
+
+records: install
+	$(BIN)/vgmr records
 
 check: install
 	$(BIN)/vgmr notebooks check

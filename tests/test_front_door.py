@@ -202,6 +202,16 @@ def test_autocast_may_mix_types():
         assert pooled()(features).logits.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("which", BEFORE)
+def test_shapes_alone_pass_through(which):
+    """On the meta device, where FLOPs are counted; another device than the model's is named."""
+    features, mask = ({name: x.to("meta") for name, x in each.items()} for each in inputs())
+    model = Classifier(BEFORE[which](DIMS), PooledBackbone(DIMS, 3))
+    with pytest.raises(ValueError, match=r"expected torch.float32 features on cpu, .* on meta"):
+        model(features)
+    assert model.to("meta")(features, mask).logits.shape == (6, 3)
+
+
 def test_whole_numbers_of_numpy_are_dimensions():
     module = VGMR({name: np.int64(dim) for name, dim in DIMS.items()}, np.int32(4))
     assert module.dims == DIMS and all(type(dim) is int for dim in module.dims.values())

@@ -211,6 +211,48 @@ def test_epochs_are_at_least_one(epochs):
         fit(pooled(), made(), epochs=epochs)
 
 
+def test_labels_beyond_the_outputs_of_the_model_are_refused():
+    """Three classes in the data, two outputs: without the check torch says "Target 2 is out of bounds"."""
+    model = Classifier(Identity(DIMS), PooledBackbone(DIMS, 2))
+    with pytest.raises(ValueError, match=r"^made, train: label: expected 0 to 1 for 2 classes, got 0 to 2$"):
+        fit(model, made(), epochs=1)
+
+
+def test_a_rate_of_zero_leaves_the_pre_fusion_module_as_it_is():
+    model, before = pooled(), pooled()
+    fit(model, made(), epochs=2, prefusion_learning_rate=0.0)
+    assert equal_state(model.prefusion, before.prefusion)
+    assert not equal_state(model.backbone, before.backbone)
+
+
+def test_values_are_looked_at_once_and_not_in_the_loop(monkeypatch):
+    """Nothing in a step waits for a number: as many tensors become numbers in one step as in thirty."""
+    looks = []
+    for name in ("item", "__bool__", "__float__", "__int__", "tolist"):
+        true = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda x, true=true, name=name: (looks.append(name), true(x))[1])
+    counts = set()
+    for batch_size in (90, 3):
+        looks.clear()
+        fit(pooled(), made(), epochs=2, batch_size=batch_size)
+        counts.add(len(looks))
+    assert len(counts) == 1 and counts.pop() > 0
+
+
+def test_direct_calls_refuse_nan_during_and_after_a_training():
+    model = pooled()
+    batch = ragged(4, 0)
+    spoilt = {name: x.clone() for name, x in batch.features.items()}
+    spoilt["text"][2, 0, 0] = float("nan")
+
+    def call(*_):
+        with pytest.raises(ValueError, match="text: sample 2 holds NaN"):
+            model(spoilt, batch.mask)
+
+    fit(model, made(), epochs=1, checkpoint=call)
+    call()
+
+
 def test_memory_stays_flat():
     """As many tensors live at the first step of epoch 2 as at that of epoch 5: nothing keeps a graph."""
     counts = {}

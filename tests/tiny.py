@@ -67,8 +67,8 @@ def processes(marker: str) -> list[psutil.Process]:
     return found
 
 
-def wait_for(what, seconds: float = 120.0):
-    """Until `what()` is true; its value."""
+def wait_for(what, seconds: float = 1200.0):
+    """Until `what()` is true; its value. Patient: a machine may be slow for any reason."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := what():

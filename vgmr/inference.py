@@ -35,8 +35,8 @@ def one_pass(
         keep: as in `Classifier.forward`.
     """
     with evaluating(model):
-        rows = torch.arange(len(part), device=part.label.device).split(batch_size)
-        return [take(model(batch.features, batch.model_mask, keep), batch) for batch in map(part.index, rows)]
+        batches = (part.span(start, start + batch_size) for start in range(0, len(part), batch_size))
+        return [take(model(batch.features, batch.model_mask, keep), batch) for batch in batches]
 
 
 def predict(model: Classifier, part: Batch, keep: Collection[str] | None = None, batch_size: int = 256) -> Tensor:

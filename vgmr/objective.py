@@ -60,7 +60,7 @@ def contributions(
     names = list(encodings)
     keeps = [names, *([other for other in names if other != name] for name in names)]
     with steady(backbone):
-        answers = backbone.fuse_many(encodings, keeps, mask)
+        answers = backbone.fuse_many({name: x.detach() for name, x in encodings.items()}, keeps, mask)
     full, *without = (sample_loss(logits, label, task) for logits in answers)
     return {name: loss - full for name, loss in zip(names, without, strict=True)}
 
@@ -104,9 +104,10 @@ def regulariser(
             level = gate.mean()
         else:
             real = mask[name]
-            level = (
-                masked_mean(gate.mean(2, keepdim=True), real).squeeze(1) @ real.sum(1).to(gate.dtype) / real.sum()
-            )
+            of_step = gate.mean(2, keepdim=True).expand(
+                -1, real.shape[1], -1
+            )  # one for all steps, or each its own
+            level = masked_mean(of_step, real).squeeze(1) @ real.sum(1).to(gate.dtype) / real.sum()
         terms.append((level - 0.5) ** 2)
     return torch.stack(terms).sum() / len(refinement.gate)
 

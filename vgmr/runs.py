@@ -371,8 +371,8 @@ def run_all(
     """Run many experiments, `jobs` processes with one thread each; lists by label as they came, or one list.
 
     Finished ones are read from the cache, so an interrupted call goes on where it stopped. Experiments that differ
-    in seed and fold only are trained in one pass where that pays, `AT_ONCE` at a time in the order given; if one of
-    them is missing, all are trained, so that it comes out the same.
+    in seed and fold only are trained in one pass where that pays, `AT_ONCE` at a time in the order given; if one
+    of them is missing, all are trained, so that it comes out the same.
 
     Args:
         each: called with every run that is trained here, as it comes.

@@ -78,7 +78,8 @@ class Lines:
 
 def bar_options() -> dict[str, Any]:
     """Options of a tqdm bar on standard error: where that is a log file, one line a minute and the last state."""
-    if "ipykernel" in sys.modules or sys.stderr.isatty():
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if hasattr(shell, "kernel") or sys.stderr.isatty():
         return {}
     return {"file": Lines(sys.stderr), "mininterval": LOG_INTERVAL, "maxinterval": LOG_INTERVAL, "miniters": 0}
 

@@ -27,6 +27,7 @@ def result():
     def one_second(models, *_):
         names = [f"{what} {variant}" for what in ("fit", "infer") for variant in models]
         names += ["infer vgmr folded", "bare vgmr", "loop vgmr", "contributions", "evaluation", "removal"]
+        names.append("fit none again")
         return {name: [1.0] for name in names}
 
     with pytest.MonkeyPatch.context() as patch:
@@ -35,13 +36,14 @@ def result():
 
 
 def test_keys(result):
-    assert set(result) == {"device", "setting", "rows", "loop_overhead", "contribution_share", "removal_share"}
+    shares = {"loop_overhead", "contribution_share", "removal_share", "itself"}
+    assert set(result) == {"device", "setting", "rows"} | shares
     assert result["device"] == "CPU, 1 thread"
     assert [row["variant"] for row in result["rows"]] == ["none", "vgmr", "vgmr folded"]
     always = {"variant", "parameters", "extra_parameters", "flops", "inference_ratio", "inference_flop_ratio"}
     always |= {"extra_parameters_paper", "inference_ratio_paper", "inference_seconds_per_batch"}
     trained = {"training_flops", "training_ratio", "training_flop_ratio", "training_ratio_paper"}
-    trained |= {"training_seconds_per_epoch"}
+    trained |= {"training_seconds_per_epoch", "low", "high"}
     for row in result["rows"]:
         assert set(row) == (always if row["variant"] == "vgmr folded" else always | trained)
     assert json.loads(json.dumps(result)) == result
@@ -107,7 +109,7 @@ def test_every_round_times_everything(data):
     batches = [data.train.index(torch.arange(4)), data.train.index(torch.arange(4, 8))]
     times = bench._measure(models, folded, data, batches, 2, "cpu", False)
     expected = {"fit none", "fit vgmr", "infer none", "infer vgmr", "infer vgmr folded", "bare vgmr", "loop vgmr"}
-    assert set(times) == expected | {"contributions", "evaluation", "removal"}
+    assert set(times) == expected | {"contributions", "evaluation", "removal", "fit none again"}
     assert all(len(values) == 2 and min(values) >= 0 for values in times.values())
 
 
@@ -165,3 +167,105 @@ def test_table_and_command(result, monkeypatch, capsys, tmp_path):
     assert json.loads(file.read_text()) == result
     text = capsys.readouterr().out
     assert text.startswith("CPU, 1 thread; batch 32, 50 steps") and "vgmr folded" in text
+
+
+def test_seeds_in_one_pass_over_seeds_one_by_one(monkeypatch):
+    """Work is counted instead of timed: a pass of three seeds, said to cost as much as two of one, is 2/3."""
+    spent = {"fit": 1.0, "fit_seeds": 2.0}
+    clock = [0.0]
+
+    def take(name):
+        def work(*_, epochs):
+            clock[0] += epochs * spent[name]
+
+        return work
+
+    def seconds(work, _):
+        before = clock[0]
+        work()
+        return clock[0] - before
+
+    for name in spent:
+        monkeypatch.setattr(bench, name, take(name))
+    monkeypatch.setattr(bench, "_seconds", seconds)
+    result = bench.bench_seeds(3, rounds=2, steps=1, progress=False, shapes=["uci-mfeat"])
+    assert json.loads(json.dumps(result)) == result
+    names = [row["model"] for row in result["rows"]]
+    assert names == [f"uci-mfeat {b} {p}" for b in ("pooled", "transformer") for p in ("none", "vgmr")]
+    for row in result["rows"]:
+        assert row["ratio"] == row["low"] == row["high"] == pytest.approx(2 / 3)
+        assert row["training_flops"] > 0 and row["in_one_pass"] is False
+    assert result["itself"] == 1
+    assert list(bench.table(result).columns) == ["seeds", "ms of one step", "ratio", "from", "to", "in one pass"]
+
+
+def test_models_that_are_said_to_pay():
+    """What the measurements say: pooled models on vectors and short sequences, no Transformer on sequences."""
+    paying = set()
+    for shape, given in bench.SEED_MODELS.items():
+        data = bench.made_data(given, 4, 2, 10)
+        for backbone in ("pooled", "transformer"):
+            model = build(Experiment("synthetic", "vgmr", backbone), data)
+            if bench.pays_together(model, data, 10):
+                paying.add((shape, backbone))
+    assert paying == {("uci-mfeat", "pooled"), ("uci-mfeat", "transformer"), ("utd-mhad", "pooled")}
+
+
+def test_the_bare_model_of_the_loop_is_the_model_of_fit():
+    data = bench.made_data(bench.SEED_MODELS["mosi"], 3, 2, 2)
+    model = build(Experiment("synthetic", "none"), data).eval()
+    bare = bench._Shallow(bench.SEED_MODELS["mosi"], 2).eval()
+    ours, theirs = list(model.parameters()), list(bare.parameters())
+    assert [x.shape for x in ours] == [x.shape for x in theirs]
+    names = sorted(bench.SEED_MODELS["mosi"])
+    assert names != list(bench.SEED_MODELS["mosi"]), "the head joins them by name"
+    bare.encoders = torch.nn.ModuleDict({name: bare.encoders[name] for name in names})
+    state = dict(
+        zip(bare.state_dict(), [v for n in names for v in model.backbone.encoder[n].parameters()], strict=False)
+    )
+    bare.load_state_dict({**state, **{f"head.{n}": v for n, v in model.backbone.head.linear.named_parameters()}})
+    expected = model(data.train.features, data.train.mask).logits
+    torch.testing.assert_close(bare(data.train.features), expected)
+
+
+def test_the_loop_by_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(bench, "_seconds", lambda work, _: (work(), 1.0)[1])
+    monkeypatch.setattr(bench, "fit", lambda *_, epochs: None)
+    result = bench.bench_loop(1, progress=False, train=64, validation=4)
+    assert [row["loop"] for row in result["rows"]] == ["bare steps", "fit"]
+    assert result["rows"][0]["milliseconds_per_sample"] == pytest.approx(1e3 / 64)
+    asked = {}
+    for name in ("bench_loop", "bench_seeds"):
+        monkeypatch.setattr(bench, name, lambda _name=name, **given: asked.update({_name: given}) or result)
+    assert bench.main(["--loop"]) == bench.main(["--seeds", "10", "--rounds", "2"]) == 0
+    assert asked == {"bench_loop": {"rounds": 7}, "bench_seeds": {"rounds": 2, "seeds": 10, "byte_dropout": False}}
+    assert "a training adds to its epochs: 1.00 s" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="--seeds must be 2 or more, got 1"):
+        bench.main(["--seeds", "1"])
+
+
+@pytest.mark.parametrize(("itself", "warned"), [(1.0, False), (0.98, False), (1.04, True), (0.95, True)])
+def test_a_busy_machine_is_noticed(itself, warned):
+    said = bench.lines({"itself": itself})
+    assert said[0] == f"the same work twice: {itself:.3f}"
+    assert (len(said) == 2 and said[1].startswith("warning: the same work differs by more than 3%")) == warned
+
+
+def test_systems_are_counted_at_the_sizes_of_their_authors(monkeypatch):
+    """Sizes and FLOPs at the real setting; every time is one second."""
+    counted = ("transformer", "tfn", "lmf", "mult", "pcag")
+    monkeypatch.setattr(bench, "BACKBONES", {name: bench.BACKBONES[name] for name in counted})
+    monkeypatch.setattr(bench, "_seconds", lambda work, device: 1.0)
+    monkeypatch.setattr(bench, "partial", lambda *_: lambda: None)
+    result = bench.bench_systems(rounds=1, progress=False)
+    rows = {row["system"]: row for row in result["rows"]}
+    sizes = {"tfn": 647_631, "lmf": 508_475, "mult": 1_087_771, "pcag": 232_001}
+    assert {name: rows[name]["parameters"] for name in sizes} == sizes
+    refiner = count_parameters(VGMR({"text": 768, "audio": 74, "vision": 35}, 164))
+    for name in counted:
+        assert rows[f"{name} + vgmr"]["parameters"] == rows[name]["parameters"] + refiner
+        assert rows[f"{name} + vgmr"]["flops"] > rows[name]["flops"] > 0
+    assert rows["transformer"]["training_flop_ratio"] == 1 > rows["mult"]["training_flop_ratio"] > 0.5
+    recurrent = 2 * 32 * 50 * 4 * 128 * (768 + 128)  # the products of the LSTM in tfn
+    assert recurrent <= rows["tfn"]["flops"] < 1.2 * recurrent
+    assert "mult + vgmr" in bench.table(result).index

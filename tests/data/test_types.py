@@ -568,3 +568,23 @@ def same_features(one: MultimodalData, other: MultimodalData) -> bool:
         for part, batch in one.parts.items()
         for name, x in batch.features.items()
     )
+
+
+def test_a_span_is_a_view_of_its_samples():
+    part = load("synthetic", samples=20).train
+    some = part.span(3, 8)
+    assert len(some) == 5
+    for name, x in some.features.items():
+        assert torch.equal(x, part.features[name][3:8]) and x.data_ptr() == part.features[name][3].data_ptr()
+    assert torch.equal(some.label, part[3:8].label) and len(part.span(len(part) - 2, len(part) + 5)) == 2
+
+
+def test_models_need_no_mask_where_nothing_is_padded():
+    part = load("synthetic", samples=20).train
+    full = replace(part, mask={name: mask | True for name, mask in part.mask.items()})
+    assert full.model_mask is full.mask, "nobody has looked yet"
+    assert full.noting_padding().model_mask is None
+    assert full.noting_padding().index(torch.tensor([1, 2])).model_mask is None
+    one = next(iter(full.mask))
+    padded = replace(full, mask=full.mask | {one: full.mask[one].index_fill(1, torch.tensor([-1]), False)})
+    assert padded.noting_padding().model_mask is padded.mask

@@ -1,12 +1,15 @@
 """Many runs: the grid, results, resuming, and what survives killed kernels, drivers and workers."""
 
+import contextlib
 import csv
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,11 +18,14 @@ import papermill
 import pytest
 import tiny
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from vgmr.notebook import run as batch
 from vgmr.notebook import sweep
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(1800)  # seconds; nothing here depends on the machine's speed
 STARTED: list[subprocess.Popen] = []
 
 
@@ -159,14 +165,14 @@ def test_failures_stop_nothing_and_are_repeated_alone(folder, capsys):
         {"seed": [1, 2], "rate": 0.25},
         {"mode": "bad"},
         {"mode": "dead"},
-        {"pause": 60.0},
+        {"pause": 1000.0},
         {"mode": "parent"},
     ]
     path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump([{"notebook": "01", "parameters": values} for values in entries]))
-    assert sweep.main([str(path), "--jobs", "3", "--timeout", "3"]) == 1
+    assert sweep.main([str(path), "--jobs", "3", "--timeout", "25"]) == 1
     assert "6 runs: 3 finished, 3 failed" in capsys.readouterr().out
-    tiny.wait_for(lambda: not ours(folder), 30)
+    tiny.wait_for(lambda: not ours(folder))
 
     table = results(folder)
     assert list(table["status"]) == ["finished"] * 2 + ["failed"] * 3 + ["finished"]
@@ -176,8 +182,8 @@ def test_failures_stop_nothing_and_are_repeated_alone(folder, capsys):
     assert json.loads(table["records.tiny.names"][0]) == ["a"]
     assert table["error"][2] == "01_tiny failed in cell 3: AssertionError: <b>bad</b>"
     assert table["error"][3] == "01_tiny failed in cell 4: the kernel died (killed, or out of memory)"
-    assert table["error"][4] == "01_tiny failed in cell 4: not done in 3 s"
-    assert table["seconds"].between(0.3, 60).all()
+    assert table["error"][4] == "01_tiny failed in cell 4: not done in 25 s"
+    assert table["seconds"].gt(0.3).all()
     assert table["peak_memory"][:2].between(20, 300).all()
     output = folder / "notebooks" / "executed" / "sweep"
     assert all((output / name).exists() for name in table["path"])
@@ -231,7 +237,7 @@ def test_two_at_once_do_a_run_once(folder):
     threads = [threading.Thread(target=sweep.execute, args=(task, folder / "out", 60)) for _ in range(2)]
     for thread in threads:
         thread.start()
-    line = tiny.wait_for(lambda: sweep.running(folder / "out", {task.name}, 200), 20)
+    line = tiny.wait_for(lambda: sweep.running(folder / "out", {task.name}, 200))
     for thread in threads:
         thread.join()
     assert line.startswith(f"{task.name} cell ")
@@ -275,7 +281,7 @@ def test_what_the_engine_says_after_an_interruption_is_no_result(folder):
 
     def engine(work, tasks):
         os.kill(os.getpid(), signal.SIGTERM)
-        work.stopped.wait(20)
+        work.stopped.wait()
         yield tasks[0], "CancelledError"
         over.set()
 
@@ -306,8 +312,8 @@ def test_a_killed_driver_loses_nothing_and_leaves_nobody(folder, number):
     begun = folder / "log.begun"
     tiny.wait_for(lambda: len(list(output.glob("*.json"))) >= 1 and len(begun.read_text().split("\n")) > 3)
     driver.send_signal(number)
-    assert driver.wait(60) == (143 if number == signal.SIGTERM else -9)
-    tiny.wait_for(lambda: not ours(folder), 30)
+    assert driver.wait() == (143 if number == signal.SIGTERM else -9)
+    tiny.wait_for(lambda: not ours(folder))
     before = {file: file.stat().st_mtime_ns for file in output.glob("*.json")}
     assert 1 <= len(before) < 5
     if number == signal.SIGTERM:
@@ -319,10 +325,11 @@ def test_a_killed_driver_loses_nothing_and_leaves_nobody(folder, number):
     assert list(results(folder)["records.tiny.square"]) == [0, 1, 4, 9, 16]
     runs = log.read_text().split()
     assert set(runs) == set("01234") and all(runs.count(seed) == 1 for seed in done)
-    tiny.wait_for(lambda: not ours(folder), 30)
+    tiny.wait_for(lambda: not ours(folder))
 
 
-def test_a_killed_dask_worker_loses_nothing(folder):
+def test_a_killed_dask_worker_loses_nothing(folder, monkeypatch):
+    monkeypatch.setattr(sweep, "DASK_PATIENCE", 900)
     log, place = folder / "log", folder / "scheduler.json"
     own = ("--host", "127.0.0.1", "--no-dashboard")
     command = ("-m", "distributed.cli.dask_scheduler", *own, "--port", "0", "--scheduler-file", str(place))
@@ -347,7 +354,7 @@ def test_a_killed_dask_worker_loses_nothing(folder):
     assert table["id"].is_unique and set(table["status"]) == {"finished"}
     assert sorted(log.read_text().split()) == list("012345678")
     left = [*workers, scheduler]
-    tiny.wait_for(lambda: {process.pid for process in ours(folder)} <= {process.pid for process in left}, 30)
+    tiny.wait_for(lambda: {process.pid for process in ours(folder)} <= {process.pid for process in left})
 
 
 def test_results_are_csv_that_any_reader_takes(folder):
@@ -358,3 +365,131 @@ def test_results_are_csv_that_any_reader_takes(folder):
         rows = list(csv.DictReader(file))
     assert rows[0]["parameters.mode"] == 'a "quoted", long\nname' and rows[0]["error"] == "a,\nb"
     assert "<title>&lt;sweep&gt;</title>" in (folder / "out" / "index.html").read_text()
+
+
+# State on disk, places and locks
+
+
+DAMAGED = [b"", b"{}", b"[]", b"null", b'{"status": "finished"}', b"\xff\xfe", b"[" * 100_000, b'{"id": 1}']
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=lambda content: repr(content[:20]))
+def test_a_damaged_result_is_made_again(folder, content):
+    task = sweep.expand([{"notebook": "01"}])[0]
+    sweep.keep(task, folder, {"status": "finished", "error": None, "records": {}})
+    path = folder / f"{task.name}.json"
+    assert sweep.finished(task, folder)
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match=f"{path} is no whole result of this run"):
+        assert not sweep.finished(task, folder)
+    with pytest.warns(UserWarning):
+        assert list(sweep.table([task], folder)["status"]) == ["missing"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner), max_leaves=4
+)
+
+
+@given(st.dictionaries(st.sampled_from(list(sweep.KINDS)), JSON | st.just({}) | st.just({"a": 1})))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_result_lacks_nothing_or_is_missing(folder, changes):
+    task = sweep.expand([{"notebook": "01"}])[0]
+    sweep.keep(task, folder, {"status": "finished", "error": None, "records": {}})
+    path = folder / f"{task.name}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert len(sweep.table([task], folder)) == 1 and sweep.page([task], folder, "x")
+        sweep.finished(task, folder)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            assert sweep.conclude([task], folder, "x") in (0, 1)
+
+
+def test_a_notebook_that_ends_by_itself_is_not_finished(folder):
+    path = folder / "notebooks" / "01_tiny.ipynb"
+    book = json.loads(path.read_text())
+    book["cells"][2]["source"] = "import sys\nsys.exit(0)"
+    path.write_text(json.dumps(book))
+    task = sweep.expand([{"notebook": "01"}])[0]
+    sweep.execute(task, folder / "out", 600)
+    found = sweep.result(task, folder / "out")
+    assert found["status"] == "failed"
+    assert found["error"] == "01_tiny ended by itself in cell 2 of 3; the cells after it never ran"
+
+
+def test_two_sweeps_of_one_name_do_not_overwrite_each_other(folder, monkeypatch):
+    monkeypatch.setattr(sweep, "run_all", lambda *_: None)
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        (folder / name / "sweep.yaml").write_text(f"- notebook: '01'\n  parameters: {{mode: {name}}}")
+    assert sweep.main(["a/sweep.yaml"]) == 1
+    before = (folder / "notebooks" / "executed" / "sweep" / "results.csv").read_text()
+    with pytest.raises(ValueError, match=r"holds the results of .*a/sweep.yaml; give another folder"):
+        sweep.main(["b/sweep.yaml"])
+    assert (folder / "notebooks" / "executed" / "sweep" / "results.csv").read_text() == before
+    assert sweep.main(["b/sweep.yaml", "--output", "other"]) == 1
+    assert sweep.main(["a/sweep.yaml"]) == 1
+    (folder / "a" / "sweep.yaml").unlink()
+    assert sweep.main(["b/sweep.yaml"]) == 1, "what is gone holds nothing"
+
+
+def test_places_are_tried_before_anything_runs(folder, monkeypatch):
+    monkeypatch.setattr(sweep, "run_all", lambda *_: pytest.fail("ran"))
+    path = str(write_sweep(folder))
+    (folder / "file").write_text("")
+    for place, said in (("file", "is a file; give a folder"), ("file/x", "is a file"), ("s3://b/x", "address")):
+        with pytest.raises((OSError, ValueError), match=said):
+            sweep.main([path, "--output", place])
+    with pytest.raises(ValueError, match="10,000,000,000 runs are more than 100,000"):
+        sweep.expand([{"notebook": "01", "parameters": {"seed": [0] * 100_000, "rate": [0.0] * 100_000}}])
+
+
+WITHOUT_LOCKS = """
+import errno, fcntl, sys
+def flock(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+fcntl.flock = flock
+from vgmr.cli import main
+sys.exit(main(["batch", "sweep.yaml", *sys.argv[1:]]))
+"""
+
+
+def test_a_disk_without_locks_is_named_and_serves_one_machine(folder):
+    write_sweep(folder, seed=3)
+    command = [sys.executable, "-c", WITHOUT_LOCKS]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0 and "1 finished" in done.stdout
+    assert "knows no locks" in done.stderr and str(folder) in done.stderr
+    done = subprocess.run([*command, "--dask", "tcp://127.0.0.1:1"], capture_output=True, encoding="utf-8")
+    assert done.returncode == 1 and "with --dask the output folder must know locks" in done.stderr
+
+
+def test_a_worker_that_does_not_share_the_disk_is_named(folder, monkeypatch):
+    """A worker with another disk cannot be had everywhere: here the token lies on another one, so to speak."""
+    monkeypatch.setattr(sweep, "DASK_PATIENCE", 900)
+    place = folder / "scheduler.json"
+    own = ("--host", "127.0.0.1", "--no-dashboard")
+    start("-m", "distributed.cli.dask_scheduler", *own, "--port", "0", "--scheduler-file", str(place))
+    worker = ("-m", "distributed.cli.dask_worker", *own, "--no-nanny", "--nthreads", "1")
+    start(*worker, "--scheduler-file", str(place))
+    address = tiny.wait_for(lambda: place.exists() and json.loads(place.read_text() or "{}").get("address"))
+    from distributed import Client
+
+    with Client(address, timeout=900) as client:
+        client.wait_for_workers(1)
+    path, real = str(write_sweep(folder, seed=[1, 2])), sweep._token
+    monkeypatch.setattr(sweep, "_token", lambda out: (real(out)[0], "another disk"))
+    with pytest.raises(RuntimeError, match=r"the dask worker tcp://127.* does not see the output folder"):
+        sweep.main([path, "--dask", address])
+    monkeypatch.setattr(sweep, "_token", real)
+    monkeypatch.setattr(sweep, "execute", nothing)
+    monkeypatch.setattr(sweep, "LOOKS", 1)
+    assert sweep.main([path, "--dask", address]) == 1
+    table = results(folder)
+    assert list(table["status"]) == ["failed", "failed"]
+    said = r"worker tcp://127\S+ says that it is done, but .* no readable result"
+    assert table["error"].str.contains(said).all()
+
+
+nothing = print  # a function that any worker has, and that takes what `execute` takes

@@ -2,6 +2,7 @@
 
 One thread, CPU seconds of the process, the variants interleaved round by round, medians of the per-round ratios:
 wall time with several threads on a loaded machine says nothing. On a GPU, wall time around synchronised work.
+Plain work is measured twice in every round; how far it is from itself says how far ratios can be trusted.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from vgmr.backbones import Classifier
+from vgmr.backbones import BACKBONES, Classifier, make_backbone
 from vgmr.balancing import METHODS, Balancing, Relearning, make_method
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
@@ -29,15 +30,23 @@ from vgmr.files import try_place, user_path, write
 from vgmr.inference import predict, subset_logits
 from vgmr.objective import Objective, contributions
 from vgmr.paper import figures
-from vgmr.prefusion import count_parameters
+from vgmr.prefusion import Identity, count_parameters
 from vgmr.refiner import VGMR
-from vgmr.training import fit, make_optimizer, mini_batches, train_epoch, use_byte_dropout
+from vgmr.training import (
+    fit,
+    fit_seeds,
+    make_optimizer,
+    mini_batches,
+    pays_together,
+    train_epoch,
+    use_byte_dropout,
+)
 from vgmr.work import bar
 
 VARIANTS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
 _LABELS = {
     "none": "plain",
-    "mlp": "Concat+MLP",
+    "mlp": "parameter-matched MLP",
     "cross-attention": "Cross-Attention",
     "sigmoid-tanh": "Sigmoid+Tanh gate",
     "vgmr": figures.FORM,
@@ -75,16 +84,16 @@ def _flops(work: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
-def _backward(model: Classifier, batch: Batch) -> None:
-    Objective()(model, model(batch.features, batch.mask), batch).backward()
+def _backward(model: Classifier, batch: Batch, objective: Objective | None = None) -> None:
+    (objective or Objective())(model, model(batch.features, batch.mask), batch).backward()
 
 
-def _counted(model: Classifier, batch: Batch) -> tuple[int, int]:
+def _counted(model: Classifier, batch: Batch, objective: Objective | None = None) -> tuple[int, int]:
     """FLOPs of one inference pass and of one training step; shapes decide them, so nothing is computed."""
     model, batch = copy.deepcopy(model).to("meta"), batch.to("meta")
     with torch.no_grad():
         inference = _flops(lambda: model.eval()(batch.features, batch.mask))
-    return inference, _flops(lambda: _backward(model.train(), batch))
+    return inference, _flops(lambda: _backward(model.train(), batch, objective))
 
 
 def _bare_epoch(model: Classifier, batches: list[Batch]) -> None:
@@ -124,7 +133,8 @@ def bench(
         variants: some of `VARIANTS`, "none" and "vgmr" among them.
 
     Returns a JSON-able dict: device, setting, rows (one per variant; FLOPs of one inference pass and of one
-    training step; ratios to "none"), loop_overhead (of an epoch of the loop in `fit` over bare steps on batches
+    training step; ratios to "none", of training with their range over rounds), itself (plain training over plain
+    training), loop_overhead (of an epoch of the loop in `fit` over bare steps on batches
     that lie ready, for vgmr, share), contribution_share (contribution targets over one forward pass) and
     removal_share (`subset_logits`, the modality-removal table, over one evaluation pass, for vgmr).
 
@@ -156,6 +166,7 @@ def bench(
         "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
         "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35; {rounds} rounds of {steps} steps",
         "rows": [_row(name, models, flops, times) for name in measured],
+        "itself": _ratio(times["fit none again"], times["fit none"]),
         "loop_overhead": _ratio(times["loop vgmr"], times["bare vgmr"]) - 1,
         "contribution_share": _ratio(times["contributions"], times["infer none"]),
         "removal_share": _ratio(times["removal"], times["evaluation"]),
@@ -227,6 +238,243 @@ def bench_methods(
     }
 
 
+_RECURRENT = {"text": 128, "audio": 1, "vision": 1}  # of these, text alone is read by an LSTM
+SYSTEM_SIZES: dict[str, dict[str, Any]] = {  # of the released code; systems that are not here have their defaults
+    "tfn": {"width": {"text": 64, "audio": 4, "vision": 16}, "hidden_dim": _RECURRENT},
+    "lmf": {"width": {"text": 64, "audio": 16, "vision": 128}, "hidden_dim": _RECURRENT},
+    "mult": {"width": 30, "num_heads": 5, "num_layers": 5, "memory_layers": 5},
+    "pcag": {"width": 64},
+}
+
+
+def bench_systems(
+    rounds: int = 3, steps: int = 1, device: str = "cpu", byte_dropout: bool = False, progress: bool = True
+) -> dict[str, Any]:
+    """Cost of every fusion system, alone and behind VGMR, at the setting of `bench` with one output.
+
+    Systems have the sizes of `SYSTEM_SIZES`; one training step has value supervision where VGMR is there, so the
+    system's own cost of leaving modalities out is in it.
+
+    Returns a JSON-able dict: device, setting and rows (system, with and without VGMR; ratios to the plain
+    Transformer).
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    data = load("synthetic", like="mosei", samples=32 * steps).to(device)
+    batches = [
+        replace(data.train.index(rows), label=data.train.label[rows].float())
+        for rows in torch.arange(32 * steps, device=device).split(32)
+    ]
+    models: dict[str, Classifier] = {}
+    for name in BACKBONES:
+        for refiner in (False, True):
+            backbone = make_backbone(name, data.dims, 1, **SYSTEM_SIZES.get(name, {}))
+            before = VGMR(data.dims, 164) if refiner else Identity(data.dims)
+            models[f"{name} + vgmr" if refiner else name] = Classifier(before, backbone).to(device)
+    if byte_dropout:
+        for model in models.values():
+            use_byte_dropout(model)
+    objective = Objective(task="regression")
+
+    def train(model: Classifier) -> None:
+        model.train()
+        for batch in batches:
+            objective(model, model(batch.features, batch.mask), batch).backward()
+        model.zero_grad()
+
+    @torch.inference_mode()
+    def infer(model: Classifier) -> None:
+        model.eval()
+        for batch in batches:
+            model(batch.features, batch.mask)
+
+    work: dict[str, Callable[[], Any]] = {}
+    for name, model in models.items():
+        work |= {f"train {name}": partial(train, model), f"infer {name}": partial(infer, model)}
+    times = _rounds(work, rounds, device, progress)
+    rows = []
+    plain = "transformer"
+    flops = {name: _counted(model, batches[0], objective) for name, model in models.items()}
+    for name, model in models.items():
+        rows.append(
+            {
+                "system": name,
+                "parameters": count_parameters(model),
+                "flops": flops[name][0],
+                "training_ratio": _ratio(times[f"train {name}"], times[f"train {plain}"]),
+                "training_flop_ratio": flops[name][1] / flops[plain][1],
+                "inference_ratio": _ratio(times[f"infer {name}"], times[f"infer {plain}"]),
+                "inference_flop_ratio": flops[name][0] / flops[plain][0],
+                "training_seconds_per_sample": statistics.median(times[f"train {name}"]) / (32 * steps),
+            }
+        )
+    torch.set_num_threads(threads)
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
+        "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35, one output; {rounds} rounds",
+        "rows": rows,
+    }
+
+
+SEED_MODELS = {  # feature widths and steps of "uci-mfeat", "utd-mhad" and CMU-MOSI
+    "uci-mfeat": {"fou": (1, 76), "kar": (1, 64), "zer": (1, 47)},
+    "utd-mhad": {"accelerometer": (46, 3), "gyroscope": (46, 3), "skeleton": (51, 60)},
+    "mosi": {"text": (50, 768), "audio": (50, 5), "vision": (50, 20)},
+}
+
+
+def made_data(shapes: Mapping[str, tuple[int, int]], train: int, validation: int, classes: int) -> MultimodalData:
+    """Noise of given shapes, name -> (steps, width), with every step real."""
+    generator = torch.Generator().manual_seed(0)
+
+    def part(size: int) -> Batch:
+        return Batch(
+            {name: torch.randn(size, *shape, generator=generator) for name, shape in shapes.items()},
+            {name: torch.ones(size, steps, dtype=torch.bool) for name, (steps, _) in shapes.items()},
+            torch.randint(classes, (size,), generator=generator),
+        )
+
+    names = tuple(map(str, range(classes)))
+    return MultimodalData("noise", part(train), part(validation), part(validation), names, "", "", "")
+
+
+def bench_seeds(
+    seeds: int = 10,
+    rounds: int = 5,
+    steps: int = 6,
+    progress: bool = True,
+    shapes: Sequence[str] = tuple(SEED_MODELS),
+    backbones: Sequence[str] = ("pooled", "transformer"),
+    byte_dropout: bool = False,
+) -> dict[str, Any]:
+    """Training steps of `seeds` models in one pass over as many models one by one, by shape and backbone.
+
+    Marginal epochs of `fit_seeds` against `seeds` times those of `fit`, on noise of the shapes of three data sets,
+    for VGMR and the plain model.
+
+    Returns a JSON-able dict: device, setting, rows (ratio with its range over rounds; milliseconds and FLOPs of a
+    single step; whether `pays_together` takes one pass) and itself (a single epoch over itself).
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rows, itself = [], []
+    cases = [(s, b, p) for s in shapes for b in backbones for p in ("none", "vgmr")]
+    for shape, backbone, prefusion in bar(cases, desc="models", disable=not progress, leave=False):
+        data = made_data(SEED_MODELS[shape], 32 * steps, 1, 10)
+        models = [build(Experiment("synthetic", prefusion, backbone, seed=seed), data) for seed in range(seeds)]
+        for model in models if byte_dropout else ():
+            use_byte_dropout(model)
+        work: dict[str, Callable[[], Any]] = {}
+        for label, epochs in (("short", 1), ("long", 3)):
+            work[f"alone {label}"] = partial(fit, models[0], data, epochs=epochs)
+            work[f"together {label}"] = partial(fit_seeds, models, data, range(seeds), epochs=epochs)
+        work |= {f"again {label}": work[f"alone {label}"] for label in ("short", "long")}
+        times = _rounds(work, rounds)
+        alone, together, again = (
+            [long - short for long, short in zip(times[f"{who} long"], times[f"{who} short"], strict=True)]
+            for who in ("alone", "together", "again")
+        )
+        one = [seeds * seconds for seconds in alone]
+        itself.append(_ratio(again, alone))
+        rows.append(
+            {
+                "model": f"{shape} {backbone} {prefusion}",
+                "seeds": seeds,
+                "single_milliseconds": 1e3 * statistics.median(alone) / (2 * steps),
+                "training_flops": _counted(models[0], data.train.index(torch.arange(32)))[1],
+                "ratio": _ratio(together, one),
+                **_range(together, one),
+                "in_one_pass": pays_together(models[0], data, seeds),
+            }
+        )
+    torch.set_num_threads(threads)
+    return {
+        "device": "CPU, 1 thread",
+        "setting": f"batch 32, epochs of {steps} steps, {seeds} seeds in one pass over {seeds} one by one; "
+        f"{rounds} rounds",
+        "rows": rows,
+        "itself": statistics.median(itself),
+    }
+
+
+class _Shallow(torch.nn.Module):
+    """The shallow model of `bench_loop` without this package: mean, linear, GELU, dropout; concat, linear."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, int]], classes: int):
+        super().__init__()
+        self.encoders = torch.nn.ModuleDict(
+            {
+                name: torch.nn.Sequential(torch.nn.Linear(width, 64), torch.nn.GELU(), torch.nn.Dropout(0.1))
+                for name, (_, width) in shapes.items()
+            }
+        )
+        self.head = torch.nn.Linear(64 * len(shapes), classes)
+
+    def forward(self, features: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        logits: torch.Tensor = self.head(
+            torch.cat([encoder(features[name].mean(1)) for name, encoder in self.encoders.items()], 1)
+        )
+        return logits
+
+
+def bench_loop(rounds: int = 7, progress: bool = True, train: int = 1284, validation: int = 229) -> dict[str, Any]:
+    """What `fit` costs per training sample of a shallow model, beside bare steps of the same model.
+
+    Shapes of CMU-MOSI: 1,284 and 229 samples, 50 steps, widths 768, 5, 20, no padding; a mean over time, a linear
+    layer of 64, GELU and dropout for each modality, one linear layer on all. Bare steps are torch's modules and
+    fused AdamW on random samples of tensors in memory, and a pass over the validation part. A marginal epoch of
+    `fit`, with its validation, is a fifth of six epochs less one; what a training adds is one epoch less that.
+
+    Returns a JSON-able dict: device, setting, rows (milliseconds per training sample, ratio to bare steps with its
+    range), added_seconds (of a one-epoch `fit` beyond its epoch) and itself (bare steps over themselves).
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    shapes = SEED_MODELS["mosi"]
+    data = made_data(shapes, train, validation, 2)
+    model = build(Experiment("synthetic", "none"), data)
+    bare = _Shallow(shapes, 2)
+    optimizer = torch.optim.AdamW(bare.parameters(), fused=True)
+
+    def steps() -> None:
+        bare.train()
+        for rows in torch.randperm(train).split(32):
+            features = {name: x.index_select(0, rows) for name, x in data.train.features.items()}
+            optimizer.zero_grad(set_to_none=True)
+            logits = bare(features)
+            torch.nn.functional.cross_entropy(logits, data.train.label.index_select(0, rows)).backward()
+            optimizer.step()
+        with torch.inference_mode():
+            bare.eval()(data.validation.features)
+
+    work: dict[str, Callable[[], Any]] = {
+        "bare": steps,
+        "short": partial(fit, model, data, epochs=1),
+        "long": partial(fit, model, data, epochs=6),
+        "bare again": steps,
+    }
+    times = _rounds(work, rounds, progress=progress)
+    epoch = [(long - short) / 5 for long, short in zip(times["long"], times["short"], strict=True)]
+    rows = [
+        {
+            "loop": name,
+            "milliseconds_per_sample": 1e3 * statistics.median(seconds) / train,
+            "ratio": _ratio(seconds, times["bare"]),
+            **_range(seconds, times["bare"]),
+        }
+        for name, seconds in (("bare steps", times["bare"]), ("fit", epoch))
+    ]
+    torch.set_num_threads(threads)
+    return {
+        "device": "CPU, 1 thread",
+        "setting": f"{train} and {validation} samples, batch 32, 50 steps, text 768, audio 5, vision 20; "
+        f"{rounds} rounds",
+        "rows": rows,
+        "added_seconds": statistics.median(short - one for short, one in zip(times["short"], epoch, strict=True)),
+        "itself": _ratio(times["bare again"], times["bare"]),
+    }
+
+
 def step_costs(experiments: Mapping[str, Experiment], baseline: str, rounds: int = 5, steps: int = 4) -> pd.Series:
     """CPU time of one training step, as a ratio to `baseline`: medians over interleaved rounds.
 
@@ -256,8 +504,27 @@ def step_costs(experiments: Mapping[str, Experiment], baseline: str, rounds: int
     return pd.Series(ratio, name=f"step, times {baseline}")
 
 
+def _rounds(
+    work: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu", progress: bool = False
+) -> dict[str, list[float]]:
+    """Seconds of every piece of work in every round, interleaved, after one round to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for take in work.values():
+        take()
+    for _ in bar(range(rounds), desc="rounds", disable=not progress, leave=False):
+        for name, take in work.items():
+            times[name].append(_seconds(take, device))
+    return times
+
+
 def _ratio(values: list[float], reference: list[float]) -> float:
     return statistics.median(value / other for value, other in zip(values, reference, strict=True))
+
+
+def _range(values: list[float], reference: list[float]) -> dict[str, float]:
+    """The least and the largest ratio over rounds."""
+    ratios = [value / other for value, other in zip(values, reference, strict=True)]
+    return {"low": min(ratios), "high": max(ratios)}
 
 
 def _measure(
@@ -291,13 +558,8 @@ def _measure(
     ]
     work["evaluation"] = partial(predict, models["vgmr"], data.train)
     work["removal"] = partial(subset_logits, models["vgmr"], data.train)
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for name in work:
-        work[name]()
-    for _ in bar(range(rounds), desc="rounds", disable=not progress, leave=False):
-        for name in work:
-            times[name].append(_seconds(work[name], device))
-    return times
+    work["fit none again"] = work["fit none"]
+    return _rounds(work, rounds, device, progress)
 
 
 def _row(
@@ -324,6 +586,7 @@ def _row(
         row |= {
             "training_flops": training,
             "training_ratio": _ratio(times[f"fit {name}"], times["fit none"]),
+            **_range(times[f"fit {name}"], times["fit none"]),
             "training_flop_ratio": training / plain_training,
             "training_ratio_paper": PAPER[variant][0],
             "training_seconds_per_epoch": statistics.median(times[f"fit {name}"]),
@@ -332,49 +595,86 @@ def _row(
 
 
 def table(result: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows of `bench` or `bench_methods` for reading: ratios to plain, measured, by FLOPs, and the paper's."""
+    """The rows of any measurement here for reading: ratios measured, by FLOPs, and the paper's."""
     frame = pd.DataFrame(result["rows"])
-    frame = frame.set_index("method" if "method" in frame else "variant")
+    frame = frame.set_index(frame.columns[0])
     columns = {
+        "seeds": "seeds",
         "parameters": "parameters",
         "extra_parameters": "extra",
         "extra_parameters_paper": "extra, paper",
+        "milliseconds_per_sample": "ms per sample",
+        "single_milliseconds": "ms of one step",
+        "ratio": "ratio",
         "training_ratio": "training",
+        "low": "from",
+        "high": "to",
         "training_flop_ratio": "training FLOPs",
         "training_ratio_paper": "training, paper",
         "inference_ratio": "inference",
         "inference_flop_ratio": "inference FLOPs",
         "inference_ratio_paper": "inference, paper",
+        "in_one_pass": "in one pass",
     }
     there = [column for column in columns if column in frame]
     return frame[there].rename(columns=columns).round(3)
 
 
+def lines(result: Mapping[str, Any]) -> list[str]:
+    """What a measurement says beside its table, the last of it how sure it is."""
+    said = {
+        "loop_overhead": "loop over bare steps: {:+.1%}",
+        "contribution_share": "contribution targets over one forward pass: {:.2%}",
+        "removal_share": "modality-removal table over one evaluation pass: {:.2f}",
+        "added_seconds": "a training adds to its epochs: {:.2f} s",
+        "itself": "the same work twice: {:.3f}",
+    }
+    found = [text.format(result[name]) for name, text in said.items() if name in result]
+    if abs(result.get("itself", 1.0) - 1) > 0.03:
+        found.append("warning: the same work differs by more than 3% from itself; the machine is too busy")
+    return found
+
+
 def main(arguments: list[str]) -> int:
-    """`vgmr bench [--methods] [--rounds N] [--device D] [--byte-dropout] [--json FILE]`."""
+    """`vgmr bench [--methods | --systems | --seeds S | --loop] [--rounds N] [--device D] [--json FILE] ...`."""
     import argparse
 
     parser = argparse.ArgumentParser("vgmr bench", description="costs of every pre-fusion variant, as ratios")
-    parser.add_argument("--methods", action="store_true", help="balancing methods instead (minutes a round)")
-    parser.add_argument("--rounds", type=int, help="interleaved repetitions, by default 7, or 3 of the methods")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--methods", action="store_true", help="balancing methods instead (minutes a round)")
+    what.add_argument("--systems", action="store_true", help="fusion systems, alone and behind VGMR, instead")
+    what.add_argument("--seeds", type=int, metavar="S", help="S seeds in one pass over S one by one instead")
+    what.add_argument("--loop", action="store_true", help="the loop of a shallow model over bare steps instead")
+    parser.add_argument(
+        "--rounds", type=int, help="interleaved repetitions, by default 7; 5 of seeds; 3 of methods, systems"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--byte-dropout", action="store_true", help="draw dropout masks as bytes")
     parser.add_argument("--json", help="write all figures to this file")
     options = parser.parse_args(arguments)
-    measure, rounds = (bench_methods, 3) if options.methods else (bench, 7)
+    if options.seeds is not None and options.seeds < 2:
+        raise ValueError(f"--seeds must be 2 or more, got {options.seeds}")
+    where = {"device": options.device, "byte_dropout": options.byte_dropout}
+    measure: Callable[..., dict[str, Any]]
+    settings: dict[str, Any]
+    if options.loop:
+        measure, rounds, settings = bench_loop, 7, {}
+    elif options.seeds is not None:
+        measure, rounds, settings = bench_seeds, 5, {"seeds": options.seeds, "byte_dropout": options.byte_dropout}
+    elif options.methods or options.systems:
+        measure, rounds, settings = bench_methods if options.methods else bench_systems, 3, where
+    else:
+        measure, rounds, settings = bench, 7, where
     rounds = rounds if options.rounds is None else options.rounds
     target = None if options.json is None else user_path(options.json)
     if rounds < 1:
         raise ValueError(f"--rounds must be 1 or more, got {rounds}")
     if target is not None:
         try_place(target)
-    result = measure(rounds, device=options.device, byte_dropout=options.byte_dropout)
+    result = measure(rounds=rounds, **settings)
     print(f"{result['device']}; {result['setting']}")
     print(table(result).to_string(na_rep="-"))
-    if not options.methods:
-        print(f"loop over bare steps: {result['loop_overhead']:+.1%}")
-        print(f"contribution targets over one forward pass: {result['contribution_share']:.2%}")
-        print(f"modality-removal table over one evaluation pass: {result['removal_share']:.2f}")
+    print(*lines(result), sep="\n")
     if target is not None:
         write(target, json.dumps(result, indent=1))
     return 0

@@ -25,6 +25,7 @@ _MODULES = {
     "ucf101": "gated.ucf101",
     "ave": "gated.ave",
     "cremad": "gated.cremad",
+    "own": "own",
 }
 
 

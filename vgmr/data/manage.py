@@ -1,4 +1,4 @@
-"""What is behind `vgmr data list`, `vgmr data check` and `vgmr data prepare`."""
+"""What is behind `vgmr data list`, `check`, `prepare` and `extract`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import argparse
 import inspect
 import sys
 import time
+import warnings
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from vgmr.data import load, loader, names
 from vgmr.data.fetch import Source, expected, find, problems
-from vgmr.data.store import MANIFEST
+from vgmr.data.own import extract
+from vgmr.data.store import MANIFEST, NOT_KEPT
+from vgmr.data.types import MultimodalData
 from vgmr.files import cache_folder, place, user_path, writable
 
 SHOWN = 10
@@ -95,7 +99,11 @@ def wrong_files(name: str, root: str | Path | None = None) -> pd.DataFrame:
 def contents(name: str, root: str | Path | None = None) -> pd.DataFrame:
     """Load a data set with its defaults, downloaded and prepared if need be; one row per part and modality."""
     takes_root = "root" in inspect.signature(loader(name)).parameters
-    data = load(name, None if root is None or not takes_root else str(root))
+    return content_table(load(name, None if root is None or not takes_root else str(root)))
+
+
+def content_table(data: MultimodalData) -> pd.DataFrame:
+    """One row per part and modality; what holds for all of the data set stands in `attrs`."""
     rows = []
     for part, batch in data.parts.items():
         for modality, x in batch.features.items():
@@ -113,7 +121,7 @@ def contents(name: str, root: str | Path | None = None) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     table.attrs = {
         "classes": len(data.classes),
-        "majority rate": round(data.majority_rate, 4),
+        **({"majority rate": round(data.majority_rate, 4)} if data.classes else {}),
         "source": data.source,
         "licence": data.licence,
         "fingerprint": data.fingerprint,
@@ -123,7 +131,7 @@ def contents(name: str, root: str | Path | None = None) -> pd.DataFrame:
 
 
 def run(arguments: list[str]) -> int:
-    """`vgmr data list | check NAME | prepare NAME`; returns 0, or 1 where something is missing or wrong."""
+    """`vgmr data list | check NAME | prepare NAME | extract TABLE`; returns 0, or 1 where something is wrong."""
     parser = argparse.ArgumentParser(
         prog="vgmr data", description="what data there are, and whether they are sound"
     )
@@ -138,7 +146,10 @@ def run(arguments: list[str]) -> int:
         if command != "list":
             sub.add_argument("name", choices=names(), metavar="NAME", help=", ".join(names()))
         sub.add_argument("--root", help="folder with the files; by default VGMR_DATA, then the download cache")
+    _extraction(commands)
     given = parser.parse_args(arguments)
+    if given.command == "extract":
+        return _extract(given)
     if given.command == "list":
         print(overview(given.root).to_string(index=False, justify="left"))
         prepared = sorted((cache_folder() / "prepared").glob(f"*/{MANIFEST}"))
@@ -173,10 +184,67 @@ def _prepare(name: str, root: str | None) -> int:
     start = time.perf_counter()
     if why := writable(cache_folder()):
         raise OSError(f"{why}; give another place in VGMR_CACHE")
-    table = contents(name, root)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=NOT_KEPT)
+        try:
+            table = contents(name, root)
+        except UserWarning as error:
+            raise OSError(str(error)) from None
     print(f"{name}: ready in {time.perf_counter() - start:.1f} s")
     _print(table)
     return 0
+
+
+def _extraction(commands: Any) -> None:
+    purpose = "make features of your own clips: words, recordings and videos listed in a table"
+    sub = commands.add_parser("extract", help=purpose, description=purpose)
+    sub.add_argument(
+        "table",
+        help="a .csv with the columns id, label and text, text_file, audio or video; group, split if wanted",
+    )
+    sub.add_argument("--text", metavar="ENCODER", help="a transformers encoder: a hub name or a local folder")
+    sub.add_argument("--audio", choices=["log-mel", "egemaps"], help="log-mel bands by default")
+    sub.add_argument(
+        "--video",
+        metavar="NETWORK",
+        default="resnet18",
+        help="resnet18 of torchvision (the default), or MODULE:FUNCTION from images (N, 3, 224, 224) to (N, D)",
+    )
+    sub.add_argument("--frames", type=int, default=16, help="frames taken of a video; 16 by default")
+    sub.add_argument("--rate", type=int, default=16000, help="samples per second of recordings; 16000 by default")
+    sub.add_argument("--labels", choices=["classes", "regression"], default="classes")
+    sub.add_argument(
+        "--output", metavar="FOLDER", help="where the data set goes; else it is kept for the same table"
+    )
+
+
+def _extract(given: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    try:
+        options = {name: getattr(given, name) for name in ("text", "audio", "frames", "rate", "labels")}
+        data = extract(given.table, given.output, video=_network(given.video), **options)
+        data.check()
+        data.refuse_blank()
+    except (ValueError, OSError, ImportError) as error:
+        print(f"vgmr data extract: {error}", file=sys.stderr)
+        return 1
+    for line in data.notes.get("warnings", ()):
+        print(f"warning: {line}", file=sys.stderr)
+    how = f"root={given.output!r})" if given.output else f"root={given.table!r}) and the same options"
+    print(f"ready in {time.perf_counter() - start:.1f} s; load it by load('own', {how}")
+    _print(content_table(data))
+    return 0
+
+
+def _network(named: str) -> Any:
+    """None for the default network, else the function behind MODULE:FUNCTION."""
+    if named == "resnet18":
+        return None
+    module, _, function = named.partition(":")
+    try:
+        return getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"--video must be resnet18 or MODULE:FUNCTION, got {named!r} ({error})") from None
 
 
 def _print(table: pd.DataFrame) -> None:

@@ -18,6 +18,7 @@ from vgmr.files import keyed_folder, whole_folder
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+NOT_KEPT = "prepared data are not kept"  # how the warning begins
 PARTS = ("train", "validation", "test")
 
 
@@ -38,7 +39,7 @@ def prepared(key: Mapping[str, Any], make: Callable[[], MultimodalData]) -> Mult
     try:
         write(folder, key, data)
     except OSError as error:
-        warnings.warn(f"prepared data are not kept, {folder.parent} cannot be written: {error}", stacklevel=2)
+        warnings.warn(f"{NOT_KEPT}, {folder.parent} cannot be written: {error}", stacklevel=2)
         return data
     return read(folder, key)
 
@@ -77,7 +78,7 @@ def write(folder: Path, key: Mapping[str, Any], data: MultimodalData) -> None:
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
-def read(folder: Path, key: Mapping[str, Any]) -> MultimodalData:
+def read(folder: Path, key: Mapping[str, Any] | None = None) -> MultimodalData:
     """Load what `write` wrote; ValueError in one line if anything is missing, changed or of another key."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -86,7 +87,7 @@ def read(folder: Path, key: Mapping[str, Any]) -> MultimodalData:
         raise ValueError(f"{folder / MANIFEST} is missing or no intact manifest") from None
     if seal != _seal(manifest):
         raise ValueError(f"{folder / MANIFEST} was changed since it was written")
-    if manifest["key"] != json.loads(json.dumps(dict(key))):
+    if key is not None and manifest["key"] != json.loads(json.dumps(dict(key))):
         raise ValueError(f"{folder} holds data prepared from another key")
     names = manifest["modalities"]
     parts = {}

@@ -68,17 +68,23 @@ class Batch:
 
     def index(self, rows: Tensor) -> Batch:
         """The samples at `rows`, an (N,) int64 index on the same device."""
+        return self._taken(lambda x: x.index_select(0, rows))
 
-        def take(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: x.index_select(0, rows) for name, x in tensors.items()}
+    def span(self, start: int, stop: int) -> Batch:
+        """The samples from `start` up to `stop`, as views that share memory with this batch."""
+        return self._taken(lambda x: x[start:stop])
+
+    def _taken(self, take: Callable[[Tensor], Tensor]) -> Batch:
+        def each(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: take(x) for name, x in tensors.items()}
 
         return Batch(
-            take(self.features),
-            take(self.mask),
-            self.label.index_select(0, rows),
-            None if self.group is None else self.group.index_select(0, rows),
-            None if self.corrupted is None else take(self.corrupted),
-            None if self.row is None else self.row.index_select(0, rows),
+            each(self.features),
+            each(self.mask),
+            take(self.label),
+            None if self.group is None else take(self.group),
+            None if self.corrupted is None else each(self.corrupted),
+            None if self.row is None else take(self.row),
             padded=self.padded,
         )
 

@@ -48,7 +48,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "synthetic": {"epochs": 12, "batch_size": 64, "width": 32},
 }
 # Reported trainings of each variant behind the pooled backbone: seeds, each on all folds where a set has folds.
-SEEDS = {"uci-mfeat": 20, "digit-views": 20, "utd-mhad": 5, "avdigits": 5, "cremad-ratings": 5, "mosi-words": 3}
+SEEDS = {"uci-mfeat": 20, "digit-views": 20, "cremad-ratings": 2, "mosi-words": 2, "utd-mhad": 3, "avdigits": 2}
 FOLDED = ("utd-mhad", "avdigits", "cremad-ratings", "mosi-words")
 FEWER = 10  # seeds of everything that is not a main comparison, on the published split or splits of their own
 
@@ -112,16 +112,17 @@ def method_options(method: str, epochs: int) -> dict[str, Any]:
     return options.get(method, {})
 
 
-BALANCERS = tuple(name for name in METHODS if name not in ("mmim", "self-mm"))  # for any number of classes
+COMPARED = tuple(name for name in METHODS if name not in ("mmim", "self-mm"))  # for any number of classes
+WITH_VGMR = ("none", "ogm-ge", "arl")  # the paper's Table 8
 IN_FRONT = {"": "plain", " + VGMR, paper's form": FORM, " + VGMR, calibrated": ADOPTED}
 
 
 def balancing_variants(epochs: int) -> dict[str, dict[str, Any]]:
-    """Every balancing method alone, "NAME", and with VGMR in front of the backbone, "NAME + FORM"."""
+    """Every method of `COMPARED` alone, "NAME", and the methods of `WITH_VGMR` with it in front, "NAME + FORM"."""
     return {
         f"{name}{ending}": {**VARIANTS[variant], "method": name, "method_options": method_options(name, epochs)}
         for ending, variant in IN_FRONT.items()
-        for name in BALANCERS
+        for name in (WITH_VGMR if ending else COMPARED)
     }
 
 
@@ -228,12 +229,12 @@ def ablations(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
 def removals(dataset: str, seeds: int = 5) -> dict[tuple[str, str], list[Experiment]]:
     """What is trained with all modalities and without each, by method and the modality left out, "" for none.
 
-    Methods are "plain", VGMR in both forms and those of `BALANCERS`, at the rates of `balancing`. With two
+    Methods are "plain", VGMR in both forms and those of `COMPARED`, at the rates of `balancing`. With two
     modalities only "plain" is trained without one: no other method is defined for a single modality.
     """
     found, common = balancing(dataset), study(dataset)
     methods = {"plain": found["none"]} | {IN_FRONT[end]: found[f"none{end}"] for end in IN_FRONT if end}
-    methods |= {name: found[name] for name in BALANCERS if name != "none"}
+    methods |= {name: found[name] for name in COMPARED if name != "none"}
     names = experiment_data(Experiment(**common)).modalities
     todo = {}
     for method, options in methods.items():
@@ -248,17 +249,17 @@ def removals(dataset: str, seeds: int = 5) -> dict[tuple[str, str], list[Experim
 # What is committed
 
 
-def training(dataset: str, backbone: str = "pooled") -> dict[str, list[Experiment]]:
-    """The standing rows on a data set; with the pooled backbone also the plain model on each modality alone."""
-    common = study(dataset, backbone)
-    chosen = choose(f"{dataset}-{backbone}", VARIANTS, common)
+def training(dataset: str) -> dict[str, list[Experiment]]:
+    """The standing rows on a data set, and the plain model on each modality alone."""
+    common = study(dataset)
+    chosen = choose(f"{dataset}-pooled", VARIANTS, common)
     variants = {name: {**VARIANTS[name], **chosen[name]} for name in VARIANTS}
-    folded = backbone == "pooled" and dataset in FOLDED
-    if backbone == "pooled":
-        single = alone(experiment_data(Experiment(**common)).modalities)
-        variants |= {name: {**options, **chosen["plain"]} for name, options in single.items()}
-    seeds = SEEDS.get(dataset, FEWER) if backbone == "pooled" else FEWER
-    return {name: repeated({**common, **options}, seeds, folded) for name, options in variants.items()}
+    single = alone(experiment_data(Experiment(**common)).modalities)
+    variants |= {name: {**options, **chosen["plain"]} for name, options in single.items()}
+    return {
+        name: repeated({**common, **options}, SEEDS[dataset], dataset in FOLDED)
+        for name, options in variants.items()
+    }
 
 
 def controls(dataset: str, backbone: str) -> dict[str, list[Experiment]]:
@@ -266,7 +267,8 @@ def controls(dataset: str, backbone: str) -> dict[str, list[Experiment]]:
     common = study(dataset, backbone)
     variants = controlled(common)
     chosen = choose(f"{dataset}-{backbone}-controlled", variants, common)
-    return {name: repeated({**common, **options, **chosen[name]}, FEWER) for name, options in variants.items()}
+    seeds = SEEDS[dataset] if backbone == "pooled" else 5
+    return {name: repeated({**common, **options, **chosen[name]}, seeds) for name, options in variants.items()}
 
 
 def balanced(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
@@ -279,17 +281,16 @@ def balanced(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
 
 
 def planned() -> dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]]:
-    """What `vgmr records` trains: a function that lists the experiments, by the record's name."""
+    """What `vgmr records` trains, in this order: a function that lists the experiments, by the record's name."""
     plans: dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]] = {}
     for dataset in SEEDS:
-        plans[f"training-{dataset}-pooled"] = partial(training, dataset)
-    plans["training-utd-mhad-transformer"] = partial(training, "utd-mhad", "transformer")
+        plans[f"training-{dataset}"] = partial(training, dataset)
     for dataset, backbone in CONTROLLED:
         plans[f"09-controlled-{dataset}"] = partial(controls, dataset, backbone)
-    for dataset in ("uci-mfeat", "utd-mhad"):
-        plans[f"10-balancing-{dataset}"] = partial(balanced, dataset)
+    for dataset in ("uci-mfeat", "cremad-ratings"):
         plans[f"11-ablations-{dataset}"] = partial(ablations, dataset)
-        plans[f"12-removals-{dataset}"] = partial(removals, dataset)
+    plans["10-balancing-uci-mfeat"] = partial(balanced, "uci-mfeat")
+    plans["12-removals-uci-mfeat"] = partial(removals, "uci-mfeat")
     return plans
 
 

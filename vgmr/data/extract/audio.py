@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from vgmr.data.extract.clips import BrokenFile, read_raw
 
 FLOOR = 1e-10
+SHORTEST = 0.1  # seconds of sound from which eGeMAPS gives a step
 ENDLESS = 0x7FFFF000  # sizes from here on stand in the headers of streams, where the size was not known
 Order = Literal["big", "little"]
 CHUNKS = (b"data", b"fmt ", b"fact", b"LIST", b"bext", b"cue ", b"id3 ", b"JUNK", b"PEAK", b"smpl")
@@ -160,6 +161,41 @@ def log_mel(
     frames = sliding_window_view(samples, window)[::hop] * taper
     power = np.abs(np.fft.rfft(frames, transform)) ** 2 * (2 / (transform * (taper**2).sum()))
     return np.log(power @ mel_filters(rate, transform, bands) + FLOOR).astype(np.float32)
+
+
+def egemaps(signal: np.ndarray, rate: float) -> np.ndarray:
+    """The 25 low-level descriptors of eGeMAPS v02 every 10 ms (pitch, loudness, formants, ...), (T, 25) float32.
+
+    By the library opensmile, whose licence allows no commercial use. As described by Eyben et al., IEEE
+    Transactions on Affective Computing, 2016.
+
+    Args:
+        signal: (samples,) floating point in -1 to 1, or integer of a sound file.
+        rate: samples per second.
+
+    Raises:
+        ImportError: opensmile is not installed.
+        ValueError: not one channel, NaN or infinite values, or a signal too short for a single step.
+    """
+    try:
+        import opensmile
+    except ImportError:
+        raise ImportError(
+            "eGeMAPS needs opensmile, whose licence allows no commercial use; install vgmr with the extra audio"
+        ) from None
+    signal = np.asarray(signal)
+    if signal.ndim != 1 or not len(signal):
+        raise ValueError(f"egemaps: expected one channel of at least one sample, got shape {signal.shape}")
+    samples = unit_scale(signal)
+    if not np.isfinite(samples).all():
+        raise ValueError("egemaps: the signal holds NaN or infinite values")
+    if len(samples) < SHORTEST * rate:
+        raise ValueError(f"egemaps: {len(samples) / rate:.3f} s is too short, it needs {SHORTEST} s")
+    smile = opensmile.Smile(
+        feature_set=opensmile.FeatureSet.eGeMAPSv02, feature_level=opensmile.FeatureLevel.LowLevelDescriptors
+    )
+    found = smile.process_signal(samples.astype(np.float32), round(rate)).to_numpy(np.float32)
+    return np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def unit_scale(signal: np.ndarray) -> np.ndarray:

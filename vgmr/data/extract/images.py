@@ -45,6 +45,16 @@ def numbered_images(folder: Path, prefix: str = "") -> dict[int, Path]:
     return dict(sorted((int(match[1]), folder / name) for match, name in numbered))
 
 
+def folder_images(folder: Path) -> list[Path]:
+    """The images of a folder in the order of the numbers in their names; hidden and other files left out."""
+    images = [
+        path
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png") and not path.name.startswith(".")
+    ]
+    return sorted(images, key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name))
+
+
 def read_images(paths: Sequence[Path], grey: bool = False) -> tuple[np.ndarray, bytes]:
     """Images as `square` makes them, (N, 224, 224, 3) or if `grey` (N, 224, 224) uint8, and the files' digest.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Sequence
 from logging import ERROR, getLogger
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vgmr.data.extract.clips import BrokenFile, read_lines
 from vgmr.work import bar
 
 BATCH = 32
@@ -117,6 +119,23 @@ def word_vectors(
 ) -> list[np.ndarray]:
     """One (words, d) float32 array for each text, by `TextEncoder(encoder, device)`, which documents it."""
     return TextEncoder(encoder, device)(words)
+
+
+def read_words(path: Path) -> tuple[list[str], np.ndarray | None]:
+    """Words of a text file in UTF-8; from a .csv with the columns word, start and end also (words, 2) seconds.
+
+    Raises BrokenFile for a file that is neither, and FileNotFoundError.
+    """
+    lines = read_lines(path)
+    if path.suffix.lower() != ".csv":
+        return [word for line in lines for word in line.split()], None
+    try:
+        table = list(csv.DictReader(lines, skipinitialspace=True))
+        times = np.array([[float(row["start"]), float(row["end"])] for row in table]).reshape(-1, 2)
+        return [row["word"].strip() for row in table], times
+    except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise BrokenFile(f"{path}: expected the columns word, start and end in seconds ({reason})") from None
 
 
 def word_timing(words: Sequence[str], intervals: np.ndarray) -> np.ndarray:

@@ -1,0 +1,331 @@
+"""A table of your own clips becomes a data set: extracted once, resumed where it stopped, broken clips named."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from made_audio_visual import StandIn, write_image, write_video, write_voice
+from made_encoders import write_bert
+
+from vgmr.data import load, own
+from vgmr.data.extract.audio import egemaps, log_mel, read_wav
+from vgmr.data.extract.images import folder_images
+from vgmr.data.extract.text import word_timing, word_vectors
+from vgmr.data.manage import run
+
+WORDS = ("good bad", "bad", "good good good", "so so")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return str(write_bert(tmp_path_factory.mktemp("encoder") / "bert"))
+
+
+def write_table(folder, rows, name="table.csv"):
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(folder / name, index=False)
+    return folder / name
+
+
+def clips(folder, count=24, video=True, **more):
+    """A table of `count` clips with words, a voice and a folder of images; six speakers, two classes."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(count):
+        voice = np.sin(np.arange(4000) * (0.1 + 0.1 * (number % 2))) / 2 + generator.normal(0, 0.01, 4000)
+        write_voice(folder / "sounds" / f"{number}.wav", voice)
+        row = {
+            "id": f"clip {number}",
+            "text": f"{WORDS[number % 4]} {'abcdefghijklmnopqrstuvwxyz'[number % 26]}",
+            "audio": f"sounds/{number}.wav",
+            "label": ("yes", "no")[number % 2],
+            "group": f"speaker {number // 4}",
+        }
+        if video:
+            for step in (1, 2, 10):
+                pixels = generator.integers(0, 255, (32, 40, 3))
+                write_image(folder / "frames" / str(number) / f"{step}.jpg", pixels)
+            row["video"] = f"frames/{number}"
+        rows.append(row | more)
+    return write_table(folder, rows)
+
+
+def sizes(data):
+    return [len(batch) for batch in data.parts.values()]
+
+
+def literally(table, data, encoder, network=None):
+    """Every sample of the data set is what the extractors give for some line, all of them are there once."""
+    rows = pd.read_csv(table)
+    seen = []
+    for batch in data.parts.values():
+        for sample in range(len(batch)):
+            x = {name: batch.features[name][sample][batch.mask[name][sample]].numpy() for name in batch.features}
+            for line in rows.itertuples():
+                vectors = word_vectors([line.text.split()], encoder)[0]
+                if x["text"].shape != vectors.shape or not np.allclose(x["text"], vectors, atol=1e-5):
+                    continue
+                samples, rate, _ = read_wav(table.parent / line.audio, 16000)
+                if np.allclose(x["audio"], log_mel(samples, rate), atol=1e-5):
+                    assert data.classes[int(batch.label[sample])] == line.label
+                    seen.append(line.id)
+    assert sorted(seen) == sorted(rows.id)
+
+
+def test_a_table_becomes_a_data_set(tmp_path, encoder):
+    table = clips(tmp_path / "clips")
+    network = StandIn()
+    data = load("own", str(table), text=encoder, video=network, frames=2, standardise=False)
+    assert data.dims == {"text": 8, "audio": 64, "video": 12}
+    assert data.classes == ("no", "yes")
+    assert sum(sizes(data)) == 24 and min(sizes(data)) >= 4
+    groups = [set(batch.group.tolist()) for batch in data.parts.values()]
+    assert not groups[0] & groups[1] | groups[0] & groups[2] | groups[1] & groups[2]
+    literally(table, data, encoder)
+    assert data.notes["warnings"] == [] and "broken clips, left out" not in data.notes
+
+
+def test_the_second_call_reads_no_clip(tmp_path, encoder, monkeypatch):
+    table = clips(tmp_path / "clips")
+    options = {"text": encoder, "video": StandIn(), "frames": 2}
+    first = load("own", str(tmp_path / "clips"), **options)
+
+    def never(*_):
+        raise AssertionError("extracted again")
+
+    for name in ("TextEncoder", "read_wav", "read_images", "read_raw"):
+        if name != "read_raw":
+            monkeypatch.setattr(own, name, never)
+    again = load("own", str(table), **options)
+    assert again.fingerprint == first.fingerprint
+    for part, batch in again.parts.items():
+        assert all(x.equal(first.parts[part].features[name]) for name, x in batch.features.items())
+
+
+def test_what_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    table = clips(tmp_path / "clips", video=False)
+    rows = pd.read_csv(table).drop(columns="text")
+    rows.to_csv(table, index=False)
+    made = []
+
+    def stopping(signal, rate):
+        if len(made) == 10:
+            raise KeyboardInterrupt
+        made.append(1)
+        return log_mel(signal, rate)
+
+    monkeypatch.setitem(own.SOUNDS, "log-mel", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        load("own", str(table))
+    monkeypatch.setitem(own.SOUNDS, "log-mel", lambda signal, rate: made.append(2) or log_mel(signal, rate))
+    data = load("own", str(table))
+    assert made.count(2) == 14 and sum(sizes(data)) == 24
+
+
+def test_a_killed_extraction_goes_on(tmp_path):
+    table = clips(tmp_path / "clips", video=False)
+    pd.read_csv(table).drop(columns="text").to_csv(table, index=False)
+    code = (
+        "import time\nfrom vgmr.data import load, own\nreal = own.SOUNDS['log-mel']\n"
+        "def slow(*given):\n    time.sleep(0.3)\n    return real(*given)\n"
+        f"own.SOUNDS['log-mel'] = slow\nload('own', {str(table)!r})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ, stderr=subprocess.DEVNULL)
+    store = tmp_path / "cache" / "features" / "audio-log-mel-16000"
+    while process.poll() is None and len(list(store.glob("[!.]*.npy"))) < 3:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {path.name: path.stat().st_mtime_ns for path in store.glob("[!.]*.npy")}
+    assert 3 <= len(kept) < 24
+    data = load("own", str(table))
+    assert sum(sizes(data)) == 24
+    after = {path.name: path.stat().st_mtime_ns for path in store.glob("[!.]*.npy")}
+    assert len(after) == 24 and {name: after[name] for name in kept} == kept
+
+
+@pytest.mark.parametrize("harm", ["cut voice", "no voice", "cut image", "no images", "no words", "empty cell"])
+def test_one_broken_clip_is_left_out_and_named(tmp_path, encoder, harm):
+    table = clips(tmp_path / "clips")
+    folder = table.parent
+    rows = pd.read_csv(table)
+    if harm == "cut voice":
+        path = folder / "sounds" / "5.wav"
+        path.write_bytes(path.read_bytes()[:500])
+    elif harm == "no voice":
+        (folder / "sounds" / "5.wav").unlink()
+    elif harm == "cut image":
+        path = folder / "frames" / "5" / "2.jpg"
+        path.write_bytes(path.read_bytes()[:100])
+    elif harm == "no images":
+        for path in (folder / "frames" / "5").iterdir():
+            path.rename(path.with_name(f"._{path.name}"))
+    else:
+        rows.loc[5, "text" if harm == "no words" else "audio"] = ""
+        rows.to_csv(table, index=False)
+    options = {"text": encoder, "video": StandIn(), "frames": 9}
+    with pytest.warns(UserWarning, match=r"own: 1 of 24 clips cannot be read and are left out \(clip 5: "):
+        data = load("own", str(table), **options)
+    assert sum(sizes(data)) == 23
+    (line,) = data.notes["broken clips, left out"]
+    assert line.startswith("clip 5: ") and "\n" not in line
+
+
+def test_a_changed_clip_is_extracted_again(tmp_path):
+    table = clips(tmp_path / "clips", video=False)
+    pd.read_csv(table).drop(columns="text").to_csv(table, index=False)
+    first = load("own", str(table))
+    write_voice(table.parent / "sounds" / "3.wav", np.random.default_rng(1).normal(0, 0.1, 4000))
+    second = load("own", str(table))
+    assert second.fingerprint != first.fingerprint
+    assert load("own", str(table)).fingerprint == second.fingerprint
+
+
+def test_the_command_writes_a_folder_that_loads_by_itself(tmp_path, encoder, capsys, monkeypatch):
+    table = clips(tmp_path / "clips", video=False)
+    output = tmp_path / "made"
+    given = ["extract", str(table), "--text", encoder, "--output", str(output)]
+    assert run(given) == 0
+    printed = capsys.readouterr().out
+    assert f"load('own', root={str(output)!r})" in printed and "audio" in printed and "groups: 6" not in printed
+    for path in (table.parent / "sounds").iterdir():
+        path.unlink()
+    data = load("own", str(output))
+    assert sum(sizes(data)) == 24 and data.dims == {"text": 8, "audio": 64}
+    assert run(["check", "own", "--root", str(output)]) == 0
+    monkeypatch.setenv("VGMR_DATA", str(tmp_path))
+    output.rename(tmp_path / "own")
+    assert load("own").fingerprint == data.fingerprint
+    full = tmp_path / "full"
+    (full / "thing").mkdir(parents=True)
+    assert run([*given[:-1], str(full)]) == 1
+    assert capsys.readouterr().err.startswith(f"vgmr data extract: {full} is there and holds no data set")
+
+
+def test_videos_are_read_as_well_as_folders_of_images(tmp_path):
+    rows = []
+    generator = np.random.default_rng(0)
+    for number in range(12):
+        images = generator.integers(0, 255, (5, 64, 64, 3)).astype(np.uint8)
+        write_video(tmp_path / f"{number}.avi", images)
+        rows.append({"id": number, "label": number % 2, "video": f"{number}.avi"})
+    table = write_table(tmp_path, rows)
+    raw = (tmp_path / "3.avi").read_bytes()
+    (tmp_path / "3.avi").write_bytes(raw[: len(raw) // 2])
+    with pytest.warns(UserWarning, match=r"1 of 12 clips .*3\.avi: not an \.avi file, or cut short"):
+        data = load("own", str(table), video=StandIn(), frames=3)
+    assert data.dims == {"video": 12} and data.train.lengths()["video"].tolist() == [3] * len(data.train)
+    assert data.classes == ("0", "1") and data.train.group is None
+
+
+def test_images_of_a_folder_come_by_number_without_hidden_ones(tmp_path):
+    for name in ("f10.jpg", "f9.png", "._f1.jpg", "f2.jpeg", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in folder_images(tmp_path)] == ["f2.jpeg", "f9.png", "f10.jpg"]
+    assert folder_images(tmp_path / "nowhere") == []
+
+
+def test_words_with_times_give_timing_and_numbers_regression(tmp_path, encoder):
+    rows = []
+    for number in range(20):
+        words = ["good", "bad", "so"][: 1 + number % 3]
+        times = [[0.5 * k, 0.5 * k + 0.1 + 0.01 * number] for k in range(len(words))]
+        lines = "".join(f"{word},{a},{b}\n" for word, (a, b) in zip(words, times, strict=True))
+        (tmp_path / f"{number}.csv").write_text("word,start,end\n" + lines)
+        rows.append({"id": number, "label": number / 10 - 1, "text_file": f"{number}.csv"})
+    rows[4] |= {"split": "test"}
+    for number, row in enumerate(rows):
+        row["split"] = ("train", "train", "val", "test")[number % 4]
+    table = write_table(tmp_path, rows)
+    data = load("own", str(table), text=encoder, labels="regression", standardise=False)
+    assert data.task == "regression" and sizes(data) == [10, 5, 5]
+    torch.testing.assert_close(data.test.label, torch.arange(3, 20, 4) / 10 - 1)
+    expected = word_timing(["good"], np.array([[0, 0.13]]))
+    np.testing.assert_allclose(data.test.features["timing"][0][:1], expected, rtol=1e-6)
+    (tmp_path / "3.csv").write_text("word,start\ngood,0\n")
+    with pytest.warns(UserWarning, match=r"3\.csv: expected the columns word, start and end in seconds"):
+        assert sizes(load("own", str(table), text=encoder, labels="regression")) == [10, 5, 4]
+
+
+TABLES = {
+    "id,text\n1,a\n": r"expected the columns id, label, and one or more of .*got id, text",
+    "id,label\n1,a\n": r"expected the columns id, label, and one or more",
+    "id,label,text,text_file\n1,a,b,c\n": r"both text and text_file",
+    "id,label,text\n": r"no line below its header",
+    "id,label,text\n1,a,b\n1,b,c\n": r"id '1' is there more than once",
+    "id,label,text\n1,,b\n": r"line 2: no label",
+    "id,label,text,split\n1,a,b,holdout\n": r"split must be train, validation or test, got 'holdout'",
+    "id,label,text\n1,a,good\n2,a,bad\n": r"at least two classes",
+    "id,label,text,group\n1,a,good,x\n2,b,bad,x\n": r"no clip is left for",
+    "id,label,text\n1,a,\n2,b,bad\n3,c,\n": r"2 of 3 clips cannot be read .*more than half",
+    "": r"empty",
+    '"id,label\n': r"expected the columns|not a table",
+}
+
+
+@pytest.mark.parametrize("content", TABLES)
+def test_other_tables_are_refused_in_one_line(tmp_path, encoder, content):
+    table = tmp_path / "table.csv"
+    table.write_text(content)
+    with pytest.raises(ValueError, match=TABLES[content]) as refused:
+        load("own", str(table), text=encoder)
+    assert "\n" not in str(refused.value)
+
+
+def test_options_that_do_not_fit_are_refused(tmp_path, encoder):
+    table = clips(tmp_path / "clips", count=8, video=False)
+    for options, line in (
+        ({}, "give text= an encoder"),
+        ({"text": encoder, "audio": "mfcc"}, "audio must be one of log-mel, egemaps"),
+        ({"text": encoder, "labels": "seven"}, "labels must be classes or regression"),
+        ({"text": encoder, "frames": 0}, "frames must be at least 1"),
+        ({"text": encoder, "labels": "regression"}, "labels must be numbers"),
+    ):
+        with pytest.raises(ValueError, match=line):
+            load("own", str(table), **options)
+    with pytest.raises(FileNotFoundError, match=r"no table\.csv of own .*give as root a table"):
+        load("own", str(tmp_path / "nowhere"))
+    pd.read_csv(table).drop(columns="text").to_csv(table, index=False)
+    with pytest.raises(ValueError, match="no column text"):
+        load("own", str(table), text=encoder)
+
+
+def test_real_recordings_with_descriptors_and_log_mel(real_data, encoder, tmp_path):
+    recordings = real_data / "free-spoken-digit-dataset" / "recordings"
+    rows = []
+    for path in sorted(recordings.glob("[23]_*_[0-2].wav")):
+        digit, speaker, index = path.stem.split("_")
+        text = f"{'good' if digit == '2' else 'bad'} {speaker} {index}"
+        rows.append({"id": path.stem, "text": text, "audio": path, "label": digit, "group": speaker})
+    table = write_table(tmp_path, rows)
+    data = load("own", str(table), text=encoder, audio="egemaps", rate=8000, standardise=False)
+    assert data.dims == {"text": 8, "audio": 25} and sum(sizes(data)) == 36
+    pitch = data.train.features["audio"][..., 10][data.train.mask["audio"]]
+    assert (pitch > 0).float().mean() > 0.3
+    assert load("own", str(table), text=encoder, rate=8000).dims == {"text": 8, "audio": 64}
+
+
+def test_descriptors_follow_pitch_and_refuse_what_is_too_short(monkeypatch):
+    time_ = np.arange(16000) / 16000
+    voice = [sum(np.sin(2 * np.pi * f * k * time_) / k for k in range(1, 8)) / 4 for f in (110, 220)]
+    low, high = (np.median(egemaps(x, 16000)[:, 10]) for x in voice)
+    assert abs(high - low - 12) < 0.5
+    assert egemaps(voice[0], 16000).shape[1] == 25
+    with pytest.raises(ValueError, match=r"too short, it needs 0\.1 s"):
+        egemaps(np.zeros(100), 16000)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        egemaps(np.full(9000, np.nan), 16000)
+    monkeypatch.setitem(sys.modules, "opensmile", None)
+    with pytest.raises(ImportError, match="no commercial use; install vgmr with the extra audio"):
+        egemaps(voice[0], 16000)

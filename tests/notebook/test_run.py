@@ -1,0 +1,182 @@
+"""One notebook from the command line: its parameters, its place, and nobody else who writes there."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vgmr.notebook import run
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(1800)  # seconds; nothing here depends on the machine's speed
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A project with one notebook, the working directory, and a home in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    tiny.make_notebook(tmp_path / "notebooks" / "01_tiny.ipynb")
+    return tmp_path
+
+
+def place(given: str) -> Path:
+    return run.destination(given, Path("notebooks/01_tiny.ipynb"))
+
+
+def test_where_an_executed_notebook_goes(folder):
+    (folder / "there").mkdir()
+    assert place("a.ipynb") == folder / "a.ipynb"
+    assert place("there") == place("there/") == folder / "there" / "01_tiny.ipynb"
+    assert place("new/") == folder / "new" / "01_tiny.ipynb"
+    assert place("~/a.ipynb") == folder / "home" / "a.ipynb"
+    assert place("{number}/%s $HOME*.ipynb") == folder / "{number}" / "%s $HOME*.ipynb"
+    assert not [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "notebooks"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("s3://bucket/a.ipynb", "got the address"),
+        ("gs://bucket/a.ipynb", "got the address"),
+        ("", "got an empty one"),
+        ("~nobody-at-all/a.ipynb", "a user that does not exist"),
+        ("file/a.ipynb", "file is a file; expected a folder for a.ipynb"),
+        ("file/b/a.ipynb", "file is a file; expected a folder"),
+        ("notebooks/01_tiny.ipynb", "is the notebook itself"),
+        ("notebooks", "is the notebook itself"),
+        ("link.ipynb", "is the notebook itself"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_places_that_cannot_be_are_refused(folder, given, said):
+    (folder / "file").write_text("")
+    (folder / "link.ipynb").symlink_to("notebooks/01_tiny.ipynb")
+    before = sorted(folder.rglob("*"))
+    with pytest.raises((ValueError, OSError), match=said) as error:
+        place(given)
+    assert "\n" not in str(error.value) and sorted(folder.rglob("*")) == before
+
+
+def test_a_place_without_space_is_refused(folder, monkeypatch):
+    def full(path, mode):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(OSError, match=r"a\.ipynb cannot be written: No space left on device; give another place"):
+        place("out/a.ipynb")
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a", "{b}", "..", ".", "~", "ü", " ", "s3:", "", "*", "%", "\\", "\x00"]), max_size=5
+    )
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_path_is_a_place_or_one_line(folder, parts):
+    inside = folder / "a" / "b" / "c" / "d" / "e" / "f"
+    inside.mkdir(parents=True, exist_ok=True)
+    os.chdir(inside)
+    try:
+        found = run.destination("/".join(parts).lstrip("/"), folder / "notebooks" / "01_tiny.ipynb")
+    except (ValueError, OSError) as error:
+        assert "\n" not in str(error)
+    else:
+        assert found.is_absolute() and found.parent.is_dir() and not found.exists()
+
+
+def test_paths_are_literal_and_no_parameter_is_called_unknown(folder):
+    """A brace is a brace, also in the notebook's own folder; papermill does not know `str | None`."""
+    tiny.make_notebook(folder / "{note} books" / "01_tiny.ipynb")
+    command = ["run", "{note} books/01_tiny.ipynb", "-p", "seed=3", "-p", "log=x", "--output", "out/{seed}.ipynb"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "vgmr", *command], capture_output=True, encoding="utf-8", env=environment
+    )
+    assert done.returncode == 0 and "square: 9" in done.stdout, done.stderr
+    assert "unknown parameter" not in done.stderr and "\r" not in done.stderr
+    assert [path.name for path in (folder / "out").iterdir()] == ["{seed}.ipynb"]
+
+
+def test_two_runs_into_one_output_are_refused(folder):
+    with run.writing(folder / "a.ipynb"):
+        with (
+            pytest.raises(RuntimeError, match=r"another run writes .*a\.ipynb just now"),
+            run.writing(folder / "a.ipynb"),
+        ):
+            pass
+        with run.writing(folder / "b.ipynb"):
+            pass
+    with run.writing(folder / "a.ipynb"):
+        pass
+    assert not list(folder.glob(".*"))
+
+
+def test_paths_count_from_where_the_user_is(folder):
+    assert run.from_here({"root": "~/d", "seed": 1}) == {"root": str(folder / "home" / "d"), "seed": 1}
+    assert run.from_here({"folder": "d"}) == {"folder": str(folder / "d")}
+    assert run.from_here({"root": None}) == {"root": None}
+    assert run.from_here({"root": "None"}) == {"root": "None"}
+    with pytest.raises(ValueError, match="address"):
+        run.from_here({"root": "s3://bucket"})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rate": "-0.5"}, "parameter rate: rate must not be negative, got -0.5"),
+        ({"rate": float("inf")}, "expected a finite number"),
+        ({"rate": "1e999"}, "expected a finite number"),
+        ({"mode": "\udcff"}, "is not valid text"),
+        ({"names": "[" * 3000}, "expected list"),
+        ({"seed": "9" * 5000}, "expected int"),
+        ({"names": [{"a"}]}, "expected list"),
+    ],
+)
+def test_values_that_no_notebook_can_take(folder, given, said):
+    with pytest.raises(ValueError, match=said) as error:
+        run.check_overrides(Path("notebooks/01_tiny.ipynb"), given)
+    assert len(str(error.value)) < 400
+
+
+def test_parameters_are_utf_8_in_every_locale(folder):
+    """Neither a locale of ASCII nor one of Latin-1 changes what arrives in the notebook."""
+    path = folder / "p.yaml"
+    path.write_text("names: [ü世]\n", encoding="utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **ascii_only}
+    command = [sys.executable, "-m", "vgmr", "run", "01", "-f", str(path), "-p", "mode=ä世", "--output", "a.ipynb"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert run.records(folder / "a.ipynb")["tiny"]["names"] == ["ü世"]
+    injected = next(cell for cell in run.cells(folder / "a.ipynb") if "injected-parameters" in run.tags(cell))
+    assert ast.literal_eval(injected["source"].partition("mode = ")[2].splitlines()[0]) == "ä世"
+
+
+def test_parameters_given_twice_are_refused(folder):
+    assert run.read_parameters(["a=1", "b=x=y"]) == {"a": "1", "b": "x=y"}
+    with pytest.raises(ValueError, match="-p a is given twice"):
+        run.read_parameters(["a=1", "a=2"])
+    (folder / "p.yaml").write_text("a: 5\nc: 6")
+    assert run.read_parameters(["a=1"], folder / "p.yaml") == {"a": "1", "c": 6}
+
+
+BROKEN = [b"", b"[]", b'{"cells": 1}', b'{"cells": [[]]}', b'{"cells": [{"cell_type": "code"}]}', b"\xff\xfe"]
+BROKEN += [b'{"cells": [{"cell_type": "code", "source": "", "metadata": []}]}', b"[" * 100_000]
+CELL = '{"cells": [{"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": %s}]}'
+BROKEN += [(CELL % source).encode() for source in ('"a: int = ("', '"a: int[str] = 1"', '"a: int = b()"')]
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=lambda content: repr(content[-30:]))
+def test_a_file_that_is_no_notebook_is_refused_in_one_line(folder, content):
+    path = folder / "notebooks" / "02_broken.ipynb"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"02_broken\.ipynb") as error:
+        run.parameters(path)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,431 @@
+"""Your own clips: a table of words, recordings and videos becomes a data set, features extracted once per clip."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from vgmr.data import store
+from vgmr.data.extract.audio import egemaps, log_mel, read_wav
+from vgmr.data.extract.clips import BrokenFile, Stored, data_folder, make_stored, read_raw, read_stored
+from vgmr.data.extract.images import Extractor, ImageNetwork, folder_images, read_images, read_video, rgb_input
+from vgmr.data.extract.images import spread as spread_over
+from vgmr.data.extract.text import TextEncoder, read_words, word_timing
+from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad
+from vgmr.files import cache_folder, place, user_path, writable
+
+TABLE = "table.csv"
+COLUMNS = ("id", "label", "text", "text_file", "audio", "video", "group", "split")
+SOUNDS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {"log-mel": log_mel, "egemaps": egemaps}
+PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
+PARTS |= {"dev": "validation", "test": "test"}
+TESTED, HELD_OUT = 0.2, 0.1
+EXPECTED = (
+    f"give as root a table of your clips (.csv), a folder with one called {TABLE}, or a folder that vgmr data "
+    "extract wrote"
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: its values by column, and the files behind its modalities as paths."""
+
+    id: str
+    values: dict[str, str]
+    folder: Path
+
+    def path(self, column: str) -> Path:
+        """The file or folder in a column, from the table's own folder unless it is absolute."""
+        return self.folder / Path(self.values[column]).expanduser()
+
+
+def load_own(
+    root: str | Path | None = None,
+    text: str | None = None,
+    audio: str | None = None,
+    video: Extractor = None,
+    frames: int = 16,
+    rate: int = 16000,
+    labels: str = "classes",
+) -> MultimodalData:
+    """Your own clips from a table; features are extracted once per clip, and the data set is kept prepared.
+
+    The table has one line per clip, columns `id` and `label`, and at least one of
+        text: the words themselves; or text_file: a file of words, or a .csv with the columns word, start and end
+            (seconds). Gives `text` (N, T, d), one vector per word, and where every clip has times `timing`
+            (N, T, 3), see `vgmr.data.extract.text.word_timing`.
+        audio: a .wav file. Gives `audio`, (N, T, 64) log-mel of 25 ms every 10 ms, or (N, T, 25) eGeMAPS.
+        video: a video file, or a folder of numbered images. Gives `video` (N, frames, D) by an image network.
+    and, if wanted, `group` (speaker, subject, source: shared by no two parts) and `split` (train, validation,
+    test; else 20 % are drawn for the test and 10 % of the rest for validation, whole groups where there are some).
+    Paths count from the table's folder. A clip that cannot be read is left out, named in `notes` and warned of.
+
+    Args:
+        root: the table, its folder, or the folder that `vgmr data extract` wrote, which needs no other argument;
+            None takes `own` in VGMR_DATA.
+        text: a `transformers` encoder, a hub name or a local folder; needed where the table has words.
+        audio: "log-mel" (also where nothing is said) or "egemaps", by opensmile (not for commercial use).
+        video: see `vgmr.data.extract.images.ImageNetwork`; None takes torchvision's ResNet-18 (D = 512).
+        frames: number of frames taken of a video, the middles of equal parts.
+        rate: samples per second to which recordings are brought.
+        labels: "classes", or "regression" for numbers.
+
+    Raises:
+        FileNotFoundError: no table, or an encoder that is not at hand.
+        ValueError: a table that is not as documented, too few clips that can be read, unknown options.
+        ImportError: a library that an extractor needs, with what to install.
+    """
+    folder = _extracted(root)
+    if folder is not None:
+        return store.read(folder)
+    if audio not in (None, *SOUNDS):
+        raise ValueError(f"audio must be one of {', '.join(SOUNDS)}; got {audio!r}")
+    if labels not in ("classes", "regression"):
+        raise ValueError(f"labels must be classes or regression, got {labels!r}")
+    if frames < 1 or rate < 1000:
+        raise ValueError(f"frames must be at least 1 and rate at least 1000, got {frames} and {rate}")
+    table = _find_table(root)
+    rows = read_table(table)
+    columns = set(rows[0].values)
+    words = next((column for column in ("text", "text_file") if column in columns), None)
+    if words and text is None:
+        raise ValueError(f"{table}: has the column {words}; give text= an encoder, a hub name or a local folder")
+    if text is not None and words is None:
+        raise ValueError(f"{table}: text= was given, but there is no column text or text_file")
+    network = ImageNetwork(video) if "video" in columns else None
+    options: dict[str, Any] = {"labels": labels}
+    if words:
+        options["text"] = str(text)
+    if "audio" in columns:
+        options |= {"audio": audio or "log-mel", "rate": rate}
+    if network:
+        options |= {"video": network.name, "frames": frames}
+    key = {"data": "own", "version": 1, **options, "files": _state(table, rows, words, text)}
+    return store.prepared(key, lambda: _make(table, rows, words, network, options))
+
+
+def extract(table: str | Path, output: str | Path | None = None, **options: Any) -> MultimodalData:
+    """`load_own(table, **options)`, written to the folder `output` too, which `load_own` then reads by itself.
+
+    Raises ValueError, before anything is extracted, where `output` holds something else, and as `load_own`.
+    """
+    if output is None:
+        return load_own(table, **options)
+    folder = user_path(output)
+    if folder.exists() and not (folder / store.MANIFEST).is_file():
+        raise ValueError(f"{folder} is there and holds no data set; give another place as output")
+    if why := writable(folder.parent):
+        raise ValueError(f"{why}; give another place as output")
+    data = load_own(table, **options)
+    data.check()
+    store.write(folder, {"data": "own", "version": 1, "fingerprint": data.fingerprint}, data)
+    return data
+
+
+def read_table(path: Path) -> list[Row]:
+    """The lines of a table of clips, each with the columns of `COLUMNS` that the table has, as text.
+
+    Raises ValueError in one line for a table that is not as documented, and FileNotFoundError.
+    """
+    raw = read_raw(path, EXPECTED)
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ValueError(f"{path}: not a table in UTF-8 ({' '.join(str(error).split())})") from None
+    frame.columns = frame.columns.str.strip()
+    missing = [column for column in ("id", "label") if column not in frame.columns]
+    there = [column for column in COLUMNS if column in frame.columns]
+    if missing or not {"text", "text_file", "audio", "video"} & set(there):
+        raise ValueError(
+            f"{path}: expected the columns id, label, and one or more of text, text_file, audio, video (and if "
+            f"wanted group, split), got {', '.join(frame.columns)}"
+        )
+    if {"text", "text_file"} <= set(there):
+        raise ValueError(f"{path}: has both text and text_file; keep one of them")
+    if not len(frame):
+        raise ValueError(f"{path}: has no line below its header ({len(raw)} bytes)")
+    frame = frame[there].apply(lambda column: column.str.strip())
+    for column in sorted({"id", "label", "split", "group"} & set(there)):
+        if (frame[column] == "").any():
+            raise ValueError(f"{path}, line {int((frame[column] == '').to_numpy().argmax()) + 2}: no {column}")
+    if frame["id"].duplicated().any():
+        raise ValueError(f"{path}: id {frame['id'][frame['id'].duplicated()].iloc[0]!r} is there more than once")
+    if "split" in there:
+        unknown = sorted(set(frame["split"].str.lower()) - set(PARTS))
+        if unknown:
+            raise ValueError(f"{path}: split must be train, validation or test, got {unknown[0]!r}")
+    records = frame.to_dict("records")
+    return [Row(str(r["id"]), {str(k): str(v) for k, v in r.items()}, path.parent) for r in records]
+
+
+def _extracted(root: str | Path | None) -> Path | None:
+    """The folder that `extract` wrote, where `root` is one."""
+    base = place("VGMR_DATA")
+    if root is None and base is None:
+        return None
+    folder = base / "own" if root is None and base is not None else user_path(str(root))
+    return folder if (folder / store.MANIFEST).is_file() else None
+
+
+def _find_table(root: str | Path | None) -> Path:
+    if root is not None and user_path(root).is_file():
+        return user_path(root)
+    return data_folder("own", root, TABLE, EXPECTED) / TABLE
+
+
+def _state(table: Path, rows: Sequence[Row], words: str | None, text: str | None) -> str:
+    """Digest of the table and of name, size and time of every file behind it: what tells that nothing changed."""
+    digest = hashlib.sha256(table.read_bytes())
+    places = [
+        row.path(column) for row in rows for column in ("text_file", "audio", "video") if row.values.get(column)
+    ]
+    if words and text and Path(text).expanduser().is_dir():
+        places.append(Path(text).expanduser())
+    for there in places:
+        inside = sorted(there.glob("[!.]*")) if there.is_dir() else [there]
+        for file in inside:
+            try:
+                state = file.stat()
+            except OSError:
+                digest.update(f"{file}: none".encode())
+                continue
+            digest.update(json.dumps([str(file), state.st_size, state.st_mtime_ns]).encode())
+    return digest.hexdigest()
+
+
+def _make(
+    table: Path, rows: Sequence[Row], words: str | None, network: ImageNetwork | None, options: dict[str, Any]
+) -> MultimodalData:
+    """Extract what is not stored yet, leave broken clips out, and put the parts together."""
+    broken: dict[str, str] = {}
+    features: dict[str, Stored] = {}
+    if words:
+        encoder = TextEncoder(options["text"])
+        options = {**options, "text": encoder.name}
+        read = {row.id: _words(row, words, broken) for row in rows}
+        sources = {name: json.dumps(found[0]).encode() for name, found in read.items() if found}
+
+        def vectors(name: str) -> np.ndarray:
+            found = read[name]
+            assert found is not None
+            return encoder([found[0]])[0]
+
+        features["text"] = _stored(f"text-{encoder.name}", sources, vectors, broken, "text")
+        timed = {name: found[1] for name, found in read.items() if found}
+        if timed and all(times is not None for times in timed.values()):
+            features["timing"] = {}
+            for name, found in read.items():
+                if found is None or found[1] is None:
+                    continue
+                try:
+                    digest = hashlib.sha256(found[1].tobytes()).digest()
+                    features["timing"][name] = word_timing(found[0], found[1]), digest
+                except ValueError as error:
+                    broken[name] = f"its times: {error}"
+    if "audio" in options:
+        paths = {row.id: row.path("audio") if row.values["audio"] else None for row in rows}
+
+        def sound(name: str) -> np.ndarray:
+            path = paths[name]
+            assert path is not None
+            signal, rate, _ = read_wav(path, options["rate"])
+            try:
+                return SOUNDS[options["audio"]](signal, rate)
+            except ValueError as error:
+                raise BrokenFile(f"{path}: {error}") from None
+
+        title = f"audio-{options['audio']}-{options['rate']}"
+        features["audio"] = _stored(title, _contents(paths, broken), sound, broken, "audio")
+    if network:
+        places = {row.id: row.path("video") if row.values["video"] else None for row in rows}
+
+        def pictures(name: str) -> np.ndarray:
+            there = places[name]
+            assert there is not None
+            return network(rgb_input(_images(there, options["frames"])))
+
+        title = f"video-{network.name}-{options['frames']}"
+        features["video"] = _stored(title, _contents(places, broken, options["frames"]), pictures, broken, "video")
+    kept = [row for row in rows if row.id not in broken]
+    notes: dict[str, Any] = {"extracted by": options, "warnings": []}
+    if broken:
+        first = [f"{name}: {why}" for name, why in broken.items()]
+        notes["broken clips, left out"] = first
+        line = f"{len(broken):,} of {len(rows):,} clips cannot be read and are left out ({first[0]})"
+        if 2 * len(broken) > len(rows):
+            raise ValueError(f"{table}: {line}; that is more than half of them")
+        notes["warnings"].append(line)
+    return _parts(table, kept, features, options, notes)
+
+
+def _words(row: Row, column: str, broken: dict[str, str]) -> tuple[list[str], np.ndarray | None] | None:
+    """Words of a clip, and their times where there are some; None for one that is broken."""
+    try:
+        if column == "text":
+            found: tuple[list[str], np.ndarray | None] = row.values["text"].split(), None
+        elif not row.values["text_file"]:
+            raise BrokenFile("the table names no file of words for it")
+        else:
+            found = read_words(row.path("text_file"))
+        if not found[0]:
+            raise BrokenFile("it has no word")
+    except (ValueError, OSError) as error:
+        broken[row.id] = str(error)
+        return None
+    return found
+
+
+def _contents(
+    places: dict[str, Path | None], broken: dict[str, str], frames: int | None = None
+) -> dict[str, bytes]:
+    """Bytes that say what is in the files behind each clip; those without files go into `broken`."""
+    found: dict[str, bytes] = {}
+    for name, there in places.items():
+        if name in broken:
+            continue
+        if there is None:
+            broken[name] = "the table names no file for it"
+            continue
+        try:
+            if frames is None or not there.is_dir():
+                found[name] = hashlib.sha256(read_raw(there)).digest()
+            else:
+                images = folder_images(there)
+                chosen = [images[moment] for moment in spread_over(len(images), frames)]
+                found[name] = b"".join(hashlib.sha256(read_raw(path)).digest() for path in chosen)
+                if not chosen:
+                    raise BrokenFile(f"{there}: holds no images")
+        except (ValueError, OSError) as error:
+            found.pop(name, None)
+            broken[name] = str(error)
+    return found
+
+
+def _images(there: Path, frames: int) -> np.ndarray:
+    if not there.is_dir():
+        return read_video(there, frames)[0]
+    images = folder_images(there)
+    return read_images([images[moment] for moment in spread_over(len(images), frames)])[0]
+
+
+def _stored(
+    title: str,
+    sources: dict[str, bytes],
+    make: Callable[[str], np.ndarray],
+    broken: dict[str, str],
+    modality: str,
+) -> Stored:
+    """Features of each clip, kept under the digest of what they are from, so that nothing stale is ever taken."""
+    folder = cache_folder() / "features" / title
+    digests = {name: hashlib.sha256(source).digest() for name, source in sources.items() if name not in broken}
+    named = {digest.hex()[:32]: name for name, digest in digests.items()}
+
+    def of_file(file: str) -> tuple[np.ndarray, bytes]:
+        return make(named[file]), digests[named[file]]
+
+    wrong: dict[str, str] = {}
+    files = list(named)
+    made = make_stored(folder, files, read_stored(folder, files), of_file, f"own {modality}", wrong)
+    broken |= {name: wrong[file] for name, digest in digests.items() if (file := digest.hex()[:32]) in wrong}
+    return {name: made[file] for name, digest in digests.items() if (file := digest.hex()[:32]) in made}
+
+
+def _parts(
+    table: Path,
+    rows: Sequence[Row],
+    features: dict[str, Stored],
+    options: dict[str, Any],
+    notes: dict[str, Any],
+) -> MultimodalData:
+    values = [row.values["label"] for row in rows]
+    if options["labels"] == "regression":
+        try:
+            label = np.array(values, np.float64).astype(np.float32)
+        except ValueError as error:
+            raise ValueError(f"{table}: labels must be numbers for labels='regression' ({error})") from None
+        if not np.isfinite(label).all():
+            raise ValueError(f"{table}: a label is NaN or infinite")
+        classes: tuple[str, ...] = ()
+    else:
+        classes = tuple(sorted(set(values), key=_natural))
+        if len(classes) < 2:
+            raise ValueError(f"{table}: expected at least two classes in the column label, got {list(classes)}")
+        label = np.array([classes.index(value) for value in values], np.int64)
+    group = None
+    if "group" in rows[0].values:
+        names = sorted({row.values["group"] for row in rows}, key=_natural)
+        group = np.array([names.index(row.values["group"]) for row in rows], np.int64)
+        notes["groups"] = len(names)
+    parts = _split(table, rows, label, group, not classes, notes)
+    whole = {}
+    for name in features:
+        whole[name] = pad([features[name][row.id][0] for row in rows])
+    batches = {
+        part: Batch(
+            {name: x[chosen] for name, (x, _) in whole.items()},
+            {name: mask[chosen] for name, (_, mask) in whole.items()},
+            torch.from_numpy(label[chosen]),
+            None if group is None else torch.from_numpy(group[chosen]),
+        )
+        for part, chosen in parts.items()
+    }
+    digests = [features[name][row.id][1] for name in features for row in rows]
+    listed = [[row.id, row.values["label"], row.values.get("group"), row.values.get("split")] for row in rows]
+    return MultimodalData(
+        "own",
+        batches["train"],
+        batches["validation"],
+        batches["test"],
+        classes=classes,
+        source=f"own clips, {table.name}",
+        licence="that of the clips",
+        fingerprint=fingerprint({"data": "own", "version": 1, "options": options, "rows": listed}, *digests),
+        notes=notes,
+    )
+
+
+def _split(
+    table: Path,
+    rows: Sequence[Row],
+    label: np.ndarray,
+    group: np.ndarray | None,
+    regression: bool,
+    notes: dict[str, Any],
+) -> dict[str, np.ndarray]:
+    """Part -> rows: as the table says, and what it leaves open drawn, whole groups where there are some."""
+    alike = np.zeros(len(label), np.int64) if regression else label
+    every = np.arange(len(rows))
+    if "split" in rows[0].values:
+        said = np.array([PARTS[row.values["split"].lower()] for row in rows])
+        training, test, validation = (np.flatnonzero(said == part) for part in ("train", "test", "validation"))
+        notes["split"] = "that of the table"
+    else:
+        training, test = holdout(alike, TESTED, 0, group)
+        validation = every[:0]
+        notes["split"] = "drawn, " + ("whole groups" if group is not None else "by label")
+    if not len(validation) and len(training):
+        rarest = np.unique(alike[training], return_counts=True)[1].min()
+        share = max(HELD_OUT, 0.51 / rarest)  # at least one clip of each class
+        kept, held = holdout(alike[training], share, 0, None if group is None else group[training])
+        training, validation = training[kept], training[held]
+    parts = {"train": training, "validation": validation, "test": test}
+    empty = [part for part, chosen in parts.items() if not len(chosen)]
+    if empty:
+        raise ValueError(
+            f"{table}: no clip is left for {', '.join(empty)}; give more clips or groups, or a column split"
+        )
+    return parts
+
+
+def _natural(text: str) -> list[Any]:
+    """Order in which 2 comes before 10."""
+    return [(0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in re.split(r"(\d+)", text)]
