@@ -131,7 +131,7 @@ KEPT = (
     "device",
     "key",
 )
-DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, zlib.error)
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, zlib.error)
 
 
 # What determines a run
