@@ -2,7 +2,7 @@
 
 Two ways. `decomposition` takes small tables of counts and the library `dit`: Williams and Beer's I_min (2010),
 which takes equal amounts for equal information, and a later measure, I_BROJA (Bertschinger et al., 2014).
-`of_features` takes sequences: classifiers that did not see a sample say p(y | x_1), p(y | x_2) and p(y | x_1, x_2),
+`of_features` takes sequences: classifiers that did not see a sample give p(y | x_1), p(y | x_2), p(y | x_1, x_2),
 and what they say splits sample by sample as Ince's common change in surprisal (2017) does.
 Classifiers see at most what is there, so its amounts are lower bounds but for chance.
 """
@@ -105,7 +105,7 @@ def posteriors(
 ) -> Tensor:
     """What a classifier that did not see a sample says of it, (N, C).
 
-    Each source, (N, P_i), is reduced to `components` principal components; one hidden layer of 32 sees them all, and
+    Each source, (N, P_i), is reduced to `components` principal components; one hidden layer of 32 sees all, and
     so finds what only the sources together show. Of two weight decays and five shares of the classes' mere
     frequencies mixed in, those that predict the left-out samples best: where nothing is told, nothing is claimed.
     """
