@@ -18,6 +18,8 @@ PREFUSIONS = {
     "plain": lambda dropout: Identity(DIMS),
     "mlp": lambda dropout: FeatureMLP(DIMS, 4, dropout),
     "vgmr": lambda dropout: VGMR(DIMS, 6, dropout=dropout),
+    "cheap vgmr": lambda dropout: VGMR(DIMS, 6, dropout=dropout, rank=2, sharing=True, sparsity=0.5),
+    "steady vgmr": lambda dropout: VGMR(DIMS, 6, dropout=dropout, rank=0, norm="none"),
     "attention": lambda dropout: CrossAttention(DIMS, 4, dropout=dropout),
 }
 BACKBONES = {

@@ -71,6 +71,8 @@ class PooledBackbone(_HeadedBackbone):
         head: concat, sum, tensor or shared.
     """
 
+    averages = True
+
     def __init__(
         self,
         dims: Mapping[str, int],
@@ -195,13 +197,20 @@ class Classifier(nn.Module):
     ) -> Output:
         """Refine, encode, fuse.
 
+        In training a gate that is the same at all steps is put on the means that the backbone would take, where it
+        reads nothing else; `refinement` then holds (B, 1, d_m).
+
         Args:
             features: name -> (B, T_m, d_m).
             mask: name -> (B, T_m) bool; None if all steps are real.
             keep: modalities that reach the fusion; None for all.
         """
-        refinement = self.prefusion(features, mask)
-        encodings = self.backbone.encode(refinement.features, mask)
+        if self.training and self.backbone.averages and getattr(self.prefusion, "steady", False):
+            refinement = self.prefusion(features, mask, pooled=True)
+            encodings = self.backbone.encode(refinement.features, None)
+        else:
+            refinement = self.prefusion(features, mask)
+            encodings = self.backbone.encode(refinement.features, mask)
         fused = self.backbone.fused(encodings, keep, mask)
         logits = self.backbone.fuse(encodings, keep, mask) if fused is None else self.backbone.classify(fused)
         return Output(logits, encodings, refinement, self.backbone.vectors(encodings, mask), mask, fused)

@@ -132,6 +132,9 @@ class Experiment:
     checkpoints: bool = False
     fold: int | None = None
     patience: int | None = None
+    sharing: bool = False
+    rank: int | None = None
+    sparsity: float = 0.0
 
     def __post_init__(self) -> None:
         if self.root is not None:

@@ -93,7 +93,7 @@ def _may_look_at(x: Tensor) -> bool:
 def check_like(module: nn.Module, features: Mapping[str, Tensor]) -> None:
     """Raise ValueError in one line where features differ from the weights of `module` in type or device."""
     weight = next((x for x in module.parameters() if x.is_floating_point()), None)
-    if weight is None or torch.compiler.is_compiling():
+    if weight is None or weight.is_meta or torch.compiler.is_compiling():
         return
     kind = weight.device.type
     mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
@@ -173,13 +173,55 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     return torch.einsum("btd,bt->bd", x, weight) / weight.sum(1, keepdim=True)
 
 
+def masked_max(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Maximum over real time steps: (B, T, d) -> (B, d)."""
+    real = x if mask is None else x.masked_fill(~mask.unsqueeze(2), -torch.inf)
+    return real.amax(1)
+
+
 def mlp(width_in: int, width_out: int) -> nn.Sequential:
     """The paper's lightweight two-layer MLP; GELU and hidden width = output width are our choice."""
     return nn.Sequential(nn.Linear(width_in, width_out), nn.GELU(), nn.Linear(width_out, width_out))
 
 
-class ModalityMaps(nn.Module):
-    """The maps of one modality m; every modality has its own."""
+class ValueMaps(nn.Module):
+    """The maps from summaries to values. No width is a modality's own: modalities can share them."""
+
+    def __init__(self, latent_dim: int = 0, interaction_dim: int = 0):
+        super().__init__()
+        if latent_dim:
+            self._make(latent_dim, interaction_dim)
+
+    def _make(self, latent_dim: int, interaction_dim: int) -> None:
+        self.summary_encoder = mlp(2 * latent_dim, latent_dim)  # E^s
+        self.interaction_encoder = mlp(interaction_dim, latent_dim)  # E^i
+        self.value_encoder = mlp(2 * latent_dim, latent_dim)  # E^v
+        self.global_value = nn.Linear(latent_dim, 1)  # w, b
+        self.channel_value = nn.Linear(latent_dim, latent_dim)  # W, b^c
+
+    def summarise(self, latent: Tensor, mask: Tensor | None) -> Tensor:
+        """s of Eq. (3): (B, T, d) -> (B, d)."""
+        return self.summary(masked_mean(latent, mask), masked_max(latent, mask))
+
+    def summary(self, mean: Tensor, largest: Tensor) -> Tensor:
+        """s of Eq. (3) from the mean and the maximum over time, (B, d) each."""
+        summary: Tensor = self.summary_encoder(torch.cat([mean, largest], 1))
+        return summary
+
+    def values(self, summary: Tensor, interaction_input: Tensor) -> tuple[Tensor, Tensor]:
+        """v^g (B,) and v^c (B, d) of Eq. (10), by way of r and u of Eq. (9)."""
+        interaction = self.interaction_encoder(interaction_input)
+        state = self.value_encoder(torch.cat([summary, interaction], 1))
+        return torch.sigmoid(self.global_value(state)).squeeze(1), torch.sigmoid(self.channel_value(state))
+
+
+class ModalityMaps(ValueMaps):
+    """The maps of one modality m; every modality has its own.
+
+    With a rank r, phi and f^x read r values z of a step: H = phi(z), and its evidence is
+    diagonal * x + f^x(z + f^h(H)).
+    With rank 0 there are neither f^x nor f^h, and phi reads means and maxima over time.
+    """
 
     def __init__(
         self,
@@ -192,18 +234,21 @@ class ModalityMaps(nn.Module):
         use_channel_value: bool,
         neutral_start: bool,
         learns_value: bool = True,
+        sharing: bool = False,
+        rank: int | None = None,
+        sparsity: float = 0.0,
     ):
         super().__init__()
-        self.latent_dim = latent_dim
-        self.projection = nn.Linear(dim, latent_dim)  # phi
-        if learns_value:
-            self.summary_encoder = mlp(2 * latent_dim, latent_dim)  # E^s
-            self.interaction_encoder = mlp(interaction_dim, latent_dim)  # E^i
-            self.value_encoder = mlp(2 * latent_dim, latent_dim)  # E^v
-            self.global_value = nn.Linear(latent_dim, 1)  # w, b
-            self.channel_value = nn.Linear(latent_dim, latent_dim)  # W, b^c
-        self.gate_from_features = nn.Linear(dim, dim)  # f^x
-        self.gate_from_latent = nn.Linear(latent_dim, dim)  # f^h
+        self.latent_dim, self.rank, self.learns_value = latent_dim, rank, learns_value
+        self.gated = dim - int(sparsity * dim)  # channels of a step that may leave 1/2
+        self.bottleneck = nn.Linear(dim, rank, bias=False) if rank else None
+        inner = rank or dim
+        self.projection = nn.Linear(inner, latent_dim) if learns_value or rank != 0 else None  # phi
+        if learns_value and not sharing:
+            self._make(latent_dim, interaction_dim)
+        self.gate_from_features = nn.Linear(inner, dim) if rank != 0 else None  # f^x
+        self.gate_from_latent = nn.Linear(latent_dim, rank or dim) if rank != 0 else None  # f^h
+        self.diagonal = nn.Parameter(torch.zeros(dim)) if rank else None
         self.gate_from_global = nn.Linear(1, dim) if use_global_value else None  # f^g
         channels = latent_dim if learns_value else dim
         self.gate_from_channel = nn.Linear(channels, dim) if use_channel_value else None  # f^c
@@ -211,53 +256,72 @@ class ModalityMaps(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.folded: nn.Linear | None = None
         if neutral_start:
-            for gate in (
-                self.gate_from_features,
-                self.gate_from_latent,
-                self.gate_from_global,
-                self.gate_from_channel,
-            ):
+            ending = [self.gate_from_features, self.gate_from_global, self.gate_from_channel]
+            if rank is None:
+                ending.append(self.gate_from_latent)
+            for gate in ending:
                 if gate is not None:
                     nn.init.zeros_(gate.weight)
                     nn.init.zeros_(gate.bias)
 
     def gate_weight(self) -> tuple[Tensor, Tensor]:
-        """f^x(X) + f^h(phi(X)) as one affine map of X: its weight (d_m, d_m) and bias (d_m,)."""
-        outer, inner = self.gate_from_latent, self.projection
-        weight = self.gate_from_features.weight + outer.weight @ inner.weight
-        return weight, self.gate_from_features.bias + outer.bias + outer.weight @ inner.bias
+        """f^x(X) + f^h(phi(X)) as one affine map: weight (d_m, d_m) and bias (d_m,).
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """H of Eq. (2), (B, T, d), and the feature evidence f^x(X) + f^h(H) of Eq. (11), (B, T, d_m)."""
+        With a rank r that of f^x(z + f^h(phi(z))), weight (d_m, r), the diagonal left out.
+        """
+        outer, features, inner = self.gate_from_latent, self.gate_from_features, self.projection
+        assert outer is not None and features is not None and inner is not None
+        weight, bias = outer.weight @ inner.weight, outer.weight @ inner.bias
+        if self.rank is None:
+            return features.weight + weight, features.bias + outer.bias + bias
+        return features.weight + features.weight @ weight, features.bias + features.weight @ (outer.bias + bias)
+
+    def project(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """H of Eq. (2), (B, T, d), and the feature evidence f^x(X) + f^h(H) of Eq. (11), (B, T, d_m).
+
+        None for H where no value is learned from it, and for both with rank 0.
+        """
+        if self.rank == 0:
+            return None, None
+        dim = x.shape[2]
+        z = x if self.bottleneck is None else self.bottleneck(x)
         if self.folded is not None:
-            product, latent_dim = self.folded(x), self.latent_dim
-            return product[..., :latent_dim], product[..., latent_dim : latent_dim + x.shape[2]]
-        latent = self.projection(x)
-        # folding costs d_m rows and saves B * T of them; traced graphs fold for any number of samples
-        if torch.compiler.is_compiling() or x.shape[0] * x.shape[1] > x.shape[2]:
-            return latent, F.linear(x, *self.gate_weight())
-        return latent, self.gate_from_features(x) + self.gate_from_latent(latent)
+            product, first = self.folded(z), self.latent_dim if self.learns_value else 0
+            latent, evidence = product[..., :first], product[..., first : first + dim]
+        else:
+            assert self.projection is not None
+            latent = self.projection(z) if self.learns_value else None
+            # folding costs d_m rows and saves B * T of them; traced graphs fold for any number of samples
+            if torch.compiler.is_compiling() or x.shape[0] * x.shape[1] > z.shape[2]:
+                evidence = F.linear(z, *self.gate_weight())
+            else:
+                assert self.gate_from_features is not None and self.gate_from_latent is not None
+                told = self.gate_from_latent(self.projection(z) if latent is None else latent)
+                evidence = self.gate_from_features(z if self.rank is None else z + told)
+                evidence = evidence + told if self.rank is None else evidence
+        return latent, evidence if self.diagonal is None else torch.addcmul(evidence, x, self.diagonal)
 
-    def summarise(self, latent: Tensor, mask: Tensor | None) -> Tensor:
-        """s of Eq. (3): (B, T, d) -> (B, d)."""
-        real = latent if mask is None else latent.masked_fill(~mask.unsqueeze(2), -torch.inf)
-        summary: Tensor = self.summary_encoder(torch.cat([masked_mean(latent, mask), real.amax(1)], 1))
-        return summary
+    def pooled_latent(self, mean: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and maximum over time of H, (B, d) each, as they came; with rank 0 phi of those of X."""
+        if self.rank != 0:
+            return mean, largest
+        assert self.projection is not None
+        mean, largest = self.projection(torch.stack([mean, largest])).unbind(0)
+        return mean, largest
 
-    def values(self, summary: Tensor, interaction_input: Tensor) -> tuple[Tensor, Tensor]:
-        """v^g (B,) and v^c (B, d) of Eq. (10), by way of r and u of Eq. (9)."""
-        interaction = self.interaction_encoder(interaction_input)
-        state = self.value_encoder(torch.cat([summary, interaction], 1))
-        return torch.sigmoid(self.global_value(state)).squeeze(1), torch.sigmoid(self.channel_value(state))
-
-    def gate(self, evidence: Tensor, global_value: Tensor, channel_value: Tensor) -> Tensor:
-        """G of Eq. (11): (B, T, d_m)."""
-        context = evidence.new_zeros(1)
+    def gate(self, evidence: Tensor | None, global_value: Tensor, channel_value: Tensor) -> Tensor:
+        """G of Eq. (11): (B, T, d_m), or (B, 1, d_m) without evidence."""
+        context = global_value.new_zeros(1)
         if self.gate_from_global is not None:
             context = context + self.gate_from_global(global_value.unsqueeze(1) - 0.5)
         if self.gate_from_channel is not None:
             context = context + self.gate_from_channel(channel_value - 0.5)
-        return torch.sigmoid(evidence + context.unsqueeze(-2))
+        logits = context.unsqueeze(-2) if evidence is None else evidence + context.unsqueeze(-2)
+        if self.gated < logits.shape[-1]:
+            size = logits.detach().abs()
+            least = size.topk(self.gated, -1, sorted=True).values[..., -1:]
+            logits = logits * (size >= least)
+        return torch.sigmoid(logits)
 
 
 VALUE_SOURCES = ("summaries", "anchors", "both")
@@ -304,6 +368,13 @@ class VGMR(nn.Module):
         evidence_frequencies: how finely the anchors see the course over time; 1 for single vectors.
         retain: multiply the refined features by the global value, behind the norm, so that a modality without
             value is taken out whatever alpha and rho are; the paper's form does not.
+        sharing: one set of maps from summaries to values (E^s, E^i, E^v and what follows) for all modalities.
+        rank: None is the paper's: phi, f^x and f^h read every channel of a step. With r of 1 or more they read r
+            linear combinations of them, and f^x adds one weight for each channel by itself. With 0 nothing is
+            computed step by step: phi reads the channels' means and maxima over time, the gate has the values
+            alone and is the same at all steps.
+        sparsity: share of the channels whose gate stays at 1/2, 0 to below 1: at each step those whose logits are
+            nearest to 0. Sorting takes time of its own, but with rank 0.
 
     Raises:
         ValueError: fewer than two modalities, or an argument out of its range.
@@ -326,6 +397,9 @@ class VGMR(nn.Module):
         num_classes: int | None = None,
         evidence_frequencies: int = 6,
         retain: bool = False,
+        sharing: bool = False,
+        rank: int | None = None,
+        sparsity: float = 0.0,
     ):
         super().__init__()
         self.dims = check_dims(dims, at_least=2)
@@ -338,30 +412,46 @@ class VGMR(nn.Module):
                 raise ValueError(f"{what} must lie in 0 to 1, got {value}")
         if norm not in ("layer", "none"):
             raise ValueError(f"norm must be 'layer' or 'none', got {norm!r}")
+        if not 0 <= sparsity < 1:
+            raise ValueError(f"sparsity must lie in 0 to below 1, got {sparsity}")
+        if sharing and value_from == "anchors":
+            raise ValueError("sharing is of the maps to learned values, and values from anchors are not learned")
+        if rank is not None:
+            rank = (
+                0 if rank == 0 and not isinstance(rank, bool) else whole("rank, where it is not 0 or None,", rank)
+            )
+        if rank == 0 and not (use_global_value or use_channel_value):
+            raise ValueError("with rank 0 the gate has the values alone: use the global or the channel value")
         latent_dim = whole("latent_dim", latent_dim)
         self.latent_dim, self.norm = latent_dim, norm
         self.amplification, self.retention = amplification, retention
         self.use_agreement, self.use_discrepancy = use_agreement, use_discrepancy
+        self.rank, self.steady = rank, rank == 0 and norm == "none"
         self.value_from, self.learns_value, self.retain = value_from, value_from != "anchors", retain
         self.others = {name: sorted(set(self.dims) - {name}) for name in self.dims}  # Eq. (4)
         blocks = 2 + (len(self.dims) - 1) * (1 + use_agreement + use_discrepancy)
         told = len(self.dims) * (num_classes or 0) + 2 if value_from == "both" else 0
+        interaction_dim = blocks * latent_dim + told
         self.maps = nn.ModuleDict(
             {
                 name: ModalityMaps(
                     dim,
                     latent_dim,
-                    blocks * latent_dim + told,
+                    interaction_dim,
                     dropout,
                     norm,
                     use_global_value,
                     use_channel_value,
                     neutral_start,
                     self.learns_value,
+                    sharing,
+                    rank,
+                    sparsity,
                 )
                 for name, dim in self.dims.items()
             }
         )
+        self.shared = ValueMaps(latent_dim, interaction_dim) if sharing else None
         self.evidence: Evidence | None = None
         if value_from != "summaries":
             assert num_classes is not None
@@ -405,6 +495,7 @@ class VGMR(nn.Module):
         features: Mapping[str, Tensor],
         mask: Mapping[str, Tensor] | None = None,
         value: Mapping[str, Tensor] | None = None,
+        pooled: bool = False,
     ) -> Refinement:
         """Eqs. (1) to (13) and the refinement of section 3.7.
 
@@ -412,47 +503,92 @@ class VGMR(nn.Module):
             features: name -> (B, T_m, d_m).
             mask: name -> (B, T_m) bool, True where a step is real; None if all are.
             value: name -> (B,), put in the place of the global values: the truth, or those of other samples.
+            pooled: refine the means over time alone, (B, 1, d_m), which are the means of the refined features
+                where `steady` holds (rank 0 without norm); for backbones that read nothing else.
 
         Raises:
-            ValueError: see `check_inputs`.
+            ValueError: see `check_inputs`; `pooled` where the gate differs between steps.
         """
+        if pooled and not self.steady:
+            raise ValueError('refining means needs a gate that is the same at all steps: rank=0 and norm="none"')
         checked, masks = check_inputs(self.dims, features, mask)
         check_like(self, checked)
-        evidence, summary = {}, {}
+        evidence, over_time = {}, {}
         for name, x in checked.items():
-            latent, evidence[name] = self.of(name).project(x)
+            hidden, evidence[name] = self.of(name).project(x)
             if self.learns_value:
-                summary[name] = self.of(name).summarise(latent, masks[name])
-        posterior, anchored, typical = self.judge(checked, masks)
-        refinement = Refinement({}, {}, {}, {}, {}, posterior=posterior)
-        strength = (1 - self.retention) * self.amplification
+                seen = x if hidden is None else hidden
+                over_time[name] = (masked_mean(seen, masks[name]), masked_max(seen, masks[name]))
+        latent = {name: self.of(name).pooled_latent(*pair) for name, pair in over_time.items()}
+        refinement = self.valued(latent, *self.judge(checked, masks), value)
         for name, x in checked.items():
-            maps = self.of(name)
+            real = masks[name]
+            if pooled:
+                mean = over_time[name][0] if over_time else masked_mean(x, real)
+                x, real = mean.unsqueeze(1), None
+            self.refine(name, x, real, evidence[name], refinement)
+        return refinement
+
+    def valued(
+        self,
+        latent: Mapping[str, tuple[Tensor, Tensor]],
+        posterior: dict[str, Tensor],
+        anchored: Mapping[str, Tensor],
+        typical: Mapping[str, Tensor],
+        value: Mapping[str, Tensor] | None = None,
+    ) -> Refinement:
+        """A refinement that holds the values alone, Eqs. (3) to (10).
+
+        Args:
+            latent: what `pooled_latent` gives, by name; empty where the value is not learned.
+            posterior, anchored, typical: what `judge` gives.
+            value: as in `forward`.
+        """
+        refinement = Refinement({}, {}, {}, {}, {}, posterior=posterior)
+        summary = {name: self.value_maps(name).summary(*pair) for name, pair in latent.items()}
+        for name in self.dims:
             if self.learns_value:
                 told = [posterior[other] for other in [name, *self.others[name]]] if posterior else []
                 told += [anchored[name].unsqueeze(1), typical[name].mean(1, keepdim=True)] if posterior else []
-                global_value, channel_value = maps.values(
+                global_value, channel_value = self.value_maps(name).values(
                     summary[name], torch.cat([self.interaction_input(name, summary), *told], 1)
                 )
             else:
                 global_value, channel_value = anchored[name], typical[name]
             if value is not None:
-                global_value = value[name].to(x.dtype)
-            gate = maps.gate(evidence[name], global_value, channel_value)
-            # rho + (1 - rho) (1 + alpha (2 G - 1)), Eqs. (12) and (13), with the constants drawn together
-            effective_gate = gate * (2 * strength) + (1 - strength)
+                global_value = value[name].to(channel_value.dtype)
+            refinement.global_value[name], refinement.channel_value[name] = global_value, channel_value
+        return refinement
+
+    def refine(
+        self, name: str, x: Tensor, mask: Tensor | None, evidence: Tensor | None, refinement: Refinement
+    ) -> None:
+        """Put gate and refined features of a modality into `refinement`, beside its values: Eqs. (11) to (13).
+
+        Args:
+            x: (B, T, d_m), zero where the mask is False.
+            evidence: (B, T, d_m), what `project` gives.
+        """
+        maps, strength = self.of(name), (1 - self.retention) * self.amplification
+        global_value = refinement.global_value[name]
+        gate = maps.gate(evidence, global_value, refinement.channel_value[name])
+        # rho + (1 - rho) (1 + alpha (2 G - 1)), Eqs. (12) and (13), with the constants drawn together
+        effective_gate = gate * (2 * strength) + (1 - strength)
+        if self.steady:  # so is the dropout: a channel of a whole sequence
+            if self.retain:
+                effective_gate = effective_gate * global_value[:, None, None]
+            refined = maps.dropout(effective_gate) * x
+        else:
             refined = maps.dropout(maps.norm(effective_gate * x))
-            kept = masks[name]
+            kept = mask
             if self.retain:
                 worth = global_value.unsqueeze(1)
                 effective_gate = effective_gate * worth.unsqueeze(2)
                 kept = worth if kept is None else kept * worth
-            refinement.features[name] = refined if kept is None else refined * kept.unsqueeze(2)
-            refinement.global_value[name] = global_value
-            refinement.channel_value[name] = channel_value
-            refinement.gate[name] = gate
-            refinement.effective_gate[name] = effective_gate
-        return refinement
+            refined = refined if kept is None else refined * kept.unsqueeze(2)
+        refinement.features[name] = refined
+        refinement.gate[name] = gate.expand_as(x)
+        refinement.effective_gate[name] = effective_gate.expand_as(x)
 
     def judge(
         self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor | None]
@@ -470,20 +606,26 @@ class VGMR(nn.Module):
     def fold(self) -> VGMR:
         """A copy for inference in which phi, f^x and f^h are one product of X; equal within 1e-5."""
         folded = copy.deepcopy(self).eval().requires_grad_(False)
-        for name, dim in self.dims.items():
+        for name in self.dims:
             maps = folded.of(name)
-            if maps.folded is not None:
+            if maps.folded is not None or maps.rank == 0:
                 continue
             weight, bias = maps.gate_weight()
-            weight = torch.cat([maps.projection.weight, weight])
-            bias = torch.cat([maps.projection.bias, bias])
+            assert maps.projection is not None
+            if self.learns_value:
+                weight = torch.cat([maps.projection.weight, weight])
+                bias = torch.cat([maps.projection.bias, bias])
             surplus = -len(weight) % 16  # rows of zeros: matrix products of odd widths are slower
-            product = nn.Linear(dim, len(weight) + surplus, device=weight.device, dtype=weight.dtype)
+            product = nn.Linear(weight.shape[1], len(weight) + surplus, device=weight.device, dtype=weight.dtype)
             product.weight.data = F.pad(weight, (0, 0, 0, surplus))
             product.bias.data = F.pad(bias, (0, surplus))
             maps.folded = product.requires_grad_(False)
             del maps.projection, maps.gate_from_features, maps.gate_from_latent
         return folded
+
+    def value_maps(self, name: str) -> ValueMaps:
+        """The maps to the values of the modality `name`, its own or the shared ones."""
+        return self.of(name) if self.shared is None else self.shared
 
     def of(self, name: str) -> ModalityMaps:
         """The maps of the modality `name`."""

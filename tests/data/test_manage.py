@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from vgmr.data import cremad_ratings, names
+from vgmr.data import cremad_ratings, names, store
 from vgmr.data.manage import contents, overview, run, source_of, wrong_files
 
 
@@ -87,6 +87,20 @@ def test_prepare_leaves_the_data_prepared(real_data, capsys, cache, tmp_path):
     assert contents("utd-mhad").attrs["classes"] == 27
     assert run(["list"]) == 0
     assert "1 prepared in" in capsys.readouterr().out
+
+
+def test_prepare_that_cannot_keep_is_no_success(real_data, capsys, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "write", full)
+    assert run(["prepare", "utd-mhad", "--root", str(real_data)]) == 1
+    told = capsys.readouterr().err
+    assert "prepared data are not kept" in told and told.count("\n") == 1
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "file"))
+    assert run(["prepare", "digits"]) == 1
+    assert "give another place in VGMR_CACHE" in capsys.readouterr().err
 
 
 def test_unknown_names_and_commands_end_with_usage(capsys):

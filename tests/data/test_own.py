@@ -192,7 +192,7 @@ def test_a_changed_clip_is_extracted_again(tmp_path):
     assert load("own", str(table)).fingerprint == second.fingerprint
 
 
-def test_the_command_writes_a_folder_that_loads_by_itself(tmp_path, encoder, capsys):
+def test_the_command_writes_a_folder_that_loads_by_itself(tmp_path, encoder, capsys, monkeypatch):
     table = clips(tmp_path / "clips", video=False)
     output = tmp_path / "made"
     given = ["extract", str(table), "--text", encoder, "--output", str(output)]
@@ -204,6 +204,9 @@ def test_the_command_writes_a_folder_that_loads_by_itself(tmp_path, encoder, cap
     data = load("own", str(output))
     assert sum(sizes(data)) == 24 and data.dims == {"text": 8, "audio": 64}
     assert run(["check", "own", "--root", str(output)]) == 0
+    monkeypatch.setenv("VGMR_DATA", str(tmp_path))
+    output.rename(tmp_path / "own")
+    assert load("own").fingerprint == data.fingerprint
     full = tmp_path / "full"
     (full / "thing").mkdir(parents=True)
     assert run([*given[:-1], str(full)]) == 1

@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vgmr.data import store
 from vgmr.data.store import prepared, read, store_folder, write
 from vgmr.data.types import Batch, MultimodalData, pad
 
@@ -88,6 +89,16 @@ def test_every_part_of_the_key_counts():
     folders = {store_folder(KEY), store_folder(KEY | {"stride": 3}), store_folder(KEY | {"version": 2})}
     assert len(folders) == 3
     assert store_folder(dict(reversed(KEY.items()))) == store_folder(KEY)
+
+
+def test_data_that_cannot_be_kept_are_data_all_the_same(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "write", full)
+    data = made()
+    with pytest.warns(UserWarning, match="prepared data are not kept, .* No space left on device"):
+        assert prepared(KEY, lambda: data) is data
 
 
 def test_a_cut_off_preparation_leaves_nothing(cache):

@@ -1,5 +1,6 @@
 """One notebook from the command line: its parameters, its place, and nobody else who writes there."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -142,6 +143,20 @@ def test_values_that_no_notebook_can_take(folder, given, said):
     with pytest.raises(ValueError, match=said) as error:
         run.check_overrides(Path("notebooks/01_tiny.ipynb"), given)
     assert len(str(error.value)) < 400
+
+
+def test_parameters_are_utf_8_in_every_locale(folder):
+    """Neither a locale of ASCII nor one of Latin-1 changes what arrives in the notebook."""
+    path = folder / "p.yaml"
+    path.write_text("names: [ü世]\n", encoding="utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **ascii_only}
+    command = [sys.executable, "-m", "vgmr", "run", "01", "-f", str(path), "-p", "mode=ä世", "--output", "a.ipynb"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert run.records(folder / "a.ipynb")["tiny"]["names"] == ["ü世"]
+    injected = next(cell for cell in run.cells(folder / "a.ipynb") if "injected-parameters" in run.tags(cell))
+    assert ast.literal_eval(injected["source"].partition("mode = ")[2].splitlines()[0]) == "ä世"
 
 
 def test_parameters_given_twice_are_refused(folder):

@@ -19,7 +19,7 @@ from vgmr.evaluation import auroc
 from vgmr.evidence import pooled
 from vgmr.inference import evaluating, one_pass
 from vgmr.objective import contributions
-from vgmr.refiner import VGMR
+from vgmr.refiner import VGMR, masked_max, masked_mean
 
 
 def truth(part: Batch) -> dict[str, Tensor]:
@@ -204,7 +204,8 @@ def gate_terms(model: Classifier, part: Batch) -> pd.DataFrame:
         for name, x in part.features.items():
             maps = vgmr.of(name)
             real = part.mask[name].unsqueeze(2)
-            terms = {"features": (maps.project(x)[1] * real).sum(1) / real.sum(1)}
+            evidence = maps.project(x)[1]
+            terms = {} if evidence is None else {"features": (evidence * real).sum(1) / real.sum(1)}
             if maps.gate_from_channel is not None:
                 terms["channel"] = maps.gate_from_channel(refinement.channel_value[name] - 0.5)
             if maps.gate_from_global is not None:
@@ -252,10 +253,12 @@ def summary_alignment(model: Classifier, part: Batch, seed: int = 0) -> pd.DataF
     if not isinstance(vgmr, VGMR) or not vgmr.learns_value:
         raise ValueError("only VGMR with learned values has summaries")
     with evaluating(model):
-        summary = {
-            name: vgmr.of(name).summarise(vgmr.of(name).project(x)[0], part.mask[name])
-            for name, x in part.features.items()
-        }
+        summary = {}
+        for name, x in part.features.items():
+            hidden, real = vgmr.of(name).project(x)[0], part.mask[name]
+            seen = x if hidden is None else hidden
+            latent = vgmr.of(name).pooled_latent(masked_mean(seen, real), masked_max(seen, real))
+            summary[name] = vgmr.value_maps(name).summary(*latent)
     names = list(summary)
     generator = torch.Generator().manual_seed(seed)
     width = summary[names[0]].shape[1]

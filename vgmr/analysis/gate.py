@@ -128,6 +128,8 @@ def close_where_large(model: Classifier) -> Classifier:
         maps = model.prefusion.of(name)
         for parameter in maps.parameters():
             parameter.zero_()
+        if maps.gate_from_features is None:
+            raise ValueError("a gate with rank 0 sees no features; take a model with another rank")
         maps.gate_from_features.weight -= torch.eye(len(maps.gate_from_features.weight))
     return model.eval()
 

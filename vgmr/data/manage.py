@@ -6,6 +6,7 @@ import argparse
 import inspect
 import sys
 import time
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pandas as pd
 from vgmr.data import load, loader, names
 from vgmr.data.fetch import Source, expected, find, problems
 from vgmr.data.own import extract
-from vgmr.data.store import MANIFEST
+from vgmr.data.store import MANIFEST, NOT_KEPT
 from vgmr.data.types import MultimodalData
 from vgmr.files import cache_folder, place, user_path, writable
 
@@ -183,7 +184,12 @@ def _prepare(name: str, root: str | None) -> int:
     start = time.perf_counter()
     if why := writable(cache_folder()):
         raise OSError(f"{why}; give another place in VGMR_CACHE")
-    table = contents(name, root)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=NOT_KEPT)
+        try:
+            table = contents(name, root)
+        except UserWarning as error:
+            raise OSError(str(error)) from None
     print(f"{name}: ready in {time.perf_counter() - start:.1f} s")
     _print(table)
     return 0

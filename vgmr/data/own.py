@@ -21,7 +21,7 @@ from vgmr.data.extract.images import Extractor, ImageNetwork, folder_images, rea
 from vgmr.data.extract.images import spread as spread_over
 from vgmr.data.extract.text import TextEncoder, read_words, word_timing
 from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad
-from vgmr.files import cache_folder, user_path, writable
+from vgmr.files import cache_folder, place, user_path, writable
 
 TABLE = "table.csv"
 COLUMNS = ("id", "label", "text", "text_file", "audio", "video", "group", "split")
@@ -169,9 +169,10 @@ def read_table(path: Path) -> list[Row]:
 
 def _extracted(root: str | Path | None) -> Path | None:
     """The folder that `extract` wrote, where `root` is one."""
-    if root is None:
+    base = place("VGMR_DATA")
+    if root is None and base is None:
         return None
-    folder = user_path(root)
+    folder = base / "own" if root is None and base is not None else user_path(str(root))
     return folder if (folder / store.MANIFEST).is_file() else None
 
 
@@ -189,8 +190,8 @@ def _state(table: Path, rows: Sequence[Row], words: str | None, text: str | None
     ]
     if words and text and Path(text).expanduser().is_dir():
         places.append(Path(text).expanduser())
-    for place in places:
-        inside = sorted(place.glob("[!.]*")) if place.is_dir() else [place]
+    for there in places:
+        inside = sorted(there.glob("[!.]*")) if there.is_dir() else [there]
         for file in inside:
             try:
                 state = file.stat()
@@ -248,9 +249,9 @@ def _make(
         places = {row.id: row.path("video") if row.values["video"] else None for row in rows}
 
         def pictures(name: str) -> np.ndarray:
-            place = places[name]
-            assert place is not None
-            return network(rgb_input(_images(place, options["frames"])))
+            there = places[name]
+            assert there is not None
+            return network(rgb_input(_images(there, options["frames"])))
 
         title = f"video-{network.name}-{options['frames']}"
         features["video"] = _stored(title, _contents(places, broken, options["frames"]), pictures, broken, "video")
@@ -288,31 +289,31 @@ def _contents(
 ) -> dict[str, bytes]:
     """Bytes that say what is in the files behind each clip; those without files go into `broken`."""
     found: dict[str, bytes] = {}
-    for name, place in places.items():
+    for name, there in places.items():
         if name in broken:
             continue
-        if place is None:
+        if there is None:
             broken[name] = "the table names no file for it"
             continue
         try:
-            if frames is None or not place.is_dir():
-                found[name] = hashlib.sha256(read_raw(place)).digest()
+            if frames is None or not there.is_dir():
+                found[name] = hashlib.sha256(read_raw(there)).digest()
             else:
-                images = folder_images(place)
+                images = folder_images(there)
                 chosen = [images[moment] for moment in spread_over(len(images), frames)]
                 found[name] = b"".join(hashlib.sha256(read_raw(path)).digest() for path in chosen)
                 if not chosen:
-                    raise BrokenFile(f"{place}: holds no images")
+                    raise BrokenFile(f"{there}: holds no images")
         except (ValueError, OSError) as error:
             found.pop(name, None)
             broken[name] = str(error)
     return found
 
 
-def _images(place: Path, frames: int) -> np.ndarray:
-    if not place.is_dir():
-        return read_video(place, frames)[0]
-    images = folder_images(place)
+def _images(there: Path, frames: int) -> np.ndarray:
+    if not there.is_dir():
+        return read_video(there, frames)[0]
+    images = folder_images(there)
     return read_images([images[moment] for moment in spread_over(len(images), frames)])[0]
 
 

@@ -18,6 +18,7 @@ from vgmr.files import keyed_folder, whole_folder
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+NOT_KEPT = "prepared data are not kept"  # how the warning begins
 PARTS = ("train", "validation", "test")
 
 
@@ -38,7 +39,7 @@ def prepared(key: Mapping[str, Any], make: Callable[[], MultimodalData]) -> Mult
     try:
         write(folder, key, data)
     except OSError as error:
-        warnings.warn(f"prepared data are not kept, {folder.parent} cannot be written: {error}", stacklevel=2)
+        warnings.warn(f"{NOT_KEPT}, {folder.parent} cannot be written: {error}", stacklevel=2)
         return data
     return read(folder, key)
 

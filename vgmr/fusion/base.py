@@ -24,6 +24,7 @@ class Backbone(nn.Module):
         dims: feature dimension by modality name.
         num_outputs: classes, or 1 for regression.
         width: of `vectors`; None where modalities differ, and methods that need one width then refuse.
+        averages: `encode_one` reads the mean over time and nothing else.
         readout: concat, sum, tensor or shared where the outputs are one linear layer on that; else opaque.
 
     Args:
@@ -32,6 +33,7 @@ class Backbone(nn.Module):
         at_least: fewest modalities for which the system is defined.
     """
 
+    averages = False
     readout = "opaque"
 
     def __init__(self, dims: Mapping[str, int], num_outputs: int, width: int | None = None, at_least: int = 1):

@@ -417,6 +417,14 @@ def in_thread(work: Callable[[], Result], look: Callable[[], None] = lambda: Non
     return found[0]
 
 
+def _typed(text: str) -> str:
+    """What was typed in UTF-8, in whatever locale this process runs."""
+    try:
+        return os.fsencode(text).decode()
+    except UnicodeError:
+        return text
+
+
 def read_parameters(items: list[str], file: Path | None = None) -> dict[str, Any]:
     """Parameters from a file, and from NAME=VALUE, which win.
 
@@ -430,7 +438,7 @@ def read_parameters(items: list[str], file: Path | None = None) -> dict[str, Any
             raise ValueError(f"-p takes NAME=VALUE, got {shown(item)}")
         if name in found:
             raise ValueError(f"-p {name} is given twice; keep one of them")
-        found[name] = value
+        found[name] = _typed(value)
     return found if file is None else {**read_file(file, dict, "lines 'name: value'"), **found}
 
 
