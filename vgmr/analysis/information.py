@@ -62,8 +62,8 @@ def of_posteriors(
     """
     parts = []
     for one in label.unique().tolist():
-        cut = [_cut(posterior[:, one], bins) for posterior in (first, second)]
-        parts.append(decomposition(*cut, (label == one).long(), measure))
+        cut_first, cut_second = _cut(first[:, one], bins), _cut(second[:, one], bins)
+        parts.append(decomposition(cut_first, cut_second, (label == one).long(), measure))
     return {part: sum(one[part] for one in parts) / len(parts) for part in PARTS}
 
 
