@@ -69,6 +69,21 @@ def test_an_exported_model_gives_the_same_for_any_number_of_samples(which, maske
         assert_close(exported(*given), model(*given))
 
 
+@pytest.mark.parametrize("steps", [1, 5])
+def test_an_exported_calibrated_refiner_gives_the_same_for_any_number_of_samples(steps):
+    def given(size):
+        return made_inputs(DIMS, size, dict.fromkeys(DIMS, steps), dtype=torch.float32)
+
+    torch.manual_seed(0)
+    model = VGMR.calibrated(DIMS, 3).eval()
+    model.prepare(*given(12), torch.arange(12) % 3)
+    samples = torch.export.Dim("samples", min=2, max=1000)
+    shapes = ({name: {0: samples} for name in DIMS},) * 2
+    exported = torch.export.export(model, given(6), dynamic_shapes=shapes).module()
+    for size in (6, 9):
+        assert_close(exported(*given(size)), model(*given(size)))
+
+
 @pytest.mark.parametrize("which", MODELS)
 def test_a_compiled_model_is_one_graph_with_the_same_gradients(which):
     model = MODELS[which]().train(False)

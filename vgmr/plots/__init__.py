@@ -1,6 +1,7 @@
 """Figures: data in, axes out. Few functions for many callers; one colour per model in all of them."""
 
 from vgmr.plots.curves import balancing_acts, bands, learning_curves, loss_contours, matrices
+from vgmr.plots.diagrams import architecture, notebook_map, run_flow
 from vgmr.plots.intervals import against_cost, beside_paper, forest, seed_points, verdicts
 from vgmr.plots.look import COLOURS, look, style
 from vgmr.plots.samples import (
@@ -15,11 +16,13 @@ from vgmr.plots.samples import (
     per_class,
     refinement_maps,
     sequences,
+    small_matrices,
 )
 
 __all__ = [
     "COLOURS",
     "against_cost",
+    "architecture",
     "balancing_acts",
     "bands",
     "before_and_after",
@@ -36,10 +39,13 @@ __all__ = [
     "look",
     "loss_contours",
     "matrices",
+    "notebook_map",
     "per_class",
     "refinement_maps",
+    "run_flow",
     "seed_points",
     "sequences",
+    "small_matrices",
     "style",
     "verdicts",
 ]

@@ -45,6 +45,43 @@ def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.n
     return axes
 
 
+def small_matrices(
+    tensors: Mapping[str, torch.Tensor],
+    mask: Mapping[str, torch.Tensor],
+    caption: str,
+    centre: float = 0.0,
+    reach: float = 4.0,
+    form: str = ".3g",
+) -> np.ndarray:
+    """A few samples as matrices with their numbers: steps downwards, features across, padding grey.
+
+    Args:
+        tensors: name -> (B, T_m, d_m), small.
+        mask: name -> (B, T_m) bool.
+        centre, reach: the middle and half the width of the colour scale, in the tensors' unit.
+        form: of the numbers.
+
+    Returns the array of axes, samples after one another and modalities within.
+    """
+    samples = len(next(iter(mask.values())))
+    panels = [(row, name) for row in range(samples) for name in tensors]
+    widths = [tensors[name].shape[2] for _, name in panels]
+    figure, axes = plt.subplots(1, len(panels), figsize=(0.8 * sum(widths), 2.3), width_ratios=widths)
+    for ax, (row, name) in zip(axes, panels, strict=True):
+        shown = tensors[name][row].masked_fill(~mask[name][row].unsqueeze(1), torch.nan)
+        ax.imshow(shown, cmap="RdBu", vmin=centre - reach, vmax=centre + reach, aspect="auto")
+        for step, feature in (~shown.isnan()).nonzero().tolist():
+            value = float(shown[step, feature]) + 0.0
+            ink = "white" if abs(value - centre) > 0.5 * reach else "black"
+            ax.text(feature, step, format(value, form), ha="center", va="center", color=ink)
+        ax.set(xticks=range(shown.shape[1]), yticks=range(len(shown)), facecolor="lightgrey", xlabel="feature")
+        ax.set_title(f"sample {row}, {name}", fontsize=10)
+        ax.grid(False)
+    axes[0].set_ylabel("time step")
+    figure.suptitle(caption)
+    return np.asarray(axes)
+
+
 def gate_strength(points: Mapping[str, tuple[float, float]], ax: Axes | None = None) -> Axes:
     """(1 - rho) alpha over alpha (across) and rho (up), with lines of equal strength and named (alpha, rho)."""
     ax = plt.subplots(figsize=(6, 4.4))[1] if ax is None else ax
