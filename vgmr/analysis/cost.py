@@ -151,7 +151,7 @@ def bench(
     data = replace(data, validation=data.validation.index(torch.arange(2, device=device)))
     batches = [data.train.index(rows) for rows in torch.arange(32 * steps, device=device).split(32)]
     models = {
-        variant: build(Experiment("synthetic", variant, "transformer", latent_dim=164), data).to(device)
+        variant: build(Experiment("synthetic", variant, "transformer", latent_dim=164, form="paper"), data).to(device)
         for variant in variants
     }
     if byte_dropout:
@@ -251,7 +251,9 @@ def bench_rounds(rounds: int = 5, steps: int = 2, progress: bool = False) -> pd.
     torch.set_num_threads(1)
     data = load("synthetic", like="mosei", samples=32 * steps)
     data = replace(data, validation=data.validation.index(torch.arange(2)))
-    kinds: dict[str, dict[str, Any]] = {label: {"prefusion": prefusion} for prefusion, label in _LABELS.items()}
+    kinds: dict[str, dict[str, Any]] = {
+        label: {"prefusion": prefusion, "form": "paper"} for prefusion, label in _LABELS.items()
+    }
     kinds["VGMR, calibrated"] = {"form": "calibrated"}
     kinds |= {name: {"prefusion": "none", "method": name} for name in ("agm", "grad-blending")}
     work: dict[str, Callable[[], Any]] = {}
