@@ -48,7 +48,7 @@ class Claim:
 
 OPEN_SETS = {"MOSI": ("04", "mosi-utterance"), "UCF101": ("06", "utd-mhad")}
 OPEN_SETS |= {"AVE": ("07", "avdigits"), "CREMA-D": ("08", "cremad-ratings")}
-CONTROLLED_SETS = ("uci-mfeat", "utd-mhad")
+CONTROLLED_SETS = ("uci-mfeat",)
 STUDIED_SETS = ("avdigits", "mosi-utterance", "utd-mhad")
 ABLATED_SETS = ("uci-mfeat", "cremad-ratings")
 BALANCED_SETS = ("uci-mfeat",)
