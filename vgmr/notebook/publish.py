@@ -267,7 +267,7 @@ def write_readme() -> None:
     if not end:
         raise ValueError("README.md: no <!-- ledger --> followed by <!-- /ledger -->")
     write(Path("README.md"), f"{head}<!-- ledger -->\n{table}\n{end}{tail}".encode())
-    write(FOLDER / "records" / "overview.png", overview(find_notebook("16")))
+    write(FOLDER / "records" / "overview.png", overview(find_notebook("01")))
 
 
 def main(arguments: list[str]) -> int:
