@@ -81,9 +81,10 @@ class Experiment:
     `training_noise` are arguments of `vgmr.corruption.noise` for the training and the validation part; the test
     part stays as it is. `training_corruption` are arguments of `vgmr.corruption.Drawn.like`: drawn anew for every
     mini-batch of any variant. `form`, a name in `vgmr.refiner.FORMS`, sets those of VGMR's switches that are
-    at their defaults here, which are the paper's; the calibrated form learns no value, so the value's loss and the
-    regulariser do nothing in it. `checkpoints` keeps the weights after every epoch. `fold` is one part of a
-    cross-validation, for data sets that have folds. `device` "auto" is a GPU where there is one.
+    at their defaults here, which are the paper's; the calibrated form, the adopted one, learns no value, so the
+    value's loss and the regulariser do nothing in it. A rival's width follows from the parameters of that form.
+    `checkpoints` keeps the weights after every epoch. `fold` is one part of a cross-validation, for data
+    sets that have folds. `device` "auto" is a GPU where there is one.
 
     Raises:
         ValueError: what cannot be trained, when it is made.
@@ -107,7 +108,7 @@ class Experiment:
     use_agreement: bool = True
     use_discrepancy: bool = True
     neutral_start: bool = False
-    form: str = "paper"
+    form: str = "calibrated"
     value_from: str = "summaries"
     retain: bool = False
     value_target: str = "contribution"

@@ -97,6 +97,9 @@ SILENT: dict[str, Any] = {
     "checkpoints": False,
     "fold": None,
     "patience": None,
+    "sharing": False,
+    "rank": None,
+    "sparsity": 0.0,
 }
 # What is not followed from the code of a training: registries, of which the parts in use are taken one by one, and
 # what moves or describes files, whose content is checked elsewhere.
@@ -134,7 +137,7 @@ KEPT = (
     "device",
     "key",
 )
-DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, zlib.error)
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, zlib.error)
 
 
 # What determines a run

@@ -17,7 +17,7 @@ from vgmr.experiment import Experiment, Run, experiment_data, train
 from vgmr.inference import predict
 from vgmr.runs import run_all
 
-FORMS = ("VGMR", "VGMR, paper's form")
+FORMS = ("VGMR, calibrated", "VGMR, paper's form")
 
 
 def with_idle_modality(data: MultimodalData, source: str, name: str = "idle", seed: int = 0) -> MultimodalData:

@@ -14,8 +14,8 @@ from vgmr.refiner import FORMS
 from vgmr.studies.search import choose, with_seed
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {"prefusion": "none"},
-    "parameter-matched MLP": {"prefusion": "mlp"},
+    "plain": {"prefusion": "none", "form": "paper"},
+    "parameter-matched MLP": {"prefusion": "mlp", "form": "paper"},
     "value-free gate": {
         "form": "neutral",
         "amplification": 1.0,
@@ -84,18 +84,18 @@ def controlled(common: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
     options = common["backbone_options"]
     return {
-        "Summation": {"prefusion": "none", "backbone_options": {**options, "head": "sum"}},
-        "Tensor Fusion": {"prefusion": "none", "backbone_options": {**options, "head": "tensor"}},
-        "MMPareto": {"prefusion": "none", "method": "mmpareto"},
-        "Cross-Attention": {"prefusion": "cross-attention"},
-        "Sigmoid+Tanh gate": {"prefusion": "sigmoid-tanh"},
+        "Summation": {**VARIANTS["plain"], "backbone_options": {**options, "head": "sum"}},
+        "Tensor Fusion": {**VARIANTS["plain"], "backbone_options": {**options, "head": "tensor"}},
+        "MMPareto": {**VARIANTS["plain"], "method": "mmpareto"},
+        "Cross-Attention": {"prefusion": "cross-attention", "form": "paper"},
+        "Sigmoid+Tanh gate": {"prefusion": "sigmoid-tanh", "form": "paper"},
         **VARIANTS,
     }
 
 
 def alone(modalities: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The plain model on each single modality, as variants."""
-    return {f"{name} alone": {"prefusion": "none", "modalities": (name,)} for name in modalities}
+    return {f"{name} alone": {**VARIANTS["plain"], "modalities": (name,)} for name in modalities}
 
 
 def method_options(method: str, epochs: int) -> dict[str, Any]:
