@@ -20,7 +20,9 @@ from vgmr.evidence import pooled
 Change = Callable[[Tensor, Tensor], Tensor]
 
 
-def summaries(part: Batch, names: Sequence[str], roughness: bool = False, change: Change | None = None) -> np.ndarray:
+def summaries(
+    part: Batch, names: Sequence[str], roughness: bool = False, change: Change | None = None
+) -> np.ndarray:
     """Means over real steps of the modalities `names`, side by side: (N, sum of widths).
 
     Args:
