@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,7 @@ def by_class(table: pd.DataFrame, classes: Sequence[str], models: Sequence[str])
         own = table[table["label"] == number]
         hit = own[own["conflict"]]
         first, second = hit["first"] == hit["label"], hit["second"] == hit["label"]
-        row = {"class": name, "conflict": own["conflict"].mean(), "first right": first.mean()}
+        row: dict[str, Any] = {"class": name, "conflict": own["conflict"].mean(), "first right": first.mean()}
         row |= {"second right": second.mean(), "neither right": (~first & ~second).mean()}
         rows.append(row | {model: hit[model].mean() for model in models})
     return pd.DataFrame(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,7 @@ def over_folds(
     views: Mapping[str, Sequence[str]],
     changes: Mapping[str, Change | None] | None = None,
     roughness: bool = False,
-    options: Mapping[str, object] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Linear models tested once on every sample of a data set with folds; fitted to training and validation part.
 
@@ -71,11 +72,12 @@ def over_folds(
 
     Returns one row per view, change and fold: columns view, change, fold, right, samples.
     """
+    cases: Mapping[str, Change | None] = changes or {"": None}
     rows = []
     for fold in range(folds(name)):
         data = load(name, fold=fold, **(options or {}))
         label = np.concatenate([part.label.numpy() for part in (data.train, data.validation)])
-        for change, function in (changes or {"": None}).items():
+        for change, function in cases.items():
             for view, names in views.items():
                 x, more, asked = (summaries(part, names, roughness, function) for part in data.parts.values())
                 answer = linear_answers(np.concatenate([x, more]), label, asked)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from vgmr.analysis.calibration import detection
-from vgmr.analysis.linear import leak, only_scale, over_folds, without_scale
+from vgmr.analysis.linear import Change, leak, only_scale, over_folds, without_scale
 from vgmr.corruption import Drawn
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
@@ -37,7 +38,7 @@ def leaks() -> pd.DataFrame:
 
     Of mosi-utterance the known videos are those whose labels its text and vision networks were trained on.
     """
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for name, modalities in (
         ("mosi-utterance", ("text", "vision", "audio")),
         ("mosi-words", ("text", "acoustic")),
@@ -68,7 +69,11 @@ def scale_of_steps() -> pd.DataFrame:
     """`over_folds` of utd-mhad with each step as it is, without its scale (LayerNorm), and the scale alone."""
     names = ("accelerometer", "gyroscope", "skeleton")
     views = {name: [name] for name in names} | {"all": list(names)}
-    changes = {"as it is": None, "without its scale": without_scale, "its scale alone": only_scale}
+    changes: dict[str, Change | None] = {
+        "as it is": None,
+        "without its scale": without_scale,
+        "its scale alone": only_scale,
+    }
     return over_folds("utd-mhad", views, changes, True, study("utd-mhad")["data_options"])
 
 
