@@ -248,8 +248,8 @@ def bench_rounds(rounds: int = 5, steps: int = 2, progress: bool = False) -> pd.
     Setting of `bench`, on one thread; AGM and Grad-Blending train the plain model, Grad-Blending with its trials.
     What the calibrated form fits once, before a training, is not in its steps; it is a row of its own.
 
-    Returns a tidy table: what (training, inference or preparation), label, seed (the round), value (natural logarithm of CPU
-    seconds). By `vgmr.comparison.differences` with the baseline "plain" it gives logarithms of ratios.
+    Returns a tidy table: what (training, inference or preparation), label, seed (the round), value (natural
+    logarithm of CPU seconds). By `vgmr.comparison.differences` with the baseline "plain" it gives logarithms of ratios.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What a notebook needs: `setup`, checked parameters, `evidence`, `record`, `table`, `claim`, `answers`, `explore`."""
+"""What a notebook needs: `setup`, parameters, `evidence`, `record`, `table`, `claim`, `answers`, `explore`."""
 
 from __future__ import annotations
 
