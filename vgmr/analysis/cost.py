@@ -249,7 +249,7 @@ def bench_rounds(rounds: int = 5, steps: int = 2, progress: bool = False) -> pd.
     What the calibrated form fits once, before a training, is not in its steps; it is a row of its own.
 
     Returns a tidy table: what (training, inference or preparation), label, seed (the round), value (natural
-    logarithm of CPU seconds). By `vgmr.comparison.differences` with the baseline "plain" it gives logarithms of ratios.
+    logarithm of CPU seconds). `vgmr.comparison.differences` to "plain" makes logarithms of ratios of it.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
