@@ -16,6 +16,7 @@ from vgmr.data.types import Batch
 from vgmr.evaluation import auroc
 from vgmr.evidence import Anchor, pooled
 
+
 class _Usual:
     """How far windows of one place lie from those of the training part, along its main directions and off them.
 
