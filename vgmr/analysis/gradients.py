@@ -334,4 +334,5 @@ def acts(experiments: Mapping[str, Experiment]) -> pd.DataFrame:
         seen = watch(experiment)
         changes = seen.gradients.melt(["modality", "epoch"], var_name="measure")
         frames += [each.assign(label=label) for each in (seen.coefficients.assign(measure="set"), changes)]
-    return pd.concat(frames, ignore_index=True)[["label", "measure", "modality", "epoch", "value"]]
+    table = pd.concat(frames, ignore_index=True)[["label", "measure", "modality", "epoch", "value"]]
+    return table.astype({"epoch": int, "value": float})
