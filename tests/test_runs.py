@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from vgmr import runs as records
 from vgmr.experiment import Experiment
@@ -122,3 +124,38 @@ def test_a_table_is_read_only_under_the_parameters_that_made_it(tmp_path, capsys
     records.tabled("none", {}, make, folder=tmp_path)
     assert len(made) == 3 and not (tmp_path / "none.csv").exists()
     assert "2 rows written" in capsys.readouterr().out
+
+
+VALUES = st.none() | st.integers() | st.text(max_size=3) | st.just([]) | st.just({}) | st.just({"a": [1]})
+OTHER = st.binary(max_size=40) | st.recursive(VALUES, lambda inner: st.lists(inner)).map(json.dumps).map(
+    str.encode
+)
+
+
+@given(data=st.data())
+@example(data=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_bytes_a_run_has_on_disk_it_is_read_or_refused_in_one_line(tmp_path, data):
+    folder = tmp_path / "cache"
+    path = next(iter(folder.rglob("run.json")), None) or records.Path(records.run(QUICK).path) / "run.json"
+    whole = path.with_suffix(".whole")
+    if not whole.exists():
+        whole.write_bytes(path.read_bytes())
+    content = whole.read_bytes()
+    if data is None:
+        path.write_bytes(b"[" * 100_000)
+    elif data.draw(st.booleans(), "other bytes"):
+        path.write_bytes(data.draw(OTHER))
+    elif data.draw(st.booleans(), "a field"):
+        fields = json.loads(content)
+        fields[data.draw(st.sampled_from(sorted(fields)))] = data.draw(VALUES)
+        path.write_text(json.dumps(fields))
+    else:
+        place = data.draw(st.integers(0, len(content) - 1))
+        path.write_bytes(content[:place] + data.draw(st.binary(max_size=2)) + content[place + 1 :])
+    try:
+        found = records.read_run(path.parent)
+    except ValueError as error:
+        assert str(path.parent) in str(error) and "\n" not in str(error)
+    else:
+        assert isinstance(found, records.Run)

@@ -263,7 +263,7 @@ def test_step_costs_are_ratios_to_the_baseline():
 # Ablations
 
 
-RATES_BY_VARIANT = {"plain": 1e-3, "Concat+MLP": 2e-3, "VGMR, paper's form": 3e-3, "VGMR": 4e-3}
+RATES_BY_VARIANT = {"plain": 1e-3, "parameter-matched MLP": 2e-3, "VGMR, paper's form": 3e-3, "VGMR": 4e-3}
 
 
 def test_an_ablation_changes_what_it_says_and_nothing_else():

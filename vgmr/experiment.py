@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
@@ -37,7 +37,7 @@ from vgmr.prefusion import (
     width_for_budget,
 )
 from vgmr.refiner import FORMS, VGMR
-from vgmr.training import OPTIMIZERS, History, fit, use_byte_dropout
+from vgmr.training import OPTIMIZERS, History, fit, fit_seeds, pays_together, use_byte_dropout, why_alone
 
 RIVALS: dict[str, tuple[Callable[..., nn.Module], int]] = {  # with what their width is a multiple of
     "mlp": (FeatureMLP, 1),
@@ -81,9 +81,10 @@ class Experiment:
     `training_noise` are arguments of `vgmr.corruption.noise` for the training and the validation part; the test
     part stays as it is. `training_corruption` are arguments of `vgmr.corruption.Drawn.like`: drawn anew for every
     mini-batch of any variant. `form`, a name in `vgmr.refiner.FORMS`, sets those of VGMR's switches that are
-    at their defaults here, which are the paper's; the calibrated form learns no value, so the value's loss and the
-    regulariser do nothing in it. `checkpoints` keeps the weights after every epoch. `fold` is one part of a
-    cross-validation, for data sets that have folds. `device` "auto" is a GPU where there is one.
+    at their defaults here, which are the paper's; the calibrated form, the adopted one, learns no value, so the
+    value's loss and the regulariser do nothing in it. A rival's width follows from the parameters of that form.
+    `checkpoints` keeps the weights after every epoch. `fold` is one part of a cross-validation, for data
+    sets that have folds. `device` "auto" is a GPU where there is one.
 
     Raises:
         ValueError: what cannot be trained, when it is made.
@@ -107,7 +108,7 @@ class Experiment:
     use_agreement: bool = True
     use_discrepancy: bool = True
     neutral_start: bool = False
-    form: str = "paper"
+    form: str = "calibrated"
     value_from: str = "summaries"
     retain: bool = False
     value_target: str = "contribution"
@@ -340,45 +341,90 @@ def train(experiment: Experiment, data: MultimodalData | None = None, watch: Wat
     device = chosen_device(experiment.device)
     data = (experiment_data(experiment) if data is None else data).to(device)
     with one_thread():
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        model = build(experiment, data).to(device)
-        method = make_method(experiment.method, **experiment.method_options)
-        if experiment.byte_dropout:
-            use_byte_dropout(model)
-        seen = data
-        if experiment.training_noise:
-            noisy = [
-                corruption.noise(part, data.train, **experiment.training_noise)
-                for part in (data.train, data.validation)
-            ]
-            seen = replace(data, train=noisy[0], validation=noisy[1])
-        drawn = None
-        if experiment.training_corruption:
-            drawn = corruption.Drawn.like(data.train, **experiment.training_corruption)
+        model, seen, arguments = _ready(experiment, data)
+        method = arguments["method"]
+        if watch is not None:
+            arguments["checkpoint"] = lambda epoch, model: watch(epoch, model, method)
         started = time.perf_counter()
-        history = fit(
-            model,
-            seen,
-            **filled(
-                fit,
-                experiment,
-                objective=Objective(
-                    **filled(Objective, experiment, target=experiment.value_target, task=data.task)
-                ),
-                method=method,
-                corruption=drawn,
-                checkpoint=None if watch is None else lambda epoch, model: watch(epoch, model, method),
-            ),
-        )
-        scored = _scores(model, data, history)
+        history = fit(model, seen, seed=experiment.seed, **arguments)
+        return _run(experiment, model, data, history, time.perf_counter() - started)
+
+
+def alike(experiment: Experiment) -> Experiment:
+    """The experiment less what may differ in one pass over several seeds: seed, fold, seed of the split."""
+    options = {name: value for name, value in experiment.data_options.items() if name != "split_seed"}
+    return replace(experiment, seed=0, fold=None, data_options=options)
+
+
+def together(experiments: Sequence[Experiment]) -> bool:
+    """Whether these, which differ in seed and fold only, are trained in one pass: it is possible, and it pays."""
+    first = experiments[0]
+    if len(experiments) < 2 or first.method != "none" or first.checkpoints:
+        return False
+    pair = [_ready(one, experiment_data(one)) for one in experiments[:2]]
+    (model, data, arguments), (other, more, _) = pair
+    if not pays_together(model, data, len(experiments), first.batch_size):
+        return False
+    return not why_alone([model, other], [data, more], arguments["objective"], None, arguments["corruption"])
+
+
+def train_together(experiments: Sequence[Experiment]) -> list[Run]:
+    """`train` for experiments that differ in seed and fold only, in one pass; see `vgmr.training.fit_seeds`.
+
+    Seeds draw their dropout from one stream, so a run depends on which seeds were trained with it, and the same
+    group gives the same runs. `seconds` is the share of each in the time of the pass.
+    """
+    device = chosen_device(experiments[0].device)
+    data = [experiment_data(one).to(device) for one in experiments]
+    with one_thread():
+        models, seen, arguments = zip(*map(_ready, experiments, data), strict=True)
+        started = time.perf_counter()
+        given = {name: value for name, value in arguments[0].items() if name != "method"}
+        histories = fit_seeds(models, seen, [one.seed for one in experiments], **given)
+        seconds = (time.perf_counter() - started) / len(experiments)
+        return [_run(*found, seconds) for found in zip(experiments, models, data, histories, strict=True)]
+
+
+def _ready(experiment: Experiment, data: MultimodalData) -> tuple[Classifier, MultimodalData, dict[str, Any]]:
+    """The untrained model, the data that it is trained on, and the arguments of `fit` but for the seed."""
+    device = data.train.label.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    model = build(experiment, data).to(device)
+    if experiment.byte_dropout:
+        use_byte_dropout(model)
+    seen = data
+    if experiment.training_noise:
+        noisy = [
+            corruption.noise(part, data.train, **experiment.training_noise)
+            for part in (data.train, data.validation)
+        ]
+        seen = replace(data, train=noisy[0], validation=noisy[1])
+    drawn = None
+    if experiment.training_corruption:
+        drawn = corruption.Drawn.like(data.train, **experiment.training_corruption)
+    target = {"target": experiment.value_target, "task": data.task}
+    arguments = filled(
+        fit,
+        experiment,
+        objective=Objective(**filled(Objective, experiment, **target)),
+        method=make_method(experiment.method, **experiment.method_options),
+        corruption=drawn,
+    )
+    del arguments["seed"]
+    return model, seen, arguments
+
+
+def _run(experiment: Experiment, model: Classifier, data: MultimodalData, history: History, seconds: float) -> Run:
+    device = data.train.label.device
+    scored = _scores(model, data, history)
     on_gpu = device.type == "cuda"
     return Run(
         experiment=experiment,
         history=history,
         parameters=count_parameters(model),
         prefusion_parameters=count_parameters(model.prefusion),
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
         peak_memory=torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else peak_memory(),
         fingerprint=data.fingerprint,
         stand_in=data.stand_in,

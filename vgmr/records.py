@@ -14,7 +14,7 @@ from pathlib import Path
 from vgmr import studies
 from vgmr.experiment import Experiment, Run
 from vgmr.files import environment
-from vgmr.runs import confirm, fingerprint, keep, key, read, records_folder, run_all
+from vgmr.runs import confirm, fingerprint, groups, keep, key, read, records_folder, run_all
 
 DRAFT = "draft"  # in a row's environment: recorded from a tree with changes
 DIRTY = "-dirty"
@@ -41,8 +41,18 @@ class Plan:
 
     @property
     def missing(self) -> list[Experiment]:
-        """What is to be trained, in order."""
-        return [one for key, one in self.wanted.items() if key not in self.rows]
+        """What is to be trained, in order: all that is trained in one pass with a row that is not there."""
+        return [
+            one
+            for members in groups(self.wanted.items())
+            if any(key not in self.rows for key, _ in members)
+            for _, one in members
+        ]
+
+    def group(self) -> list[Run]:
+        """The rows of one pass."""
+        members = groups(self.wanted.items())[0]
+        return [self.rows[key] for key, _ in members if key in self.rows]
 
     def seconds(self) -> float | None:
         """Processor time that the missing trainings will take, from recorded ones; None where there are none."""
@@ -130,7 +140,7 @@ def train(plans: Sequence[Plan], jobs: int, draft: bool) -> None:
 
         def arrived(fresh: Run, one: Plan = one) -> None:
             marked = {**fresh.environment, DRAFT: "yes"} if draft else fresh.environment
-            one.rows[fresh.key] = replace(fresh, environment=marked)
+            one.rows.setdefault(fresh.key, replace(fresh, environment=marked))
             one.write()
 
         run_all(one.missing, jobs, each=arrived, cached=False)
@@ -138,12 +148,11 @@ def train(plans: Sequence[Plan], jobs: int, draft: bool) -> None:
 
 
 def confirmed(plans: Sequence[Plan], jobs: int) -> list[str]:
-    """One row of each record trained again: a line for each that gives other predictions."""
+    """One pass of each record trained again: a line for each that gives other predictions."""
     found = []
     for one in plans:
         if one.rows:
-            row = one.rows[next(key for key in one.wanted if key in one.rows)]
-            changed = float(confirm([row], jobs)["changed"].iloc[0])
+            changed = float(confirm(one.group(), jobs)["changed"].mean())
             print(f"{one.name}: {changed:.2%} of the predictions changed")
             if not changed <= TOLERANCE:
                 found.append(f"{one.name}: {changed:.2%} of the predictions changed, at most {TOLERANCE:.1%} may")

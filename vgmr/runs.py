@@ -10,7 +10,7 @@ import hashlib
 import json
 import warnings
 import zlib
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import cache, partial
 from pathlib import Path
@@ -30,11 +30,15 @@ from vgmr.experiment import (
     RIVALS,
     Experiment,
     Run,
+    Watch,
+    alike,
     build,
     chosen_device,
     experiment_data,
     make_prefusion,
+    together,
     train,
+    train_together,
 )
 from vgmr.files import cache_folder, in_repository, whole_folder, writable, write
 from vgmr.objective import Objective
@@ -44,6 +48,8 @@ from vgmr.training import History, fit, use_byte_dropout
 from vgmr.work import bar, in_processes
 
 L = TypeVar("L", bound=Hashable)  # a label: a name, or several
+K = TypeVar("K")
+AT_ONCE = 20  # seeds in one pass at most
 
 PLACES = ("root", "device")  # say where a training ran, not what was trained
 # What a row means where it says nothing. A new field is added with the value that means "as before"; a line is
@@ -91,6 +97,9 @@ SILENT: dict[str, Any] = {
     "checkpoints": False,
     "fold": None,
     "patience": None,
+    "sharing": False,
+    "rank": None,
+    "sparsity": 0.0,
 }
 # What is not followed from the code of a training: registries, of which the parts in use are taken one by one, and
 # what moves or describes files, whose content is checked elsewhere.
@@ -128,7 +137,7 @@ KEPT = (
     "device",
     "key",
 )
-DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, zlib.error)
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, zlib.error)
 
 
 # What determines a run
@@ -269,13 +278,34 @@ def _not_kept() -> str | None:
 
 def _made(experiment: Experiment, folder: Path, keep: bool) -> Run:
     """Train; with `keep`, into `folder`, where the run appears whole or not at all."""
+    return _kept(folder, keep, lambda watch: train(experiment, watch=watch if experiment.checkpoints else None))
+
+
+def _made_together(
+    group: Sequence[tuple[Path, Experiment]], keep: bool, wanted: Collection[Path]
+) -> list[tuple[Path, Run]]:
+    """As `_made`, for experiments that are trained in one pass; those that are wanted."""
+    fresh = train_together([one for _, one in group])
+    found = []
+    for (folder, _), one in zip(group, fresh, strict=True):
+        if folder in wanted:
+            found.append((folder, _kept(folder, keep, partial(_given, one))))
+    return found
+
+
+def _given(run: Run, watch: Watch | None) -> Run:
+    return run
+
+
+def _kept(folder: Path, keep: bool, make: Callable[[Watch | None], Run]) -> Run:
     fresh: Run | None = None
     if not keep:
-        fresh = train(experiment)
-        return replace(fresh, key=key(experiment, fresh.fingerprint))
+        fresh = make(None)
+        return replace(fresh, key=key(fresh.experiment, fresh.fingerprint))
     try:
         with whole_folder(folder, _sound) as temporary:
-            fresh = train(experiment, watch=partial(_save_epoch, temporary) if experiment.checkpoints else None)
+            fresh = make(partial(_save_epoch, temporary))
+            experiment = fresh.experiment
             fresh = replace(fresh, key=key(experiment, fresh.fingerprint))
             _save(fresh.model(), temporary / "model.safetensors")
             content = {
@@ -343,7 +373,9 @@ def run_all(
 ) -> dict[L, list[Run]] | list[Run]:
     """Run many experiments, `jobs` processes with one thread each; lists by label as they came, or one list.
 
-    Finished ones are read from the cache, so an interrupted call goes on where it stopped.
+    Finished ones are read from the cache, so an interrupted call goes on where it stopped. Experiments that differ
+    in seed and fold only are trained in one pass where that pays, `AT_ONCE` at a time in the order given; if one
+    of them is missing, all are trained, so that it comes out the same.
 
     Args:
         each: called with every run that is trained here, as it comes.
@@ -369,20 +401,48 @@ def run_all(
         warnings.warn(reason, stacklevel=3)
     keep, workers = cached and reason is None, min(jobs, len(missing))
     start = {"total": len(todo), "initial": len(todo) - len(missing)}
+    order = dict(zip(folders, todo, strict=True))
+    tasks: list[_Task] = []
+    for members in groups(order.items()):
+        lacking = [(folder, one) for folder, one in members if folder in missing]
+        if not lacking:
+            continue
+        if together([one for _, one in members]):
+            tasks.append(partial(_made_together, members, keep, {folder for folder, _ in lacking}))
+        else:
+            tasks += [partial(_made_alone, folder, one, keep) for folder, one in lacking]
     with bar(**start, desc="runs", disable=not progress, leave=False) as state:
-        tasks = [(folder, partial(_made, one, folder, keep)) for folder, one in missing.items()]
-        in_turn = map(_labelled, tasks)
-        for folder, fresh in in_processes(_labelled, tasks, workers) if workers > 1 else in_turn:
-            done[folder] = fresh = fresh if cached else replace(fresh, trained=None)
-            state.update()
-            if each is not None:
-                each(fresh)
+        in_turn = map(_call, tasks)
+        for made in in_processes(_call, tasks, workers) if workers > 1 else in_turn:
+            for folder, fresh in made:
+                done[folder] = fresh = fresh if cached else replace(fresh, trained=None)
+                state.update()
+                if each is not None:
+                    each(fresh)
     return [replace(done[folder], experiment=one) for folder, one in zip(folders, todo, strict=True)]
 
 
-def _labelled(task: tuple[Path, Callable[[], Run]]) -> tuple[Path, Run]:
-    folder, make = task
-    return folder, make()
+_Task = Callable[[], list[tuple[Path, Run]]]
+
+
+def groups(items: Iterable[tuple[K, Experiment]]) -> list[list[tuple[K, Experiment]]]:
+    """Items by what is trained in one pass, if it pays: `alike` experiments, at most `AT_ONCE`, in order."""
+    by_kind: dict[Experiment, list[tuple[K, Experiment]]] = {}
+    for name, one in items:
+        by_kind.setdefault(alike(one), []).append((name, one))
+    return [
+        members[start : start + AT_ONCE]
+        for members in by_kind.values()
+        for start in range(0, len(members), AT_ONCE)
+    ]
+
+
+def _call(task: _Task) -> list[tuple[Path, Run]]:
+    return task()
+
+
+def _made_alone(folder: Path, experiment: Experiment, keep: bool) -> list[tuple[Path, Run]]:
+    return [(folder, _made(experiment, folder, keep))]
 
 
 # Records in the repository
@@ -518,9 +578,17 @@ def recorded(
         stale = again and row is not None and data is not None and row.key != key(one, data)
         if row is not None and not stale and (row.history.train_loss or not curves):
             found[place] = replace(row, experiment=one)
-    missing = [place for place in range(len(flat)) if place not in found]
-    trained = run_all([flat[place] for place in missing], jobs) if missing else []
-    found |= dict(zip(missing, trained, strict=True))
+    lacking = {place for place in range(len(flat)) if place not in found}
+    # whole groups, so that a row that is missing comes out as it was
+    missing = [
+        place
+        for members in groups(enumerate(flat))
+        if lacking & {place for place, _ in members}
+        for place, _ in members
+    ]
+    trained = dict(zip(missing, run_all([flat[place] for place in missing], jobs) if missing else [], strict=True))
+    found |= {place: trained[place] for place in lacking}
+    missing = sorted(lacking)
     runs = [_labelled_row(found[place]) for place in range(len(flat))]
     if again:
         keep(path, runs, curves)

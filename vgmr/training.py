@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map
 
 from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
@@ -303,28 +305,27 @@ class _Together:
         validation: Sequence[Batch],
         seeds: Sequence[int],
         objective: Objective,
-        new_optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+        new_optimizer: Callable[[list[list[Tensor]]], torch.optim.Optimizer],
+        two_rates: bool,
         corruption: Corruption | None,
         feeding: Mapping[str, Any],
     ):
         self.models, self.loss = list(models), _Loss(models[0], objective)
         self.pool, self.validation = _Pool([each.train for each in data]), _Pool(validation)
-        self.new_optimizer, self.corruption, self.feeding = new_optimizer, corruption, feeding
+        self.corruption, self.feeding = corruption, feeding
         self.order = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.corrupting = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.running = list(range(len(models)))
-        self._lay_out([name for name, x in models[0].named_parameters() if x.requires_grad])
-
-    def _lay_out(self, learning: list[str]) -> None:
+        learning = self._reached()
         named = [{**dict(model.named_parameters()), **dict(model.named_buffers())} for model in self.models]
         place = {id(x): name for name, x in named[0].items()}
         self.slots: list[tuple[dict[str, Any], str, str]] = []
         for module in self.models[0].modules():
             tensors: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
             self.slots += [(h, key, place[id(x)]) for h in tensors for key, x in h.items() if x is not None]
-        own = {id(x) for x in self.models[0].prefusion.parameters()}
-        learning = sorted(learning, key=lambda name: id(named[0][name]) in own)
-        self.split = sum(named[0][name].numel() for name in learning if id(named[0][name]) not in own)
+        own = {id(x) for x in self.models[0].prefusion.parameters()} if two_rates else set()
+        learning.sort(key=lambda name: id(named[0][name]) in own)
+        split = sum(named[0][name].numel() for name in learning if id(named[0][name]) not in own)
         self.shapes = {name: _turned(named[0][name]).shape for name in learning}
         self.fixed = {
             name: torch.stack([each[name].detach() for each in named])
@@ -332,26 +333,29 @@ class _Together:
             if name not in self.shapes
         }
         rows = [torch.cat([_turned(each[name].detach()).flatten() for name in learning]) for each in named]
-        self._hold(torch.stack(rows))
-        self.rows = [[row[: self.split], row[self.split :]] for row in self.matrix]
-        groups = [{"params": list(tensors)} for tensors in zip(*self.rows, strict=True)]
-        self.optimizer = self.new_optimizer(groups)
+        self.matrix = torch.stack(rows)
+        self.columns = [slice(0, split), slice(split, None)] if two_rates else [slice(None)]
+        self.rows = [[row[part] for part in self.columns] for row in self.matrix]
+        self.optimizer = new_optimizer([list(tensors) for tensors in zip(*self.rows, strict=True)])
 
-    def _hold(self, matrix: Tensor) -> None:
-        self.matrix, self.weights = matrix, self._views(matrix)
-
-    def _views(self, matrix: Tensor) -> dict[str, Tensor]:
-        pieces = matrix.split([shape.numel() for shape in self.shapes.values()], 1)
-        return {
-            name: piece.unflatten(1, shape or (1,)).view(len(matrix), *shape).requires_grad_()
-            for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
-        }
+    def _reached(self) -> list[str]:
+        """The parameters that have a gradient; what no loss reaches is left as it is, as optimisers do."""
+        loss = copy.deepcopy(self.loss).train()
+        named = {name: x for name, x in loss.model.named_parameters() if x.requires_grad}
+        drawn, device = self.corrupting[0].get_state(), self.pool.label.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            some = self._batch([0], [(torch.arange(min(2, len(self.pool.parts[0])), device=device), None)])
+            first = [x if x is None else tree_map(lambda tensor: tensor[0], x) for x in some]
+            value = loss(_Rows(*first), 0)  # type: ignore[arg-type]
+        self.corrupting[0].set_state(drawn)
+        gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True)
+        return [name for name, x in zip(named, gradients, strict=True) if x is not None]
 
     def _mapped(
-        self, weights: dict[str, Tensor], fixed: dict[str, Tensor], batch: _Rows, per_seed: bool, epoch: int | None
+        self, matrix: Tensor, fixed: dict[str, Tensor], batch: _Rows, per_seed: bool, epoch: int | None
     ) -> Tensor:
-        def one(weights: dict[str, Tensor], fixed: dict[str, Tensor], batch: _Rows) -> Tensor:
-            values = {name: _turned(x) for name, x in weights.items()} | fixed
+        def one(row: Tensor, fixed: dict[str, Tensor], batch: _Rows) -> Tensor:
+            values = self._named(row) | fixed
             before = [held[key] for held, key, _ in self.slots]
             try:  # as torch.func.functional_call, which looks through all modules again in every step
                 for held, key, name in self.slots:
@@ -365,9 +369,16 @@ class _Together:
         axis = 0 if per_seed else None
         axes = _Rows(*(None if x is None else axis for x in batch))  # type: ignore[arg-type]
         mapped: Tensor = torch.func.vmap(one, (0, 0 if fixed else None, axes), randomness="different")(
-            weights, fixed, batch
+            matrix, fixed, batch
         )
         return mapped
+
+    def _named(self, row: Tensor) -> dict[str, Tensor]:
+        pieces = row.split([shape.numel() for shape in self.shapes.values()])
+        return {
+            name: _turned(piece.view(shape))
+            for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
+        }
 
     def train(self, epoch: int) -> list[Tensor]:
         """Every step of an epoch; the mean loss of each seed that is running."""
@@ -424,25 +435,18 @@ class _Together:
 
     def _step(self, places: list[int], batch: _Rows, epoch: int) -> Tensor:
         everyone = len(places) == len(self.matrix)
-        weights = self.weights if everyone else self._views(self.matrix[places])
+        matrix = (self.matrix if everyone else self.matrix[places]).detach().requires_grad_()
         fixed = self.fixed if everyone else {name: x[places] for name, x in self.fixed.items()}
         with _plain_attention():
-            loss = self._mapped(weights, fixed, batch, True, epoch)
-            gradients = torch.autograd.grad(loss.sum(), list(weights.values()), allow_unused=True)
-        idle = [name for name, x in zip(weights, gradients, strict=True) if x is None]
-        if idle:  # what no loss reaches is left as it is, as optimisers do
-            self._lay_out([name for name in self.shapes if name not in idle])
-            return self._step(places, batch, epoch)
+            loss = self._mapped(matrix, fixed, batch, True, epoch)
+            (gradient,) = torch.autograd.grad(loss.sum(), matrix)
         if not everyone:
             for name, x in self.fixed.items():
                 x[places] = fixed[name]
-        gradient = torch.cat([x.flatten(1) for x in gradients if x is not None], 1)
-        for tensors in self.rows:
-            for tensor in tensors:
-                tensor.grad = None
-        for place, row in zip(places, gradient, strict=True):
-            for tensor, part in zip(self.rows[place], (row[: self.split], row[self.split :]), strict=True):
-                tensor.grad = part
+        gradients = dict(zip(places, gradient, strict=True))
+        for place, tensors in enumerate(self.rows):
+            for tensor, part in zip(tensors, self.columns, strict=True):
+                tensor.grad = gradients[place][part] if place in gradients else None
         self.optimizer.step()
         return loss.detach()
 
@@ -462,13 +466,13 @@ class _Together:
         answers = []
         with _plain_attention():
             for some in rows.split(min(256, max(16, 2**22 // values)), rows.ndim - 1):
-                answers.append(self._mapped(self.weights, self.fixed, pool.take(some), not pool.same, None))
+                answers.append(self._mapped(self.matrix, self.fixed, pool.take(some), not pool.same, None))
         return [answer[:size] for answer, size in zip(torch.cat(answers, 1), sizes, strict=True)]
 
     def state(self, place: int) -> dict[str, Tensor]:
         """A copy of the state of the seed that runs at `place`."""
-        learnt = {name: _turned(x[place].detach()) for name, x in self.weights.items()}
-        return {name: x.clone() for name, x in (learnt | {n: x[place] for n, x in self.fixed.items()}).items()}
+        fixed = {name: x[place] for name, x in self.fixed.items()}
+        return {name: x.clone() for name, x in (self._named(self.matrix[place]) | fixed).items()}
 
     def end(self, epoch: int, histories: Sequence[History]) -> None:
         """Nothing: no balancing method is at work."""
@@ -483,9 +487,10 @@ class _Together:
         self.rows = [self.rows[place] for place in places]
         for group in self.optimizer.param_groups:
             group["params"] = [group["params"][place] for place in places]
-        self._hold(self.matrix[places])
+        self.matrix = self.matrix[places]
         for tensors, row in zip(self.rows, self.matrix, strict=True):
-            tensors[0].data, tensors[1].data = row[: self.split], row[self.split :]
+            for tensor, part in zip(tensors, self.columns, strict=True):
+                tensor.data = row[part]
 
 
 def pays_together(model: Classifier, data: MultimodalData, count: int, batch_size: int = 32) -> bool:
@@ -545,7 +550,8 @@ def why_alone(
                 [each.train for each in few],
                 [0, 0],
                 objective,
-                torch.optim.AdamW,
+                lambda rows: torch.optim.AdamW(rows[0]),
+                False,
                 corruption,
                 {"batch_size": 2},
             )
@@ -704,13 +710,15 @@ def _fit(
         if reason := why_alone(models, data, objective, method, corruption):
             raise ValueError(f"these seeds cannot be trained in one pass: {reason}")
 
-        def of_rows(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-            rated = [group | {"lr": rate} for group, rate in zip(groups, rates, strict=True)]
+        def of_rows(groups: list[list[Tensor]]) -> torch.optim.Optimizer:
+            rated = [{"params": group, "lr": rate} for group, rate in zip(groups, rates, strict=False)]
             return _optimizer(optimizer, rated, weight_decay)
 
         for model, each in zip(models, data, strict=True):
             prepare(model, each.train)
-        steps = _Together(models, data, validation, seeds, objective, of_rows, corruption, feeding)
+        steps = _Together(
+            models, data, validation, seeds, objective, of_rows, rates[0] != rates[1], corruption, feeding
+        )
     histories = [History(together=list(seeds) if len(seeds) > 1 else []) for _ in models]
     best: dict[int, tuple[tuple[float, float], dict[str, Tensor]]] = {}
     running = list(range(len(models)))
@@ -778,7 +786,7 @@ def _check(model: Classifier, data: MultimodalData) -> None:
 def _train_copy(
     new_optimizer: Callable[[Classifier], torch.optim.Optimizer],
     feeding: Mapping[str, Any],
-    copy: Classifier,
+    model: Classifier,
     part: Batch,
     epochs: int,
     seed: int,
@@ -788,7 +796,7 @@ def _train_copy(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         order = torch.Generator().manual_seed(seed)
-        part, plain, own = part.noting_padding(), Balancing(), new_optimizer(copy)
+        part, plain, own = part.noting_padding(), Balancing(), new_optimizer(model)
         for epoch in range(epochs):
             batches = mini_batches(part, generator=order, **feeding)
-            train_epoch(copy, batches, own, Objective(0, 0, auxiliary=False), plain, epoch)
+            train_epoch(model, batches, own, Objective(0, 0, auxiliary=False), plain, epoch)

@@ -92,7 +92,7 @@ def test_the_lists_are_counted_apart(folder):
     assert list(found.index) == list(LISTS)
     assert found.loc[PAPER_FORM, ["held", "undecided"]].tolist() == [1, 1] and found.loc[CODE, "held"] == 1
     text = ledger.summary(table)
-    assert "| Table 1 | motivation: Concat, MMPareto, Concat+MLP | 1 |  |  | 1 |  | 07 |" in text
+    assert "| Table 1 | motivation: Concat, MMPareto, parameter-matched MLP | 1 |  |  | 1 |  | 07 |" in text
     assert "1 of 1 parts agree with it" in text and "says nothing of the paper's results" in text
 
 

@@ -16,7 +16,9 @@ def boxes(ax):
 
 
 @pytest.mark.parametrize(
-    "draw", [architecture, run_flow, lambda: notebook_map(TITLES, {"reader": ["01", "20"]})], ids=str
+    "draw",
+    [architecture, run_flow, lambda: notebook_map(TITLES, {"reader": ["01", "20"]})],
+    ids=["architecture", "flow", "map"],
 )
 def test_every_text_stays_in_its_box(draw):
     ax = draw()

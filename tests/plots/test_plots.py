@@ -319,7 +319,7 @@ def test_bands_are_means_and_ranges_over_seeds_in_panels():
 
 def test_bands_of_differences_are_paired_by_seed():
     frame = robustness_frame().query("data == 'one'")
-    frame = pd.concat([frame, frame.query("model == 'VGMR'").assign(model="Concat+MLP")])
+    frame = pd.concat([frame, frame.query("model == 'VGMR'").assign(model="parameter-matched MLP")])
     ax = plots.bands(frame, "severity", "accuracy", "model", "corruption", baseline="plain")[0, 0]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.2, 0.15, 0.1])
     assert ax.figure.get_supylabel() == "accuracy, less plain's"

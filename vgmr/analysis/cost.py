@@ -46,7 +46,7 @@ from vgmr.work import bar
 VARIANTS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
 _LABELS = {
     "none": "plain",
-    "mlp": "Concat+MLP",
+    "mlp": "parameter-matched MLP",
     "cross-attention": "Cross-Attention",
     "sigmoid-tanh": "Sigmoid+Tanh gate",
     "vgmr": figures.FORM,

@@ -158,7 +158,7 @@ def counts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 ITEMS = {
-    "Table 1": "motivation: Concat, MMPareto, Concat+MLP",
+    "Table 1": "motivation: Concat, MMPareto, parameter-matched MLP",
     "Table 2": "overall results on five data sets",
     "Table 3": "ablation of value, agreement, discrepancy",
     "Table 4": "value and gate under corruption",

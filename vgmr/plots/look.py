@@ -7,10 +7,9 @@ import seaborn as sns
 
 COLOURS = {
     "plain": "#7f7f7f",
-    "Concat+MLP": "#de8f05",
+    "parameter-matched MLP": "#de8f05",
     "value-free gate": "#029e73",
     "VGMR, paper's form": "#56b4e9",
-    "VGMR": "#0173b2",
     "VGMR, calibrated": "#0b3c6f",
     "oracle": "#000000",
     "Grad-Blending": "#cc78bc",
@@ -23,9 +22,8 @@ COLOURS = {
 }
 ALIASES = {
     "none": "plain",
-    "parameter-matched MLP": "Concat+MLP",
     "VGMR, value-free gate": "value-free gate",
-    "none + VGMR": "VGMR",
+    "none + VGMR, calibrated": "VGMR, calibrated",
     "grad-blending": "Grad-Blending",
     "mmpareto": "MMPareto",
 }

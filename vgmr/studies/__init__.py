@@ -7,38 +7,50 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from vgmr.experiment import Experiment, Run, experiment_data
-from vgmr.runs import recorded, run_all
-from vgmr.studies.search import choose
+from vgmr.balancing import METHODS
+from vgmr.data import folds
+from vgmr.experiment import Experiment, experiment_data
+from vgmr.refiner import FORMS
+from vgmr.studies.search import choose, with_seed
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {"prefusion": "none"},
-    "Concat+MLP": {"prefusion": "mlp"},
-    "VGMR, paper's form": {"prefusion": "vgmr", "norm": "layer"},
-    "VGMR": {"prefusion": "vgmr", "norm": "none", "neutral_start": True},
+    "plain": {"prefusion": "none", "form": "paper"},
+    "parameter-matched MLP": {"prefusion": "mlp", "form": "paper"},
+    "value-free gate": {
+        "form": "neutral",
+        "amplification": 1.0,
+        "retention": 0.0,
+        "use_global_value": False,
+        "use_channel_value": False,
+        "value_weight": 0.0,
+    },
+    "VGMR, paper's form": {"form": "paper"},
+    "VGMR, calibrated": {"form": "calibrated"},
 }
-SEEDS = {"pooled": 5, "transformer": 5}  # reported trainings per variant
+FORM, ADOPTED = "VGMR, paper's form", "VGMR, calibrated"
 
-# The balancing methods that are defined for every study here, and searched.
-COMPARED = tuple(
-    ["none", "uniform", "grad-blending", "ogm-ge", "pmr", "agm", "mmpareto", "relearning", "mla", "arl"]
-)
-
-# Quick scale: what the quickstart and the training notebooks train by default, so that all share their runs.
+# Quick scale: what the training notebooks train by default. One patience for all; a search begins at these epochs.
+PATIENCE = 12
 STUDIES: dict[str, dict[str, Any]] = {
-    "digits": {"data_options": {"conflict": 0.3}, "epochs": 30, "batch_size": 64, "width": 64},
-    "mosi-utterance": {"epochs": 12, "batch_size": 32, "width": 64},
+    "uci-mfeat": {"data_options": {"conflict": 0.3}, "epochs": 40, "batch_size": 64, "width": 64},
+    "digit-views": {"data_options": {"conflict": 0.5}, "epochs": 40, "batch_size": 64, "width": 64},
+    "digits": {"data_options": {"conflict": 0.3}, "epochs": 30, "batch_size": 64, "width": 32},
+    "mosi-utterance": {"epochs": 20, "batch_size": 32, "width": 64},
+    "mosi-words": {"epochs": 20, "batch_size": 64, "width": 32},
     "utd-mhad": {
         "data_options": {"inertial_stride": 12, "skeleton_stride": 4},
-        "epochs": 30,
+        "epochs": 40,
         "batch_size": 32,
-        "length_buckets": True,
         "width": 32,
     },
-    "avdigits": {"epochs": 8, "batch_size": 64, "length_buckets": True, "width": 32},
-    "cremad-ratings": {"epochs": 10, "batch_size": 128, "width": 64},
+    "avdigits": {"epochs": 20, "batch_size": 64, "width": 32},
+    "cremad-ratings": {"epochs": 20, "batch_size": 128, "width": 64},
+    "synthetic": {"epochs": 12, "batch_size": 64, "width": 32},
 }
-TRANSFORMER_STUDIES: dict[str, dict[str, Any]] = {"digits": {"epochs": 15, "width": 32}}
+# Reported trainings of each variant behind the pooled backbone: seeds, each on all folds where a set has folds.
+SEEDS = {"uci-mfeat": 20, "digit-views": 20, "cremad-ratings": 2, "mosi-words": 2, "utd-mhad": 3, "avdigits": 2}
+FOLDED = ("utd-mhad", "avdigits", "cremad-ratings", "mosi-words")
+FEWER = 10  # seeds of everything that is not a main comparison, on the published split or splits of their own
 
 
 def behind(
@@ -60,10 +72,8 @@ def study(dataset: str, backbone: str = "pooled") -> dict[str, Any]:
     if dataset not in STUDIES:
         raise ValueError(f"no quick settings for {dataset!r}; there are some for: {', '.join(STUDIES)}")
     chosen = dict(STUDIES[dataset])
-    if backbone == "transformer":
-        chosen |= TRANSFORMER_STUDIES.get(dataset, {})
     width = chosen.pop("width")
-    return {"dataset": dataset, "latent_dim": 16, **chosen, **behind(backbone, width)}
+    return {"dataset": dataset, "latent_dim": 16, "patience": PATIENCE, **chosen, **behind(backbone, width)}
 
 
 def controlled(common: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -74,21 +84,18 @@ def controlled(common: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """
     options = common["backbone_options"]
     return {
-        "Summation": {"prefusion": "none", "backbone_options": {**options, "head": "sum"}},
-        "Tensor Fusion": {"prefusion": "none", "backbone_options": {**options, "head": "tensor"}},
-        "plain": VARIANTS["plain"],
-        "MMPareto": {"prefusion": "none", "method": "mmpareto"},
-        "Concat+MLP": VARIANTS["Concat+MLP"],
-        "Cross-Attention": {"prefusion": "cross-attention"},
-        "Sigmoid+Tanh gate": {"prefusion": "sigmoid-tanh"},
-        "VGMR, paper's form": VARIANTS["VGMR, paper's form"],
-        "VGMR": VARIANTS["VGMR"],
+        "Summation": {**VARIANTS["plain"], "backbone_options": {**options, "head": "sum"}},
+        "Tensor Fusion": {**VARIANTS["plain"], "backbone_options": {**options, "head": "tensor"}},
+        "MMPareto": {**VARIANTS["plain"], "method": "mmpareto"},
+        "Cross-Attention": {"prefusion": "cross-attention", "form": "paper"},
+        "Sigmoid+Tanh gate": {"prefusion": "sigmoid-tanh", "form": "paper"},
+        **VARIANTS,
     }
 
 
 def alone(modalities: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The plain model on each single modality, as variants."""
-    return {f"{name} alone": {"prefusion": "none", "modalities": (name,)} for name in modalities}
+    return {f"{name} alone": {**VARIANTS["plain"], "modalities": (name,)} for name in modalities}
 
 
 def method_options(method: str, epochs: int) -> dict[str, Any]:
@@ -105,17 +112,18 @@ def method_options(method: str, epochs: int) -> dict[str, Any]:
     return options.get(method, {})
 
 
+COMPARED = tuple(name for name in METHODS if name not in ("mmim", "self-mm"))  # for any number of classes
+WITH_VGMR = ("none", "ogm-ge", "arl")  # the paper's Table 8
+IN_FRONT = {"": "plain", " + VGMR, paper's form": FORM, " + VGMR, calibrated": ADOPTED}
+
+
 def balancing_variants(epochs: int) -> dict[str, dict[str, Any]]:
-    """Every method of `COMPARED` alone, "NAME", and with VGMR before fusion, "NAME + VGMR"."""
-    variants: dict[str, dict[str, Any]] = {}
-    for ending, before_fusion in (("", VARIANTS["plain"]), (" + VGMR", VARIANTS["VGMR"])):
-        for name in COMPARED:
-            variants[f"{name}{ending}"] = {
-                **before_fusion,
-                "method": name,
-                "method_options": method_options(name, epochs),
-            }
-    return variants
+    """Every method of `COMPARED` alone, "NAME", and the methods of `WITH_VGMR` with it in front, "NAME + FORM"."""
+    return {
+        f"{name}{ending}": {**VARIANTS[variant], "method": name, "method_options": method_options(name, epochs)}
+        for ending, variant in IN_FRONT.items()
+        for name in (WITH_VGMR if ending else COMPARED)
+    }
 
 
 def balancing_study(dataset: str, optimizer: str = "adamw", backbone: str = "pooled") -> dict[str, Any]:
@@ -129,55 +137,35 @@ def balancing(
 ) -> dict[str, dict[str, Any]]:
     """The settings of every variant of `balancing_variants` on an open data set, all but the seed.
 
-    `choose` searches or reads the learning rates, DATASET-BACKBONE-balancing-OPTIMIZER: each method's
-    alone, and VGMR's with the method "none", which it keeps in front of every method.
+    `choose` searches or reads rate and epochs, DATASET-BACKBONE-balancing-OPTIMIZER: each method's alone, and each
+    form's with the method "none", which it keeps with every method.
     """
     common = balancing_study(dataset, optimizer, backbone)
     variants = balancing_variants(common["epochs"])
-    front = "none + VGMR"
-    searched = {name: options for name, options in variants.items() if name in COMPARED or name == front}
-    rates = choose(f"{dataset}-{backbone}-balancing-{optimizer}", searched, common, again, jobs)
-    return {
-        name: {**common, **options, "learning_rate": rates[name if name in searched else front]}
-        for name, options in variants.items()
-    }
+    searched = {name: options for name, options in variants.items() if name in METHODS or name.startswith("none")}
+    chosen = choose(f"{dataset}-{backbone}-balancing-{optimizer}", searched, common, again, jobs)
+    found = {}
+    for name, options in variants.items():
+        own = chosen[name if name in chosen else name.replace(options["method"], "none", 1)]
+        given = {"method_options": method_options(options["method"], own["epochs"])}
+        found[name] = {**common, **options, **own, **given}
+    return found
 
 
-def seeded(
-    variants: Mapping[str, Mapping[str, Any]], rates: Mapping[str, float], common: Mapping[str, Any], seeds: int
-) -> dict[str, list[Experiment]]:
-    """`seeds` experiments of each variant, at its own learning rate."""
-    return {
-        name: [
-            Experiment(**{**common, **options, "learning_rate": rates[name], "seed": seed})
-            for seed in range(seeds)
-        ]
-        for name, options in variants.items()
-    }
+def repeated(settings: Mapping[str, Any], seeds: int, folded: bool = False) -> list[Experiment]:
+    """One experiment per seed, or per seed and fold of the data set.
 
-
-def train(
-    variants: Mapping[str, Mapping[str, Any]],
-    rates: Mapping[str, float],
-    common: Mapping[str, Any],
-    seeds: int,
-    jobs: int = 2,
-    progress: bool = True,
-    record: str | None = None,
-    again: bool = False,
-) -> dict[str, list[Run]]:
-    """`seeds` trainings of each variant at its own learning rate, by variant name.
-
-    Args:
-        record: name of a record that holds them, curves and all; see `vgmr.runs.recorded`, also for `again`.
+    Where the split is ours to draw, each seed has its own; see `vgmr.studies.search.OWN_SPLIT`.
     """
-    experiments = seeded(variants, rates, common, seeds)
-    if record is None:
-        return run_all(experiments, jobs, progress)
-    return recorded(record, experiments, again, jobs, curves=True)
+    if not folded:
+        return [Experiment(**with_seed(settings, seed)) for seed in range(seeds)]
+    count = folds(settings["dataset"])
+    return [
+        Experiment(**{**with_seed(settings, seed), "fold": fold}) for seed in range(seeds) for fold in range(count)
+    ]
 
 
-# Notebook 11: what is changed in VGMR, one factor at a time, by group; the first two are the paper's Table 3.
+# Notebook 11: what is changed in VGMR, one factor at a time; the first two groups are the paper's Table 3.
 ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
     "value signals": {
         "no global value": {"use_global_value": False},
@@ -189,72 +177,68 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
         "no discrepancy": {"use_discrepancy": False},
         "neither of the two": {"use_agreement": False, "use_discrepancy": False},
     },
-    "form": {"LayerNorm": {"norm": "layer"}, "gates begin random": {"neutral_start": False}},
+    "form": {"no LayerNorm": {"norm": "none"}, "neutral start": {"neutral_start": True}},
     "strength": {
         "gate strength 0": {"amplification": 0.0},
         "gate strength 0.2": {"amplification": 0.25},
-        "gate strength 0.8": {"amplification": 1.0},
+        "gate can close": {"amplification": 1.0, "retention": 0.0},
     },
     "value supervision": {
         "value weight 0": {"value_weight": 0.0},
         "value weight 1": {"value_weight": 1.0},
         "temperature 0.3": {"temperature": 0.3},
-        "temperature 3": {"temperature": 3.0},
-        "target from before": {"removal": "before"},
     },
-    "regulariser": {
-        "regulariser weight 0": {"regulariser_weight": 0.0},
-        "regulariser weight 0.1": {"regulariser_weight": 0.1},
-    },
+    "regulariser": {"regulariser weight 0": {"regulariser_weight": 0.0}},
     "width": {"latent width 8": {"latent_dim": 8}, "latent width 32": {"latent_dim": 32}},
 }
 TABLE_3 = ("value signals", "evidence")
-NULLS = ("names reversed", "other seeds")
+CALIBRATED_CHANGES: dict[str, dict[str, Any]] = {
+    "values from summaries": {"value_from": "summaries", "retain": False},
+    "values do not scale the features": {"retain": False},
+    "gate of the paper's strength": {"amplification": 0.5, "retention": 0.2},
+    "LayerNorm": {"norm": "layer"},
+    "no value in the gate": {"use_global_value": False, "use_channel_value": False},
+}
+NULL = "other seeds"
 
 
-def ablations(dataset: str, rates: Mapping[str, float], seeds: int = 5) -> dict[str, list[Experiment]]:
-    """What notebook 11 trains on a data set: `VARIANTS`, each changed VGMR, and pairs that differ by chance alone.
+def ablations(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
+    """What notebook 11 trains, by variant and change, "" for none: `VARIANTS`, and each of VGMR's parts changed.
 
-    Labels are those of `VARIANTS` or "VARIANT: change". Changes of `TABLE_3` are made in the paper's form too. Of
-    the controls, "names reversed" gives the modalities in reverse order, hence other initial weights and other
-    dropout under the same seed, and "other seeds" are the next ones.
-
-    Args:
-        rates: learning rate by variant; changes get that of the variant they are made in, without a search.
+    Changes of `ABLATIONS` are made in the paper's form, those of `CALIBRATED_CHANGES` in the calibrated one, at
+    the rate of the unchanged form. `NULL` are the next seeds of each variant: a difference by chance alone.
     """
-    names = tuple(experiment_data(Experiment(**study(dataset))).modalities)
-    common = {**study(dataset)}
-    changes: dict[str, dict[str, Any]] = {name: {"variant": name} for name in VARIANTS}
-    for group, entries in ABLATIONS.items():
-        for variant in ("VGMR", "VGMR, paper's form") if group in TABLE_3 else ("VGMR",):
-            changes |= {f"{variant}: {label}": {"variant": variant, **change} for label, change in entries.items()}
-    for variant in VARIANTS:
-        changes[f"{variant}: names reversed"] = {"variant": variant, "modalities": names[::-1]}
-        changes[f"{variant}: other seeds"] = {"variant": variant}
-    todo = {}
-    for label, change in changes.items():
-        variant = change.pop("variant")
-        options = {**common, **VARIANTS[variant], "learning_rate": rates[variant], **change}
-        first = seeds if label.endswith("other seeds") else 0
-        todo[label] = [Experiment(**options, seed=seed) for seed in range(first, first + seeds)]
-    return todo
+    common = study(dataset)
+    chosen = choose(f"{dataset}-pooled", VARIANTS, common)
+    todo: dict[tuple[str, str], dict[str, Any]] = {(name, ""): {} for name in VARIANTS}
+    todo |= {(FORM, label): change for group in ABLATIONS.values() for label, change in group.items()}
+    # a form sets only what is at its default, so the calibrated form is written out before parts of it are changed
+    todo |= {
+        (ADOPTED, label): {**FORMS["calibrated"], "form": "paper", **c} for label, c in CALIBRATED_CHANGES.items()
+    }
+    found = {
+        (variant, label): repeated({**common, **VARIANTS[variant], **chosen[variant], **change}, FEWER)
+        for (variant, label), change in todo.items()
+    }
+    for name in VARIANTS:
+        settings = {**common, **VARIANTS[name], **chosen[name]}
+        found[name, NULL] = [Experiment(**with_seed(settings, seed)) for seed in range(FEWER, 2 * FEWER)]
+    return found
 
 
 def removals(dataset: str, seeds: int = 5) -> dict[tuple[str, str], list[Experiment]]:
     """What is trained with all modalities and without each, by method and the modality left out, "" for none.
 
-    Methods are "plain", VGMR in both forms and those of `vgmr.balancing`, at the learning rates of `balancing`.
-    With two modalities only "plain" is trained without one: no other method is defined for a single modality.
+    Methods are "plain", VGMR in both forms and those of `COMPARED`, at the rates of `balancing`. With two
+    modalities only "plain" is trained without one: no other method is defined for a single modality.
     """
     found, common = balancing(dataset), study(dataset)
-    form = "VGMR, paper's form"
-    rates = choose(f"{dataset}-pooled", VARIANTS, common, again=False)
-    methods = {"plain": found["none"], form: {**common, **VARIANTS[form], "learning_rate": rates[form]}}
-    methods |= {"VGMR": found["none + VGMR"], **{name: found[name] for name in COMPARED if name != "none"}}
+    methods = {"plain": found["none"]} | {IN_FRONT[end]: found[f"none{end}"] for end in IN_FRONT if end}
+    methods |= {name: found[name] for name in COMPARED if name != "none"}
     names = experiment_data(Experiment(**common)).modalities
     todo = {}
     for method, options in methods.items():
-        todo[method, ""] = [Experiment(**options, seed=seed) for seed in range(seeds)]
+        todo[method, ""] = repeated(options, seeds)
         if len(names) > 2 or method == "plain":
             for gone in names:
                 rest = tuple(name for name in names if name != gone)
@@ -265,50 +249,49 @@ def removals(dataset: str, seeds: int = 5) -> dict[tuple[str, str], list[Experim
 # What is committed
 
 
-def training(dataset: str, backbone: str) -> dict[str, list[Experiment]]:
-    """The four variants on a data set, and with the pooled backbone the plain model on each modality alone."""
+def training(dataset: str) -> dict[str, list[Experiment]]:
+    """The standing rows on a data set, and the plain model on each modality alone."""
+    common = study(dataset)
+    chosen = choose(f"{dataset}-pooled", VARIANTS, common)
+    variants = {name: {**VARIANTS[name], **chosen[name]} for name in VARIANTS}
+    single = alone(experiment_data(Experiment(**common)).modalities)
+    variants |= {name: {**options, **chosen["plain"]} for name, options in single.items()}
+    return {
+        name: repeated({**common, **options}, SEEDS[dataset], dataset in FOLDED)
+        for name, options in variants.items()
+    }
+
+
+def controls(dataset: str, backbone: str) -> dict[str, list[Experiment]]:
+    """`controlled` on a data set: the fusion heads and pre-fusion modules of the paper's Tables 1, 5 and 6."""
     common = study(dataset, backbone)
-    rates = choose(f"{dataset}-{backbone}", VARIANTS, common)
-    single = alone(experiment_data(Experiment(**common)).modalities) if backbone == "pooled" else {}
-    variants = VARIANTS | single
-    return seeded(variants, rates | dict.fromkeys(single, rates["plain"]), common, SEEDS[backbone])
-
-
-def controls(dataset: str) -> dict[str, list[Experiment]]:
-    """`controlled` on a data set, behind the Transformer."""
-    common = study(dataset, "transformer")
     variants = controlled(common)
-    return seeded(
-        variants, choose(f"{dataset}-transformer-controlled", variants, common), common, SEEDS["transformer"]
-    )
+    chosen = choose(f"{dataset}-{backbone}-controlled", variants, common)
+    seeds = SEEDS[dataset] if backbone == "pooled" else 5
+    return {name: repeated({**common, **options, **chosen[name]}, seeds) for name, options in variants.items()}
 
 
 def balanced(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
     """Every balancing method under both optimisers, alone and with VGMR in front, by optimiser and variant."""
     return {
-        (optimizer, name): [Experiment(**settings, seed=seed) for seed in range(SEEDS["pooled"])]
+        (optimizer, name): repeated(settings, 5)
         for optimizer in ("adamw", "sgd")
         for name, settings in balancing(dataset, optimizer).items()
     }
 
 
-def changed(dataset: str) -> dict[str, list[Experiment]]:
-    """`ablations` on a data set at its searched rates."""
-    return ablations(dataset, choose(f"{dataset}-pooled", VARIANTS, study(dataset)), SEEDS["pooled"])
-
-
 def planned() -> dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]]:
-    """What `vgmr records` trains: a function that lists the experiments, by the record's name."""
+    """What `vgmr records` trains, in this order: a function that lists the experiments, by the record's name."""
     plans: dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]] = {}
-    for dataset in ("mosi-utterance", "utd-mhad", "avdigits", "cremad-ratings"):
-        plans[f"training-{dataset}-pooled"] = partial(training, dataset, "pooled")
-    for dataset in ("utd-mhad", "avdigits"):
-        plans[f"training-{dataset}-transformer"] = partial(training, dataset, "transformer")
-    for dataset in ("utd-mhad", "digits"):
-        plans[f"09-controlled-{dataset}"] = partial(controls, dataset)
-    for dataset in ("utd-mhad", "avdigits"):
-        plans[f"10-balancing-{dataset}"] = partial(balanced, dataset)
-    for dataset in ("mosi-utterance", "utd-mhad", "avdigits"):
-        plans[f"11-ablations-{dataset}"] = partial(changed, dataset)
-        plans[f"12-removals-{dataset}"] = partial(removals, dataset, SEEDS["pooled"])
+    for dataset in SEEDS:
+        plans[f"training-{dataset}"] = partial(training, dataset)
+    for dataset, backbone in CONTROLLED:
+        plans[f"09-controlled-{dataset}"] = partial(controls, dataset, backbone)
+    for dataset in ("uci-mfeat", "cremad-ratings"):
+        plans[f"11-ablations-{dataset}"] = partial(ablations, dataset)
+    plans["10-balancing-uci-mfeat"] = partial(balanced, "uci-mfeat")
+    plans["12-removals-uci-mfeat"] = partial(removals, "uci-mfeat")
     return plans
+
+
+CONTROLLED = (("uci-mfeat", "pooled"), ("utd-mhad", "transformer"))

@@ -21,6 +21,7 @@ RATES = (1e-3, 3e-3, 1e-2)  # where a search begins; it is widened within GRID
 SGD_RATES = (1e-2, 3e-2, 1e-1)
 SEARCH_SEEDS = (100, 101)
 MOST_DOUBLINGS = 3
+OWN_SPLIT = ("uci-mfeat", "digit-views")  # random splits that are ours to draw: one for each seed
 SEARCHED = "notebooks/parameters/searched"
 
 TRIALS: dict[str, dict[str, Any]] = {
@@ -38,6 +39,14 @@ TRIALS: dict[str, dict[str, Any]] = {
     "no norm, value warm-up": {"norm": "none", "warmup_epochs": 5},
 }
 TRIAL_RATE = 3e-3
+
+
+def with_seed(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Settings of an experiment under a seed, which also draws the split where the split is ours to draw."""
+    options = dict(settings.get("data_options", {}))
+    if settings["dataset"] in OWN_SPLIT:
+        options["split_seed"] = seed
+    return {**settings, "seed": seed, "data_options": options}
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,7 @@ def _widened(
         }
         runs = run_all(
             {
-                cell: [Experiment(**{**chosen, "seed": seed}) for seed in SEARCH_SEEDS]
+                cell: [Experiment(**with_seed(chosen, seed)) for seed in SEARCH_SEEDS]
                 for cell, chosen in cells.items()
             },
             jobs,
@@ -178,27 +187,32 @@ def write_choice(path: Path, found: Search, common: Mapping[str, Any]) -> None:
     write(path, json.dumps(content, indent=1) + "\n")
 
 
-def read_choice(path: Path, variants: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, float] | None:
-    """The learning rate of each variant as searched before under the same settings, or None; prints what it found.
+Choice = dict[str, dict[str, Any]]  # by variant: learning_rate and epochs, settings of an `Experiment`
 
-    A file that is damaged, or that lacks a variant, is named in a warning and counts as none.
+
+def read_choice(path: Path, variants: Mapping[str, Any], common: Mapping[str, Any]) -> Choice | None:
+    """Rate and epochs of each variant as searched before under the same settings, or None; prints what it found.
+
+    A file that is damaged, lacks a variant or was made under other settings is named in a warning and counts as
+    none.
     """
     if not path.exists():
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        rates = {name: float(content["learning_rate"][name]) for name in variants}
-        settings, epochs = content["settings"], content.get("epochs")
+        epochs = int(content["epochs"])
+        found = {
+            name: {"learning_rate": float(content["learning_rate"][name]), "epochs": epochs} for name in variants
+        }
+        settings = content["settings"]
     except (ValueError, KeyError, TypeError) as error:
         warnings.warn(f"{path}: no intact search for these variants ({error!r}); searched again", stacklevel=3)
         return None
-    print(f"learning rates as searched, kept as {path}", end="")
-    print("" if settings == _plain(common) else ", under other settings than these")
-    if epochs is not None and epochs != common.get("epochs", Experiment.epochs):
-        print(
-            f"the search needed {epochs} epochs to see the best ones, these settings have {common.get('epochs')}"
-        )
-    return rates
+    if settings != _plain(common):
+        warnings.warn(f"{path}: searched under other settings than these; searched again", stacklevel=3)
+        return None
+    print(f"learning rates as searched, kept as {path.name}: {epochs} epochs")
+    return found
 
 
 def choose(
@@ -208,21 +222,21 @@ def choose(
     again: bool = False,
     jobs: int = 2,
     folder: Path | None = None,
-) -> dict[str, float]:
-    """The learning rate of each variant, from the kept search NAME, or searched here where there is none.
+) -> Choice:
+    """Learning rate and epochs of each variant, from the kept search NAME, or searched here where there is none.
 
     Args:
         again: search anew, and keep what was found.
         folder: of kept searches; by default that of the repository.
     """
     kept = (in_repository(SEARCHED) if folder is None else folder) / f"{name}.json"
-    rates = None if again else read_choice(kept, variants, common)
-    if rates is not None:
-        return rates
-    print(f"searching learning rates of {len(variants)} variants")
-    found = search(variants, common, jobs)
-    for line in found.warnings:
+    found = None if again else read_choice(kept, variants, common)
+    if found is not None:
+        return found
+    print(f"{name}: searching learning rates of {len(variants)} variants")
+    fresh = search(variants, common, jobs)
+    for line in fresh.warnings:
         print(line)
     if again:
-        write_choice(kept, found, common)
-    return found.rates
+        write_choice(kept, fresh, common)
+    return {variant: {"learning_rate": rate, "epochs": fresh.epochs} for variant, rate in fresh.rates.items()}
