@@ -30,7 +30,7 @@ PAPER, CALIBRATED = "VGMR, paper's form", "VGMR, calibrated"
 CAN_CLOSE: dict[str, Any] = {"form": "neutral", "amplification": 1.0, "retention": 0.0}
 # Each step keeps what the one before changed; the last is the calibrated form.
 STEPS: dict[str, dict[str, Any]] = {
-    PAPER: {},
+    PAPER: {"form": "paper"},
     "a gate that can close": CAN_CLOSE,
     "told what was corrupted": {**CAN_CLOSE, "value_target": "corruption", "value_weight": 1.0},
     "agreement of anchors": {**CAN_CLOSE, "value_from": "anchors"},
@@ -39,12 +39,12 @@ STEPS: dict[str, dict[str, Any]] = {
 }
 ABSOLUTE = "agreement of anchors"
 RIVALS: dict[str, dict[str, Any]] = {
-    PLAIN: {"prefusion": "none"},
-    MLP: {"prefusion": "mlp"},
+    PLAIN: {"prefusion": "none", "form": "paper"},
+    MLP: {"prefusion": "mlp", "form": "paper"},
     VALUE_FREE: FORM_TRIALS["gate without a value"],
-    "Sigmoid+Tanh gate": {"prefusion": "sigmoid-tanh"},
-    "Cross-Attention": {"prefusion": "cross-attention"},
-    "OGM-GE": {"prefusion": "none", "method": "ogm-ge"},
+    "Sigmoid+Tanh gate": {"prefusion": "sigmoid-tanh", "form": "paper"},
+    "Cross-Attention": {"prefusion": "cross-attention", "form": "paper"},
+    "OGM-GE": {"prefusion": "none", "method": "ogm-ge", "form": "paper"},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "uci-mfeat": FORM_STUDIES["uci-mfeat"],
@@ -217,7 +217,10 @@ def measured(one: Trained) -> list[dict[str, Any]]:
         hit = (torch.stack(list(calibration.truth(data.test).values())) == 0).any(0)
         parts = {"own": data.test.index(hit.nonzero().squeeze(1)), **parts}
     for kind, part in parts.items():
-        numbers: dict[Any, float] = {"accuracy": accuracy(model, part), "oracle": float(oracle(model, part).mean())}
+        numbers: dict[Any, float] = {
+            "accuracy": accuracy(model, part),
+            "oracle": float(oracle(model, part).mean()),
+        }
         if isinstance(model.prefusion, VGMR) and model.prefusion.of(next(iter(part.features))).gate_from_global:
             frame = calibration.values(model, data.test) if kind == "own" else with_clean(model, clean, part)
             numbers |= calibration.detection(frame).set_index("score")["auroc"].to_dict()
@@ -227,6 +230,20 @@ def measured(one: Trained) -> list[dict[str, Any]]:
             numbers |= {what: room[what, "all"] for what in ("own", "permuted", "truth")}
         rows += [{"kind": kind, "measure": measure, "value": value} for measure, value in numbers.items()]
     return rows
+
+
+def by_seed(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with columns seed and value as one row per number and one column per seed, for a record."""
+    keys = [name for name in table if name not in ("seed", "value")]
+    filled_in = table.fillna({name: "" for name in keys if table[name].dtype == object})
+    return filled_in.set_index([*keys, "seed"])["value"].unstack("seed").rename(columns=str).reset_index()
+
+
+def one_by_one(table: pd.DataFrame) -> pd.DataFrame:
+    """What `by_seed` was made of: columns seed and value again."""
+    keys = [name for name in table if not str(name).isdigit()]
+    tall = table.melt(keys, var_name="seed").dropna(subset=["value"]).astype({"seed": int})
+    return tall.fillna({name: "" for name in keys if tall[name].dtype == object})
 
 
 Variant = tuple[str, str, bool]  # data set, label, trained with corruptions
@@ -278,11 +295,11 @@ def parameters() -> dict[str, Any]:
 def calibration_study(jobs: int = 1) -> pd.DataFrame:
     """All variants on all data sets, with the corruptions of training and, those of `WITHOUT`, without.
 
-    Each at the rate of `RATES` with the best validation accuracy.
+    Each at the rate of `RATES` with the best validation accuracy. One row per number, one column per seed.
     """
     todo = [(name, label, True) for name, labels in LABELS.items() for label in labels]
     todo += [(name, label, False) for name in LABELS for label in WITHOUT if name != "avdigits"]
     tried = [(variant, rate) for variant in todo for rate in RATES]
     scores = dict(zip(tried, Parallel(jobs)(delayed(validated)(*each) for each in tried), strict=True))
     best = {variant: max(RATES, key=lambda rate: scores[variant, rate]) for variant in todo}
-    return pd.concat(Parallel(jobs)(delayed(cell)(*each) for each in best.items()), ignore_index=True)
+    return by_seed(pd.concat(Parallel(jobs)(delayed(cell)(*each) for each in best.items()), ignore_index=True))

@@ -27,6 +27,7 @@ from vgmr.studies.calibration import (
     STEPS,
     Impact,
     Trained,
+    by_seed,
     experiments,
     kinds_of,
     oracle,
@@ -127,7 +128,7 @@ def responses(one: Trained, share: float = 0.3) -> Iterator[Row]:
 
 
 def suppressions(one: Trained, plain: Classifier) -> Iterator[Row]:
-    """Figures 6 and 7: share of |X| taken away by modality, over all samples and over those that VGMR alone has right.
+    """Figures 6 and 7: share of |X| taken away by modality, over all samples and where VGMR alone is right.
 
     And how good each modality is alone, by anchors fitted to it: the one that is best is the strongest.
     """
@@ -180,6 +181,7 @@ def parameters() -> dict[str, Any]:
 
 
 def value_study(jobs: int = 1) -> pd.DataFrame:
-    """One row per number: dataset, label, target, seed, question, case, modality, name, strength, value."""
+    """One row per number, one column per seed; keys dataset, label, target and those of `described`."""
     todo = [(dataset, *variant) for dataset in VALUE_SETS for variant in VALUED]
-    return pd.concat(Parallel(jobs)(delayed(cell)(*each) for each in todo), ignore_index=True)
+    found = pd.concat(Parallel(jobs)(delayed(cell)(*each) for each in todo), ignore_index=True)
+    return by_seed(found.fillna({"strength": 1.0}))
