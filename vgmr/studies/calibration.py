@@ -235,7 +235,7 @@ def measured(one: Trained) -> list[dict[str, Any]]:
 def by_seed(table: pd.DataFrame) -> pd.DataFrame:
     """A table with columns seed and value as one row per number and one column per seed, for a record."""
     keys = [name for name in table if name not in ("seed", "value")]
-    filled_in = table.fillna({name: "" for name in keys if table[name].dtype == object})
+    filled_in = table.fillna({name: "" for name in keys if not pd.api.types.is_numeric_dtype(table[name])})
     return filled_in.set_index([*keys, "seed"])["value"].unstack("seed").rename(columns=str).reset_index()
 
 
@@ -243,7 +243,7 @@ def one_by_one(table: pd.DataFrame) -> pd.DataFrame:
     """What `by_seed` was made of: columns seed and value again."""
     keys = [name for name in table if not str(name).isdigit()]
     tall = table.melt(keys, var_name="seed").dropna(subset=["value"]).astype({"seed": int})
-    return tall.fillna({name: "" for name in keys if tall[name].dtype == object})
+    return tall.fillna({name: "" for name in keys if not pd.api.types.is_numeric_dtype(tall[name])})
 
 
 Variant = tuple[str, str, bool]  # data set, label, trained with corruptions
