@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -18,7 +19,7 @@ COMMANDS = {
     "batch": ("vgmr.notebook.sweep:main", "execute a grid of notebooks and parameters, here or on a cluster"),
     "data": ("vgmr.data.manage:run", "list, check or prepare data sets"),
     "records": ("vgmr.records:main", "train what the repository keeps, or check it"),
-    "search": ("vgmr.search:main", "search one default for VGMR on the open data"),
+    "search": ("vgmr.search:main", "search one form for VGMR on the open data"),
     "notebooks": ("vgmr.notebook.publish:main", "execute and clean the committed notebooks, or check them"),
     "bench": ("vgmr.analysis.cost:main", "measure cost as ratios to the plain model"),
 }
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     Whatever goes wrong is one line on standard error.
     """
+    process_ends = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what an ASCII terminal cannot show must not end a run
@@ -81,7 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         warnings.formatwarning = format_before
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if process_ends and signals else handler)
+        if process_ends:
+            gc.freeze()  # else everything alive is searched for garbage once more, which takes seconds
     return status
 
 

@@ -1,11 +1,9 @@
-"""What a notebook needs: `setup`, checked parameters, `evidence`, `record`, `table`, `claim`, `explore`."""
+"""What a notebook needs: `setup`, parameters, `evidence`, `record`, `table`, `claim`, `answers`, `explore`."""
 
 from __future__ import annotations
 
 import io
 import platform
-import types
-import typing
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict
@@ -17,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import display
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
@@ -25,8 +23,7 @@ import vgmr
 from vgmr import plots
 from vgmr.comparison import VERDICTS, Interval, verdict
 from vgmr.files import write
-
-RECORD = "application/vnd.vgmr.record+json"
+from vgmr.notebook.given import RECORD, described, fits
 
 
 def setup() -> None:
@@ -37,39 +34,6 @@ def setup() -> None:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     torch_version = torch.__version__.split("+")[0]
     print(f"vgmr {vgmr.__version__}, torch {torch_version}, Python {platform.python_version()}, {device}")
-
-
-def fits(value: Any, annotation: Any) -> bool:
-    """Whether `value` is of the annotated type; an int is a float, None only where the type says so.
-
-    Knows plain classes, `|`, `Literal`, and lists, tuples and dicts of such: `tuple[int, str]` has two entries,
-    `tuple[int, ...]` any number.
-    """
-    if annotation is Any:
-        return True
-    if annotation is None or annotation is type(None):
-        return value is None
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (types.UnionType, typing.Union):
-        return any(fits(value, choice) for choice in inner)
-    if origin is typing.Literal:
-        return any(type(value) is type(choice) and value == choice for choice in inner)
-    if origin is dict:
-        return isinstance(value, dict) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
-    if origin is tuple and inner[-1:] != (Ellipsis,):
-        return isinstance(value, tuple) and len(value) == len(inner) and all(map(fits, value, inner))
-    if origin in (list, tuple):
-        return isinstance(value, origin) and all(fits(item, inner[0]) for item in value)
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, annotation)
-
-
-def described(annotation: Any) -> str:
-    """A type as one writes it."""
-    return str(annotation) if typing.get_args(annotation) else getattr(annotation, "__name__", str(annotation))
 
 
 def check_parameters(namespace: Mapping[str, Any], **choices: Sequence[Any]) -> None:
@@ -200,3 +164,23 @@ def claim(text: str, found: Any, paper: float | None = None) -> None:
     numbers = evidence(found)
     difference, low, high = (numbers[name] for name in ("difference", "low", "high"))
     print(f"{verdict(difference, low, high, paper)}: {text} ({difference:+.3f} [{low:+.3f}, {high:+.3f}])")
+
+
+def answers(questions: Mapping[str, pd.DataFrame], place: str = "dataset") -> Markdown:
+    """A list of questions, each with what became of it: verdict, difference in points and 95% interval.
+
+    Args:
+        questions: rows of a table of `vgmr.comparison` by question, of which a yes says that they lie above zero;
+            a column verdict is kept, where there is none `vgmr.comparison.verdict` gives it.
+        place: column that names a row in the answer, if the rows have it.
+    """
+    said = []
+    for question, rows in questions.items():
+        parts = []
+        for row in rows.dropna(subset=["difference"]).to_dict("records"):
+            limits = [float(row[name]) for name in ("difference", "low", "high")]
+            word = row.get("verdict") or verdict(*limits)
+            numbers = "{:+.1f} points [{:+.1f}, {:+.1f}]".format(*(100 * value for value in limits))
+            parts.append(f"{row[place]}: {word}, {numbers}" if place in row else f"{word}, {numbers}")
+        said.append(f"- **{question}** {'; '.join(parts)}.")
+    return Markdown("\n".join(said))

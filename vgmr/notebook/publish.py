@@ -13,20 +13,15 @@ import statistics
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError
-from PIL import Image
 
-from vgmr import plots
 from vgmr.files import try_place, write
 from vgmr.notebook.run import Kernel, ended, find_notebook, in_thread, ran
-from vgmr.paper import ledger
 
 FOLDER = Path("notebooks")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
@@ -125,6 +120,8 @@ def described(source: str, heading: str, defined: Mapping[str, str]) -> str:
     That is what each function of `vgmr.plots` says of itself, else the labels in the code of the cell and
     of the functions, `defined` in earlier cells, that it calls.
     """
+    from vgmr import plots
+
     called = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
     texts = [source, *(text for name, text in defined.items() if name in called)]
     nodes = [node for text in texts for node in ast.walk(ast.parse(text))]
@@ -142,6 +139,8 @@ def described(source: str, heading: str, defined: Mapping[str, str]) -> str:
 
 def palette(png: str) -> str:
     """A base64 PNG in 256 colours where that is smaller, as for nearly every figure."""
+    from PIL import Image
+
     with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
         if picture.mode == "P":
             return png
@@ -177,6 +176,9 @@ def build(path: Path) -> None:
         ValueError: a cell is not Python.
         RuntimeError: a cell failed or took too long, with the cell.
     """
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError
+
     unfinished = path.with_name(f"unfinished-{path.name}")
     kernel = Kernel()
     try:
@@ -255,15 +257,29 @@ def overview(path: Path) -> bytes:
     raise ValueError(f"{path}: no cell tagged overview has a figure; execute the notebook")
 
 
-def write_readme() -> None:
-    """Renew what README.md takes from the committed notebooks: the ledger's summary and the overview figure."""
-    table = ledger.summary(ledger.ledger(ledger.CLAIMS, FOLDER))
-    head, _, rest = Path("README.md").read_text(encoding="utf-8").partition("<!-- ledger -->")
-    _, end, tail = rest.partition("<!-- /ledger -->")
+def listed(paths: Sequence[Path]) -> str:
+    """A Markdown table of notebooks: number, linked, and title."""
+    rows = [f"| [{path.name[:2]}](notebooks/{path.name}) | {title(path)} |" for path in paths]
+    return "\n".join(["| notebook | question |", "|---|---|", *rows])
+
+
+def filled(text: str, name: str, content: str) -> str:
+    """`text` with `content` between <!-- NAME --> and <!-- /NAME -->; ValueError where these are missing."""
+    head, begin, rest = text.partition(f"<!-- {name} -->")
+    _, end, tail = rest.partition(f"<!-- /{name} -->")
     if not end:
-        raise ValueError("README.md: no <!-- ledger --> followed by <!-- /ledger -->")
-    write(Path("README.md"), f"{head}<!-- ledger -->\n{table}\n{end}{tail}".encode())
-    write(FOLDER / "records" / "overview.png", overview(find_notebook("16")))
+        raise ValueError(f"README.md: no <!-- {name} --> followed by <!-- /{name} -->")
+    return f"{head}{begin}\n{content}\n{end}{tail}"
+
+
+def write_readme() -> None:
+    """Renew what README.md takes from the notebooks: their list, the ledger's summary, the overview figure."""
+    from vgmr.paper import ledger
+
+    text = filled(Path("README.md").read_text(encoding="utf-8"), "notebooks", listed(notebooks()))
+    table = ledger.summary(ledger.ledger(ledger.CLAIMS, FOLDER))
+    write(Path("README.md"), filled(text, "ledger", table).encode())
+    write(FOLDER / "records" / "overview.png", overview(find_notebook("01")))
 
 
 def main(arguments: list[str]) -> int:

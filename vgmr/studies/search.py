@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from vgmr.experiment import Experiment
+from vgmr.experiment import Experiment, Run
 from vgmr.files import in_repository, write
-from vgmr.runs import run_all
+from vgmr.runs import PLACES, run_all
 
 GRID = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 RATES = (1e-3, 3e-3, 1e-2)  # where a search begins; it is widened within GRID
@@ -23,22 +23,6 @@ SEARCH_SEEDS = (100, 101)
 MOST_DOUBLINGS = 3
 OWN_SPLIT = ("uci-mfeat", "digit-views")  # random splits that are ours to draw: one for each seed
 SEARCHED = "notebooks/parameters/searched"
-
-TRIALS: dict[str, dict[str, Any]] = {
-    "paper's form": {},
-    "layer norm, neutral start": {"neutral_start": True},
-    "no norm": {"norm": "none"},
-    "no norm, neutral start": {"norm": "none", "neutral_start": True},
-    "no norm, latent 8": {"norm": "none", "latent_dim": 8},
-    "no norm, latent 32": {"norm": "none", "latent_dim": 32},
-    "no norm, dropout 0.3": {"norm": "none", "dropout": 0.3},
-    "no norm, value weight 1": {"norm": "none", "value_weight": 1.0},
-    "no norm, no value, no regulariser": {"norm": "none", "value_weight": 0.0, "regulariser_weight": 0.0},
-    "no norm, regulariser weight 0.1": {"norm": "none", "regulariser_weight": 0.1},
-    "no norm, refiner three times slower": {"norm": "none", "prefusion_learning_rate": 1e-3},
-    "no norm, value warm-up": {"norm": "none", "warmup_epochs": 5},
-}
-TRIAL_RATE = 3e-3
 
 
 def with_seed(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -73,7 +57,7 @@ def search(
     progress: bool = True,
     rates: Sequence[float] | None = None,
 ) -> Search:
-    """Mean validation accuracy of each variant at each learning rate; equal budget for all.
+    """Mean validation accuracy (regression: minus the error) of each variant at each rate; equal budget for all.
 
     Begins with `RATES`, or `SGD_RATES` with SGD, over `SEARCH_SEEDS`, which no reported training uses. While the
     best rate of any variant is the lowest or highest tried, all get the next one of `GRID`. While the median best
@@ -125,7 +109,7 @@ def _widened(
         )
         scores = pd.DataFrame(
             [
-                {"variant": name, "rate": rate, "accuracy": one.metrics["validation_accuracy"]}
+                {"variant": name, "rate": rate, "accuracy": _score(one)}
                 for (name, rate), found in runs.items()
                 for one in found
             ]
@@ -145,30 +129,16 @@ def _widened(
     return tried, table, late
 
 
-def search_default(studies: Mapping[str, Mapping[str, Any]], jobs: int = 2, progress: bool = True) -> pd.DataFrame:
-    """One default for all: validation accuracy of each of `TRIALS` above plain, by study, one factor at a time.
-
-    Args:
-        studies: settings that all trainings of a study share, by the study's name.
-
-    Returns trials (rows) by studies (columns), plus `mean`; differences are means over `SEARCH_SEEDS`. Test
-    scores are not looked at.
-    """
-    options = {"plain": {"prefusion": "none"}, **TRIALS}
-    cells = [(study, trial, seed) for study in studies for trial in options for seed in SEARCH_SEEDS]
-    experiments = [
-        Experiment(**{**studies[study], "learning_rate": TRIAL_RATE, **options[trial], "seed": seed})
-        for study, trial, seed in cells
-    ]
-    scores = pd.DataFrame(cells, columns=["study", "trial", "seed"])
-    scores["accuracy"] = [run.metrics["validation_accuracy"] for run in run_all(experiments, jobs, progress)]
-    table = scores.pivot_table(index="trial", columns="study", values="accuracy").loc[list(options), list(studies)]
-    difference = table.drop(index="plain") - table.loc["plain"]
-    return difference.assign(mean=difference.mean(axis=1))
+def _score(run: Run) -> float:
+    """On the validation part: accuracy, or in regression the absolute error with its sign turned."""
+    known = run.metrics
+    return known["validation_accuracy"] if "validation_accuracy" in known else -known["validation_mae"]
 
 
 def _plain(settings: Mapping[str, Any]) -> Any:
-    return json.loads(json.dumps({key: value for key, value in settings.items() if key != "root"}))
+    """Settings as they are kept: without those that say where it runs, and empty options."""
+    kept = {key: value for key, value in settings.items() if key not in PLACES and value != {}}
+    return json.loads(json.dumps(kept))
 
 
 def write_choice(path: Path, found: Search, common: Mapping[str, Any]) -> None:
