@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     Whatever goes wrong is one line on standard error.
     """
+    process_ends = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what an ASCII terminal cannot show must not end a run
@@ -81,7 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         warnings.formatwarning = format_before
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if process_ends and signals else handler)
+        if process_ends:
+            gc.freeze()  # else everything alive is searched for garbage once more, which takes seconds
     return status
 
 

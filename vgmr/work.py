@@ -13,7 +13,9 @@ from typing import IO, Any, TypeVar
 
 from tqdm.auto import tqdm
 
-WATCH = 0.5  # seconds between two looks at the parent process
+WATCH = 0.2  # seconds between two looks at the parent process
+# joblib's process that cleans up after a death tells of every piece; this is how Python is told not to show it
+QUIET = "ignore::UserWarning:joblib.externals.loky.backend.resource_tracker"
 LOG_INTERVAL = 60  # seconds between two lines of a bar in a log file
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -52,6 +54,9 @@ def in_processes(function: Callable[[Item], Result], items: Iterable[Item], jobs
     """
     from joblib import Parallel, delayed
 
+    told = os.environ.get("PYTHONWARNINGS", "")
+    if QUIET not in told:
+        os.environ["PYTHONWARNINGS"] = f"{told},{QUIET}" if told else QUIET
     options: dict[str, Any] = {"initializer": end_with, "initargs": (os.getpid(),)}
     parallel = Parallel(jobs, return_as="generator_unordered", batch_size=1, **options)
     with _deaf_to_interrupts():
