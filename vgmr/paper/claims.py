@@ -50,8 +50,8 @@ OPEN_SETS = {"MOSI": ("04", "mosi-utterance"), "UCF101": ("06", "utd-mhad")}
 OPEN_SETS |= {"AVE": ("07", "avdigits"), "CREMA-D": ("08", "cremad-ratings")}
 CONTROLLED_SETS = ("digits", "utd-mhad")
 STUDIED_SETS = ("avdigits", "mosi-utterance", "utd-mhad")
-FOLLOWED_SETS = ("avdigits", "utd-mhad")
-ROBUST_SETS = ("avdigits", "utd-mhad")
+FOLLOWED_SETS = ("utd-mhad",)
+ROBUST_SETS = ("utd-mhad",)
 
 
 def _keys(pattern: str, datasets: tuple[str, ...]) -> tuple[str, ...]:
