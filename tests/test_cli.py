@@ -84,6 +84,46 @@ def told(_):
     return 0
 
 
+HEAVY = (
+    "torch",
+    "numpy",
+    "pandas",
+    "scipy",
+    "matplotlib",
+    "ipywidgets",
+    "papermill",
+    "nbclient",
+    "joblib",
+    "dask",
+)
+LOOKED = """
+import sys
+from vgmr.cli import main
+for words in {lines}:
+    print(main(words), *[name for name in {heavy} if name in sys.modules], len(sys.modules))
+"""
+
+
+def test_what_is_wrong_is_said_before_anything_heavy_is_imported(folder):
+    """The modules are counted, not the time: a name, a parameter, a sweep and a command that cannot be."""
+    (folder / "sweep.yaml").write_text("- notebook: '01'\n  parameters: {seed: x}\n")
+    lines = [
+        ["run", "99"],
+        ["run", "01", "-p", "no=1"],
+        ["run", "01", "-p", "seed=x"],
+        ["batch", "sweep.yaml"],
+        ["batch", "none.yaml"],
+    ]
+    lines += [["notebooks", "build", "99"]]
+    script = LOOKED.format(lines=lines, heavy=HEAVY)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=folder)
+    told = [line.split() for line in done.stdout.splitlines()]
+    assert [status for status, *_ in told] == ["1"] * len(lines), done.stderr
+    assert [seen[1:-1] for seen in told] == [[]] * len(lines), "heavy modules by command"
+    assert int(told[4][-1]) < 400, "modules in all; torch and what the package makes of it are 2,000 more"
+    assert "parameter seed: expected int, got 'x'" in done.stderr and done.stderr.count("\n") == len(lines)
+
+
 def test_output_that_nobody_reads_is_no_error(folder):
     command = f"{sys.executable} -m vgmr data list | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)

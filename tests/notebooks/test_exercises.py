@@ -78,7 +78,12 @@ def test_solutions_run_as_written(path):
     cells = exercises(path)
     assert cells, f"{path.name}: python blocks, but none within <details>"
     book = nbformat.v4.new_notebook(cells=cells)
-    options = {"timeout": 250, "kernel_name": "python3", "resources": {"metadata": {"path": str(FOLDER)}}}
+    options = {
+        "timeout": 250,
+        "startup_timeout": 200,
+        "kernel_name": "python3",
+        "resources": {"metadata": {"path": str(FOLDER)}},
+    }
     NotebookClient(book, **options).execute()
 
 

@@ -1,4 +1,7 @@
-"""What users give in files and on the command line: strict YAML and JSON, plain values."""
+"""What users give in files and on the command line: strict YAML and JSON, plain values of annotated types.
+
+Nothing heavy is imported here, so that what is wrong is said at once.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,13 @@ import contextlib
 import json
 import math
 import re
+import types
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+RECORD = "application/vnd.vgmr.record+json"  # MIME type of what a notebook records
 LONGEST = 1_000_000  # values in a file, with all that its anchors repeat
 DEEPEST = 50
 LARGEST = 10_000_000  # bytes of a file
@@ -19,6 +25,39 @@ SCIENTIFIC = re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
 OTHER_BASES = re.compile(r"[-+]?0(o[0-7_]+|x[0-9a-fA-F_]+|b[01_]+)")
 PLAIN_TAGS = ("null", "bool", "int", "float", "str", "seq", "map", "merge")
 NEVER_NEGATIVE = re.compile(r"(^|_)(rates?|epochs|seeds|jobs|rounds|size|width|dim|layers|heads|share|ratio)$")
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether `value` is of the annotated type; an int is a float, None only where the type says so.
+
+    Knows plain classes, `|`, `Literal`, and lists, tuples and dicts of such: `tuple[int, str]` has two entries,
+    `tuple[int, ...]` any number.
+    """
+    if annotation is Any:
+        return True
+    if annotation is None or annotation is type(None):
+        return value is None
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        return any(fits(value, choice) for choice in inner)
+    if origin is typing.Literal:
+        return any(type(value) is type(choice) and value == choice for choice in inner)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
+    if origin is tuple and inner[-1:] != (Ellipsis,):
+        return isinstance(value, tuple) and len(value) == len(inner) and all(map(fits, value, inner))
+    if origin in (list, tuple):
+        return isinstance(value, origin) and all(fits(item, inner[0]) for item in value)
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, annotation)
+
+
+def described(annotation: Any) -> str:
+    """A type as one writes it."""
+    return str(annotation) if typing.get_args(annotation) else getattr(annotation, "__name__", str(annotation))
 
 
 def read_file(path: Path, kind: type, expected: str) -> Any:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import platform
-import types
-import typing
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict
@@ -25,8 +23,7 @@ import vgmr
 from vgmr import plots
 from vgmr.comparison import VERDICTS, Interval, verdict
 from vgmr.files import write
-
-RECORD = "application/vnd.vgmr.record+json"
+from vgmr.notebook.given import RECORD, described, fits
 
 
 def setup() -> None:
@@ -37,39 +34,6 @@ def setup() -> None:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     torch_version = torch.__version__.split("+")[0]
     print(f"vgmr {vgmr.__version__}, torch {torch_version}, Python {platform.python_version()}, {device}")
-
-
-def fits(value: Any, annotation: Any) -> bool:
-    """Whether `value` is of the annotated type; an int is a float, None only where the type says so.
-
-    Knows plain classes, `|`, `Literal`, and lists, tuples and dicts of such: `tuple[int, str]` has two entries,
-    `tuple[int, ...]` any number.
-    """
-    if annotation is Any:
-        return True
-    if annotation is None or annotation is type(None):
-        return value is None
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (types.UnionType, typing.Union):
-        return any(fits(value, choice) for choice in inner)
-    if origin is typing.Literal:
-        return any(type(value) is type(choice) and value == choice for choice in inner)
-    if origin is dict:
-        return isinstance(value, dict) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
-    if origin is tuple and inner[-1:] != (Ellipsis,):
-        return isinstance(value, tuple) and len(value) == len(inner) and all(map(fits, value, inner))
-    if origin in (list, tuple):
-        return isinstance(value, origin) and all(fits(item, inner[0]) for item in value)
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, annotation)
-
-
-def described(annotation: Any) -> str:
-    """A type as one writes it."""
-    return str(annotation) if typing.get_args(annotation) else getattr(annotation, "__name__", str(annotation))
 
 
 def check_parameters(namespace: Mapping[str, Any], **choices: Sequence[Any]) -> None:

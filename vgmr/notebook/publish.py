@@ -19,14 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError
-from PIL import Image
 
-from vgmr import plots
 from vgmr.files import try_place, write
 from vgmr.notebook.run import Kernel, ended, find_notebook, in_thread, ran
-from vgmr.paper import ledger
 
 FOLDER = Path("notebooks")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
@@ -125,6 +120,8 @@ def described(source: str, heading: str, defined: Mapping[str, str]) -> str:
     That is what each function of `vgmr.plots` says of itself, else the labels in the code of the cell and
     of the functions, `defined` in earlier cells, that it calls.
     """
+    from vgmr import plots
+
     called = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
     texts = [source, *(text for name, text in defined.items() if name in called)]
     nodes = [node for text in texts for node in ast.walk(ast.parse(text))]
@@ -142,6 +139,8 @@ def described(source: str, heading: str, defined: Mapping[str, str]) -> str:
 
 def palette(png: str) -> str:
     """A base64 PNG in 256 colours where that is smaller, as for nearly every figure."""
+    from PIL import Image
+
     with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
         if picture.mode == "P":
             return png
@@ -177,6 +176,9 @@ def build(path: Path) -> None:
         ValueError: a cell is not Python.
         RuntimeError: a cell failed or took too long, with the cell.
     """
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError
+
     unfinished = path.with_name(f"unfinished-{path.name}")
     kernel = Kernel()
     try:
@@ -257,6 +259,8 @@ def overview(path: Path) -> bytes:
 
 def write_readme() -> None:
     """Renew what README.md takes from the committed notebooks: the ledger's summary and the overview figure."""
+    from vgmr.paper import ledger
+
     table = ledger.summary(ledger.ledger(ledger.CLAIMS, FOLDER))
     head, _, rest = Path("README.md").read_text(encoding="utf-8").partition("<!-- ledger -->")
     _, end, tail = rest.partition("<!-- /ledger -->")

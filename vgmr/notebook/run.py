@@ -1,4 +1,7 @@
-"""One notebook executed by machine, with checked parameters."""
+"""One notebook executed by machine, with checked parameters.
+
+What executes it is imported when it is needed: a wrong name or parameter is refused at once.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import papermill
-from jupyter_client.manager import AsyncKernelManager
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from papermill.exceptions import PapermillExecutionError
-
 from vgmr.files import locked, try_place, user_path
-from vgmr.notebook.given import read_file, shown, trouble
-from vgmr.notebook.lesson import RECORD, described, fits
+from vgmr.notebook.given import RECORD, described, fits, read_file, shown, trouble
 from vgmr.work import bar_options
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict}
@@ -185,6 +182,7 @@ class Kernel:
 
     def options(self) -> dict[str, Any]:
         """What nbclient needs to start this kernel and to tell of it."""
+        from jupyter_client.manager import AsyncKernelManager
 
         class Manager(AsyncKernelManager):
             async def start_kernel(manager, **options: Any) -> None:  # type: ignore[override]
@@ -288,6 +286,10 @@ def run_notebook(
         RuntimeError: a cell failed or took too long, or the kernel died, with the cell.
     """
     checked = check_overrides(notebook, overrides)
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_suffix(".failed.ipynb")
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it does not know `str | None`, and names are checked

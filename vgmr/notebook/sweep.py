@@ -31,11 +31,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-from joblib import Parallel, delayed
-from jupyter_core.utils import ensure_event_loop
+from typing import TYPE_CHECKING, Any
 
 from vgmr.files import environment, locked, try_place, user_path, write
 from vgmr.notebook.given import read_file, shown
@@ -53,6 +49,9 @@ from vgmr.notebook.run import (
     tags,
 )
 from vgmr.work import bar
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RUNNING = ".running"  # folder with a lock for every run, and a file with the cell that it is in
 TOKEN = ".seen"  # file in that folder, by which a worker tells that it sees the driver's disk
@@ -221,6 +220,8 @@ def execute(task: Task, folder: Path, timeout: int) -> None:
 
     A failing notebook raises nothing: it is a result too. While it runs, a file tells the cell that it is in.
     """
+    from jupyter_core.utils import ensure_event_loop
+
     status = folder / RUNNING / task.name
     with locked(status.with_name(f"{task.name}.lock")):
         if finished(task, folder):
@@ -298,6 +299,7 @@ def _attempt(work: Work, task: Task) -> tuple[Task, str | None]:
 
 def on_this_machine(jobs: int) -> Engine:
     """`jobs` notebooks at once, each in its own kernel process, driven by a thread."""
+    from joblib import Parallel, delayed
 
     def engine(work: Work, tasks: Sequence[Task]) -> Iterator[tuple[Task, str | None]]:
         parallel = Parallel(jobs, backend="threading", batch_size=1, return_as="generator_unordered")
@@ -489,6 +491,8 @@ def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 def table(tasks: Sequence[Task], folder: Path) -> pd.DataFrame:
     """One row per run, in the order of the sweep: `parameters.NAME`, `records.NAME.KEY`, seconds, MiB, path."""
+    import pandas as pd
+
     rows = []
     for task in tasks:
         found = result(task, folder) or {"status": "missing"}
