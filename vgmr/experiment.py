@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -461,3 +462,10 @@ def _scores(model: Classifier, data: MultimodalData, history: History) -> dict[s
 
 def _listed(values: Tensor | None) -> list[int]:
     return [] if values is None else values.tolist()
+
+
+def __getattr__(name: str) -> Any:
+    """`run` and `run_all`, which live in `vgmr.runs`, one floor up, are also found under this name."""
+    if name in ("run", "run_all"):
+        return getattr(import_module("vgmr.runs"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

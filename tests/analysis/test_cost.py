@@ -269,3 +269,16 @@ def test_systems_are_counted_at_the_sizes_of_their_authors(monkeypatch):
     recurrent = 2 * 32 * 50 * 4 * 128 * (768 + 128)  # the products of the LSTM in tfn
     assert recurrent <= rows["tfn"]["flops"] < 1.2 * recurrent
     assert "mult + vgmr" in bench.table(result).index
+
+
+def test_rounds_are_logarithms_of_seconds_per_step(monkeypatch):
+    def made(work, rounds, **_):
+        seconds = {"training|grad-blending": 20.0, "training|VGMR, calibrated": 4.0}
+        return {name: [seconds.get(name, 2.0)] * rounds for name in work}
+
+    monkeypatch.setattr(bench, "_rounds", made)
+    table = bench.bench_rounds(rounds=3, steps=2)
+    assert table["value"].tolist() == pytest.approx([0.0] * len(table))  # two seconds for two steps
+    assert set(table["what"]) == {"training", "inference", "preparation"}
+    assert {"plain", "parameter-matched MLP", "VGMR, calibrated", "agm", "grad-blending"} <= set(table["label"])
+    assert not table.duplicated(["what", "label", "seed"]).any()

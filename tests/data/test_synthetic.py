@@ -199,3 +199,24 @@ def test_errors(options, message):
     with pytest.raises(ValueError) as caught:
         load_synthetic(**options)
     assert str(caught.value) == message
+
+
+def test_made_scores_scale_the_evidence():
+    data = load("synthetic", samples=400, steps=4, labels="regression", unique=0.0)
+    data.check()
+    score = data.train.label
+    assert (
+        data.task == "regression"
+        and score.dtype == torch.float32
+        and -3 <= float(score.min()) < float(score.max()) <= 3
+    )
+    text = data.train.features["text"].mean(1)
+    strong, weak = text[score.abs() > 2].norm(dim=1).mean(), text[score.abs() < 1].norm(dim=1).mean()
+    assert strong > 1.2 * weak
+
+
+def test_scores_need_two_classes():
+    with pytest.raises(ValueError, match="scores need the shapes of mosi or mosei"):
+        load("synthetic", like="ave", labels="regression")
+    with pytest.raises(ValueError, match="labels must be"):
+        load("synthetic", labels="seven")

@@ -298,3 +298,15 @@ def test_clean_writes_alt_text_without_executing(project, capsys):
 )
 def test_fits_looks_inside(value, annotation, fitting):
     assert notebook.fits(value, annotation) is fitting
+
+
+def test_answers_say_verdict_and_points_of_every_row():
+    rows = pd.DataFrame(
+        {"dataset": ["a", "b"], "difference": [0.012, -0.002], "low": [0.004, -0.01], "high": [0.02, 0.006]}
+    )
+    text = notebook.answers({"Does it help?": rows, "And here?": rows[:1].assign(verdict="contradicted")}).data
+    first, second = text.splitlines()
+    assert first == (
+        "- **Does it help?** a: held, +1.2 points [+0.4, +2.0]; b: undecided, -0.2 points [-1.0, +0.6]."
+    )
+    assert second == "- **And here?** a: contradicted, +1.2 points [+0.4, +2.0]."

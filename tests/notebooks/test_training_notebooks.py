@@ -1,4 +1,4 @@
-"""The training notebooks differ in data and text only, and run on files in the paper's formats."""
+"""The training notebooks share a skeleton, each has its lesson; they run on the paper's files and own clips."""
 
 from pathlib import Path
 
@@ -6,20 +6,27 @@ import made_audio_visual as av
 import made_sentiment as sentiment
 import nbformat
 import pytest
+import torch
+from PIL import Image
 
 from vgmr.data.extract.images import ImageNetwork
 from vgmr.data.gated.cremad import load_cremad
 from vgmr.data.gated.ucf101 import load_ucf101
+from vgmr.data.own import extract
 from vgmr.notebook.run import parameters, run_notebook
+from vgmr.studies import SEEDS, behind, study
 
 FOLDER = Path(__file__).parent.parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("0[4-8]_training_*.ipynb"))
-SMALL = {"epochs": 1, "batch_size": 8, "width": 4, "latent_dim": 2, "seeds": 2, "jobs": 1, "backbones": ["pooled"]}
+SMALL = {"epochs": 1, "batch_size": 8, "width": 4, "latent_dim": 2, "seeds": 2, "jobs": 1, "folds": False}
+ONE_RATE = {"learning_rate": 0.003}
 
 
-def code(path: Path) -> list[str]:
-    cells = nbformat.read(path, 4).cells
-    return [c.source for c in cells if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])]
+def code(path: Path, lesson: bool = False) -> list[str]:
+    """Code cells but for the parameters; those of the notebook's own lesson, or all others."""
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    tagged = [(cell.source, cell.metadata.get("tags", [])) for cell in cells]
+    return [source for source, tags in tagged if "parameters" not in tags and ("lesson" in tags) == lesson]
 
 
 def test_there_is_one_notebook_for_each_data_set_of_the_paper():
@@ -31,6 +38,25 @@ def test_there_is_one_notebook_for_each_data_set_of_the_paper():
 def test_training_notebooks_share_their_code(path):
     assert code(path) == code(NOTEBOOKS[0])
     assert list(parameters(path)) == list(parameters(NOTEBOOKS[0]))
+
+
+def test_each_has_a_lesson_of_its_own():
+    lessons = [tuple(code(path, lesson=True)) for path in NOTEBOOKS]
+    assert all(lessons) and len(set(lessons)) == len(lessons)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_defaults_are_the_settings_of_the_record(path):
+    """Else the notebook would search and train everything again instead of reading what is kept."""
+    default = {name: value for name, (_, value) in parameters(path).items()}
+    names = ("dataset", "data_options", "epochs", "patience", "batch_size", "latent_dim")
+    model = ("width", "num_layers", "num_heads", "feedforward_dim")
+    settings = {name: default[name] for name in names} | behind(
+        default["backbone"], **{name: default[name] for name in model}
+    )
+    wanted = study(default["dataset"])
+    assert {name: value for name, value in settings.items() if value != {}} == wanted
+    assert default["seeds"] == SEEDS.get(default["dataset"], 3)  # made data have no record
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -80,12 +106,63 @@ MADE = dict(zip(NOTEBOOKS, (made_mosi, made_mosei, made_ucf101, made_ave, made_c
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_training_notebook_runs_on_the_papers_files(path, tmp_path, monkeypatch):
+    """The first one searches its rates, as all do by default; the others are given one, to be quicker."""
     monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "cache"))
     options = MADE[path](tmp_path / "files") | {"allow_partial": True}
     given = {**SMALL, "root": str(tmp_path / "files"), "data_options": options}
-    found = run_notebook(path, given, tmp_path / path.name, progress=False)
-    (name,) = found
+    given |= {} if path == NOTEBOOKS[0] else ONE_RATE
+    output = tmp_path / path.name
+    found = run_notebook(path, given, output, progress=False)
     paper = parameters(path)["paper_dataset"][1]
-    assert name == f"training {paper}"
-    assert found[name]["seeds"] == 2 and found[name]["stand-in"] is False
-    assert "pooled, VGMR" in found[name]
+    assert list(found) == [f"training {paper}"]
+    values = found[f"training {paper}"]
+    assert values["seeds"] == 2 and values["stand-in"] is False
+    assert {"pooled: VGMR, paper's form over plain", "pooled: VGMR, calibrated over plain"} <= set(values)
+    shown = output.read_text()
+    assert "one epoch took" in shown and f"**{paper}**: " in shown
+
+
+def test_training_notebook_runs_in_regression(tmp_path, monkeypatch):
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "cache"))
+    sentiment.write_mmsa(tmp_path / "files", "mosi")
+    options = {"labels": "regression", "allow_partial": True}
+    given = {**SMALL, **ONE_RATE, "root": str(tmp_path / "files"), "data_options": options}
+    found = run_notebook(NOTEBOOKS[0], given, tmp_path / "04.ipynb", progress=False)["training mosi"]
+    assert found["metric"] == "mae" and "pooled: VGMR, paper's form over plain" in found
+    assert not [key for key in found if "calibrated" in key]
+
+
+def test_training_notebook_runs_on_own_clips(tmp_path, monkeypatch, real_data):
+    """A table of recordings and their speakers' words, extracted, then trained on by notebook 06."""
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "cache"))
+    own_clips(real_data / "free-spoken-digit-dataset" / "recordings", tmp_path / "clips")
+    extract(tmp_path / "clips" / "table.csv", tmp_path / "own", video=pixels, frames=2)
+    given = {**SMALL, **ONE_RATE, "dataset": "own", "root": str(tmp_path / "own"), "data_options": {}}
+    output = tmp_path / "06.ipynb"
+    found = run_notebook(NOTEBOOKS[2], given, output, progress=False)
+    assert list(found) == ["training own"]
+    assert "**own**: " in output.read_text()
+
+
+def own_clips(recordings: Path, folder: Path) -> None:
+    """A table of 48 spoken digits of six people, each beside two grey images of it."""
+    folder.mkdir()
+    rows = ["id,label,audio,video,group"]
+    chosen = [
+        path
+        for path in sorted(recordings.glob("*.wav"))
+        if path.stem[0] in "03" and path.stem.endswith(("_0", "_1", "_2", "_3"))
+    ]
+    for path in chosen:
+        frames = folder / path.stem
+        frames.mkdir()
+        for number in range(2):
+            shade = 40 if path.stem[0] == "0" else 200
+            Image.new("RGB", (8, 8), (shade, shade, 20 * number)).save(frames / f"{number}.png")
+        rows.append(f"{path.stem},{path.stem[0]},{path},{frames},{path.stem.split('_')[1]}")
+    (folder / "table.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def pixels(images: torch.Tensor) -> torch.Tensor:
+    """Mean colour of each image."""
+    return images.float().flatten(2).mean(2)

@@ -151,8 +151,10 @@ def test_the_readme_shows_the_summary_of_the_committed_notebooks():
     assert shown == ledger.summary(ledger.ledger(CLAIMS, NOTEBOOKS)), "mend with: vgmr notebooks readme"
 
 
-def test_the_readme_shows_the_overview_of_the_committed_ledger():
-    assert (NOTEBOOKS / "records" / "overview.png").read_bytes() == publish.overview(NOTEBOOKS / "16_claims.ipynb")
+def test_the_readme_shows_the_overview_of_the_committed_quickstart():
+    assert (NOTEBOOKS / "records" / "overview.png").read_bytes() == publish.overview(
+        NOTEBOOKS / "01_quickstart.ipynb"
+    )
 
 
 def test_what_the_text_does_not_hold_is_said():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ from vgmr.training import (
     make_optimizer,
     mini_batches,
     pays_together,
+    prepare,
     train_epoch,
     use_byte_dropout,
 )
@@ -150,7 +152,9 @@ def bench(
     data = replace(data, validation=data.validation.index(torch.arange(2, device=device)))
     batches = [data.train.index(rows) for rows in torch.arange(32 * steps, device=device).split(32)]
     models = {
-        variant: build(Experiment("synthetic", variant, "transformer", latent_dim=164), data).to(device)
+        variant: build(Experiment("synthetic", variant, "transformer", latent_dim=164, form="paper"), data).to(
+            device
+        )
         for variant in variants
     }
     if byte_dropout:
@@ -236,6 +240,48 @@ def bench_methods(
         "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35; {rounds} rounds of {steps} steps",
         "rows": rows,
     }
+
+
+def bench_rounds(rounds: int = 5, steps: int = 2, progress: bool = False) -> pd.DataFrame:
+    """Time of one training step and one inference pass of every model of Table 7, round by round, interleaved.
+
+    Setting of `bench`, on one thread; AGM and Grad-Blending train the plain model, Grad-Blending with its trials.
+    What the calibrated form fits once, before a training, is not in its steps; it is a row of its own.
+
+    Returns a tidy table: what (training, inference or preparation), label, seed (the round), value (natural
+    logarithm of CPU seconds). `vgmr.comparison.differences` to "plain" makes logarithms of ratios of it.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    data = load("synthetic", like="mosei", samples=32 * steps)
+    data = replace(data, validation=data.validation.index(torch.arange(2)))
+    kinds: dict[str, dict[str, Any]] = {
+        label: {"prefusion": prefusion, "form": "paper"} for prefusion, label in _LABELS.items()
+    }
+    kinds["VGMR, calibrated"] = {"form": "calibrated"}
+    kinds |= {name: {"prefusion": "none", "method": name} for name in ("agm", "grad-blending")}
+    work: dict[str, Callable[[], Any]] = {}
+    shares: dict[str, int] = {}
+    for label, options in kinds.items():
+        chosen = Experiment("synthetic", backbone="transformer", latent_dim=164, **options)
+        model, epochs = build(chosen, data), 10 if chosen.method == "grad-blending" else 1
+        training = partial(fit, model, data, epochs=epochs, method=make_method(chosen.method))
+        for what, one in (("training", training), ("inference", partial(predict, model, data.train))):
+            work[f"{what}|{label}"], shares[f"{what}|{label}"] = one, epochs if what == "training" else 1
+        if label == "VGMR, calibrated":
+            work[f"preparation|{label}"], shares[f"preparation|{label}"] = partial(prepare, model, data.train), 1
+    times = _rounds(work, rounds, progress=progress)
+    torch.set_num_threads(threads)
+    training, once = "training|VGMR, calibrated", times["preparation|VGMR, calibrated"]
+    times[training] = [whole - part for whole, part in zip(times[training], once, strict=True)]
+    return pd.DataFrame(
+        [
+            (*name.split("|"), place, math.log(seconds / shares[name] / steps))
+            for name, values in times.items()
+            for place, seconds in enumerate(values)
+        ],
+        columns=["what", "label", "seed", "value"],
+    )
 
 
 _RECURRENT = {"text": 128, "audio": 1, "vision": 1}  # of these, text alone is read by an LSTM

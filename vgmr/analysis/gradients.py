@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
 
@@ -397,3 +397,16 @@ def watch(experiment: Experiment, samples: int = 64) -> Watched:
     ]
     noted = pd.DataFrame(rows, columns=["modality", "epoch", "value"])
     return Watched(noted, pd.concat(changes, ignore_index=True), found.metrics["accuracy"])
+
+
+def acts(experiments: Mapping[str, Experiment]) -> pd.DataFrame:
+    """What balancing methods do, by `watch` of each: label, measure, modality, epoch, value.
+
+    The measure is "set" (what the method noted), "length" or "cosine" (of `gradient_change`).
+    """
+    frames = []
+    for label, experiment in experiments.items():
+        seen = watch(experiment)
+        changes = seen.gradients.melt(["modality", "epoch"], var_name="measure")
+        frames += [each.assign(label=label) for each in (seen.coefficients.assign(measure="set"), changes)]
+    return pd.concat(frames, ignore_index=True)[["label", "measure", "modality", "epoch", "value"]]

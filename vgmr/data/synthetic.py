@@ -28,6 +28,7 @@ def load_synthetic(
     padding: float = 0.0,
     balance: float | None = None,
     seed: int = 0,
+    labels: str = "classes",
 ) -> MultimodalData:
     """A stand-in: Gaussian background plus class evidence placed in known channels and steps.
 
@@ -46,17 +47,23 @@ def load_synthetic(
         padding: largest share of a sequence that is padding; lengths are uniform.
         balance: share of class 0; None makes the classes equally likely.
         seed: draws everything.
+        labels: "classes", or "regression" for scores from -3 to 3, whose size and sign the evidence of the shapes
+            with two classes carries.
 
     Returns data whose `corrupted` marks corrupted steps and channels and conflicting modalities.
 
     Raises:
-        ValueError: unknown `like`, a share outside 0 to 1, `samples` below 8 or `steps` below 1.
+        ValueError: unknown `like` or `labels`, a share outside 0 to 1, `samples` below 8 or `steps` below 1.
     """
     if like not in SHAPES:
         raise ValueError(f"unknown like={like!r}; there are: {', '.join(SHAPES)}")
     for name, value in {"noise": noise, "conflict": conflict, "padding": padding, "balance": balance or 0}.items():
         if not 0 <= value <= 1:
             raise ValueError(f"{name} is a share and must lie in 0 to 1, got {value}")
+    if labels not in ("classes", "regression"):
+        raise ValueError(f"labels must be classes or regression, got {labels!r}")
+    if labels == "regression" and SHAPES[like][1] != 2:
+        raise ValueError(f"scores need the shapes of mosi or mosei, which have two classes, got like={like!r}")
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     if samples < 8:
@@ -76,6 +83,9 @@ def load_synthetic(
             probability[:] = (1 - balance) / (num_classes - 1)
             probability[0] = balance
         label = generator.choice(num_classes, size, p=probability)
+        strength = np.ones(size)
+        if labels == "regression":  # class 1 is the upper half of the scale
+            strength = 3 * generator.random(size)
         carrier = generator.integers(len(shapes), size=size)
         clash = np.where(generator.random(size) < conflict, generator.integers(len(shapes), size=size), -1)
         wrong = (label + generator.integers(1, num_classes, size)) % num_classes
@@ -85,7 +95,8 @@ def load_synthetic(
         for position, (name, (longest, d)) in enumerate(shapes.items()):
             shown = np.where(clash == position, wrong, label)
             evidence = redundant * codes[name][0, shown]
-            evidence += unique * (carrier == position)[:, None] * codes[name][1, shown]
+            evidence = evidence * strength[:, None]
+            evidence += unique * strength[:, None] * (carrier == position)[:, None] * codes[name][1, shown]
             evidence += synergistic * codes[name][2, shares[position]]
             length = np.ceil(longest * (1 - padding * generator.random(size))).clip(1).astype(int)
             mask = np.arange(longest) < length[:, None]
@@ -99,7 +110,10 @@ def load_synthetic(
             features[name] = torch.from_numpy((x * mask[:, :, None]).astype(np.float32))
             masks[name] = torch.from_numpy(mask)
             corrupted[name] = torch.from_numpy(hit | ((clash == position)[:, None, None] & mask[:, :, None]))
-        return Batch(features, masks, torch.from_numpy(label), corrupted=corrupted)
+        told = torch.from_numpy(label)
+        if labels == "regression":
+            told = torch.from_numpy((2 * label - 1) * strength).float()
+        return Batch(features, masks, told, corrupted=corrupted)
 
     parts = [part(samples), part(max(2, samples // 4)), part(max(4, samples // 2))]
     return MultimodalData(
@@ -107,7 +121,7 @@ def load_synthetic(
         train=parts[0],
         validation=parts[1],
         test=parts[2],
-        classes=tuple(f"class {index}" for index in range(num_classes)),
+        classes=() if labels == "regression" else tuple(f"class {index}" for index in range(num_classes)),
         source=f"made by vgmr in the shapes of {like}",
         licence="MIT",
         fingerprint=fingerprint(
@@ -119,6 +133,7 @@ def load_synthetic(
                 "strengths": [redundant, unique, synergistic],
                 "shares": [noise, conflict, padding, balance],
                 "seed": seed,
+                **({"labels": labels} if labels != "classes" else {}),
             },
             *(batch.label.numpy() for batch in parts),
         ),

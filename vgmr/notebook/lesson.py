@@ -1,4 +1,4 @@
-"""What a notebook needs: `setup`, checked parameters, `evidence`, `record`, `table`, `claim`, `explore`."""
+"""What a notebook needs: `setup`, parameters, `evidence`, `record`, `table`, `claim`, `answers`, `explore`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import display
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
@@ -164,3 +164,23 @@ def claim(text: str, found: Any, paper: float | None = None) -> None:
     numbers = evidence(found)
     difference, low, high = (numbers[name] for name in ("difference", "low", "high"))
     print(f"{verdict(difference, low, high, paper)}: {text} ({difference:+.3f} [{low:+.3f}, {high:+.3f}])")
+
+
+def answers(questions: Mapping[str, pd.DataFrame], place: str = "dataset") -> Markdown:
+    """A list of questions, each with what became of it: verdict, difference in points and 95% interval.
+
+    Args:
+        questions: rows of a table of `vgmr.comparison` by question, of which a yes says that they lie above zero;
+            a column verdict is kept, where there is none `vgmr.comparison.verdict` gives it.
+        place: column that names a row in the answer, if the rows have it.
+    """
+    said = []
+    for question, rows in questions.items():
+        parts = []
+        for row in rows.dropna(subset=["difference"]).to_dict("records"):
+            limits = [float(row[name]) for name in ("difference", "low", "high")]
+            word = row.get("verdict") or verdict(*limits)
+            numbers = "{:+.1f} points [{:+.1f}, {:+.1f}]".format(*(100 * value for value in limits))
+            parts.append(f"{row[place]}: {word}, {numbers}" if place in row else f"{word}, {numbers}")
+        said.append(f"- **{question}** {'; '.join(parts)}.")
+    return Markdown("\n".join(said))

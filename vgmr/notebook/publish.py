@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -257,17 +257,29 @@ def overview(path: Path) -> bytes:
     raise ValueError(f"{path}: no cell tagged overview has a figure; execute the notebook")
 
 
+def listed(paths: Sequence[Path]) -> str:
+    """A Markdown table of notebooks: number, linked, and title."""
+    rows = [f"| [{path.name[:2]}](notebooks/{path.name}) | {title(path)} |" for path in paths]
+    return "\n".join(["| notebook | question |", "|---|---|", *rows])
+
+
+def filled(text: str, name: str, content: str) -> str:
+    """`text` with `content` between <!-- NAME --> and <!-- /NAME -->; ValueError where these are missing."""
+    head, begin, rest = text.partition(f"<!-- {name} -->")
+    _, end, tail = rest.partition(f"<!-- /{name} -->")
+    if not end:
+        raise ValueError(f"README.md: no <!-- {name} --> followed by <!-- /{name} -->")
+    return f"{head}{begin}\n{content}\n{end}{tail}"
+
+
 def write_readme() -> None:
-    """Renew what README.md takes from the committed notebooks: the ledger's summary and the overview figure."""
+    """Renew what README.md takes from the notebooks: their list, the ledger's summary, the overview figure."""
     from vgmr.paper import ledger
 
+    text = filled(Path("README.md").read_text(encoding="utf-8"), "notebooks", listed(notebooks()))
     table = ledger.summary(ledger.ledger(ledger.CLAIMS, FOLDER))
-    head, _, rest = Path("README.md").read_text(encoding="utf-8").partition("<!-- ledger -->")
-    _, end, tail = rest.partition("<!-- /ledger -->")
-    if not end:
-        raise ValueError("README.md: no <!-- ledger --> followed by <!-- /ledger -->")
-    write(Path("README.md"), f"{head}<!-- ledger -->\n{table}\n{end}{tail}".encode())
-    write(FOLDER / "records" / "overview.png", overview(find_notebook("16")))
+    write(Path("README.md"), filled(text, "ledger", table).encode())
+    write(FOLDER / "records" / "overview.png", overview(find_notebook("01")))
 
 
 def main(arguments: list[str]) -> int:

@@ -5,6 +5,7 @@ from vgmr.plots.diagrams import architecture, notebook_map, run_flow
 from vgmr.plots.intervals import against_cost, beside_paper, forest, seed_points, verdicts
 from vgmr.plots.look import COLOURS, look, style
 from vgmr.plots.samples import (
+    answers_by_class,
     before_and_after,
     confusion_matrix,
     corrupted,
@@ -22,6 +23,7 @@ from vgmr.plots.samples import (
 __all__ = [
     "COLOURS",
     "against_cost",
+    "answers_by_class",
     "architecture",
     "balancing_acts",
     "bands",

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.evaluation import confusion
 from vgmr.experiment import Run
 
 
@@ -38,7 +39,9 @@ def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.n
                     spine.set(color="C3", linewidth=4)
                 ax.set_xlabel("in conflict", color="C3")
         steps = "time step" if line[0].images else "value"
-        line[0].set_ylabel(f"{classes[int(batch.label[row])][:18]}\n{steps}", fontsize=9)
+        label = batch.label[row]
+        named = classes[int(label)][:18] if len(classes) else f"score {float(label):.1f}"
+        line[0].set_ylabel(f"{named}\n{steps}", fontsize=9)
     for ax, name in zip(axes[0], names, strict=True):
         ax.set_title(name)
     figure.align_labels()
@@ -331,6 +334,25 @@ def per_class(
     ax.set(ylabel="change of recall", xlabel="class")
     ax.set_xticks(range(len(classes)), [classes[index] for index in order], rotation=90 if len(classes) > 6 else 0)
     return ax
+
+
+def answers_by_class(baseline: Sequence[Run], refined: Sequence[Run], classes: Sequence[str]) -> np.ndarray:
+    """Answers of `refined` by true class, and each class's change of recall from `baseline`; scores as a cloud.
+
+    Returns the array of axes; a single one in regression, where there are no classes.
+    """
+    label = torch.tensor([value for run in refined for value in run.label])
+    answer = torch.tensor([value for run in refined for value in run.prediction])
+    if not len(classes):
+        ax = plt.subplots(figsize=(4.4, 4))[1]
+        ax.plot(label, answer, ".", color="0.3", alpha=0.3)
+        ax.axline((0, 0), slope=1, color="k", linewidth=1)
+        ax.set(xlabel="true score", ylabel="predicted score")
+        return np.array([ax])
+    axes = plt.subplots(1, 2, figsize=(12, 4.4), width_ratios=[1, 1.5])[1]
+    confusion_matrix(confusion(answer, label, len(classes)), classes, axes[0])
+    per_class(baseline, refined, classes, axes[1])
+    return axes
 
 
 def lengths_and_labels(sets: Mapping[str, MultimodalData]) -> np.ndarray:

@@ -9,9 +9,9 @@ from typing import Any
 
 from vgmr.balancing import METHODS
 from vgmr.data import folds
-from vgmr.experiment import Experiment, experiment_data
+from vgmr.experiment import Experiment, experiment_data, train
 from vgmr.refiner import FORMS
-from vgmr.studies.search import choose, with_seed
+from vgmr.studies.search import RATES, SEARCH_SEEDS, Choice, choose, with_seed
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"prefusion": "none", "form": "paper"},
@@ -45,7 +45,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     },
     "avdigits": {"epochs": 20, "batch_size": 64, "width": 32},
     "cremad-ratings": {"epochs": 20, "batch_size": 128, "width": 64},
-    "synthetic": {"epochs": 12, "batch_size": 64, "width": 32},
+    "synthetic": {"data_options": {"samples": 240, "steps": 6}, "epochs": 5, "batch_size": 64, "width": 16},
 }
 # Reported trainings of each variant behind the pooled backbone: seeds, each on all folds where a set has folds.
 SEEDS = {"uci-mfeat": 20, "digit-views": 20, "cremad-ratings": 2, "mosi-words": 2, "utd-mhad": 3, "avdigits": 2}
@@ -246,6 +246,40 @@ def removals(dataset: str, seeds: int = 5) -> dict[tuple[str, str], list[Experim
     return todo
 
 
+def standing(
+    common: Mapping[str, Any], chosen: Choice, modalities: Sequence[str], seeds: int, folded: bool
+) -> dict[str, list[Experiment]]:
+    """The variants of `chosen` at their rates and epochs, and the plain model on each modality alone.
+
+    Args:
+        common: settings that all share.
+        seeds: trainings of each, on every fold where `folded`.
+    """
+    rows = {name: {**VARIANTS[name], **own} for name, own in chosen.items()}
+    rows |= {name: {**options, **chosen["plain"]} for name, options in alone(modalities).items()}
+    return {name: repeated({**common, **options}, seeds, folded) for name, options in rows.items()}
+
+
+def estimate(common: Mapping[str, Any], variants: Sequence[str], seeds: int, jobs: int) -> str:
+    """How long a search and the reported trainings will take, from one epoch of plain and one of the last variant.
+
+    The epoch is trained here, on the data and the device of `common`; patience may end trainings earlier.
+    """
+    spent = {
+        name: train(Experiment(**{**common, **VARIANTS[name], "epochs": 1})).history.seconds
+        for name in (variants[0], variants[-1])
+    }
+    epoch, passes = max(spent.values()), common["epochs"]
+    searched = epoch * passes * len(variants) * len(RATES) * len(SEARCH_SEEDS) / jobs / 60
+    reported = epoch * passes * (len(variants) + 3) * seeds / jobs / 60
+    each = " and ".join(f"{seconds:.1f} s ({name})" for name, seconds in spent.items())
+    return (
+        f"one epoch took {each}; at {passes} epochs and {jobs} trainings at once a search takes about "
+        f"{searched:.1f} minutes, more where it has to be widened, and the reported trainings at most "
+        f"{reported:.1f}"
+    )
+
+
 # What is committed
 
 
@@ -253,13 +287,8 @@ def training(dataset: str) -> dict[str, list[Experiment]]:
     """The standing rows on a data set, and the plain model on each modality alone."""
     common = study(dataset)
     chosen = choose(f"{dataset}-pooled", VARIANTS, common)
-    variants = {name: {**VARIANTS[name], **chosen[name]} for name in VARIANTS}
-    single = alone(experiment_data(Experiment(**common)).modalities)
-    variants |= {name: {**options, **chosen["plain"]} for name, options in single.items()}
-    return {
-        name: repeated({**common, **options}, SEEDS[dataset], dataset in FOLDED)
-        for name, options in variants.items()
-    }
+    modalities = experiment_data(Experiment(**common)).modalities
+    return standing(common, chosen, modalities, SEEDS[dataset], dataset in FOLDED)
 
 
 def controls(dataset: str, backbone: str) -> dict[str, list[Experiment]]:

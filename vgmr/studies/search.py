@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from vgmr.experiment import Experiment
+from vgmr.experiment import Experiment, Run
 from vgmr.files import in_repository, write
-from vgmr.runs import run_all
+from vgmr.runs import PLACES, run_all
 
 GRID = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 RATES = (1e-3, 3e-3, 1e-2)  # where a search begins; it is widened within GRID
@@ -73,7 +73,7 @@ def search(
     progress: bool = True,
     rates: Sequence[float] | None = None,
 ) -> Search:
-    """Mean validation accuracy of each variant at each learning rate; equal budget for all.
+    """Mean validation accuracy (regression: minus the error) of each variant at each rate; equal budget for all.
 
     Begins with `RATES`, or `SGD_RATES` with SGD, over `SEARCH_SEEDS`, which no reported training uses. While the
     best rate of any variant is the lowest or highest tried, all get the next one of `GRID`. While the median best
@@ -125,7 +125,7 @@ def _widened(
         )
         scores = pd.DataFrame(
             [
-                {"variant": name, "rate": rate, "accuracy": one.metrics["validation_accuracy"]}
+                {"variant": name, "rate": rate, "accuracy": _score(one)}
                 for (name, rate), found in runs.items()
                 for one in found
             ]
@@ -167,8 +167,16 @@ def search_default(studies: Mapping[str, Mapping[str, Any]], jobs: int = 2, prog
     return difference.assign(mean=difference.mean(axis=1))
 
 
+def _score(run: Run) -> float:
+    """On the validation part: accuracy, or in regression the absolute error with its sign turned."""
+    known = run.metrics
+    return known["validation_accuracy"] if "validation_accuracy" in known else -known["validation_mae"]
+
+
 def _plain(settings: Mapping[str, Any]) -> Any:
-    return json.loads(json.dumps({key: value for key, value in settings.items() if key != "root"}))
+    """Settings as they are kept: without those that say where it runs, and empty options."""
+    kept = {key: value for key, value in settings.items() if key not in PLACES and value != {}}
+    return json.loads(json.dumps(kept))
 
 
 def write_choice(path: Path, found: Search, common: Mapping[str, Any]) -> None:

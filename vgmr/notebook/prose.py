@@ -1,0 +1,80 @@
+"""Sentences that are written from numbers: what a data set is, what a comparison says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from vgmr.comparison import verdict
+from vgmr.data.types import MultimodalData
+
+LOWER_IS_BETTER = ("mae",)
+
+
+def about(data: MultimodalData, folds: int = 0) -> str:
+    """What was loaded, as a list in Markdown: samples, modalities, labels, split, groups, source, licence.
+
+    Args:
+        folds: how many folds are tested in turn; `data` is the first of them then.
+    """
+    sizes = {name: len(part) for name, part in data.parts.items()}
+    lines = [f"**{data.name}**: {sum(sizes.values()):,} samples" + (", **made data**" if data.stand_in else "")]
+    for name, width in data.dims.items():
+        steps = [int(n) for part in data.parts.values() for n in part.lengths()[name]]
+        shown = f"{min(steps)} to {max(steps)} time steps" if max(steps) > 1 else "a single vector"
+        lines.append(f"`{name}`: {width} channels, {shown}")
+    if data.classes:
+        some = ", ".join(data.classes[:6]) + (", ..." if len(data.classes) > 6 else "")
+        lines.append(f"labels: {len(data.classes)} classes ({some})")
+    else:
+        values = data.train.label
+        lines.append(f"labels: scores from {float(values.min()):.1f} to {float(values.max()):.1f} (regression)")
+    split = ", ".join(f"{size:,} {name}" for name, size in sizes.items())
+    if folds:
+        lines.append(f"split: {folds} folds, each tested once; the first one has {split}")
+    else:
+        lines.append(f"split: {data.notes.get('split', 'as published')}; {split}")
+    if data.train.group is not None:
+        groups = {name: set(part.group.tolist()) for name, part in data.parts.items() if part.group is not None}
+        shared = groups["train"] & groups["test"]
+        counted = len(set().union(*groups.values()))
+        apart = "no group is in two parts" if not shared else f"{len(shared)} are in training and in test"
+        lines.append(f"groups (people or videos): {counted}, {apart}")
+    lines += [f"note: {data.notes[name]}" for name in ("warning", "partial") if name in data.notes]
+    return "\n".join(f"- {line}" for line in [*lines, f"source: {data.source}", f"licence: {data.licence}"])
+
+
+def gains(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A table of `vgmr.comparison` turned, where lower is better, so that a difference above zero is a gain."""
+    if metric not in LOWER_IS_BETTER:
+        return table
+    turned = {"difference": -table["difference"], "low": -table["high"], "high": -table["low"]}
+    return table.assign(**turned)
+
+
+def sentence(row: Mapping[Any, Any], metric: str = "accuracy") -> str:
+    """What one row of `gains` says: how far, which side, whether that is decided, what could have been seen."""
+    points = metric not in LOWER_IS_BETTER
+    scale, unit, digits = (100, "points", 1) if points else (1, "units of the label", 3)
+    difference, low, high = (scale * float(row[name]) for name in ("difference", "low", "high"))
+    side = "better" if difference > 0 else "worse"
+    said = {
+        "held": "so it is better",
+        "contradicted": "so it is worse",
+        "undecided": "so this study cannot say which of the two is better",
+    }[verdict(difference, low, high)]
+    seen = f"{scale * float(row['smallest_effect']):.{digits}f} {unit}"
+    interval = f"95% interval {low:+.{digits}f} to {high:+.{digits}f}"
+    who, other = row["label"], row["against"]
+    return (
+        f"**{who}** scores {abs(difference):.{digits}f} {unit} {side} than {other} ({interval}), "
+        f"{said}; a difference of {seen} would have been found in four of five such studies."
+    )
+
+
+def sentences(table: pd.DataFrame, metric: str = "accuracy") -> str:
+    """A list in Markdown, one `sentence` for each row of `gains` that has a difference."""
+    rows = table.dropna(subset=["difference"]).to_dict("records")
+    return "\n".join(f"- {sentence(row, metric)}" for row in rows)

@@ -1,0 +1,132 @@
+"""What linear models show of the open data sets before any network is trained: floors, leaks, scale, conflict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from vgmr.analysis.calibration import detection
+from vgmr.analysis.linear import Change, leak, only_scale, over_folds, without_scale
+from vgmr.corruption import Drawn
+from vgmr.data import load
+from vgmr.data.types import Batch, MultimodalData
+from vgmr.refiner import VGMR
+from vgmr.studies import study
+
+WORDS = {"text": ["text"], "timing": ["timing"], "acoustic": ["acoustic"], "all": ["text", "timing", "acoustic"]}
+
+
+def by_vectors(vectors: Sequence[str]) -> pd.DataFrame:
+    """`over_folds` of mosi-words with each kind of word vectors; one more column, vectors.
+
+    Of all but the first kind only the text is asked: timing and acoustic are the same.
+    """
+    frames = []
+    for kind in vectors:
+        views = WORDS if kind == vectors[0] else {"text": ["text"]}
+        frames.append(over_folds("mosi-words", views, options={"vectors": kind}).assign(vectors=kind))
+    return pd.concat(frames, ignore_index=True)
+
+
+def leaks() -> pd.DataFrame:
+    """`leak` of both data sets made from MOSI; columns dataset, modality, inside, outside.
+
+    Of mosi-utterance the known videos are those whose labels its text and vision networks were trained on.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for name, modalities in (
+        ("mosi-utterance", ("text", "vision", "audio")),
+        ("mosi-words", ("text", "acoustic")),
+    ):
+        data = load(name)
+        known = _one_after_the_other(data.train, data.validation)
+        rows += [(name, m, *leak(known, data.test, [m]).values()) for m in modalities]
+    return pd.DataFrame(rows, columns=["dataset", "modality", "inside", "outside"])
+
+
+def _one_after_the_other(one: Batch, other: Batch) -> Batch:
+    def join(first: Tensor, second: Tensor) -> Tensor:
+        joined = first.new_zeros(len(first) + len(second), *map(max, first.shape[1:], second.shape[1:]))
+        for rows, x in ((slice(len(first)), first), (slice(len(first), None), second)):
+            joined[rows][tuple([slice(None), *(slice(n) for n in x.shape[1:])])] = x
+        return joined
+
+    assert one.group is not None and other.group is not None
+    return Batch(
+        {name: join(one.features[name], other.features[name]) for name in one.features},
+        {name: join(one.mask[name], other.mask[name]) for name in one.mask},
+        torch.cat([one.label, other.label]),
+        torch.cat([one.group, other.group]),
+    )
+
+
+def scale_of_steps() -> pd.DataFrame:
+    """`over_folds` of utd-mhad with each step as it is, without its scale (LayerNorm), and the scale alone."""
+    names = ("accelerometer", "gyroscope", "skeleton")
+    views = {name: [name] for name in names} | {"all": list(names)}
+    changes: dict[str, Change | None] = {
+        "as it is": None,
+        "without its scale": without_scale,
+        "its scale alone": only_scale,
+    }
+    return over_folds("utd-mhad", views, changes, True, study("utd-mhad")["data_options"])
+
+
+def halves(data: MultimodalData) -> MultimodalData:
+    """avdigits with its image as two modalities, upper and lower half: three views of one digit."""
+
+    def cut(part: Batch) -> Batch:
+        x, mask = part.features["image"], part.mask["image"]
+        features = {"audio": part.features["audio"], "upper half": x[:, :4], "lower half": x[:, 4:]}
+        masks = {"audio": part.mask["audio"], "upper half": mask[:, :4], "lower half": mask[:, 4:]}
+        return replace(part, features=features, mask=masks)
+
+    return replace(data, train=cut(data.train), validation=cut(data.validation), test=cut(data.test))
+
+
+def conflict_seen(folds: Sequence[int]) -> pd.DataFrame:
+    """What the anchors of the calibrated form see of a modality that shows another digit: two views and three.
+
+    Half of the test samples get, in one modality, the sequence of another sample with another label. No network is
+    trained: the values of the calibrated form are fitted before any training.
+
+    Columns: views, fold, question ("is there a conflict": AUROC of low agreement over samples; "which one lies":
+    AUROC of a low value over the modalities of samples in conflict), auroc.
+    """
+    rows = []
+    for fold in folds:
+        two = load("avdigits", fold=fold)
+        for data in (two, halves(two)):
+            views = len(data.modalities)
+            vgmr = VGMR.calibrated(data.dims, len(data.classes), latent_dim=16).eval()
+            vgmr.prepare(data.train.features, data.train.mask, data.train.label)
+            frame = anchored(
+                vgmr, Drawn.like(data.train, ["conflict"], 0.5)(data.test, torch.Generator().manual_seed(fold))
+            )
+            sample = frame.groupby("sample").agg(value=("agreement", "min"), corrupted=("corrupted", "any"))
+            told = frame[frame["sample"].isin(sample.index[sample["corrupted"]])]
+            for question, asked in (("is there a conflict", sample), ("which one lies", told)):
+                found = detection(asked).set_index("score")["auroc"]["value"]
+                rows.append((views, fold, question, float(found)))
+    return pd.DataFrame(rows, columns=["views", "fold", "question", "auroc"])
+
+
+@torch.no_grad()
+def anchored(vgmr: VGMR, part: Batch) -> pd.DataFrame:
+    """Value, agreement and truth of each modality of each sample, from the anchors of a prepared refiner."""
+    assert part.corrupted is not None
+    refinement = vgmr(part.features, part.mask)
+    frames = []
+    for name, posterior in refinement.posterior.items():
+        others = [one for other, one in refinement.posterior.items() if other != name]
+        agreement = torch.stack([(posterior * one).sum(1) for one in others]).mean(0)
+        hit = part.corrupted[name].flatten(1).any(1)
+        columns = {"value": refinement.global_value[name], "agreement": agreement, "corrupted": hit}
+        found = {what: values.numpy() for what, values in columns.items()}
+        frames.append(pd.DataFrame({"sample": range(len(part)), "modality": name, **found}))
+    return pd.concat(frames, ignore_index=True)
