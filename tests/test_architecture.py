@@ -19,6 +19,7 @@ FLOORS = [
     "corruption",
     "evidence",
     "refiner",
+    "chunks",
     "prefusion",
     "fusion",
     "backbones",

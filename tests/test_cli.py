@@ -287,11 +287,11 @@ def test_two_hundred_random_command_lines_give_no_traceback(folder, monkeypatch,
         (run, "run_notebook"),
         (sweep, "run_all"),
         (publish, "build"),
-        (search, "search_default"),
     ):
         monkeypatch.setattr(module, name, lambda *_, name=name, **__: done.append(name) or {})
     for name in ("bench", "bench_methods"):
         monkeypatch.setattr(cost, name, lambda *_, **__: sys.exit(done.append("bench")))
+    monkeypatch.setattr(search, "search_forms", lambda *_, **__: sys.exit(done.append("search")))
     monkeypatch.setattr(
         "vgmr.data.fetch.download", lambda source: (_ for _ in ()).throw(FileNotFoundError("no net"))
     )

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from vgmr.experiment import Experiment, experiment_data
 from vgmr.inference import predict
 from vgmr.runs import read_run, run, run_all
 
-QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
+QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256, form="paper")
 
 
 @pytest.fixture(autouse=True)
@@ -180,6 +181,9 @@ OTHER = {
     "checkpoints": True,
     "fold": 1,
     "patience": 2,
+    "sharing": True,
+    "rank": 2,
+    "sparsity": 0.1,
 }
 
 
@@ -312,8 +316,8 @@ def third_kills(*given, **named):
         os.kill(os.getpid(), signal.SIGKILL)
     return fit(*given, **named)
 module.fit = third_kills
-quick = module.Experiment("digits", prefusion="none", epochs=1, batch_size=256)
-run_all([replace(quick, seed=seed) for seed in range(5)], jobs=1, progress=False)
+quick = module.Experiment("digits", prefusion="none", epochs=1, batch_size=256, form="paper")
+run_all([replace(quick, seed=seed, batch_size=256 - seed) for seed in range(5)], jobs=1, progress=False)
 """
 
 
@@ -321,9 +325,62 @@ def test_a_killed_call_goes_on_where_it_stopped(trained, cache):
     done = subprocess.run([sys.executable, "-c", KILLED], env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == -signal.SIGKILL
     assert len(list(cache.glob("*/run.json"))) == 2
-    runs = run_all([replace(QUICK, seed=seed) for seed in range(5)], jobs=1, progress=False)
+    todo = [replace(QUICK, seed=seed, batch_size=256 - seed) for seed in range(5)]  # unlike, so one by one
+    runs = run_all(todo, jobs=1, progress=False)
     assert trained == [2, 3, 4]
     assert [finished.experiment.seed for finished in runs] == [0, 1, 2, 3, 4]
+
+
+# Several seeds in one pass
+
+
+def seeds(count, **changes):
+    return [replace(QUICK, seed=seed, **changes) for seed in range(count)]
+
+
+def test_alike_are_those_that_differ_in_seed_fold_and_split_only():
+    one = replace(QUICK, data_options={"conflict": 0.1, "split_seed": 3}, seed=3, fold=2)
+    same = replace(one, data_options={"conflict": 0.1, "split_seed": 4}, seed=4, fold=None)
+    assert module.alike(one) == module.alike(same) == replace(QUICK, data_options={"conflict": 0.1})
+    for changes in ({"latent_dim": 8}, {"data_options": {"conflict": 0.2}}, {"form": "calibrated"}):
+        assert module.alike(replace(one, **changes)) != module.alike(one)
+
+
+@pytest.mark.parametrize(
+    ("count", "changes", "pays"),
+    [
+        (4, {}, True),
+        (4, {"prefusion": "vgmr"}, True),
+        (3, {}, False),
+        (1, {}, False),
+        (4, {"method": "ogm-ge"}, False),
+        (4, {"checkpoints": True}, False),
+    ],
+)
+def test_one_pass_is_for_four_alike_of_the_package_own_steps(count, changes, pays):
+    assert module.together(seeds(count, **changes)) is pays
+
+
+def test_one_pass_gives_the_runs_that_one_by_one_would(cache):
+    todo = [replace(QUICK, seed=seed, backbone_options={"dropout": 0.0}) for seed in (5, 2)]
+    for found, one in zip(module.train_together(todo), todo, strict=True):
+        alone = module.train(one)
+        assert found.experiment == one and found.history.together == [5, 2]
+        assert found.history.train_loss == pytest.approx(alone.history.train_loss, abs=1e-4)
+        answer, other = (predict(each.model(), experiment_data(one).test) for each in (found, alone))
+        assert torch.allclose(answer, other, atol=1e-3) and answer.argmax(1).tolist() == found.prediction
+        assert found.label == alone.label and found.fingerprint == alone.fingerprint
+    assert not cache.exists()
+
+
+def test_a_pass_whose_run_is_missing_is_trained_again_to_the_same_bits(trained, cache):
+    first = run_all(seeds(4), jobs=1, progress=False)
+    assert trained == [] and [one.history.together for one in first] == [[0, 1, 2, 3]] * 4
+    shutil.rmtree(first[2].path)
+    kept = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    again = run_all(seeds(4), jobs=1, progress=False)
+    assert [without_time(one) for one in again] == [without_time(one) for one in first]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "those that were there are left alone"
 
 
 # One training

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from vgmr import runs as records
 from vgmr.experiment import Experiment
+from vgmr.refiner import FORMS
 
-QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
+QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256, form="paper")
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,39 @@ def test_settings_are_what_differs_from_the_defaults():
         "modalities": ["left"],
         "data_options": {"conflict": 0.1},
     }
-    assert records.settings(Experiment("digits")) == {"dataset": "digits"}
+    assert records.settings(Experiment("digits", form="paper")) == {"dataset": "digits"}
+    adopted = {"dataset": "digits", "form": "calibrated", **FORMS["calibrated"]}
+    assert records.settings(Experiment("digits")) == adopted, "a row says its form, whatever the default is"
+    for one in (QUICK, Experiment("digits"), chosen):
+        assert records.from_settings(records.settings(one)) == replace(one, root=None, device="auto")
+
+
+def test_groups_are_alike_in_order_and_of_at_most_so_many(monkeypatch):
+    monkeypatch.setattr(records, "AT_ONCE", 3)
+    other = replace(QUICK, latent_dim=2)
+    todo = [replace(one, seed=seed) for seed in range(4) for one in (QUICK, other)]
+    found = records.groups(enumerate(todo))
+    assert [[place for place, _ in members] for members in found] == [[0, 2, 4], [6], [1, 3, 5], [7]]
+    assert all(one is todo[place] for members in found for place, one in members)
+    assert records.groups([]) == []
+
+
+def test_a_row_that_is_missing_comes_with_its_whole_pass_and_as_it_was(tmp_path, trained, monkeypatch, capsys):
+    """Its dropout depends on the seeds beside it; those keep the rows that they have."""
+    todo = [replace(QUICK, seed=seed) for seed in range(4)]
+    whole = recorded(todo, tmp_path, again=True)
+    path = tmp_path / "some.jsonl"
+    part, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([part, rows[0], rows[1], rows[3]]) + "\n")
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "another"))
+    passes = []
+    together = records.train_together
+    monkeypatch.setattr(records, "train_together", lambda group: passes.append(len(group)) or together(group))
+    found = recorded(todo, tmp_path)
+    assert passes == [4] and trained == []
+    assert [one.path == "" for one in found] == [True, True, False, True]
+    assert found[2].prediction == whole[2].prediction and found[2].metrics == whole[2].metrics
+    assert "3 trainings read, 1 trained here" in capsys.readouterr().out
 
 
 def test_what_was_kept_is_read_and_not_trained(tmp_path, trained, capsys):

@@ -1,53 +1,47 @@
-"""The search for one default trains what it says and adopts by its own rule."""
+"""`vgmr search` keeps what it found with all that made it; the form adopted everywhere is one of those tried."""
 
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from vgmr import search
-from vgmr import studies as protocol
+from vgmr import search, studies
 from vgmr.experiment import Experiment
-from vgmr.studies import search as trials
+from vgmr.studies import forms
 
-ROOT = Path(__file__).parent.parent
-KEPT = json.loads((ROOT / search.KEPT).read_text())
-
-
-def test_adopted_is_the_best_of_those_that_harm_nowhere():
-    table = pd.DataFrame({"a": [0.3, 0.1, 0.0], "b": [-0.1, 0.0, 0.05]}, ["risky", "safe", "other"])
-    assert search.adopted(table.assign(mean=table.mean(axis=1))) == "safe"
-    harmful = pd.DataFrame({"a": [-0.3, -0.1], "b": [0.9, 0.0]}, ["far", "near"])
-    assert search.adopted(harmful.assign(mean=harmful.mean(axis=1))) == "near"
-
-
-def test_what_was_kept_follows_from_its_own_table():
-    table = pd.DataFrame(KEPT["validation_accuracy_above_plain"]).T
-    assert search.adopted(table) == KEPT["adopted"]
-    studies = table.drop(columns="mean")
-    assert table["mean"].tolist() == pytest.approx(studies.mean(axis=1).tolist(), abs=1e-4)
-    assert KEPT["trials"] == trials.TRIALS and KEPT["seeds"] == list(trials.SEARCH_SEEDS)
+ROW = {"clean": 0.5, **dict.fromkeys(forms.UNSEEN_KINDS, 0.5), "value": 0.75, "gate": None}
+TABLE = pd.DataFrame(
+    [
+        {"study": study, "form": form, "seed": seed, **ROW, "clean": score}
+        for study in ("a", "b")
+        for form, score in (("plain", 0.9), ("paper", 0.25), ("calibrated", 0.5))
+        for seed in (100, 101)
+    ]
+)
 
 
-def test_the_default_of_the_notebooks_is_the_adopted_form():
-    assert protocol.VARIANTS["VGMR"] == {"prefusion": "vgmr", **trials.TRIALS[KEPT["adopted"]]}
+def test_what_was_found_is_kept_with_all_that_made_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr(search, "search_forms", lambda jobs: asked.append(jobs) or TABLE)
+    assert search.main(["--jobs", "3"]) == 0 and asked == [3]
+    assert "'all': 'calibrated'}; written to" in capsys.readouterr().out
+    content = json.loads((tmp_path / search.KEPT).read_text())
+    assert content["chosen"] == forms.chosen_forms(TABLE) == dict.fromkeys(("a", "b", "all"), "calibrated")
+    assert content["forms"] == forms.FORM_TRIALS and content["studies"] == forms.FORM_STUDIES
+    assert pd.DataFrame(content["validation"])[list(TABLE)].equals(TABLE)
 
 
-def test_studies_are_the_notebooks_own_settings(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    studies = search.studies()
-    assert list(studies) == list(KEPT["studies"])
-    assert json.loads(json.dumps(studies)) == KEPT["studies"]
-    for common in studies.values():
-        Experiment(**common)
+def test_what_cannot_be_is_refused_before_the_search(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(search, "search_forms", lambda jobs: pytest.fail("searched"))
+    with pytest.raises(ValueError, match="--jobs must be 1 or more, got 0"):
+        search.main(["--jobs", "0"])
+    (tmp_path / "notebooks").touch()
+    with pytest.raises(OSError, match="notebooks is a file"):
+        search.main([])
 
 
-def test_search_default_is_the_difference_to_plain(monkeypatch, tmp_path):
-    monkeypatch.setenv("VGMR_CACHE", str(tmp_path))
-    monkeypatch.setattr(trials, "SEARCH_SEEDS", (100,))
-    monkeypatch.setattr(trials, "TRIALS", {"a form": {}, "plain again": {"prefusion": "none"}})
-    common = {"dataset": "digits", "epochs": 1, "batch_size": 256, "latent_dim": 2}
-    table = trials.search_default({"digits": common}, jobs=1, progress=False)
-    assert list(table.columns) == ["digits", "mean"] and table.loc["plain again", "digits"] == 0
-    assert table.loc["a form", "digits"] == table.loc["a form", "mean"] != 0
+def test_the_form_of_all_experiments_is_the_adopted_one_and_was_tried():
+    assert Experiment("digits").form == studies.VARIANTS[studies.ADOPTED]["form"] == "calibrated"
+    assert forms.FORM_TRIALS["calibrated"] == {"form": "calibrated"}

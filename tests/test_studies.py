@@ -8,15 +8,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from vgmr import studies as protocol
+from vgmr import studies
 from vgmr.analysis import cost, gradients, removal
+from vgmr.data import folds
 from vgmr.experiment import Experiment, Run, build, experiment_data
-from vgmr.notebook.run import parameters
 from vgmr.paper import figures
 from vgmr.prefusion import count_parameters
-from vgmr.runs import run
+from vgmr.runs import run, run_all
+from vgmr.studies import ADOPTED, FORM, search
 from vgmr.studies import COMPARED as METHODS
-from vgmr.studies import search
 from vgmr.training import History
 
 COMMON = {"dataset": "digits", "epochs": 1, "batch_size": 256, "latent_dim": 2}
@@ -27,15 +27,13 @@ def few(monkeypatch, tmp_path):
     monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(search, "SEARCH_SEEDS", (100,))
     monkeypatch.setattr(search, "MOST_DOUBLINGS", 0)
-    return {name: protocol.VARIANTS[name] for name in ("plain", "VGMR")}
+    return {name: studies.VARIANTS[name] for name in ("plain", ADOPTED)}
 
 
 def test_search_scores_validation_at_every_rate(few, monkeypatch):
-    from vgmr.runs import run
-
     found = search.search(few, COMMON, jobs=1, progress=False, rates=(3e-2, 1e-3))
     table = found.scores
-    assert list(table.index) == ["plain", "VGMR"] and found.epochs == 1
+    assert list(table.index) == ["plain", ADOPTED] and found.epochs == 1
     assert list(table.columns) == [1e-3, 3e-2]
     again = run(Experiment(**COMMON, **few["plain"], learning_rate=3e-2, seed=100))
     assert table.loc["plain", 3e-2] == again.metrics["validation_accuracy"]
@@ -43,16 +41,19 @@ def test_search_scores_validation_at_every_rate(few, monkeypatch):
 
 def test_choice_is_the_best_rate_and_survives_on_disk(few, tmp_path, capsys):
     chosen = search.search(few, COMMON, jobs=1, progress=False, rates=(1e-3, 3e-2))
-    table = chosen.scores
+    best = chosen.scores.idxmax(axis=1)
     path = tmp_path / "kept" / "digits.json"
     search.write_choice(path, chosen, {**COMMON, "root": "somewhere"})
     content = json.loads(path.read_text())
     assert content["settings"] == COMMON, "a folder on one machine says nothing on another"
-    assert search.read_choice(path, few, COMMON) == {name: table.loc[name].idxmax() for name in few}
+    assert search.read_choice(path, few, COMMON) == {
+        name: {"learning_rate": best[name], "epochs": 1} for name in few
+    }
     assert [entry.name for entry in path.parent.iterdir()] == ["digits.json"]
-    assert "other settings" not in capsys.readouterr().out
-    search.read_choice(path, few, {**COMMON, "epochs": 2})
-    assert "under other settings" in capsys.readouterr().out
+    assert capsys.readouterr().out == "learning rates as searched, kept as digits.json: 1 epochs\n"
+    with pytest.warns(UserWarning, match="searched under other settings than these; searched again"):
+        assert search.read_choice(path, few, {**COMMON, "epochs": 2}) is None
+    assert search.read_choice(path.with_name("none.json"), few, COMMON) is None
 
 
 def test_without_a_kept_search_there_is_one(few, tmp_path, monkeypatch):
@@ -60,11 +61,11 @@ def test_without_a_kept_search_there_is_one(few, tmp_path, monkeypatch):
     asked = []
     made = search.Search(pd.DataFrame({1e-2: [0.5, 0.5]}, list(few)), 3, dict.fromkeys(few, 1e-2), [])
     monkeypatch.setattr(search, "search", lambda *given: (asked.append(given), made)[1])
-    folder = tmp_path / "kept"
-    assert search.choose("some", few, COMMON, folder=folder) == {"plain": 1e-2, "VGMR": 1e-2}
+    folder, expected = tmp_path / "kept", {name: {"learning_rate": 1e-2, "epochs": 3} for name in few}
+    assert search.choose("some", few, COMMON, folder=folder) == expected
     assert len(asked) == 1 and not folder.exists(), "nothing is written unless asked for"
     search.choose("some", few, COMMON, again=True, folder=folder)
-    assert search.choose("some", few, COMMON, folder=folder) == {"plain": 1e-2, "VGMR": 1e-2} and len(asked) == 2
+    assert search.choose("some", few, COMMON, folder=folder) == expected and len(asked) == 2
     path = folder / "some.json"
     for damaged in (path.read_text()[:-20], json.dumps({**json.loads(path.read_text()), "learning_rate": {}}), ""):
         path.write_text(damaged)
@@ -73,12 +74,31 @@ def test_without_a_kept_search_there_is_one(few, tmp_path, monkeypatch):
     assert len(asked) == 5
 
 
-def test_kept_searches_are_found_from_any_folder(tmp_path, monkeypatch, capsys):
-    kept = json.loads((ROOT / "parameters/searched/digits-pooled.json").read_text())
+def planned_searches():
+    """What `vgmr records` looks up: variants and shared settings by the name of the kept search."""
+    found = {f"{dataset}-pooled": (studies.VARIANTS, studies.study(dataset)) for dataset in studies.STUDIES}
+    for dataset, backbone in studies.CONTROLLED:
+        common = studies.study(dataset, backbone)
+        found[f"{dataset}-{backbone}-controlled"] = studies.controlled(common), common
+    for optimizer in ("adamw", "sgd"):
+        common = studies.balancing_study("uci-mfeat", optimizer)
+        found[f"uci-mfeat-pooled-balancing-{optimizer}"] = [*METHODS, *(f"none{end}" for end in ENDINGS)], common
+    return found
+
+
+ENDINGS = (" + VGMR, paper's form", " + VGMR, calibrated")
+
+
+def test_kept_searches_are_found_from_any_folder_and_are_what_is_looked_up(tmp_path, monkeypatch, capsys):
+    """None that is kept is stale: a warning that it is searched again would be an error here."""
+    monkeypatch.setattr(search, "search", lambda *_: pytest.fail("searched"))
+    kept = {path.stem for path in (ROOT / "parameters/searched").glob("*.json")} & set(planned_searches())
+    assert "uci-mfeat-pooled" in kept
     for folder in (ROOT, ROOT.parent, tmp_path):
         monkeypatch.chdir(folder)
-        found = protocol.choose("digits-pooled", protocol.VARIANTS, protocol.study("digits"))
-        assert found == kept["learning_rate"] and len(set(found.values())) > 1
+        for name in kept:
+            found = search.choose(name, *planned_searches()[name])
+            assert {"learning_rate", "epochs"} == set(found["plain" if "plain" in found else "none"])
     assert "searching" not in capsys.readouterr().out
 
 
@@ -118,13 +138,35 @@ def test_epochs_are_doubled_until_the_best_one_is_not_among_the_last(monkeypatch
     assert found.epochs == 80 and "still improves" in found.warnings[0]
 
 
-def test_train_groups_runs_by_variant_and_seed(few):
-    runs = protocol.train(few, {"plain": 1e-3, "VGMR": 3e-2}, COMMON, seeds=2, jobs=1, progress=False)
-    assert {name: [run.experiment.seed for run in found] for name, found in runs.items()} == {
-        "plain": [0, 1],
-        "VGMR": [0, 1],
-    }
-    assert runs["VGMR"][0].experiment.learning_rate == 3e-2
+def test_seeds_of_a_published_split_share_it():
+    found = studies.repeated({**COMMON, "learning_rate": 3e-2}, 3)
+    assert found == [Experiment(**COMMON, learning_rate=3e-2, seed=seed) for seed in range(3)]
+
+
+@pytest.mark.parametrize("dataset", search.OWN_SPLIT)
+def test_each_seed_has_a_split_of_its_own_where_the_split_is_ours(dataset):
+    common = studies.study(dataset)
+    found = studies.repeated(common, 3)
+    assert [one.seed for one in found] == [0, 1, 2] == [one.data_options["split_seed"] for one in found]
+    for one in found:
+        assert {**one.data_options, "split_seed": None} == {**common["data_options"], "split_seed": None}
+    assert "split_seed" not in common["data_options"], "the settings are left as they were"
+    if dataset == "digit-views":  # needs no file
+        assert len({tuple(experiment_data(one).test.label.tolist()) for one in found}) == 3
+
+
+def test_folded_trainings_are_seeds_times_folds():
+    found = studies.repeated(studies.study("avdigits"), 2, folded=True)
+    assert [(one.seed, one.fold) for one in found] == [(s, f) for s in (0, 1) for f in range(folds("avdigits"))]
+    assert folds("avdigits") == 6
+    with pytest.raises(ValueError, match="data set 'digits' has no folds; these have: "):
+        studies.repeated(COMMON, 1, folded=True)
+
+
+def test_what_is_reported_on_folds_has_some_and_seeds_are_given_for_it():
+    assert set(studies.FOLDED) <= set(studies.SEEDS) <= set(studies.STUDIES)
+    assert all(folds(dataset) >= 6 for dataset in studies.FOLDED)
+    assert not set(studies.FOLDED) & set(search.OWN_SPLIT)
 
 
 def test_search_seeds_are_no_reported_seeds():
@@ -132,9 +174,11 @@ def test_search_seeds_are_no_reported_seeds():
 
 
 def test_controlled_variants_differ_in_one_thing_and_the_paper_has_a_figure_for_each():
-    common = protocol.study("utd-mhad", "transformer")
-    variants = protocol.controlled(common)
-    assert set(variants) - set(figures.scores("mosei", "transformer")) == {"VGMR"}, "the form adopted here"
+    common = studies.study("utd-mhad", "transformer")
+    variants = studies.controlled(common)
+    ours = {ADOPTED, "value-free gate"}
+    assert set(variants) - set(figures.scores("mosei", "transformer")) == ours, "the form adopted, and a control"
+    assert not set(figures.scores("mosei", "transformer")) - set(variants)
     built = {name: Experiment(**{**common, **options}) for name, options in variants.items()}
     heads = {name: dict(one.backbone_options).pop("head", "concat") for name, one in built.items()}
     assert {name for name, head in heads.items() if head != "concat"} == {"Summation", "Tensor Fusion"}
@@ -146,61 +190,55 @@ def test_controlled_variants_differ_in_one_thing_and_the_paper_has_a_figure_for_
 
 def test_modules_before_fusion_have_equal_budgets_at_quick_scale():
     """Width steps are coarse beside three channels; for cross-attention in steps of its four heads."""
-    common = protocol.study("digits", "transformer")
-    before = [options for options in protocol.controlled(common).values() if options.get("prefusion") != "none"]
+    common = studies.study("digits", "transformer")
+    variants = studies.controlled(common)
     data = experiment_data(Experiment(**common))
-    sizes = [count_parameters(build(Experiment(**{**common, **options}), data).prefusion) for options in before]
-    assert len(sizes) == 5 and max(sizes) < 1.1 * min(sizes)
+    sizes = {
+        name: count_parameters(build(Experiment(**{**common, **options}), data).prefusion)
+        for name, options in variants.items()
+        if options.get("prefusion") != "none"
+    }
+    calibrated = sizes.pop(ADOPTED)
+    assert len(sizes) == 5 and max(sizes.values()) < 1.1 * min(sizes.values())
+    assert 0 < calibrated < min(sizes.values()), "its values are counted, not learned"
 
 
 ROOT = Path(__file__).parent.parent / "notebooks"
-TRAINED = {"mosi-utterance": "04", "utd-mhad": "06", "avdigits": "07", "cremad-ratings": "08"}
-
-
-@pytest.mark.parametrize("dataset", TRAINED)
-def test_studies_are_what_the_training_notebooks_train(dataset):
-    (notebook,) = ROOT.glob(f"{TRAINED[dataset]}_*.ipynb")
-    given = {name: default for name, (_, default) in parameters(notebook).items()}
-    assert given["dataset"] == dataset
-    common = {key: given[key] for key in ("dataset", "data_options", "epochs", "batch_size", "length_buckets")}
-    for backbone in given["backbones"]:
-        options = {key: given[key] for key in ("width", "num_layers", "num_heads", "feedforward_dim")}
-        expected = Experiment(latent_dim=given["latent_dim"], **common, **protocol.behind(backbone, **options))
-        assert Experiment(**protocol.study(dataset, backbone)) == expected
 
 
 def test_a_data_set_without_quick_settings_is_refused():
-    with pytest.raises(ValueError, match="no quick settings for 'mosei'; there are some for: digits, mosi-utt"):
-        protocol.study("mosei")
+    with pytest.raises(ValueError, match="for 'mosei'; there are some for: uci-mfeat, digit-views, digits, "):
+        studies.study("mosei")
 
 
 def test_sgd_is_searched_at_rates_of_its_own(few, monkeypatch):
-    monkeypatch.setattr(search, "run_all", planted({"plain": 3e-2, "VGMR": 3e-1}))
+    monkeypatch.setattr(search, "run_all", planted({"plain": 3e-2, ADOPTED: 3e-1}))
     found = search.search(few, {**COMMON, "optimizer": "sgd"}, jobs=1, progress=False)
     assert list(found.scores.columns) == [*search.SGD_RATES, 3e-1, 1.0]
 
 
-def test_all_methods_are_compared_alone_and_with_vgmr_in_front():
-    variants = protocol.balancing_variants(30)
-    assert list(variants) == [*METHODS, *(f"{name} + VGMR" for name in METHODS)]
+def test_all_methods_are_compared_alone_and_the_papers_with_vgmr_in_front():
+    variants = studies.balancing_variants(30)
+    assert list(variants) == [*METHODS, *(f"{name}{end}" for end in ENDINGS for name in studies.WITH_VGMR)]
     for name, options in variants.items():
         experiment = Experiment("digits", **options)
-        assert experiment.method == name.removesuffix(" + VGMR")
-        assert experiment.prefusion == ("vgmr" if name.endswith("VGMR") else "none")
+        assert experiment.method == name.partition(" + ")[0]
+        assert experiment.prefusion == ("vgmr" if " + " in name else "none")
+        assert experiment.form == ("calibrated" if name.endswith("calibrated") else "paper")
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 8, 30, 100])
 def test_options_that_count_epochs_follow_the_length_of_the_training(epochs):
-    options = {name: protocol.method_options(name, epochs) for name in METHODS}
+    options = {name: studies.method_options(name, epochs) for name in METHODS}
     assert -(-epochs // options["grad-blending"]["super_epoch"]) <= 3
     assert options["relearning"]["interval"] >= 1 and options["arl"]["start_epoch"] <= epochs / 6
     assert {name for name, chosen in options.items() if chosen} == {"grad-blending", "relearning", "arl"}
 
 
 def test_sgd_decays_less_and_all_else_is_the_study():
-    assert protocol.balancing_study("digits") == protocol.study("digits")
-    sgd = protocol.balancing_study("digits", "sgd", "transformer")
-    assert sgd == {**protocol.study("digits", "transformer"), "optimizer": "sgd", "weight_decay": 1e-4}
+    assert studies.balancing_study("digits") == studies.study("digits")
+    sgd = studies.balancing_study("digits", "sgd", "transformer")
+    assert sgd == {**studies.study("digits", "transformer"), "optimizer": "sgd", "weight_decay": 1e-4}
 
 
 def test_balancing_takes_each_method_at_its_searched_rate_and_vgmr_at_its_own(monkeypatch):
@@ -208,14 +246,17 @@ def test_balancing_takes_each_method_at_its_searched_rate_and_vgmr_at_its_own(mo
 
     def choose(name, variants, *rest):
         asked.append((name, list(variants)))
-        return {label: 0.5 + place for place, label in enumerate(variants)}
+        return {label: {"learning_rate": 0.5 + i, "epochs": 12 * (i + 1)} for i, label in enumerate(variants)}
 
-    monkeypatch.setattr(protocol, "choose", choose)
-    plan = protocol.balancing("digits", "sgd")
-    assert asked == [("digits-pooled-balancing-sgd", [*METHODS, "none + VGMR"])]
-    assert [plan[name]["learning_rate"] for name in METHODS] == [0.5 + place for place in range(len(METHODS))]
-    assert {plan[f"{name} + VGMR"]["learning_rate"] for name in METHODS} == {0.5 + len(METHODS)}
-    assert Experiment(**plan["arl + VGMR"], seed=3).weight_decay == 1e-4
+    monkeypatch.setattr(studies, "choose", choose)
+    plan = studies.balancing("digits", "sgd")
+    searched = [*METHODS, *(f"none{end}" for end in ENDINGS)]
+    assert asked == [("digits-pooled-balancing-sgd", searched)]
+    for name, own in plan.items():
+        place = searched.index(name if name in searched else f"none + {name.partition(' + ')[2]}")
+        assert (own["learning_rate"], own["epochs"]) == (0.5 + place, 12 * (place + 1)), name
+        assert own["method_options"] == studies.method_options(own["method"], own["epochs"])
+    assert Experiment(**plan["arl + VGMR, calibrated"], seed=3).weight_decay == 1e-4
 
 
 def run_of(values, **options):
@@ -253,7 +294,7 @@ def test_watching_trains_as_a_run_does(few, method, first):
 def test_step_costs_are_ratios_to_the_baseline():
     every = {
         name: Experiment(**options, **COMMON)
-        for name, options in protocol.balancing_variants(1).items()
+        for name, options in studies.balancing_variants(1).items()
         if "VGMR" not in name
     }
     ratio = cost.step_costs(every, "none", rounds=1, steps=1)
@@ -263,47 +304,56 @@ def test_step_costs_are_ratios_to_the_baseline():
 # Ablations
 
 
-RATES_BY_VARIANT = {"plain": 1e-3, "parameter-matched MLP": 2e-3, "VGMR, paper's form": 3e-3, "VGMR": 4e-3}
+CHOSEN = {name: {"learning_rate": 1e-3 * (1 + i), "epochs": 2 + i} for i, name in enumerate(studies.VARIANTS)}
 
 
-def test_an_ablation_changes_what_it_says_and_nothing_else():
-    todo = protocol.ablations("digits", RATES_BY_VARIANT, seeds=2)
-    full = {name: vars(todo[name][0]) for name in protocol.VARIANTS}
-    assert {name: one["learning_rate"] for name, one in full.items()} == RATES_BY_VARIANT
-    entries = [(group, *entry) for group, inside in protocol.ABLATIONS.items() for entry in inside.items()]
-    for group, label, change in entries:
-        for variant in ("VGMR", "VGMR, paper's form") if group in protocol.TABLE_3 else ("VGMR",):
-            for seed, one in enumerate(todo[f"{variant}: {label}"]):
-                differs = {name: value for name, value in vars(one).items() if value != full[variant][name]}
-                assert differs == change | ({"seed": 1} if seed else {}), "a change that is the default is none"
-    assert len(todo) == 4 + len(entries) + 6 + 2 * 4
+@pytest.fixture
+def chosen(monkeypatch):
+    """Rates and epochs of all variants; of methods those of the variant that they are, or of the plain one."""
+
+    def choose(name, variants, *_):
+        named = {label: next((one for one in (ADOPTED, FORM) if label.endswith(one)), label) for label in variants}
+        return {label: CHOSEN.get(variant, CHOSEN["plain"]) for label, variant in named.items()}
+
+    monkeypatch.setattr(studies, "choose", choose)
 
 
-def test_nulls_are_the_same_settings_under_other_draws():
-    todo = protocol.ablations("digits", RATES_BY_VARIANT, seeds=2)
-    for variant in protocol.VARIANTS:
-        full, turned, later = (todo[label] for label in (variant, *(f"{variant}: {n}" for n in protocol.NULLS)))
-        assert [one.seed for one in (*full, *turned, *later)] == [0, 1, 0, 1, 2, 3]
-        assert turned[0].modalities == tuple(reversed(experiment_data(full[0]).modalities))
-        sizes = [
-            sum(p.numel() for p in build(one, experiment_data(one)).parameters()) for one in (full[0], turned[0])
-        ]
-        assert sizes[0] == sizes[1]
+def test_an_ablation_changes_what_it_says_and_nothing_else(chosen):
+    todo = studies.ablations("digits")
+    full = {name: vars(todo[name, ""][0]) for name in studies.VARIANTS}
+    assert {name: {key: one[key] for key in CHOSEN[name]} for name, one in full.items()} == CHOSEN
+    changes = {(FORM, label): change for group in studies.ABLATIONS.values() for label, change in group.items()}
+    changes |= {(ADOPTED, label): change for label, change in studies.CALIBRATED_CHANGES.items()}
+    for (variant, label), change in changes.items():
+        for seed, one in enumerate(todo[variant, label]):
+            written = {"form": "paper"} if variant == ADOPTED else {}  # its switches are written out
+            differs = {name: value for name, value in vars(one).items() if value != full[variant][name]}
+            assert differs == change | written | ({"seed": seed} if seed else {}), "a default is no change"
+    assert set(todo) == {(name, end) for name in studies.VARIANTS for end in ("", studies.NULL)} | set(changes)
+    assert {len(found) for found in todo.values()} == {studies.FEWER}
+
+
+def test_the_null_is_the_next_seeds(chosen):
+    todo = studies.ablations("digit-views")
+    for name in studies.VARIANTS:
+        full, later = todo[name, ""], todo[name, studies.NULL]
+        assert [one.seed for one in (*full, *later)] == list(range(2 * studies.FEWER))
+        assert [one.data_options["split_seed"] for one in later] == [one.seed for one in later]
+        assert replace(later[3], seed=0, data_options={}) == replace(full[5], seed=0, data_options={})
 
 
 def test_the_papers_ablations_are_ours():
-    ours = [label for group in protocol.TABLE_3 for label in protocol.ABLATIONS[group]]
+    ours = [label for group in studies.TABLE_3 for label in studies.ABLATIONS[group]]
     assert set(figures.ABLATIONS) == {"full", *ours}
 
 
 # Removing modalities
 
 
-def test_each_method_is_trained_with_all_and_without_each_modality(monkeypatch):
-    monkeypatch.setattr(protocol, "choose", lambda name, variants, *_, **__: dict.fromkeys(variants, 1e-3))
-    todo = protocol.removals("digits", seeds=2)
+def test_each_method_is_trained_with_all_and_without_each_modality(chosen):
+    todo = studies.removals("digits", seeds=2)
     names = experiment_data(todo["plain", ""][0]).modalities
-    methods = ["plain", "VGMR, paper's form", "VGMR", *(name for name in METHODS if name != "none")]
+    methods = ["plain", FORM, ADOPTED, *(name for name in METHODS if name != "none")]
     assert list(todo) == [(method, gone) for method in methods for gone in ("", *names)]
     for (method, gone), experiments in todo.items():
         assert [one.seed for one in experiments] == [0, 1]
@@ -313,21 +363,46 @@ def test_each_method_is_trained_with_all_and_without_each_modality(monkeypatch):
         assert kept == {name: vars(todo[method, ""][0])[name] for name in kept}
 
 
-def test_what_notebooks_11_and_12_train_alike_is_the_same(monkeypatch):
-    monkeypatch.setattr(protocol, "choose", lambda name, variants, *_, **__: dict.fromkeys(variants, 1e-3))
-    for dataset in ("mosi-utterance", "digits"):
-        rates = protocol.choose(f"{dataset}-pooled", protocol.VARIANTS, protocol.study(dataset), False)
-        for label in ("plain", "VGMR, paper's form", "VGMR"):
-            rate = replace(protocol.removals(dataset)[label, ""][3], learning_rate=rates[label])
-            assert rate == protocol.ablations(dataset, rates)[label][3]
+def test_what_notebooks_11_and_12_train_alike_is_the_same(chosen):
+    for dataset in ("digit-views", "digits"):
+        removed, changed = studies.removals(dataset), studies.ablations(dataset)
+        for label in ("plain", FORM, ADOPTED):
+            assert removed[label, ""] == changed[label, ""][:5]
 
 
-def test_of_two_modalities_only_the_plain_model_loses_one(monkeypatch):
+def test_of_two_modalities_only_the_plain_model_loses_one(chosen, monkeypatch):
     options = {"data_options": {"like": "ave", "samples": 8}, "width": 4, "epochs": 4}
-    monkeypatch.setitem(protocol.STUDIES, "synthetic", options)
-    monkeypatch.setattr(protocol, "choose", lambda name, variants, *_, **__: dict.fromkeys(variants, 1e-3))
-    lost = [key for key in protocol.removals("synthetic", seeds=1) if key[1]]
+    monkeypatch.setitem(studies.STUDIES, "synthetic", options)
+    lost = [key for key in studies.removals("synthetic", seeds=1) if key[1]]
     assert lost == [("plain", "audio"), ("plain", "visual")]
+
+
+# What is committed
+
+
+def test_a_training_notebook_has_all_variants_and_the_plain_model_on_each_modality(chosen):
+    todo = studies.training("digit-views")
+    names = experiment_data(todo["plain"][0]).modalities
+    assert list(todo) == [*studies.VARIANTS, *(f"{name} alone" for name in names)]
+    for label, found in todo.items():
+        assert len(found) == studies.SEEDS["digit-views"] == len(set(found))
+        variant = label if label in studies.VARIANTS else "plain"
+        assert {found[0].learning_rate} == {CHOSEN[variant]["learning_rate"]} and found[0].fold is None
+    assert todo[f"{names[0]} alone"][0].modalities == tuple(names[:1])
+
+
+def test_every_record_has_one_name_and_nothing_is_made_before_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr(studies, "choose", lambda *_: pytest.fail("asked"))
+    plans = studies.planned()
+    assert list(plans)[: len(studies.SEEDS)] == [f"training-{dataset}" for dataset in studies.SEEDS]
+    assert all(f"09-controlled-{dataset}" in plans for dataset, _ in studies.CONTROLLED)
+
+
+def test_both_optimisers_are_reported(chosen):
+    found = studies.balanced("digit-views")
+    assert {name for name, _ in found} == {"adamw", "sgd"}
+    assert all({one.optimizer for one in group} == {name} for (name, _), group in found.items())
+    assert len(found) == 2 * len(studies.balancing_variants(1)) and {len(one) for one in found.values()} == {5}
 
 
 @pytest.mark.parametrize("prefusion", ["none", "vgmr"])
@@ -341,7 +416,7 @@ def test_worth_beside_idle_trains_the_experiment_with_one_modality_more(prefusio
 
 def test_places_and_idle_worths_have_a_row_for_each_run(few):
     one = Experiment("synthetic", data_options={"like": "ave", "samples": 16, "steps": 1}, epochs=1, latent_dim=2)
-    runs = protocol.run_all([one, replace(one, seed=1)], jobs=1, progress=False)
+    runs = run_all([one, replace(one, seed=1)], jobs=1, progress=False)
     places = removal.removals_by_place(runs)
     assert places["seed"].tolist() == [0, 0, 1, 1] and places["modality"].tolist() == ["audio", "visual"] * 2
     for row, one in zip(places.to_dict("records"), [runs[0], runs[0], runs[1], runs[1]], strict=True):

@@ -103,13 +103,18 @@ class Anchor(nn.Module):
 
         The posterior is that of the sequence's own fold, or the mean over folds.
         """
-        shape, roughness = pooled(x, mask, self.frequencies)
+        return self.judge(
+            *pooled(x, mask, self.frequencies), fold_of(x, len(self.weight)) if out_of_fold else None
+        )
+
+    def judge(self, shape: Tensor, roughness: Tensor, fold: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The same from what `pooled` gives, and the sequences' folds (B,), if they stood in the training part."""
         features = (torch.cat([shape, roughness], 1) - self.centre) / self.scale
         folds, width, classes = self.weight.shape
         logits = features @ self.weight.transpose(0, 1).reshape(width, folds * classes) + self.bias.flatten()
         posterior = logits.unflatten(1, (folds, classes)).softmax(2)
-        if out_of_fold:
-            own = F.one_hot(fold_of(x, folds), folds).to(x.dtype)
+        if fold is not None:
+            own = F.one_hot(fold, folds).to(posterior.dtype)
             posterior = (posterior * own.unsqueeze(2)).sum(1)
         else:
             posterior = posterior.mean(1)
@@ -195,6 +200,14 @@ def out_of_fold_regression(
     return kept
 
 
+def by_name(
+    judged: Mapping[str, tuple[Tensor, Tensor, Tensor]],
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Triples by name to three dicts by name."""
+    first, second, third = ({name: one[k] for name, one in judged.items()} for k in range(3))
+    return first, second, third
+
+
 class Evidence(nn.Module):
     """The anchors of all modalities.
 
@@ -212,7 +225,7 @@ class Evidence(nn.Module):
                 "evidence needs at least 2 classes, 2 folds and 1 frequency, got "
                 f"{num_classes}, {folds} and {frequencies}"
             )
-        self.num_classes = num_classes
+        self.num_classes, self.frequencies = num_classes, frequencies
         self.anchors = nn.ModuleDict(
             {name: Anchor(dim, num_classes, folds, frequencies) for name, dim in dims.items()}
         )
@@ -226,8 +239,7 @@ class Evidence(nn.Module):
         `out_of_fold` asks the anchor that never saw the sequence, where it stood in the training part.
         """
         judged = {name: self.anchors[name](x, mask[name], out_of_fold) for name, x in features.items()}
-        posterior, typical, channel = ({name: one[k] for name, one in judged.items()} for k in range(3))
-        return posterior, typical, channel
+        return by_name(judged)
 
     def prepare(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor | None], label: Tensor) -> None:
         """Fit every anchor to a training part; real numbers as labels are cut into C parts of like size."""
@@ -236,6 +248,12 @@ class Evidence(nn.Module):
             label = torch.bucketize(label, label.quantile(inner))
         for name, x in features.items():
             self._of(name).prepare(x, mask[name], label)
+
+    def judge(
+        self, described: Mapping[str, tuple[Tensor, Tensor]]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """What `forward` says, from what `pooled` gives of each modality."""
+        return by_name({name: self._of(name).judge(*pair) for name, pair in described.items()})
 
     def _of(self, name: str) -> Anchor:
         anchor = self.anchors[name]

@@ -324,6 +324,13 @@ class ModalityMaps(ValueMaps):
         return torch.sigmoid(logits)
 
 
+def _compared(
+    posterior: dict[str, Tensor], typical: dict[str, Tensor], channel: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    agreement = relative_agreement(posterior)
+    return posterior, {name: agreement[name] * typical[name] for name in posterior}, channel
+
+
 VALUE_SOURCES = ("summaries", "anchors", "both")
 
 # arguments of `VGMR` by name of the form
@@ -599,9 +606,13 @@ class VGMR(nn.Module):
         """
         if self.evidence is None:
             return {}, {}, {}
-        posterior, typical, channel = self.evidence(features, mask, self.training)
-        agreement = relative_agreement(posterior)
-        return posterior, {name: agreement[name] * typical[name] for name in features}, channel
+        return _compared(*self.evidence(features, mask, self.training))
+
+    def judged(
+        self, described: Mapping[str, tuple[Tensor, Tensor]]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """The same from what `vgmr.evidence.pooled` gives of each modality."""
+        return ({}, {}, {}) if self.evidence is None else _compared(*self.evidence.judge(described))
 
     def fold(self) -> VGMR:
         """A copy for inference in which phi, f^x and f^h are one product of X; equal within 1e-5."""

@@ -593,7 +593,8 @@ def recorded(
     if again:
         keep(path, runs, curves)
     written = ", record written" if again else ""
-    print(f"{path}: {len(flat) - len(missing)} trainings read, {len(missing)} trained here{written}")
+    place = f"{path.parent.name}/{path.name}"
+    print(f"{place}: {len(flat) - len(missing)} trainings read, {len(missing)} trained here{written}")
     given = iter(runs)
     return {label: [next(given) for _ in group] for label, group in experiments.items()}
 
@@ -631,7 +632,7 @@ def tabled(
         try:
             if path.read_text(encoding="utf-8").partition("\n")[0] == heading:
                 table = pd.read_csv(path, comment="#")
-                print(f"{path}: {len(table)} rows read")
+                print(f"{path.parent.name}/{path.name}: {len(table)} rows read")
                 return table
         except ValueError as error:
             warnings.warn(f"{path}: no intact table ({error}); made again", stacklevel=2)
@@ -639,9 +640,8 @@ def tabled(
     if again:
         text = table.to_csv(index=False, float_format="%.4f", lineterminator="\n")
         write(path, f"{heading}\n{text}")
-    print(
-        f"{path}: {len(table)} rows {'written' if again else 'made here, under other parameters than the record'}"
-    )
+    how = "written" if again else "made here, under other parameters than the record"
+    print(f"{path.parent.name}/{path.name}: {len(table)} rows {how}")
     return table
 
 

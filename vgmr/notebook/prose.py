@@ -23,7 +23,10 @@ def about(data: MultimodalData, folds: int = 0) -> str:
     lines = [f"**{data.name}**: {sum(sizes.values()):,} samples" + (", **made data**" if data.stand_in else "")]
     for name, width in data.dims.items():
         steps = [int(n) for part in data.parts.values() for n in part.lengths()[name]]
-        shown = f"{min(steps)} to {max(steps)} time steps" if max(steps) > 1 else "a single vector"
+        shown = (
+            f"{min(steps)} to {max(steps)} time steps" if min(steps) < max(steps) else f"{max(steps)} time steps"
+        )
+        shown = shown if max(steps) > 1 else "a single vector"
         lines.append(f"`{name}`: {width} channels, {shown}")
     if data.classes:
         some = ", ".join(data.classes[:6]) + (", ..." if len(data.classes) > 6 else "")
@@ -35,7 +38,7 @@ def about(data: MultimodalData, folds: int = 0) -> str:
     if folds:
         lines.append(f"split: {folds} folds, each tested once; the first one has {split}")
     else:
-        lines.append(f"split: {data.notes.get('split', 'as published')}; {split}")
+        lines.append(f"split: {data.notes.get('split', 'drawn' if data.stand_in else 'as published')}; {split}")
     if data.train.group is not None:
         groups = {name: set(part.group.tolist()) for name, part in data.parts.items() if part.group is not None}
         shared = groups["train"] & groups["test"]

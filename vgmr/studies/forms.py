@@ -20,8 +20,8 @@ from vgmr.training import fit
 # The search for a form. Nothing that it measures corruption with is among the kinds it trains on.
 OPEN_GATE = {"form": "neutral", "amplification": 1.0, "retention": 0.0, "retain": True}
 FORM_TRIALS: dict[str, dict[str, Any]] = {
-    "plain": {"prefusion": "none"},
-    "Concat+MLP": {"prefusion": "mlp"},
+    "plain": {"prefusion": "none", "form": "paper"},
+    "Concat+MLP": {"prefusion": "mlp", "form": "paper"},
     "gate without a value": {
         "form": "neutral",
         "amplification": 1.0,
@@ -30,7 +30,7 @@ FORM_TRIALS: dict[str, dict[str, Any]] = {
         "use_channel_value": False,
         "value_weight": 0.0,
     },
-    "paper": {},
+    "paper": {"form": "paper"},
     "neutral": {"form": "neutral"},
     "learned, a gate that can close": OPEN_GATE,
     "learned by what was corrupted": {**OPEN_GATE, "value_target": "corruption", "value_weight": 1.0},

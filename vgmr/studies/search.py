@@ -24,22 +24,6 @@ MOST_DOUBLINGS = 3
 OWN_SPLIT = ("uci-mfeat", "digit-views")  # random splits that are ours to draw: one for each seed
 SEARCHED = "notebooks/parameters/searched"
 
-TRIALS: dict[str, dict[str, Any]] = {
-    "paper's form": {},
-    "layer norm, neutral start": {"neutral_start": True},
-    "no norm": {"norm": "none"},
-    "no norm, neutral start": {"norm": "none", "neutral_start": True},
-    "no norm, latent 8": {"norm": "none", "latent_dim": 8},
-    "no norm, latent 32": {"norm": "none", "latent_dim": 32},
-    "no norm, dropout 0.3": {"norm": "none", "dropout": 0.3},
-    "no norm, value weight 1": {"norm": "none", "value_weight": 1.0},
-    "no norm, no value, no regulariser": {"norm": "none", "value_weight": 0.0, "regulariser_weight": 0.0},
-    "no norm, regulariser weight 0.1": {"norm": "none", "regulariser_weight": 0.1},
-    "no norm, refiner three times slower": {"norm": "none", "prefusion_learning_rate": 1e-3},
-    "no norm, value warm-up": {"norm": "none", "warmup_epochs": 5},
-}
-TRIAL_RATE = 3e-3
-
 
 def with_seed(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Settings of an experiment under a seed, which also draws the split where the split is ours to draw."""
@@ -143,28 +127,6 @@ def _widened(
         if statistics.median(one.history.best_epoch + 1 for one in runs[name, best[name]]) > 0.8 * common["epochs"]
     ]
     return tried, table, late
-
-
-def search_default(studies: Mapping[str, Mapping[str, Any]], jobs: int = 2, progress: bool = True) -> pd.DataFrame:
-    """One default for all: validation accuracy of each of `TRIALS` above plain, by study, one factor at a time.
-
-    Args:
-        studies: settings that all trainings of a study share, by the study's name.
-
-    Returns trials (rows) by studies (columns), plus `mean`; differences are means over `SEARCH_SEEDS`. Test
-    scores are not looked at.
-    """
-    options = {"plain": {"prefusion": "none"}, **TRIALS}
-    cells = [(study, trial, seed) for study in studies for trial in options for seed in SEARCH_SEEDS]
-    experiments = [
-        Experiment(**{**studies[study], "learning_rate": TRIAL_RATE, **options[trial], "seed": seed})
-        for study, trial, seed in cells
-    ]
-    scores = pd.DataFrame(cells, columns=["study", "trial", "seed"])
-    scores["accuracy"] = [run.metrics["validation_accuracy"] for run in run_all(experiments, jobs, progress)]
-    table = scores.pivot_table(index="trial", columns="study", values="accuracy").loc[list(options), list(studies)]
-    difference = table.drop(index="plain") - table.loc["plain"]
-    return difference.assign(mean=difference.mean(axis=1))
 
 
 def _score(run: Run) -> float:

@@ -1,0 +1,64 @@
+"""Values in time find planted spans, and where they are."""
+
+import pytest
+import torch
+
+from vgmr.analysis.windows import Windows, step_detection
+from vgmr.corruption import SPANS, span
+from vgmr.data import load
+from vgmr.data.types import Batch
+
+
+@pytest.fixture(scope="module")
+def made():
+    data = load("synthetic", like="mosei", steps=30, samples=300, padding=0.3).select(["audio", "vision"])
+    return Windows(data.train, 2), data.test
+
+
+@pytest.mark.parametrize("kind", SPANS)
+def test_planted_spans_are_found_and_better_than_by_a_value_without_time(kind, made):
+    windows, test = made
+    found = step_detection(windows, span(test, kind, seed=1)).set_index(["modality", "value"])["auroc"]
+    assert found["all", "in time"] >= 0.85
+    assert found["all", "in time"] > found["all", "pooled"]
+
+
+def test_values_lie_in_0_to_1_and_padding_has_none(made):
+    windows, test = made
+    for name, value in windows.values(test).items():
+        assert value.shape == test.mask[name].shape
+        assert not value[~test.mask[name]].any()
+        assert float(value.min()) >= 0 and float(value.max()) <= 1
+
+
+def test_windows_of_six_steps_by_hand():
+    """Two windows of three steps and one between: 0 to 2, 2 to 4 (1.5 rounded to the even 2), 3 to 5."""
+    windows = Windows.__new__(Windows)
+    windows.windows, windows.count = 2, 3
+    x = torch.arange(8.0)[None, :, None]
+    mask = (torch.arange(8) >= 2)[None]  # padding in front
+    cut = windows.cut(Batch({"a": x}, {"a": mask}, torch.tensor([0])))["a"]
+    assert [window.flatten().tolist() for window, _ in cut] == [[2, 3, 4], [4, 5, 6], [5, 6, 7]]
+    steps = windows._spread(torch.tensor([[1.0, 0.5, 0.0]]), mask)
+    assert steps.tolist() == [[0, 0, 1, 1, 0.75, 0.25, 0.25, 0]]
+
+
+def test_a_span_is_marked_where_it_changed_and_nowhere_else(made):
+    _, test = made
+    for kind in SPANS:
+        hit = span(test, kind, length=0.4, seed=2)
+        assert torch.stack([x.any(2).any(1) for x in hit.corrupted.values()]).sum(0).max() == 1
+        for name, where in hit.corrupted.items():
+            changed = (hit.features[name] != test.features[name]).any(2)
+            assert torch.equal(changed, where.any(2).expand_as(changed))
+            assert not (changed & ~test.mask[name]).any()
+            share = changed.sum(1)[changed.any(1)] / test.mask[name].sum(1)[changed.any(1)]
+            assert share.mean() == pytest.approx(0.4, abs=0.03)
+
+
+def test_what_cannot_be_is_refused(made):
+    _, test = made
+    with pytest.raises(ValueError, match="kind must be one of swapped, occluded, shifted, got 'x'"):
+        span(test, "x")
+    with pytest.raises(ValueError, match="length is a share"):
+        span(test, "swapped", length=1.5)

@@ -1,0 +1,103 @@
+"""How cost and memory of the refiner grow with length, width and number of modalities; nothing is timed.
+
+FLOPs are counted on shapes alone, so that five thousand steps cost nothing; memory is what autograd keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from vgmr.refiner import VGMR
+
+LENGTHS = (50, 150, 500, 1500, 5000)
+WIDTHS = (32, 128, 512, 2048, 4096)
+MODALITIES = (2, 3, 6, 12)
+
+
+def measured(
+    length: int = 50,
+    width: int = 256,
+    modalities: int = 3,
+    samples: int = 32,
+    latent_dim: int = 164,
+    rank: int | None = None,
+    sharing: bool = False,
+) -> dict[str, float]:
+    """FLOPs (forward), parameters, and MiB of activations that wait for the backward pass.
+
+    With `torch.utils.checkpoint` around the refiner only its inputs wait, and everything is computed again.
+    """
+    with torch.device("meta"):
+        dims = {f"m{place}": width for place in range(modalities)}
+        vgmr = VGMR(dims, latent_dim, rank=rank, sharing=sharing).train()
+        features = {name: torch.empty(samples, length, width) for name in dims}
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            vgmr(features)
+        return {
+            "flops": float(counter.get_total_flops()),
+            "parameters": float(sum(x.numel() for x in vgmr.parameters())),
+            "kept_mib": _kept(vgmr, features, False),
+            "kept_mib_checkpointed": _kept(vgmr, features, True),
+        }
+
+
+def _kept(vgmr: VGMR, features: dict[str, Tensor], checkpointed: bool) -> float:
+    """MiB of activations that autograd keeps for the backward pass; weights and inputs are there anyway."""
+    owned = {x.untyped_storage()._cdata for x in (*vgmr.parameters(), *features.values())}
+    kept: dict[int, Tensor] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        if x.untyped_storage()._cdata not in owned:
+            kept[x.untyped_storage()._cdata] = x
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        if checkpointed:
+            output = checkpoint(lambda x: list(vgmr(x).features.values()), features, use_reentrant=False)
+        else:
+            output = list(vgmr(features).features.values())
+    del output
+    return sum(x.untyped_storage().nbytes() for x in kept.values()) / 2**20
+
+
+def scaling(
+    lengths: Sequence[int] = LENGTHS,
+    widths: Sequence[int] = WIDTHS,
+    modalities: Sequence[int] = MODALITIES,
+    rank: int | None = None,
+    sharing: bool = False,
+) -> pd.DataFrame:
+    """`measured` along each axis, the others at 50 steps, width 256 and three modalities.
+
+    Columns: axis, size, and those of `measured`.
+    """
+    axes = {"length": lengths, "width": widths, "modalities": modalities}
+    return pd.DataFrame(
+        [
+            {"axis": axis, "size": size, **measured(rank=rank, sharing=sharing, **{axis: size})}
+            for axis, sizes in axes.items()
+            for size in sizes
+        ]
+    )
+
+
+def exponents(table: pd.DataFrame) -> pd.DataFrame:
+    """Slopes in log-log of what grows in `scaling` over all sizes and over the two largest; 1 is linear.
+
+    Columns: axis, what, exponent, last (of the two largest).
+    """
+    rows = []
+    for axis, group in table.groupby("axis", sort=False):
+        size = np.log(group["size"].to_numpy(float))
+        for what in ("flops", "parameters", "kept_mib"):
+            value = np.log(group[what].to_numpy(float))
+            last = (value[-1] - value[-2]) / (size[-1] - size[-2])
+            rows.append({"axis": axis, "what": what, "exponent": np.polyfit(size, value, 1)[0], "last": last})
+    return pd.DataFrame(rows)

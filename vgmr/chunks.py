@@ -1,0 +1,127 @@
+"""A sequence too long to be refined at once, in chunks of time: the same result, in memory that the chunk decides.
+
+Two passes, since the value of a modality speaks of whole sequences: the first sums up, the second gates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vgmr.refiner import VGMR, Refinement, masked_max
+
+
+@torch.no_grad()
+def refine_in_chunks(
+    vgmr: VGMR, features: Mapping[str, Any], mask: Mapping[str, Tensor] | None = None, chunk: int = 256
+) -> Iterator[Refinement]:
+    """What `vgmr(features, mask)` gives in evaluation mode, chunk after chunk along time, equal to rounding.
+
+    Args:
+        features: name -> (B, T_m, d_m) floating point: tensors, or what is read from disk by slices, as
+            `numpy.memmap` and h5py's data sets are.
+        mask: name -> (B, T_m) bool; None if all steps are real.
+        chunk: steps of each modality that are looked at together.
+
+    Yields refinements of steps 0 to chunk - 1, chunk to 2 chunk - 1, and so on, as long as any modality has steps;
+    one that has ended is left out of `features`, `gate` and `effective_gate`. Values are those of whole sequences.
+
+    Raises:
+        ValueError: `vgmr` is in training mode, an unknown or missing modality, a sample without a
+            real step, NaN or infinite values.
+    """
+    if vgmr.training:
+        raise ValueError("chunks are for evaluation, since dropout would differ between passes; call vgmr.eval()")
+    if set(features) != set(vgmr.dims):
+        raise ValueError(f"features: expected the modalities {list(vgmr.dims)}, got {list(features)}")
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    latent, described = {}, {}
+    for name in vgmr.dims:
+        totals = _Totals(vgmr, name, None if mask is None else mask[name], features[name].shape[1])
+        for x, real in _slices(vgmr, name, features, mask, chunk):
+            totals.add(x, real)
+        if vgmr.learns_value:
+            latent[name] = vgmr.of(name).pooled_latent(totals.first / totals.length, totals.largest)
+        if vgmr.evidence is not None:
+            described[name] = totals.described()
+    refinement = vgmr.valued(latent, *vgmr.judged(described))
+    passes = {name: _slices(vgmr, name, features, mask, chunk) for name in vgmr.dims}
+    while True:
+        found = refinement._replace(features={}, gate={}, effective_gate={})
+        for name, slices in passes.items():
+            for x, real in slices:
+                vgmr.refine(name, x, real, vgmr.of(name).project(x)[1], found)
+                break
+        if not found.features:
+            return
+        yield found
+
+
+def _slices(
+    vgmr: VGMR, name: str, features: Mapping[str, Any], mask: Mapping[str, Tensor] | None, chunk: int
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    weight = next(vgmr.parameters())
+    for start in range(0, features[name].shape[1], chunk):
+        x = torch.as_tensor(features[name][:, start : start + chunk]).to(weight)
+        real = None if mask is None else mask[name][:, start : start + chunk]
+        if real is not None:
+            x = x.masked_fill(~real.unsqueeze(2), 0.0)
+        if not torch.isfinite(x).all():
+            raise ValueError(f"{name}: steps from {start} hold NaN or infinite features; clean them before")
+        yield x, real
+
+
+class _Totals:
+    """What is known of one modality's sequences so far."""
+
+    def __init__(self, vgmr: VGMR, name: str, mask: Tensor | None, steps: int):
+        self.maps, self.learns = vgmr.of(name), vgmr.learns_value
+        self.frequencies = 0 if vgmr.evidence is None else vgmr.evidence.frequencies
+        if mask is not None and not mask.any(1).all():
+            row = int((~mask.any(1)).nonzero()[0])
+            raise ValueError(f"{name}: sample {row} has no real time step in its mask; each needs at least one")
+        self.steps = steps
+        self.length: Any = float(steps) if mask is None else mask.sum(1, keepdim=True)
+        self.seen: Any = 0.0  # real steps before this chunk
+        self.first: Any = 0.0
+        self.largest: Any = None
+        self.waves: Any = 0.0
+        self.square: Any = 0.0
+        self.jump: Any = 0.0
+        self.pairs: Any = 0.0
+        self.last: tuple[Tensor, Tensor] | None = None
+
+    def add(self, x: Tensor, mask: Tensor | None) -> None:
+        real = x.new_ones(x.shape[:2]) if mask is None else mask.to(x.dtype)
+        if self.learns:
+            hidden = self.maps.project(x)[0]
+            hidden = x if hidden is None else hidden
+            self.first = self.first + torch.einsum("btd,bt->bd", hidden, real)
+            largest = masked_max(hidden, mask)
+            self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
+        if self.frequencies:
+            place = (self.seen + real.cumsum(1) - 0.5) / self.length
+            order = torch.arange(self.frequencies, device=x.device, dtype=x.dtype)
+            waves = torch.cos(math.pi * order[:, None] * place.unsqueeze(1)) * (real / self.length).unsqueeze(1)
+            self.waves = self.waves + waves @ x
+            self.square = self.square + torch.einsum("btd,bt->bd", x * x, real / self.length)
+            if self.last is not None:
+                x, real = torch.cat([self.last[0], x], 1), torch.cat([self.last[1], real], 1)
+            pair = real[:, 1:] * real[:, :-1]
+            self.jump = self.jump + torch.einsum("btd,bt->bd", (x[:, 1:] - x[:, :-1]).abs(), pair)
+            self.pairs = self.pairs + pair.sum(1, keepdim=True)
+            self.seen = self.seen + (real if self.last is None else real[:, 1:]).sum(1, keepdim=True)
+            self.last = x[:, -1:], real[:, -1:]
+
+    def described(self) -> tuple[Tensor, Tensor]:
+        """What `vgmr.evidence.pooled` gives for the whole sequence."""
+        shape = self.waves
+        if self.steps == 1:
+            return shape.flatten(1), shape.new_zeros(len(shape), 2 * shape.shape[2])
+        deviation = (self.square - shape[:, 0] ** 2).clamp_min(0).sqrt()
+        return shape.flatten(1), torch.cat([deviation, self.jump / self.pairs.clamp_min(1)], 1)
