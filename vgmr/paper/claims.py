@@ -52,10 +52,10 @@ CONTROLLED_SETS = ("uci-mfeat",)
 STUDIED_SETS = ("avdigits", "mosi-utterance", "utd-mhad")
 ABLATED_SETS = ("uci-mfeat",)
 BALANCED_SETS = ("uci-mfeat",)
-FOLLOWED_SETS = ("avdigits", "utd-mhad")
+FOLLOWED_SETS = ("utd-mhad",)
 VALUE_SETS = ("mosi-words", "uci-mfeat", "utd-mhad")
 VALUE_TARGETS = {PAPER_FORM: ("delta", "impact"), ADOPTED: ("anchors",)}
-ROBUST_SETS = ("avdigits", "utd-mhad")
+ROBUST_SETS = ("utd-mhad",)
 
 
 def _keys(pattern: str, datasets: tuple[str, ...]) -> tuple[str, ...]:
