@@ -110,7 +110,7 @@ def robustness_frame():
         (data, corruption, model, seed, severity, height * (1 - severity / 2) + seed / 10)
         for data in ("one", "two")
         for corruption in ("noise", "occlusion")
-        for model, height in (("plain", 0.5), ("VGMR", 0.7))
+        for model, height in (("plain", 0.5), ("VGMR, calibrated", 0.7))
         for seed in (0, 1)
         for severity in (0.0, 0.5, 1.0)
     ]
@@ -120,7 +120,7 @@ def robustness_frame():
 def test_corrupted_shows_both_views_and_both_scores():
     part = load("digits").test
     corrupted = replace(part, features={name: 0 * x for name, x in part.features.items()})
-    axes = plots.corrupted(part, corrupted, 3, {"plain": (0.9, 0.1), "VGMR": (0.8, 0.2)}, 0.1)
+    axes = plots.corrupted(part, corrupted, 3, {"plain": (0.9, 0.1), "VGMR, calibrated": (0.8, 0.2)}, 0.1)
     pictures = [ax.images[0].get_array() for ax in axes if ax.images]
     assert len(pictures) == 2 * len(part.features) and sum(not picture.any() for picture in pictures) == 3
     assert [bar.get_height() for ax in axes for bar in ax.patches] == [0.9, 0.8, 0.1, 0.2]
@@ -187,7 +187,7 @@ def test_gate_strength_is_the_product():
 def followed() -> pd.DataFrame:
     rows = [
         {"study": "made", "variant": variant, "seed": seed, "epoch": epoch, "one": one, "other": other}
-        for variant in ("plain", "VGMR")
+        for variant in ("plain", "VGMR, calibrated")
         for seed in (0, 1)
         for epoch in (0, 1, 2)
         for one, other in (("a", "b"), ("b", "a"))
@@ -198,7 +198,7 @@ def followed() -> pd.DataFrame:
 
 def test_loss_contours_share_their_levels():
     grid = pd.DataFrame([{"x": x, "y": y, "loss": x**2 + y**2} for x in (-1, 0, 1) for y in (-1, 0, 1)])
-    axes = plots.loss_contours({"plain": grid, "VGMR": grid.assign(loss=2 * grid["loss"])})
+    axes = plots.loss_contours({"plain": grid, "VGMR, calibrated": grid.assign(loss=2 * grid["loss"])})
     assert all(labelled(ax) for ax in axes)
     levels = [ax.collections[0].levels for ax in axes]
     np.testing.assert_allclose(levels[0], levels[1])
@@ -261,12 +261,16 @@ def test_forest_tells_kinds_apart():
 
 
 def test_a_model_has_one_colour_everywhere():
-    assert plots.look("none") == plots.look("plain") and plots.look("VGMR") != plots.look("VGMR, paper's form")
+    assert plots.look("none") == plots.look("plain") and plots.look("VGMR, calibrated") != plots.look(
+        "VGMR, paper's form"
+    )
     assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
     line = plots.bands(robustness_frame(), "severity", "accuracy", "model")[0, 0].lines[1]
-    rows = [{**row, "label": name} for row, name in zip(contrasted("one"), ("plain", "VGMR"), strict=True)]
+    rows = [
+        {**row, "label": name} for row, name in zip(contrasted("one"), ("plain", "VGMR, calibrated"), strict=True)
+    ]
     (ax,) = plots.forest(pd.DataFrame(rows))
-    assert line.get_color() == dots(ax)[1].get_color() == plots.COLOURS["VGMR"]
+    assert line.get_color() == dots(ax)[1].get_color() == plots.COLOURS["VGMR, calibrated"]
 
 
 def test_seed_points_are_differences_at_the_same_seed():
@@ -276,12 +280,12 @@ def test_seed_points_are_differences_at_the_same_seed():
 
 
 def test_beside_paper_leaves_out_what_is_missing():
-    frame = pd.DataFrame({"measured": [1.0, 1.3], "paper": [np.nan, 2.35]}, ["plain", "VGMR"])
+    frame = pd.DataFrame({"measured": [1.0, 1.3], "paper": [np.nan, 2.35]}, ["plain", "VGMR, calibrated"])
     ax = plots.beside_paper(frame, "ratio to plain", line=1)
     measured, paper = (line for line in ax.lines if line.get_marker() in "oD")
     np.testing.assert_allclose(measured.get_xdata(), [1.0, 1.3])
     np.testing.assert_allclose(paper.get_xdata(), [np.nan, 2.35])
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["plain", "VGMR"] and ax.get_xlabel()
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["plain", "VGMR, calibrated"] and ax.get_xlabel()
 
 
 def test_against_cost_draws_intervals_and_tells_like_costs_apart():
@@ -314,12 +318,12 @@ def test_bands_are_means_and_ranges_over_seeds_in_panels():
     assert (edge.min(), edge.max()) == pytest.approx((0.25, 0.6))
     assert axes[0, 0].get_ylim() == axes[1, 1].get_ylim()
     assert [line.get_ydata()[0] for line in axes[0, 0].lines if line.get_linestyle() == "--"] == [0.3]
-    assert texts(axes[0, 0].figure) == ["plain", "VGMR"]
+    assert texts(axes[0, 0].figure) == ["plain", "VGMR, calibrated"]
 
 
 def test_bands_of_differences_are_paired_by_seed():
     frame = robustness_frame().query("data == 'one'")
-    frame = pd.concat([frame, frame.query("model == 'VGMR'").assign(model="parameter-matched MLP")])
+    frame = pd.concat([frame, frame.query("model == 'VGMR, calibrated'").assign(model="parameter-matched MLP")])
     ax = plots.bands(frame, "severity", "accuracy", "model", "corruption", baseline="plain")[0, 0]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.2, 0.15, 0.1])
     assert ax.figure.get_supylabel() == "accuracy, less plain's"
@@ -339,7 +343,7 @@ def test_learning_curves_are_means_over_seeds():
 def test_matrices_are_means_over_seeds_with_numbers():
     frame = followed()
     axes = plots.matrices(frame[frame["epoch"] == 1], "one", "other", "cosine", "variant")
-    assert [ax.get_title() for ax in axes] == ["plain", "VGMR"] and labelled(axes[0])
+    assert [ax.get_title() for ax in axes] == ["plain", "VGMR, calibrated"] and labelled(axes[0])
     shown = np.ma.filled(axes[0].collections[0].get_array().reshape(2, 2), np.nan)
     np.testing.assert_allclose(shown, [[np.nan, 0.4], [0.4, np.nan]])
     assert {text.get_text() for text in axes[0].texts} == {"0.40"}

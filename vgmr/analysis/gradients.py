@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
@@ -96,6 +97,80 @@ def gradient_cosines(model: Classifier, batch: Batch, seed: int = 0) -> pd.DataF
                 }
             )
     return pd.DataFrame(rows)
+
+
+def halves(label: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Rows (N,) in two random halves, sizes at most one apart, of every class and in all.
+
+    Raises:
+        ValueError: fewer than two rows.
+    """
+    if len(label) < 2:
+        raise ValueError(f"expected at least two samples to halve, got {len(label)}")
+    order = torch.randperm(len(label), generator=generator)
+    rows = order[label.cpu()[order].argsort(stable=True)].to(label.device)
+    return rows[::2], rows[1::2]
+
+
+def split_measures(single: tuple[Tensor, Tensor], both: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """Cosine of two gradients, each known from two halves of the samples, with what sampling alone takes off.
+
+    raw: mean cosine of one's gradient in a half and the other's in the *other* half, as noise that the two share
+    within a half would raise it; baseline: cosine between the halves of `both`, below 1 by sampling alone;
+    adjusted: raw - baseline; disattenuated: the mean product across halves over the root of the products within
+    each gradient, an estimate of the cosine without sampling noise, NaN where that root is of no positive number.
+
+    Args:
+        single, both: (P,) gradients of each half.
+    """
+    (a, b), (c, d) = ([half.double() for half in pair] for pair in (single, both))
+    raw = (cosine(a, d) + cosine(b, c)) / 2
+    baseline, within = cosine(c, d), float(a @ b) * float(c @ d)
+    across = float(a @ d + b @ c) / 2
+    clean = across / within**0.5 if float(a @ b) > 0 and float(c @ d) > 0 else float("nan")
+    return {"raw": raw, "baseline": baseline, "adjusted": raw - baseline, "disattenuated": clean}
+
+
+def half_cosines(model: Classifier, first: Batch, second: Batch) -> pd.DataFrame:
+    """`split_measures` of two given halves, one row per ordered pair of modalities and group of parameters.
+
+    Columns: one, other, group ("all" of `common_parameters`, "shared" encoder and positions, where there are any,
+    "head"), raw, baseline, adjusted, disattenuated.
+    """
+    names, parameters = list(first.features), common_parameters(model)
+    keeps = [(name,) for name in names] + [*combinations(names, 2)]
+    shared = sum(parameter.numel() for parameter in model.backbone.shared_parameters())
+    groups = {"all": slice(None)} | ({"shared": slice(shared), "head": slice(shared, None)} if shared else {})
+    found = [dict(zip(keeps, gradients(model, half, keeps, parameters), strict=True)) for half in (first, second)]
+    rows = []
+    for one, other in permutations(names, 2):
+        pair = (one, other) if (one, other) in found[0] else (other, one)
+        for group, place in groups.items():
+            single = found[0][(one,)][place], found[1][(one,)][place]
+            both = found[0][pair][place], found[1][pair][place]
+            rows.append({"one": one, "other": other, "group": group, **split_measures(single, both)})
+    return pd.DataFrame(rows)
+
+
+def half_split(model: Classifier, batch: Batch, seed: int = 0, repeats: int = 10) -> pd.DataFrame:
+    """Eq. 14 with the half-split baseline of Uni-X: `half_cosines` of random halves, alike in their classes.
+
+    A cosine between gradients of finitely many samples is below 1 without any conflict; the baseline says how far.
+    Unlike in the public code all halves are of one size. A model with noisier gradients has a lower baseline and a
+    smaller difference to it, so raw, baseline and disattenuated belong side by side.
+
+    Args:
+        seed: of the halves.
+        repeats: number of random halvings.
+
+    Returns the columns of `half_cosines`, and repeat.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tables = []
+    for repeat in range(repeats):
+        first, second = (batch.index(rows) for rows in halves(batch.label, generator))
+        tables.append(half_cosines(model, first, second).assign(repeat=repeat))
+    return pd.concat(tables, ignore_index=True)
 
 
 def gradient_norms(model: Classifier, batch: Batch) -> dict[str, float]:

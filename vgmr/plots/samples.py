@@ -256,7 +256,7 @@ def corrupted(
         for view, part in (("clean", clean), ("corrupted", dirty)):
             ax, real = axes[f"{view} {name}"], part.mask[name][row]
             _picture(ax, part.features[name][row][real].numpy(), -2, 2)
-            ax.set(title=f"{name}, {view}")
+            ax.set_title(f"{name}, {view}", fontsize=9)
     axes[f"clean {names[0]}"].set_ylabel("time step")
     axes[f"corrupted {names[0]}"].set_ylabel("time step")
     ax = axes["score"]
