@@ -97,7 +97,7 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
         folder: of the executed notebooks.
 
     Raises:
-        FileNotFoundError: a notebook that a claim names is not in `folder`.
+        FileNotFoundError: a notebook that a claim names is neither in `folder` nor a draft, which tests nothing.
         ValueError: evidence that is incomplete or cannot be read.
     """
     recorded: dict[str, dict[str, dict[str, Any]]] = {}
@@ -105,9 +105,10 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
     for claim in claims:
         if claim.notebook and claim.notebook not in recorded:
             paths = sorted(folder.glob(f"{claim.notebook}_*.ipynb"))
-            if not paths:
+            draft = any(folder.glob(f"drafts/{claim.notebook}_*.ipynb"))  # written, not executed
+            if not paths and not draft:
                 raise FileNotFoundError(f"no notebook {claim.notebook} in {folder.resolve()}")
-            recorded[claim.notebook] = records(paths[0])
+            recorded[claim.notebook] = records(paths[0]) if paths else {}
         found = evidence(claim, recorded.get(claim.notebook, {}))
         single = {}
         for entry in found.to_dict("records"):
