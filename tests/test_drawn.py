@@ -187,11 +187,11 @@ def test_forms_by_name_set_what_stands_at_its_default():
     assert calibrated.value_from == "anchors" and calibrated.retain
     assert Experiment("digits", form="calibrated", amplification=0.7).amplification == 0.7
     neutral = Experiment("digits", form="neutral")
-    old = Experiment("digits", norm="none", neutral_start=True)
+    old = Experiment("digits", form="paper", norm="none", neutral_start=True)
     data_of = experiment_data(old)
     one, other = build(neutral, data_of).state_dict(), build(old, data_of).state_dict()
     assert all(torch.equal(value, other[name]) for name, value in one.items())
-    assert Experiment("digits", form="paper") == Experiment("digits")
+    assert Experiment("digits", form="calibrated") == Experiment("digits")
 
 
 def test_the_calibrated_form_has_fewer_parameters_and_none_in_its_anchors():

@@ -419,7 +419,7 @@ def test_value_term_teaches_the_values_and_never_the_backbone(removal):
 @pytest.mark.parametrize("removal", ["after", "before"])
 def test_padding_changes_no_loss(removal):
     model, batch = made_model(), made_batch()
-    longer = Batch(
+    longer = Exact(
         {
             name: F.pad(x.masked_fill(~batch.mask[name].unsqueeze(2), 9.0), (0, 0, 0, 4), value=9.0)
             for name, x in batch.features.items()

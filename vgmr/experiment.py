@@ -48,6 +48,7 @@ RIVALS: dict[str, tuple[Callable[..., nn.Module], int]] = {  # with what their w
 }
 PREFUSIONS = ("none", *RIVALS, "vgmr")
 NORMS = ("layer", "none")
+SCORE_PARTS = 4  # classes of like size into which anchors cut the scores of a regression
 Watch = Callable[[int, Classifier, Balancing], None]
 
 
@@ -287,7 +288,8 @@ def make_prefusion(experiment: Experiment, data: MultimodalData) -> nn.Module:
     dims, frequencies = data.dims, min(6, max(data.max_lengths.values()))
     if experiment.prefusion == "none":
         return Identity(dims)
-    options = filled(VGMR, experiment, num_classes=len(data.classes), evidence_frequencies=frequencies)
+    parts = len(data.classes) or SCORE_PARTS
+    options = filled(VGMR, experiment, num_classes=parts, evidence_frequencies=frequencies)
     if experiment.prefusion == "vgmr":
         return VGMR(dims, **options)
     rival, multiple = RIVALS[experiment.prefusion]
@@ -412,7 +414,7 @@ def _ready(experiment: Experiment, data: MultimodalData) -> tuple[Classifier, Mu
         method=make_method(experiment.method, **experiment.method_options),
         corruption=drawn,
     )
-    del arguments["seed"]
+    arguments.pop("seed", None)
     return model, seen, arguments
 
 

@@ -66,7 +66,7 @@ def _overall(kind: str) -> list[Claim]:
     label, where = LABELS[kind], "vgmr.comparison.compare"
     found = []
     for paper, (number, partner) in OPEN_SETS.items():
-        for backbone in ("pooled", "transformer"):
+        for backbone in ("pooled",):
             text = f"{paper}, here {partner}, {backbone}: VGMR beats the same backbone without it"
             if backbone == "pooled" or partner == "utd-mhad":
                 keys = (f"{backbone}: {label} over plain",)
