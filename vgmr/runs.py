@@ -593,8 +593,8 @@ def recorded(
     if again:
         keep(path, runs, curves)
     written = ", record written" if again else ""
-    place = f"{path.parent.name}/{path.name}"
-    print(f"{place}: {len(flat) - len(missing)} trainings read, {len(missing)} trained here{written}")
+    shown = f"{path.parent.name}/{path.name}"
+    print(f"{shown}: {len(flat) - len(missing)} trainings read, {len(missing)} trained here{written}")
     given = iter(runs)
     return {label: [next(given) for _ in group] for label, group in experiments.items()}
 

@@ -272,8 +272,8 @@ def bench_rounds(rounds: int = 5, steps: int = 2, progress: bool = False) -> pd.
             work[f"preparation|{label}"], shares[f"preparation|{label}"] = partial(prepare, model, data.train), 1
     times = _rounds(work, rounds, progress=progress)
     torch.set_num_threads(threads)
-    training, once = "training|VGMR, calibrated", times["preparation|VGMR, calibrated"]
-    times[training] = [whole - part for whole, part in zip(times[training], once, strict=True)]
+    whole_fit, once = "training|VGMR, calibrated", times["preparation|VGMR, calibrated"]
+    times[whole_fit] = [whole - part for whole, part in zip(times[whole_fit], once, strict=True)]
     return pd.DataFrame(
         [
             (*name.split("|"), place, math.log(seconds / shares[name] / steps))
