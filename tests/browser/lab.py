@@ -228,7 +228,9 @@ def moves(box) -> dict[str, Callable[[], None]]:
     """What a reader can do to an explorer, by the name of the control."""
     sliders, menus = box.locator(".noUi-handle").all(), box.locator("select").all()
     found = {f"slider {number}": partial(slide, handle) for number, handle in enumerate(sliders)}
-    return found | {f"menu {number}": partial(choose, menu) for number, menu in enumerate(menus)}
+    # with one data set a menu has one entry, and nothing to choose
+    several = [menu for menu in menus if menu.evaluate("menu => menu.options.length") > 1]
+    return found | {f"menu {number}": partial(choose, menu) for number, menu in enumerate(several)}
 
 
 def drive(
