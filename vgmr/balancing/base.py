@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vgmr.backbones import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.inference import evaluating
 from vgmr.objective import Objective
 
 
@@ -179,3 +180,19 @@ def check_window(window: tuple[int, int] | None) -> tuple[int, int] | None:
     if first < 0 or last < first:
         raise ValueError(f"window must be two epochs, 0 <= first <= last, got {tuple(window)}")
     return int(first), int(last)
+
+
+@torch.no_grad()
+def fused_sample(model: Classifier, data: MultimodalData, method: str) -> Tensor:
+    """What the last layers read of two training samples, (2, w), in evaluation mode; for widths and devices.
+
+    Raises:
+        ValueError: the backbone has no such vector, said for `method`.
+    """
+    part = data.train.index(torch.arange(2, device=data.train.label.device))
+    with evaluating(model):
+        fused = model(part.features, part.mask).fused
+    if fused is None:
+        kind = type(model.backbone).__name__
+        raise ValueError(f"{method} reads what the last layers read, and {kind} has no such vector")
+    return fused

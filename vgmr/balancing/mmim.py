@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgmr.backbones import Classifier, Output
-from vgmr.balancing.base import Balancing, Loop
+from vgmr.balancing.base import Balancing, Loop, fused_sample
 from vgmr.data.types import Batch, MultimodalData
 
 
@@ -102,13 +102,7 @@ class MMIM(Balancing):
             raise ValueError(f"MMIM compares vectors of one width, and those of {kind} differ")
         if self.anchor is not None and self.anchor not in self.names:
             raise ValueError(f"anchor: unknown modality {self.anchor!r}; there are {self.names}")
-        part = data.train.index(torch.arange(2, device=data.train.label.device))
-        with torch.no_grad(), torch.random.fork_rng():
-            was_training = model.training
-            fused = model.eval()(part.features, part.mask).fused
-            model.train(was_training)
-        if fused is None:
-            raise ValueError(f"MMIM reads what the last layers read, and {kind} has no such vector")
+        fused = fused_sample(model, data, "MMIM")
         device = fused.device
         pairs = combinations(self.names, 2)
         if self.anchor is not None:

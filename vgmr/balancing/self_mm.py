@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vgmr.backbones import Classifier, Output
-from vgmr.balancing.base import Balancing
+from vgmr.balancing.base import Balancing, fused_sample
 from vgmr.data.types import Batch, MultimodalData
 
 
@@ -82,13 +82,7 @@ class SelfMM(Balancing):
         width, kind = model.backbone.width, type(model.backbone).__name__
         if width is None:
             raise ValueError(f"Self-MM needs vectors of one width, and those of {kind} differ")
-        part = data.train.index(torch.arange(2, device=data.train.label.device))
-        with torch.no_grad(), torch.random.fork_rng():
-            was_training = model.training
-            fused = model.eval()(part.features, part.mask).fused
-            model.train(was_training)
-        if fused is None:
-            raise ValueError(f"Self-MM reads what the last layers read, and {kind} has no such vector")
+        fused = fused_sample(model, data, "Self-MM")
         device, count = fused.device, len(data.train)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)

@@ -29,10 +29,10 @@ class _SupervisedConcat(Backbone):
         self,
         dims: Mapping[str, int],
         num_outputs: int,
-        width: int,
-        averaged: Collection[str],
-        hidden_dim: int,
-        dropout: float,
+        width: int = 32,
+        averaged: Collection[str] = ("text",),
+        hidden_dim: int = 16,
+        dropout: float = 0.1,
     ):
         super().__init__(dims, num_outputs, width, at_least=2)
         self.encoder = nn.ModuleDict(
@@ -42,6 +42,8 @@ class _SupervisedConcat(Backbone):
             }
         )
         self.dropout = nn.Dropout(dropout)
+        self.first, self.second = nn.Linear(len(self.dims) * width, width), nn.Linear(width, width)
+        self.output = nn.Linear(width, num_outputs)
 
     def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
         """(B, T_m, d_m) to (B, width)."""
@@ -70,19 +72,6 @@ class InfoMaxConcat(_SupervisedConcat):
         dropout: on the concatenation.
     """
 
-    def __init__(
-        self,
-        dims: Mapping[str, int],
-        num_outputs: int,
-        width: int = 32,
-        averaged: Collection[str] = ("text",),
-        hidden_dim: int = 16,
-        dropout: float = 0.1,
-    ):
-        super().__init__(dims, num_outputs, width, averaged, hidden_dim, dropout)
-        self.first, self.second = nn.Linear(len(self.dims) * width, width), nn.Linear(width, width)
-        self.output = nn.Linear(width, num_outputs)
-
     def fused(
         self,
         encodings: Mapping[str, Tensor],
@@ -103,19 +92,6 @@ class SelfSupervisedConcat(_SupervisedConcat):
 
     An absent modality has a slot of zeros. Arguments as of `InfoMaxConcat`.
     """
-
-    def __init__(
-        self,
-        dims: Mapping[str, int],
-        num_outputs: int,
-        width: int = 32,
-        averaged: Collection[str] = ("text",),
-        hidden_dim: int = 16,
-        dropout: float = 0.1,
-    ):
-        super().__init__(dims, num_outputs, width, averaged, hidden_dim, dropout)
-        self.first, self.second = nn.Linear(len(self.dims) * width, width), nn.Linear(width, width)
-        self.output = nn.Linear(width, num_outputs)
 
     def fused(
         self,
