@@ -41,7 +41,7 @@ ABSOLUTE = "agreement of anchors"
 RIVALS: dict[str, dict[str, Any]] = {
     PLAIN: {"prefusion": "none", "form": "paper"},
     MLP: {"prefusion": "mlp", "form": "paper"},
-    VALUE_FREE: FORM_TRIALS["gate without a value"],
+    VALUE_FREE: FORM_TRIALS["value-free gate"],
     "Sigmoid+Tanh gate": {"prefusion": "sigmoid-tanh", "form": "paper"},
     "Cross-Attention": {"prefusion": "cross-attention", "form": "paper"},
     "OGM-GE": {"prefusion": "none", "method": "ogm-ge", "form": "paper"},

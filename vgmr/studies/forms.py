@@ -14,22 +14,15 @@ from vgmr.corruption import Drawn
 from vgmr.experiment import Experiment, build, experiment_data, filled, one_thread
 from vgmr.inference import predict
 from vgmr.objective import Objective
+from vgmr.studies import VARIANTS
 from vgmr.studies.search import SEARCH_SEEDS
 from vgmr.training import fit
 
 # The search for a form. Nothing that it measures corruption with is among the kinds it trains on.
+RIVALS = ("plain", "parameter-matched MLP", "value-free gate")
 OPEN_GATE = {"form": "neutral", "amplification": 1.0, "retention": 0.0, "retain": True}
 FORM_TRIALS: dict[str, dict[str, Any]] = {
-    "plain": {"prefusion": "none", "form": "paper"},
-    "Concat+MLP": {"prefusion": "mlp", "form": "paper"},
-    "gate without a value": {
-        "form": "neutral",
-        "amplification": 1.0,
-        "retention": 0.0,
-        "use_global_value": False,
-        "use_channel_value": False,
-        "value_weight": 0.0,
-    },
+    **{name: VARIANTS[name] for name in RIVALS},
     "paper": {"form": "paper"},
     "neutral": {"form": "neutral"},
     "learned, a gate that can close": OPEN_GATE,
@@ -51,7 +44,6 @@ FORM_TRIALS: dict[str, dict[str, Any]] = {
     "calibrated, no channel value": {"form": "calibrated", "use_channel_value": False},
     "calibrated, retained by the gate alone": {**OPEN_GATE, "value_from": "anchors", "retain": False},
 }
-RIVALS = ("plain", "Concat+MLP", "gate without a value")
 TRAINED_KINDS = ("masking", "dropout", "shift")
 UNSEEN_KINDS = ("conflict", "noise", "missing")
 FORM_STUDIES: dict[str, dict[str, Any]] = {
