@@ -161,3 +161,8 @@ def test_the_readme_shows_the_overview_of_the_committed_quickstart():
 def test_what_the_text_does_not_hold_is_said():
     text = ledger.provenance()
     assert text.startswith("Not determined by the text at hand") and "Figure 1" in text and "Table 2" in text
+
+
+def test_the_readme_says_what_the_committed_quickstart_found():
+    sentence = publish.message(NOTEBOOKS / "01_quickstart.ipynb")
+    assert sentence in (NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8")

@@ -272,11 +272,22 @@ def filled(text: str, name: str, content: str) -> str:
     return f"{head}{begin}\n{content}\n{end}{tail}"
 
 
+def message(path: Path) -> str:
+    """The sentence that a notebook's cell tagged message shows as Markdown, without its quotation mark."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if "message" in cell.metadata.get("tags", []):
+            for output in cell.outputs:
+                if "text/markdown" in output.get("data", {}):
+                    return str(output.data["text/markdown"]).removeprefix("> ")
+    raise ValueError(f"{path}: no cell tagged message shows Markdown; execute the notebook")
+
+
 def write_readme() -> None:
-    """Renew what README.md takes from the notebooks: their list, the ledger's summary, the overview figure."""
+    """Renew what README.md takes from the notebooks: message, list, the ledger's summary, the overview figure."""
     from vgmr.paper import ledger
 
     text = filled(Path("README.md").read_text(encoding="utf-8"), "notebooks", listed(notebooks()))
+    text = filled(text, "message", message(find_notebook("01")))
     table = ledger.summary(ledger.ledger(ledger.CLAIMS, FOLDER))
     write(Path("README.md"), filled(text, "ledger", table).encode())
     write(FOLDER / "records" / "overview.png", overview(find_notebook("01")))
