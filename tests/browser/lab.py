@@ -271,3 +271,30 @@ def drive(
         page.screenshot(path=ARTEFACTS / f"{Path(name).stem}.png")
         page.close()
         end_kernels(address, token)
+
+
+def sift(context, address: str, token: str, name: str, patience: float = 30) -> int:
+    """Run a notebook in the browser and move every menu above its tables; returns how many menus were moved.
+
+    Raises:
+        AssertionError: a cell failed, a menu left the table as it was, or there is no such table.
+    """
+    page = context.new_page()
+    errors, _ = watched(page)
+    try:
+        run_all(page, address, token, name, 600)
+        box = page.locator(".widget-vbox", has=page.locator(".widget-html-content table"))
+        assert box.count() == 1, f"{name}: no table with menus on the page"
+        table, menus = box.locator(".widget-html-content"), box.locator("select").all()
+        for number, menu in enumerate(menus):
+            before = table.inner_html()
+            choose(menu)
+            end = time.monotonic() + patience
+            while table.inner_html() == before:
+                assert time.monotonic() < end, f"{name}: the table did not change with menu {number}"
+                page.wait_for_timeout(100)
+        assert not errors, f"{name}: errors on the page: {errors}"
+        return len(menus)
+    finally:
+        page.close()
+        end_kernels(address, token)

@@ -6,17 +6,23 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from lab import browser_context, chromium, drive, explorers, place, server
+from lab import browser_context, chromium, drive, explorers, place, server, sift
 
 pytestmark = pytest.mark.timeout(900)  # the first time, the quickstart trains
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
-def has_explorer(path: Path) -> bool:
-    return any("widget" in cell.metadata.get("tags", []) for cell in nbformat.read(path, 4).cells)
+def with_widget(explorer: bool) -> list[Path]:
+    """Notebooks with an explorer, or with a table that menus sift."""
+    found = []
+    for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
+        cells = [cell for cell in nbformat.read(path, 4).cells if "widget" in cell.metadata.get("tags", [])]
+        if any(("explore(" in cell.source) == explorer for cell in cells):
+            found.append(path)
+    return found
 
 
-EXPLORED = [path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")) if has_explorer(path)]
+EXPLORED, SIFTED = with_widget(True), with_widget(False)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +53,13 @@ def test_the_quickstart_runs_and_its_explorer_answers(lab, folder):
 def test_every_explorer_answers(lab, folder, original):
     path = place(explorers(original), folder / f"explorers-{original.stem}.ipynb")
     drive(*lab, path.name)
+
+
+@pytest.mark.parametrize("original", SIFTED, ids=lambda path: path.stem)
+def test_every_table_is_sifted_by_its_menus(lab, folder, original):
+    # the whole notebook: its table rests on what the others recorded
+    path = place(nbformat.read(original, 4), folder / f"table-{original.stem}.ipynb")
+    assert sift(*lab, path.name) >= 2
 
 
 def test_a_dead_slider_is_noticed(lab, folder):
