@@ -278,3 +278,19 @@ def test_mla_has_its_head_in_an_experiment_unless_told_otherwise():
     ]
     for experiment, head in heads:
         assert type(build(experiment, data).backbone.head).__name__ == head
+
+
+REGRESSION = ("none", "mmim", "self-mm")  # for values as well as classes
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_for_classes_refuses_a_regression_in_one_line(name):
+    data = digits()
+    scores = {part: replace(rows, label=rows.label.float()) for part, rows in data.parts.items()}
+    regression = replace(data, classes=(), **scores)
+    model = Classifier(Identity(data.dims), PooledBackbone(data.dims, 1, 8))
+    if name in REGRESSION:
+        make_method(name).start(model, regression, 10, 0)
+        return
+    with pytest.raises(ValueError, match="is defined for classes only and this is a regression; take the method"):
+        make_method(name).start(model, regression, 10, 0)

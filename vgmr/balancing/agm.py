@@ -42,6 +42,7 @@ class AGM(Balancing):
             released code, which keeps the last one.
     """
 
+    regression = False
     least_modalities = 2
     average: Tensor
     steps: Tensor

@@ -46,6 +46,7 @@ class ARL(Balancing):
             its weights were assigned; the first batch after `start_epoch` is then not scaled.
     """
 
+    regression = False
     least_modalities = 2
     head = "concat"
     previous: Tensor

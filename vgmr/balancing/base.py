@@ -44,10 +44,12 @@ class Balancing(nn.Module):
     Attributes:
         least_modalities: fewest for which the method is defined.
         head: kind of fusion head that it needs; None for any.
+        regression: whether it is defined without classes.
     """
 
     least_modalities = 1
     head: str | None = None
+    regression = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,6 +68,11 @@ class Balancing(nn.Module):
             raise ValueError(
                 f"{type(self).__name__} weighs modalities against each other and needs at least "
                 f"{self.least_modalities}, got {self.names}"
+            )
+        if not (self.regression or data.classes):
+            raise ValueError(
+                f"{type(self).__name__} is defined for classes only and this is a regression; "
+                "take the method 'none', 'mmim' or 'self-mm'"
             )
         if self.head is not None and model.backbone.readout != self.head:
             got = type(getattr(model.backbone, "head", model.backbone)).__name__

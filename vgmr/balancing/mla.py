@@ -54,6 +54,7 @@ class MLA(Balancing):
             0.55 and 0.45.
     """
 
+    regression = False
     head = "shared"
     projector: Tensor
     updates: Tensor

@@ -52,6 +52,7 @@ class OGMGE(Balancing):
         tie: the modality damped when scores are equal; none in the paper, "audio" in the official code.
     """
 
+    regression = False
     least_modalities = 2
     head = "concat"
 

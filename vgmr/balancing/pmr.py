@@ -52,6 +52,7 @@ class PMR(Balancing):
             in the released code.
     """
 
+    regression = False
     least_modalities = 2
     prototypes: Tensor
 

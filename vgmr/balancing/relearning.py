@@ -60,6 +60,7 @@ class Relearning(Balancing):
         starts: of each k-means; 10, where the official call takes scikit-learn's default of its day (today 1).
     """
 
+    regression = False
     resets: Tensor
 
     def __init__(

@@ -18,6 +18,7 @@ class Uniform(Balancing):
     """
 
     least_modalities = 2
+    regression = False
     heads: nn.ModuleDict
 
     def start(self, model: Classifier, data: MultimodalData, epochs: int, seed: int) -> None:

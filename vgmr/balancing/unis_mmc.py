@@ -49,6 +49,7 @@ class UniSMMC(Balancing):
         dropout: in the classifiers.
     """
 
+    regression = False
     least_modalities = 2
     heads: nn.ModuleDict
 
