@@ -165,6 +165,30 @@ def repeated(settings: Mapping[str, Any], seeds: int, folded: bool = False) -> l
     ]
 
 
+# Notebook 19: what makes VGMR cheaper, by form; see `vgmr.refiner.VGMR`. A gate of rank 0 is the same at all steps
+# where no LayerNorm is, and then goes in front of a mean once for a sequence.
+STEADY = {"rank": 0, "norm": "none"}
+CHEAP: dict[str, dict[str, dict[str, Any]]] = {
+    FORM: {
+        "shared maps": {"sharing": True},
+        "rank 16": {"rank": 16},
+        "rank 4": {"rank": 4},
+        "rank 0": {"rank": 0},
+        "sparse gate": {"sparsity": 0.75},
+        "rank 0, no LayerNorm": STEADY,
+        "rank 0, no LayerNorm, shared maps": {**STEADY, "sharing": True},
+    },
+    ADOPTED: {
+        "rank 16": {"rank": 16},
+        "rank 4": {"rank": 4},
+        "rank 0": {"rank": 0},
+        "sparse gate": {"sparsity": 0.75},
+        "rank 0, sparse gate": {"rank": 0, "sparsity": 0.75},
+    },
+}
+CHEAP_SETS = {"uci-mfeat": 20, "utd-mhad": 2, "cremad-ratings": 2}  # with seeds, the first ones of `SEEDS`
+
+
 # Notebook 11: what is changed in VGMR, one factor at a time; the first two groups are the paper's Table 3.
 ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
     "value signals": {
@@ -224,6 +248,29 @@ def ablations(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
         settings = {**common, **VARIANTS[name], **chosen[name]}
         found[name, NULL] = [Experiment(**with_seed(settings, seed)) for seed in range(FEWER, 2 * FEWER)]
     return found
+
+
+def cheap_refiners(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
+    """What notebook 19 trains beside `training`: every cheap form of `CHEAP`, by variant and what makes it cheap.
+
+    At the rate of the full form, which is among `training`, with the same seeds and folds.
+
+    Raises:
+        ValueError: a data set that is not in `CHEAP_SETS`, with those that are.
+    """
+    if dataset not in CHEAP_SETS:
+        raise ValueError(f"no study of cheap refiners on {dataset!r}; there are: {', '.join(CHEAP_SETS)}")
+    common = study(dataset)
+    chosen = choose(f"{dataset}-pooled", VARIANTS, common)
+    return {
+        (variant, label): repeated(
+            {**common, **VARIANTS[variant], **chosen[variant], **switches},
+            CHEAP_SETS[dataset],
+            dataset in FOLDED,
+        )
+        for variant, cheaper in CHEAP.items()
+        for label, switches in cheaper.items()
+    }
 
 
 def removals(dataset: str, seeds: int = 3) -> dict[tuple[str, str], list[Experiment]]:
@@ -320,6 +367,8 @@ def planned() -> dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]]:
         plans[f"11-ablations-{dataset}"] = partial(ablations, dataset)
     plans["10-balancing-uci-mfeat"] = partial(balanced, "uci-mfeat")
     plans["12-removals-uci-mfeat"] = partial(removals, "uci-mfeat")
+    for dataset in CHEAP_SETS:
+        plans[f"19-cheap-{dataset}"] = partial(cheap_refiners, dataset)
     return plans
 
 
