@@ -65,7 +65,7 @@ def search(
     `MOST_DOUBLINGS` times. Test scores are not looked at.
 
     Args:
-        rates: exactly these, without widening.
+        rates: exactly these, and epochs as they are: neither is widened.
     """
     sgd = common.get("optimizer") == "sgd"
     grid = sorted({*GRID, *SGD_RATES, *([3e-1, 1.0] if sgd else [])}) if rates is None else sorted(rates)
@@ -73,11 +73,11 @@ def search(
     epochs = int(common.get("epochs", Experiment.epochs))
     for doubling in range(MOST_DOUBLINGS + 1):
         tried, table, late = _widened(variants, {**common, "epochs": epochs}, first, grid, jobs, progress)
-        if not late or doubling == MOST_DOUBLINGS:
+        if not late or doubling == MOST_DOUBLINGS or rates is not None:
             break
         epochs *= 2
     best = {str(name): float(rate) for name, rate in table.idxmax(axis=1).items()}
-    edge = [name for name, rate in best.items() if rate in (tried[0], tried[-1])]
+    edge = [name for name, rate in best.items() if rates is None and rate in (tried[0], tried[-1])]
     warnings = [f"{name}: the best rate, {best[name]:g}, is at the edge of those tried" for name in edge]
     warnings += [f"{name}: still improves in the last fifth of {epochs} epochs" for name in late]
     return Search(table, epochs, best, warnings)
@@ -192,19 +192,21 @@ def choose(
     again: bool = False,
     jobs: int = 2,
     folder: Path | None = None,
+    rates: Sequence[float] | None = None,
 ) -> Choice:
     """Learning rate and epochs of each variant, from the kept search NAME, or searched here where there is none.
 
     Args:
         again: search anew, and keep what was found.
         folder: of kept searches; by default that of the repository.
+        rates: to search among; see `search`.
     """
     kept = (in_repository(SEARCHED) if folder is None else folder) / f"{name}.json"
     found = None if again else read_choice(kept, variants, common)
     if found is not None:
         return found
     print(f"{name}: searching learning rates of {len(variants)} variants")
-    fresh = search(variants, common, jobs)
+    fresh = search(variants, common, jobs, True, rates)
     for line in fresh.warnings:
         print(line)
     if again:
