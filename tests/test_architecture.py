@@ -171,7 +171,7 @@ SHARED = 10  # lines of code in a row that two files may have in common
 
 
 def repeated(sources: dict[str, str], lines: int) -> list[str]:
-    """Runs of more than `lines` lines of code that stand in two files, or twice in one; blank ones do not count."""
+    """Runs of more than `lines` lines of code that stand in two places; blank ones do not count."""
     seen: dict[tuple[str, ...], str] = {}
     found = []
     for name, source in sources.items():
