@@ -123,3 +123,48 @@ def test_numbers_are_packed_and_come_back():
     for values in ([0, 1, 9], [0, 300], [-1, 5], [], [0.5, -2.25]):
         assert runs.unpack(runs.pack(values)) == values
     assert len(runs.pack([0, 1] * 5000)) < 100
+
+
+def test_a_plan_searches_nothing_and_a_training_keeps_its_search(
+    repository, trained, monkeypatch, capsys, tmp_path
+):
+    """Found where `--plan` and `--check` spent ten minutes on a search whose result nobody kept."""
+    from vgmr.studies import search
+
+    kept = tmp_path / "searched"
+    common = {"dataset": "digits", "prefusion": "none", "epochs": 1, "batch_size": 256}
+    made = []
+
+    def found(variants, common, jobs):
+        made.append(list(variants))
+        return search.Search(search.pd.DataFrame({1e-3: [0.5], 3e-3: [0.6]}, ["plain"]), 2, {"plain": 3e-3}, [])
+
+    def experiments():
+        chosen = search.choose("some-search", {"plain": {}}, common, folder=kept)
+        return {"plain": [Experiment(**{**common, **chosen["plain"]})]}
+
+    monkeypatch.setattr(search, "search", found)
+    monkeypatch.setattr(records.studies, "planned", lambda: {"some": experiments})
+    assert main("--plan") == 0 and made == trained == [] and not kept.exists()
+    assert (
+        "some: no search some-search is kept; learning rates are to be searched first" in capsys.readouterr().out
+    )
+    assert main("--check") == 1 and made == trained == []
+    assert "some: no search some-search is kept; run vgmr records" in capsys.readouterr().err
+    assert main() == 0 and made == [["plain"]] and trained == [0]
+    assert main() == 0 and made == [["plain"]] and trained == [0] and main("--check") == 0
+    row = runs.read(repository / "some.jsonl")[0].experiment
+    assert (row.learning_rate, row.epochs) == (3e-3, 2)
+
+
+def test_rows_whose_data_are_not_here_are_left_alone(repository, trained, monkeypatch, capsys):
+    main()
+    first = (repository / "some.jsonl").read_bytes()
+
+    def without_data():
+        raise FileNotFoundError("the data of this record are not on this machine")
+
+    monkeypatch.setattr(records.studies, "planned", lambda: {"some": without_data})
+    capsys.readouterr()
+    assert main("--check") == main() == 0 and (repository / "some.jsonl").read_bytes() == first
+    assert "left alone, data not here: digits" in capsys.readouterr().out and trained == [0, 1, 0]

@@ -7,14 +7,16 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from vgmr import studies
 from vgmr.experiment import Experiment, Run
 from vgmr.files import environment
 from vgmr.runs import confirm, fingerprint, groups, keep, key, read, records_folder, run_all
+from vgmr.studies.search import Unsearched, where_none_is_kept
 
 DRAFT = "draft"  # in a row's environment: recorded from a tree with changes
 DIRTY = "-dirty"
@@ -30,6 +32,7 @@ class Plan:
         rows: sound rows of the record by key.
         others: rows under other keys: stale, or no longer wanted.
         absent: data sets that are not on this machine, whose rows are kept as they are.
+        unsearched: the search that has to come first, in a sentence; nothing else is known then.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Plan:
     rows: dict[str, Run]
     others: list[Run]
     absent: list[str]
+    unsearched: str = ""
 
     @property
     def missing(self) -> list[Experiment]:
@@ -65,14 +69,20 @@ class Plan:
         keep(self.path, [*(self.rows[key] for key in self.wanted if key in self.rows), *elsewhere], curves)
 
 
-def plan(name: str, experiments: Mapping[object, Sequence[Experiment]]) -> Plan:
-    """What a record lacks of these experiments; data sets that are not here are left alone."""
+def plan(name: str, make: Callable[[], Mapping[Any, Sequence[Experiment]]]) -> Plan:
+    """What a record lacks of the experiments that `make` lists; data sets that are not here are left alone."""
     path = records_folder() / f"{name}.jsonl"
     with warnings.catch_warnings(record=True) as damage:
         warnings.simplefilter("always")
         found = read(path)
     for warning in damage:
         print(f"{warning.message}", file=sys.stderr)
+    try:
+        experiments = make()
+    except Unsearched as error:
+        return Plan(name, path, {}, {}, found, [], str(error))
+    except FileNotFoundError:  # its data decide what is trained, and are not here
+        return Plan(name, path, {}, {}, found, sorted({row.experiment.dataset for row in found}) or ["all of it"])
     wanted, absent = {}, []
     for one in [one for group in experiments.values() for one in group]:
         data = fingerprint(one)
@@ -98,6 +108,9 @@ def duration(seconds: float | None) -> str:
 def show(plans: Sequence[Plan], jobs: int) -> None:
     """Print what is there and what will be trained."""
     for one in plans:
+        if one.unsearched:
+            print(f"{one.name}: {one.unsearched}; learning rates are to be searched first")
+            continue
         line = f"{one.name}: {len(one.rows)} of {len(one.wanted)} there"
         if one.missing:
             spent = one.seconds()
@@ -107,14 +120,21 @@ def show(plans: Sequence[Plan], jobs: int) -> None:
         print(line)
     missing, known = sum(len(one.missing) for one in plans), [one.seconds() for one in plans if one.missing]
     total = sum(part for part in known if part is not None) / jobs
-    beyond = " and what is unknown" if None in known else ""
-    print(f"{missing} trainings to do, about {duration(total)}{beyond}" if missing else "nothing to train")
+    unsearched = any(one.unsearched for one in plans)
+    beyond = " and what is unknown" if None in known or unsearched else ""
+    print(
+        f"{missing} trainings to do, about {duration(total)}{beyond}"
+        if missing or unsearched
+        else "nothing to train"
+    )
 
 
 def faults(plans: Sequence[Plan]) -> list[str]:
     """What is wrong with the records as they stand, one line each: rows missing, stale, or from a changed tree."""
     found = []
     for one in plans:
+        if one.unsearched:
+            found.append(f"{one.name}: {one.unsearched}; run vgmr records")
         if one.missing and not one.absent:
             found.append(f"{one.name}: {len(one.missing)} rows are missing or stale; run vgmr records")
         if one.others and not one.absent:
@@ -130,8 +150,14 @@ def faults(plans: Sequence[Plan]) -> list[str]:
 
 
 def train(plans: Sequence[Plan], jobs: int, draft: bool) -> None:
-    """Train what is missing; every row is written as it comes, so that a stopped call goes on from there."""
+    """Train what is missing; every row is written as it comes, so that a stopped call goes on from there.
+
+    A search that is not kept comes first, and is kept.
+    """
     for one in plans:
+        if one.unsearched:
+            with where_none_is_kept("keep"):
+                one = plan(one.name, studies.planned()[one.name])
         if not one.missing:
             if one.others and not one.absent:
                 one.write()
@@ -174,14 +200,15 @@ def main(arguments: list[str]) -> int:
     unknown = sorted(set(options.names) - set(known))
     if unknown:
         raise ValueError(f"unknown record {', '.join(unknown)}; there are: {', '.join(known)}")
-    plans = [plan(name, make()) for name, make in known.items() if not options.names or name in options.names]
+    with where_none_is_kept("refuse"):
+        plans = [plan(name, make) for name, make in known.items() if not options.names or name in options.names]
     show(plans, options.jobs)
     if options.check or options.confirm:
         wrong = faults(plans) if options.check else confirmed(plans, options.jobs)
         print("\n".join(wrong), file=sys.stderr, end="\n" * bool(wrong))
         return int(bool(wrong))
     dirty = environment()["commit"].endswith(DIRTY)
-    if any(one.missing for one in plans) and not options.plan:
+    if any(one.missing or one.unsearched for one in plans) and not options.plan:
         if dirty and not options.draft:
             raise ValueError("the package has changes that are not committed; commit them, or record with --draft")
         train(plans, options.jobs, options.draft)

@@ -33,7 +33,7 @@ FORM, ADOPTED = "VGMR, paper's form", "VGMR, calibrated"
 PATIENCE = 12
 STUDIES: dict[str, dict[str, Any]] = {
     "uci-mfeat": {"data_options": {"conflict": 0.3}, "epochs": 40, "batch_size": 64, "width": 64},
-    "digit-views": {"data_options": {"conflict": 0.5}, "epochs": 40, "batch_size": 64, "width": 64},
+    "digit-views": {"data_options": {"conflict": 0.5}, "epochs": 60, "batch_size": 64, "width": 64},
     "digits": {"data_options": {"conflict": 0.3}, "epochs": 30, "batch_size": 64, "width": 32},
     "mosi-utterance": {"epochs": 20, "batch_size": 32, "width": 64},
     "mosi-words": {"epochs": 20, "batch_size": 64, "width": 32},
@@ -48,7 +48,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "synthetic": {"data_options": {"samples": 240, "steps": 6}, "epochs": 5, "batch_size": 64, "width": 16},
 }
 # Reported trainings of each variant behind the pooled backbone: seeds, each on all folds where a set has folds.
-SEEDS = {"uci-mfeat": 20, "digit-views": 20, "cremad-ratings": 2, "mosi-words": 4, "utd-mhad": 3, "avdigits": 4}
+SEEDS = {"uci-mfeat": 20, "digit-views": 20, "cremad-ratings": 2, "mosi-words": 20, "utd-mhad": 3, "avdigits": 4}
 FOLDED = ("utd-mhad", "cremad-ratings")
 FEWER = 10  # seeds of everything that is not a main comparison, on the published split or splits of their own
 
@@ -165,6 +165,30 @@ def repeated(settings: Mapping[str, Any], seeds: int, folded: bool = False) -> l
     ]
 
 
+# Notebook 19: what makes VGMR cheaper, by form; see `vgmr.refiner.VGMR`. A gate of rank 0 is the same at all steps
+# where no LayerNorm is, and then goes in front of a mean once for a sequence.
+STEADY = {"rank": 0, "norm": "none"}
+CHEAP: dict[str, dict[str, dict[str, Any]]] = {
+    FORM: {
+        "shared maps": {"sharing": True},
+        "rank 16": {"rank": 16},
+        "rank 4": {"rank": 4},
+        "rank 0": {"rank": 0},
+        "sparse gate": {"sparsity": 0.75},
+        "rank 0, no LayerNorm": STEADY,
+        "rank 0, no LayerNorm, shared maps": {**STEADY, "sharing": True},
+    },
+    ADOPTED: {
+        "rank 16": {"rank": 16},
+        "rank 4": {"rank": 4},
+        "rank 0": {"rank": 0},
+        "sparse gate": {"sparsity": 0.75},
+        "rank 0, sparse gate": {"rank": 0, "sparsity": 0.75},
+    },
+}
+CHEAP_SETS = {"uci-mfeat": 20, "utd-mhad": 2, "cremad-ratings": 2}  # with seeds, the first ones of `SEEDS`
+
+
 # Notebook 11: what is changed in VGMR, one factor at a time; the first two groups are the paper's Table 3.
 ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
     "value signals": {
@@ -226,6 +250,29 @@ def ablations(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
     return found
 
 
+def cheap_refiners(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
+    """What notebook 19 trains beside `training`: every cheap form of `CHEAP`, by variant and what makes it cheap.
+
+    At the rate of the full form, which is among `training`, with the same seeds and folds.
+
+    Raises:
+        ValueError: a data set that is not in `CHEAP_SETS`, with those that are.
+    """
+    if dataset not in CHEAP_SETS:
+        raise ValueError(f"no study of cheap refiners on {dataset!r}; there are: {', '.join(CHEAP_SETS)}")
+    common = study(dataset)
+    chosen = choose(f"{dataset}-pooled", VARIANTS, common)
+    return {
+        (variant, label): repeated(
+            {**common, **VARIANTS[variant], **chosen[variant], **switches},
+            CHEAP_SETS[dataset],
+            dataset in FOLDED,
+        )
+        for variant, cheaper in CHEAP.items()
+        for label, switches in cheaper.items()
+    }
+
+
 def removals(dataset: str, seeds: int = 3) -> dict[tuple[str, str], list[Experiment]]:
     """What is trained with all modalities and without each, by method and the modality left out, "" for none.
 
@@ -251,12 +298,15 @@ def standing(
 ) -> dict[str, list[Experiment]]:
     """The variants of `chosen` at their rates and epochs, and the plain model on each modality alone.
 
+    A single modality is learned more slowly than all together, so it gets plain's rate and twice its epochs.
+
     Args:
         common: settings that all share.
         seeds: trainings of each, on every fold where `folded`.
     """
     rows = {name: {**VARIANTS[name], **own} for name, own in chosen.items()}
-    rows |= {name: {**options, **chosen["plain"]} for name, options in alone(modalities).items()}
+    longer = {**chosen["plain"], "epochs": 2 * chosen["plain"]["epochs"]}
+    rows |= {name: {**options, **longer} for name, options in alone(modalities).items()}
     return {name: repeated({**common, **options}, seeds, folded) for name, options in rows.items()}
 
 
@@ -320,6 +370,8 @@ def planned() -> dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]]:
         plans[f"11-ablations-{dataset}"] = partial(ablations, dataset)
     plans["10-balancing-uci-mfeat"] = partial(balanced, "uci-mfeat")
     plans["12-removals-uci-mfeat"] = partial(removals, "uci-mfeat")
+    for dataset in CHEAP_SETS:
+        plans[f"19-cheap-{dataset}"] = partial(cheap_refiners, dataset)
     return plans
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import statistics
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,6 +187,26 @@ def read_choice(path: Path, variants: Mapping[str, Any], common: Mapping[str, An
     return found
 
 
+class Unsearched(LookupError):
+    """No search of this name is kept, and none shall be made."""
+
+
+_unkept: ContextVar[str] = ContextVar("unkept", default="search")
+
+
+@contextmanager
+def where_none_is_kept(what: str) -> Iterator[None]:
+    """What `choose` does inside where it finds no kept search: "search" (else always), "keep" or "refuse".
+
+    "keep" also keeps what it found, "refuse" raises `Unsearched`.
+    """
+    before = _unkept.set(what)
+    try:
+        yield
+    finally:
+        _unkept.reset(before)
+
+
 def choose(
     name: str,
     variants: Mapping[str, Mapping[str, Any]],
@@ -198,15 +220,20 @@ def choose(
     Args:
         again: search anew, and keep what was found.
         folder: of kept searches; by default that of the repository.
+
+    Raises:
+        Unsearched: none is kept, inside `where_none_is_kept("refuse")`.
     """
     kept = (in_repository(SEARCHED) if folder is None else folder) / f"{name}.json"
     found = None if again else read_choice(kept, variants, common)
     if found is not None:
         return found
+    if _unkept.get() == "refuse" and not again:
+        raise Unsearched(f"no search {name} is kept")
     print(f"{name}: searching learning rates of {len(variants)} variants")
     fresh = search(variants, common, jobs)
     for line in fresh.warnings:
         print(line)
-    if again:
+    if again or _unkept.get() == "keep":
         write_choice(kept, fresh, common)
     return {variant: {"learning_rate": rate, "epochs": fresh.epochs} for variant, rate in fresh.rates.items()}
