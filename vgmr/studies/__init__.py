@@ -11,6 +11,7 @@ from vgmr.balancing import METHODS
 from vgmr.data import folds
 from vgmr.experiment import Experiment, experiment_data, train
 from vgmr.refiner import FORMS
+from vgmr.studies import systems
 from vgmr.studies.search import RATES, SEARCH_SEEDS, Choice, choose, with_seed
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -359,6 +360,11 @@ def balanced(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
     }
 
 
+def plugged(dataset: str, again: bool = False, jobs: int = 2) -> dict[tuple[str, str], list[Experiment]]:
+    """What notebook 18 trains: `VARIANTS` in front of every fusion system, by host and variant."""
+    return systems.plugged(dataset, VARIANTS, again, jobs)
+
+
 def planned() -> dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]]:
     """What `vgmr records` trains, in this order: a function that lists the experiments, by the record's name."""
     plans: dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]] = {}
@@ -370,6 +376,8 @@ def planned() -> dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]]:
         plans[f"11-ablations-{dataset}"] = partial(ablations, dataset)
     plans["10-balancing-uci-mfeat"] = partial(balanced, "uci-mfeat")
     plans["12-removals-uci-mfeat"] = partial(removals, "uci-mfeat")
+    for dataset in systems.HOSTS:
+        plans[f"18-systems-{dataset}"] = partial(plugged, dataset)
     for dataset in CHEAP_SETS:
         plans[f"19-cheap-{dataset}"] = partial(cheap_refiners, dataset)
     return plans
