@@ -327,7 +327,7 @@ def main(arguments: list[str]) -> int:
         failed += bool(found)
     if options.action == "build" and not options.names:
         write_readme()
-    if options.action == "check" and not options.names:
+    if options.action == "check" and not options.names and Path("README.md").exists():
         for path, content in generated_files().items():
             if not path.exists() or path.read_bytes() != content:
                 print(f"{path}: is not what the notebooks say now; run vgmr notebooks readme")
