@@ -99,7 +99,7 @@ def step_table(dataset: str, variants: Mapping[str, Mapping[str, Any]]) -> pd.Da
     """CPU time of one training step as ratios, by host and variant.
 
     Columns host, variant, step (times that of the host alone), host_step (the host alone, times that of the first
-    host)..
+    host).
     """
     common, rows = shared(dataset), []
     todo = {place: Experiment(**{**common, **options}) for place, options in before(dataset, variants).items()}
