@@ -12,7 +12,7 @@ help:
 	@echo "make lab        JupyterLab on this machine's loopback address"
 	@echo "make notebooks  execute all notebooks at their defaults and write them clean"
 	@echo "make records    train what the repository keeps and what is missing or stale in it"
-	@echo "make check      say what is off in the committed notebooks"
+	@echo "make check      say what is off in the committed notebooks and records"
 	@echo "make site       static pages of the committed notebooks, into build/site"
 	@echo "make colab      the quickstart in an environment of lower bounds, as in Colab"
 	@echo "make bench      cost of every variant, as ratios"
@@ -51,6 +51,7 @@ records: install
 
 check: install
 	$(BIN)/vgmr notebooks check
+	$(BIN)/vgmr records --check
 
 site: install
 	$(BIN)/python -m vgmr.notebook.site build/site

@@ -167,6 +167,30 @@ def test_these_tests_would_notice():
     assert imports("x", inside) == {"vgmr.training", "vgmr.data.types"}
 
 
+SHARED = 10  # lines of code in a row that two files may have in common
+
+
+def repeated(sources: dict[str, str], lines: int) -> list[str]:
+    """Runs of more than `lines` lines of code that stand in two places; blank ones do not count."""
+    seen: dict[tuple[str, ...], str] = {}
+    found = []
+    for name, source in sources.items():
+        code = [(number, line.strip()) for number, line in enumerate(source.splitlines(), 1) if line.strip()]
+        for start in range(len(code) - lines):
+            window = tuple(line for _, line in code[start : start + lines + 1])
+            place = f"{name}:{code[start][0]}"
+            if window in seen:
+                found.append(f"{seen[window]} ~ {place}")
+            seen.setdefault(window, place)
+    return found
+
+
+def test_nothing_is_written_twice():
+    sources = {name: path.read_text() for name, path in FILES.items()}
+    assert repeated(sources, SHARED) == []
+    assert repeated({**sources, "copy": sources["vgmr.refiner"]}, SHARED) != []
+
+
 @pytest.mark.parametrize("name", [name for name in FILES if name != "vgmr.__main__"])
 def test_what_is_public_is_documented(name):
     tree = ast.parse(FILES[name].read_text())

@@ -138,6 +138,21 @@ def test_epochs_are_doubled_until_the_best_one_is_not_among_the_last(monkeypatch
     assert found.epochs == 80 and "still improves" in found.warnings[0]
 
 
+def test_rates_that_are_given_are_all_that_is_tried(monkeypatch, tmp_path):
+    best = {"plain": 3e-2, "VGMR": 3e-3}
+    monkeypatch.setattr(search, "run_all", planted(best, lambda epochs: epochs - 1))
+    variants = {"plain": {"prefusion": "none"}, "VGMR": {}}
+    found = search.choose("few", variants, {**COMMON, "epochs": 10}, True, 1, tmp_path, rates=(1e-2, 3e-3))
+    assert found == {
+        "plain": {"learning_rate": 1e-2, "epochs": 10},
+        "VGMR": {"learning_rate": 3e-3, "epochs": 10},
+    }
+    kept = json.loads((tmp_path / "few.json").read_text())
+    assert [list(scores) for scores in kept["validation_accuracy"].values()] == [["0.003", "0.01"]] * 2
+    assert len(kept["warnings"]) == 2 and all("still improves" in line for line in kept["warnings"])
+    assert search.choose("few", variants, {**COMMON, "epochs": 10}, folder=tmp_path) == found
+
+
 def test_seeds_of_a_published_split_share_it():
     found = studies.repeated({**COMMON, "learning_rate": 3e-2}, 3)
     assert found == [Experiment(**COMMON, learning_rate=3e-2, seed=seed) for seed in range(3)]
@@ -396,6 +411,7 @@ def test_every_record_has_one_name_and_nothing_is_made_before_it_is_asked_for(mo
     plans = studies.planned()
     assert list(plans)[: len(studies.SEEDS)] == [f"training-{dataset}" for dataset in studies.SEEDS]
     assert all(f"09-controlled-{dataset}" in plans for dataset, _ in studies.CONTROLLED)
+    assert all(f"18-systems-{dataset}" in plans for dataset in studies.systems.HOSTS)
 
 
 def test_both_optimisers_are_reported(chosen):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vgmr.fusion.base import Backbone
+from vgmr.fusion.confidence import ConfidenceExperts
 from vgmr.fusion.crossmodal import CrossmodalTransformer
 from vgmr.fusion.gated_unit import GatedUnit
 from vgmr.fusion.heads import ConcatHead, SharedHead, SumHead, TensorHead, make_head
@@ -23,6 +24,7 @@ from vgmr.fusion.misa import MISA
 from vgmr.fusion.pre_gating import PreGating
 from vgmr.fusion.supervised_concat import InfoMaxConcat, SelfSupervisedConcat
 from vgmr.fusion.tensor_fusion import TensorFusion
+from vgmr.fusion.text_enhanced import TextEnhancedFusion
 from vgmr.refiner import Refinement, masked_mean
 
 
@@ -268,6 +270,8 @@ BACKBONES: dict[str, type[Backbone]] = {
     "mag": MAG,
     "mmim": InfoMaxConcat,
     "self-mm": SelfSupervisedConcat,
+    "tetfn": TextEnhancedFusion,
+    "conf-moe": ConfidenceExperts,
 }
 
 

@@ -270,22 +270,33 @@ def joined(*parts: Batch) -> Batch:
 SPANS = ("swapped", "occluded", "shifted")
 
 
-def span(batch: Batch, kind: str, share: float = 1.0, length: float = 0.4, seed: int = 0) -> Batch:
+def span(
+    batch: Batch,
+    kind: str,
+    share: float = 1.0,
+    length: float = 0.4,
+    seed: int = 0,
+    modalities: Sequence[str] | None = None,
+    start: float | None = None,
+) -> Batch:
     """Corrupt one stretch of one modality, drawn by chance, in a share of the samples.
 
     Args:
         kind: "swapped" puts in the same stretch, by relative place, of a sample of another class; "occluded" 0;
             "shifted" adds a constant to each channel, two deviations of this batch in size.
         length: of the stretch, as a share of the real steps.
+        modalities: that may be hit; None for all.
+        start: of the stretch in all samples, 0 for as early and 1 for as late as can be; None draws it for each.
 
     Raises:
-        ValueError: an unknown kind, a share or length outside 0 to 1, or one class alone.
+        ValueError: an unknown kind or modality, a share, length or start outside 0 to 1, or one class alone.
     """
-    names, generator = _check(batch, None, share), _generator(seed)
+    names, generator = _check(batch, modalities, share), _generator(seed)
     if kind not in SPANS:
         raise ValueError(f"kind must be one of {', '.join(SPANS)}, got {kind!r}")
-    if not 0 <= length <= 1:
-        raise ValueError(f"length is a share of the real steps and must lie in 0 to 1, got {length}")
+    for what, given in (("length", length), ("start", start or 0)):
+        if not 0 <= given <= 1:
+            raise ValueError(f"{what} is a share of the real steps and must lie in 0 to 1, got {given}")
     label, size = batch.label.cpu(), len(batch)
     if len(label.unique()) < 2:
         raise ValueError("a conflict needs at least two classes in the batch")
@@ -293,18 +304,19 @@ def span(batch: Batch, kind: str, share: float = 1.0, length: float = 0.4, seed:
     chosen[torch.rand(size, generator=generator) >= share] = -1
     differs = (label[:, None] != label).double()
     source = torch.multinomial(differs, 1, generator=generator).squeeze(1).to(batch.label.device)
-    start = torch.rand(size, 1, generator=generator).to(batch.label.device) * (1 - length)
+    first = torch.rand(size, 1, generator=generator) if start is None else torch.full((size, 1), start)
+    first = first.to(batch.label.device) * (1 - length)
     features, hit = {}, {}
     for position, name in enumerate(names):
         x, mask = batch.features[name], batch.mask[name]
         real = mask.sum(1, keepdim=True)
         place = (mask.cumsum(1) - 0.5) / real
-        where = (place >= start) & (place < start + length) & mask
+        where = (place >= first) & (place < first + length) & mask
         where = where & (chosen == position).to(mask.device).unsqueeze(1)
         if kind == "swapped":
             there = (place * real[source]).long().clamp(0, x.shape[1] - 1)
-            first = mask.long().argmax(1)[source].unsqueeze(1)
-            there = (first + there).clamp_max(x.shape[1] - 1)
+            padded = mask.long().argmax(1)[source].unsqueeze(1)
+            there = (padded + there).clamp_max(x.shape[1] - 1)
             changed = x[source].gather(1, there.unsqueeze(2).expand_as(x))
         elif kind == "occluded":
             changed = torch.zeros_like(x)

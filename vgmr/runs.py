@@ -218,6 +218,10 @@ def _digests(folder: Path) -> dict[str, str]:
     }
 
 
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def read_run(folder: Path) -> Run:
     """A finished run from its folder.
 
@@ -226,6 +230,8 @@ def read_run(folder: Path) -> Run:
     """
     try:
         content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        if content.pop("digest") != _digest(content):
+            raise ValueError("it is not what was written")
         weights = content.pop("weights")
         found = Run(
             experiment=from_settings(content.pop("experiment")),
@@ -318,6 +324,8 @@ def _kept(folder: Path, keep: bool, make: Callable[[Watch | None], Run]) -> Run:
                 "history": asdict(fresh.history),
                 "weights": _digests(temporary),
             }
+            content = json.loads(json.dumps(content))  # as it will be read
+            content["digest"] = _digest(content)
             (temporary / "run.json").write_text(json.dumps(content), encoding="utf-8")
     except OSError as error:
         if fresh is None:

@@ -56,9 +56,21 @@ def test_a_span_is_marked_where_it_changed_and_nowhere_else(made):
             assert share.mean() == pytest.approx(0.4, abs=0.03)
 
 
+def test_a_span_placed_by_hand_is_there(made):
+    """From the middle of what it can be: with a length of .5, from .25 to .75, in audio alone."""
+    _, test = made
+    hit = span(test, "occluded", length=0.5, seed=2, modalities=["audio"], start=0.5)
+    assert not hit.corrupted["vision"].any()
+    for where, mask in zip(hit.corrupted["audio"].any(2), test.mask["audio"], strict=True):
+        place = (torch.arange(int(mask.sum())) + 0.5) / int(mask.sum())
+        assert torch.equal(where[mask], (place >= 0.25) & (place < 0.75))
+
+
 def test_what_cannot_be_is_refused(made):
     _, test = made
     with pytest.raises(ValueError, match="kind must be one of swapped, occluded, shifted, got 'x'"):
         span(test, "x")
     with pytest.raises(ValueError, match="length is a share"):
         span(test, "swapped", length=1.5)
+    with pytest.raises(ValueError, match="start is a share"):
+        span(test, "swapped", start=-0.1)

@@ -20,6 +20,8 @@ SMALL = {  # options that make each system tiny
     "mag": {"anchor": "text", "width": 4, "num_layers": 1, "num_heads": 2, "feedforward_dim": 6, "max_length": 40},
     "mmim": {"width": 4, "averaged": ["text"], "hidden_dim": 3},
     "self-mm": {"width": 4, "averaged": ["text"], "hidden_dim": 3},
+    "tetfn": {"anchor": "text", "width": 4, "num_heads": 2, "hidden_dim": 3, "post_dim": 3},
+    "conf-moe": {"width": 4, "num_heads": 2, "num_experts": 3, "max_length": 40},
 }
 
 

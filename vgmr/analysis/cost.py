@@ -291,6 +291,8 @@ SYSTEM_SIZES: dict[str, dict[str, Any]] = {  # of the released code; systems tha
     "lmf": {"width": {"text": 64, "audio": 16, "vision": 128}, "hidden_dim": _RECURRENT},
     "mult": {"width": 30, "num_heads": 5, "num_layers": 5, "memory_layers": 5},
     "pcag": {"width": 64},
+    "tetfn": {"width": 50, "num_heads": 5, "num_layers": 2, "hidden_dim": 32, "post_dim": 64},
+    "conf-moe": {"width": 128, "num_experts": 8},
 }
 
 

@@ -2,14 +2,15 @@
 
 Two ways. `decomposition` takes small tables of counts and the library `dit`: Williams and Beer's I_min (2010),
 which takes equal amounts for equal information, and a later measure, I_BROJA (Bertschinger et al., 2014).
-`of_features` takes sequences: classifiers that did not see a sample give p(y | x_1), p(y | x_2), p(y | x_1, x_2),
-and what they say splits sample by sample as Ince's common change in surprisal (2017) does.
+`of_features` and `of_samples` take sequences: classifiers that did not see a sample give p(y | x_1), p(y | x_2)
+and p(y | x_1, x_2), and what they say splits sample by sample as Ince's common change in surprisal (2017) does.
 Classifiers see at most what is there, so its amounts are lower bounds but for chance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -19,10 +20,10 @@ import torch
 from torch import Tensor
 
 from vgmr.analysis.calibration import values
+from vgmr.backbones import Classifier
 from vgmr.data.types import Batch
-from vgmr.evaluation import shapley
 from vgmr.evidence import pooled
-from vgmr.experiment import Run, experiment_data
+from vgmr.inference import shapley_weights, subset_logits, subsets
 
 MEASURES = {"I_min": "PID_WB", "I_BROJA": "PID_BROJA"}
 PARTS = ("redundancy", "unique_first", "unique_second", "synergy")
@@ -72,14 +73,14 @@ def _cut(x: Tensor, bins: int) -> Tensor:
     return torch.bucketize(x.contiguous(), x.quantile(inner))
 
 
-def pointwise(first: Tensor, second: Tensor, both: Tensor, label: Tensor) -> dict[str, float]:
-    """The four parts from posteriors given either source and both, (N, C) each, and what they sum to, `total`.
+def pointwise_terms(first: Tensor, second: Tensor, both: Tensor, label: Tensor) -> dict[str, Tensor]:
+    """The four parts by sample, (N,) each, and `total`, from posteriors given either source and both, (N, C).
 
     i_1 + i_2 - i_12 counts as redundant where all four have one sign: both sources then change the surprise at the
     label in the same direction, and what they share is that. Parts can be negative: misinformation, or chance.
 
     Args:
-        label: (N,) int64.
+        label: (N,) int64; how often each class comes there is what is known without any source.
     """
     prior = torch.bincount(label, minlength=both.shape[1]).double() / len(label)
     one, two, joint = (
@@ -88,53 +89,86 @@ def pointwise(first: Tensor, second: Tensor, both: Tensor, label: Tensor) -> dic
     )
     common = one + two - joint
     same = (one.sign() == two.sign()) & (one.sign() == joint.sign()) & (one.sign() == common.sign())
-    redundancy = float((common * same).mean())
-    alone, other, total = float(one.mean()), float(two.mean()), float(joint.mean())
-    parts = (redundancy, alone - redundancy, other - redundancy, total - alone - other + redundancy)
-    return dict(zip(PARTS, parts, strict=True)) | {"total": total}
+    redundancy = common * same
+    parts = (redundancy, one - redundancy, two - redundancy, joint - one - two + redundancy, joint)
+    return dict(zip((*PARTS, "total"), parts, strict=True))
 
 
-def _described(part: Batch, name: str, frequencies: int = 1) -> np.ndarray[Any, Any]:
-    shape, _ = pooled(part.features[name], part.mask[name], frequencies)
-    described: np.ndarray[Any, Any] = shape.numpy()
-    return described
+def pointwise(first: Tensor, second: Tensor, both: Tensor, label: Tensor) -> dict[str, float]:
+    """The means of `pointwise_terms` over samples: the four parts, and what they sum to, `total`."""
+    return {part: float(one.mean()) for part, one in pointwise_terms(first, second, both, label).items()}
+
+
+def described(part: Batch, frequencies: int = 1) -> dict[str, np.ndarray[Any, Any]]:
+    """Each modality's course over time as a vector per sample, (N, frequencies * d_m); 1 is the mean over time."""
+    return {name: pooled(x, part.mask[name], frequencies)[0].numpy() for name, x in part.features.items()}
+
+
+def clusters(part: Batch, count: int, seed: int = 0) -> dict[str, Tensor]:
+    """Each modality as whole numbers, (N,) int64, for `decomposition`: k-means clusters of its mean over time."""
+    from sklearn.cluster import KMeans
+
+    def cut(x: np.ndarray[Any, Any]) -> Tensor:
+        return torch.from_numpy(KMeans(count, n_init=4, random_state=seed).fit_predict(x)).long()
+
+    return {name: cut(x) for name, x in described(part).items()}
 
 
 def posteriors(
-    sources: Sequence[np.ndarray[Any, Any]], label: Tensor, components: int = 8, folds: int = 4, seed: int = 0
+    sources: Sequence[np.ndarray[Any, Any]],
+    label: Tensor,
+    components: int = 8,
+    folds: int = 4,
+    seed: int = 0,
+    unseen: Sequence[np.ndarray[Any, Any]] | None = None,
+    group: Tensor | None = None,
 ) -> Tensor:
     """What a classifier that did not see a sample says of it, (N, C).
 
     Each source, (N, P_i), is reduced to `components` principal components; one hidden layer of 32 sees all, and
     so finds what only the sources together show. Of two weight decays and five shares of the classes' mere
     frequencies mixed in, those that predict the left-out samples best: where nothing is told, nothing is claimed.
+
+    Args:
+        label: (N,) int64, every class among them.
+        unseen: the sources of other samples, (U, P_i) each; then the answer is for these, (U, C), by a classifier
+            that is fitted to all of `sources`.
+        group: (N,), such as persons, who are left out whole: a classifier that knows the person claims too much.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.decomposition import PCA
     from sklearn.metrics import log_loss
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     ends = np.cumsum([0, *(source.shape[1] for source in sources)])
-    reduced = ColumnTransformer(
-        [
-            (f"source {place}", PCA(min(components, stop - start), random_state=seed), slice(start, stop))
-            for place, (start, stop) in enumerate(pairwise(ends))
-        ]
-    )
     told, truth = np.concatenate(list(sources), 1), label.numpy()
-    parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    tried = []
-    for decay in (0.1, 3.0):
-        network = MLPClassifier((32,), solver="lbfgs", alpha=decay, max_iter=60, random_state=seed)
-        model = make_pipeline(reduced, StandardScaler(), network)
-        tried.append(_quietly(lambda m=model: cross_val_predict(m, told, truth, cv=parts, method="predict_proba")))
+    kind = StratifiedKFold if group is None else StratifiedGroupKFold
+    parts = list(kind(folds, shuffle=True, random_state=seed).split(told, truth, group))
+
+    def network(decay: float) -> Any:
+        reduced = ColumnTransformer(
+            [
+                (f"source {place}", PCA(min(components, stop - start), random_state=seed), slice(start, stop))
+                for place, (start, stop) in enumerate(pairwise(ends))
+            ]
+        )
+        layer = MLPClassifier((32,), solver="lbfgs", alpha=decay, max_iter=60, random_state=seed)
+        return make_pipeline(reduced, StandardScaler(), layer)
+
     prior = np.bincount(truth) / len(truth)
-    tried = [share * prior + (1 - share) * answer for answer in tried for share in (0, 0.1, 0.3, 0.6, 1)]
-    best = min(tried, key=lambda answer: log_loss(truth, answer))
-    return torch.from_numpy(best)
+    tried: dict[tuple[float, float], np.ndarray[Any, Any]] = {}
+    for decay in (0.1, 3.0):
+        model = network(decay)
+        answer = _quietly(lambda m=model: cross_val_predict(m, told, truth, cv=parts, method="predict_proba"))
+        tried |= {(decay, share): share * prior + (1 - share) * answer for share in (0, 0.1, 0.3, 0.6, 1)}
+    decay, share = min(tried, key=lambda choice: log_loss(truth, tried[choice]))
+    if unseen is None:
+        return torch.from_numpy(tried[decay, share])
+    fitted = _quietly(lambda: network(decay).fit(told, truth))
+    return torch.from_numpy(share * prior + (1 - share) * fitted.predict_proba(np.concatenate(list(unseen), 1)))
 
 
 def _quietly(work: Any) -> Any:
@@ -148,79 +182,135 @@ def _quietly(work: Any) -> Any:
         return work()
 
 
-def of_features(part: Batch, components: int = 8, folds: int = 4, seed: int = 0) -> pd.DataFrame:
-    """The decomposition of every pair of modalities from their features' means over time, for classes.
+def of_samples(
+    part: Batch,
+    train: Batch | None = None,
+    frequencies: int = 1,
+    components: int = 8,
+    folds: int = 4,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The decomposition of every pair of modalities at every sample of a part, for classes.
 
-    Columns: first, second, the four parts and `total`, in bits.
-    """
-    described = {name: _described(part, name) for name in part.features}
-    alone = {name: posteriors([x], part.label, components, folds, seed) for name, x in described.items()}
-    rows = []
-    for first, second in combinations(described, 2):
-        both = posteriors([described[first], described[second]], part.label, components, folds, seed)
-        split = pointwise(alone[first], alone[second], both, part.label)
-        rows.append({"first": first, "second": second, **split})
-    return pd.DataFrame(rows)
-
-
-def of_modalities(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pairs, as `of_features` gives them, by modality: means over the others.
-
-    Columns: modality, information (of it alone), redundancy, unique, synergy.
-    """
-    rows = []
-    for name in dict.fromkeys([*pairs["first"], *pairs["second"]]):
-        for place in ("first", "second"):
-            for _, pair in pairs[pairs[place] == name].iterrows():
-                unique, shared = pair[f"unique_{place}"], pair["redundancy"]
-                rows.append(
-                    {
-                        "modality": name,
-                        "information": unique + shared,
-                        "redundancy": shared,
-                        "unique": unique,
-                        "synergy": pair["synergy"],
-                    }
-                )
-    return pd.DataFrame(rows).groupby("modality", sort=False).mean().reset_index()
-
-
-def beside(runs: Iterable[Run], information: Mapping[str, pd.DataFrame] | None = None) -> pd.DataFrame:
-    """What a model makes of each modality beside what it holds; one row per run and modality.
+    Columns: first, second, sample, the four parts and `total`, in bits.
 
     Args:
-        runs: of models with VGMR before fusion, with their weights.
-        information: by data set, what `of_modalities` gives; None computes it of the test part.
-
-    Columns: dataset, seed, modality, value and gate (means over the test part), worth (Shapley), removal (accuracy
-    lost without it), information, redundancy, unique, synergy.
+        train: samples to fit the classifiers to, such as other people's; None leaves out a fold of `part` at a
+            time, of groups where there are some.
+        frequencies, components, folds, seed: of `described` and `posteriors`.
     """
-    known = dict(information or {})
-    frames = []
-    for run in runs:
-        experiment = run.experiment
-        test = experiment_data(experiment).test
-        if experiment.dataset not in known:
-            known[experiment.dataset] = of_modalities(of_features(test))
-        frame = values(run.model(), test).groupby("modality", sort=False)[["value", "gate"]].mean().reset_index()
-        names = list(test.features)
-        full = run.subset_accuracy["+".join(names)]
-        without = {name: "+".join(other for other in names if other != name) for name in names}
-        worth = shapley(run.subset_accuracy)
-        frame.insert(0, "dataset", experiment.dataset)
-        frame.insert(1, "seed", experiment.seed)
-        frame["worth"] = frame["modality"].map(worth)
-        frame["removal"] = frame["modality"].map(
-            {name: full - run.subset_accuracy[without[name]] for name in names}
+    fitted = part if train is None else train
+    seen, asked = described(fitted, frequencies), None if train is None else described(part, frequencies)
+
+    def told(*names: str) -> Tensor:
+        unseen = None if asked is None else [asked[name] for name in names]
+        return posteriors(
+            [seen[name] for name in names], fitted.label, components, folds, seed, unseen, fitted.group
         )
-        frames.append(frame.merge(known[experiment.dataset], on="modality"))
+
+    alone = {name: told(name) for name in seen}
+    frames = []
+    for first, second in combinations(seen, 2):
+        terms = pointwise_terms(alone[first], alone[second], told(first, second), part.label)
+        columns = {name: one.numpy() for name, one in terms.items()}
+        frames.append(pd.DataFrame({"first": first, "second": second, "sample": range(len(part)), **columns}))
     return pd.concat(frames, ignore_index=True)
 
 
+def of_features(part: Batch, train: Batch | None = None, **options: Any) -> pd.DataFrame:
+    """The decomposition of every pair of modalities: the means of `of_samples`, which has the same arguments.
+
+    Columns: first, second, the four parts and `total`, in bits.
+    """
+    terms = of_samples(part, train, **options).drop(columns="sample")
+    return terms.groupby(["first", "second"], sort=False).mean().reset_index()
+
+
+def of_modalities(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Pairs, as `of_features` or `of_samples` gives them, by modality: means over the others.
+
+    Columns: modality, sample (of samples), information (of it alone), redundancy, unique, synergy.
+    """
+    by = ["modality", *(["sample"] if "sample" in pairs else [])]
+    frames = []
+    for place in ("first", "second"):
+        unique = pairs[f"unique_{place}"]
+        own = {"modality": pairs[place], "information": unique + pairs["redundancy"], "unique": unique}
+        frames.append(pairs.assign(**own)[[*by, "information", "redundancy", "unique", "synergy"]])
+    return pd.concat(frames).groupby(by, sort=False).mean().reset_index()
+
+
+def beside(model: Classifier, part: Batch, pairs: pd.DataFrame) -> pd.DataFrame:
+    """What a model makes of each modality beside what it holds; one row per sample and modality.
+
+    Args:
+        model: with VGMR before fusion.
+        pairs: of the same part, as `of_samples` gives them.
+
+    Columns: those of `vgmr.analysis.calibration.values`, worth (Shapley share of log2 p(label) in the game of
+    subsets of modalities at fusion, bits), removal (log2 p(label) lost without it there, bits), information,
+    redundancy, unique, synergy.
+    """
+    chance = {
+        keep: logits.log_softmax(1).gather(1, part.label[:, None]).squeeze(1) / math.log(2)
+        for keep, logits in subset_logits(model, part).items()
+    }
+    names = list(model.backbone.dims)
+    gain = torch.stack([chance["+".join(keep)] - chance[""] for keep in subsets(names)])
+    worth = shapley_weights(names).T @ gain  # (M, N)
+    full = chance["+".join(names)]
+    frames = [
+        pd.DataFrame(
+            {
+                "sample": range(len(part)),
+                "modality": name,
+                "worth": worth[place].numpy(),
+                "removal": (full - chance["+".join(other for other in names if other != name)]).numpy(),
+            }
+        )
+        for place, name in enumerate(names)
+    ]
+    told = values(model, part).merge(pd.concat(frames), on=["sample", "modality"])
+    return told.merge(of_modalities(pairs), on=["sample", "modality"])
+
+
+MADE = ("value", "gate", "worth", "removal")  # of a modality, by a model
+HELD = ("information", "redundancy", "unique", "synergy")  # of a modality, in the data
+
+
+def within(table: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's rank correlation over samples within each modality, mean over modalities, from `beside`.
+
+    That one modality has higher values and more information than another adds nothing here. Where a value does not
+    vary there is no correlation, and it counts as 0.
+
+    Columns: of, with, correlation.
+    """
+    ranks = table.groupby("modality", sort=False)[[*MADE, *HELD]].rank()
+    parts = [part for _, part in ranks.groupby(table["modality"], sort=False)]
+    rows = [
+        {
+            "of": of,
+            "with": with_,
+            "correlation": sum(_correlation(part[of], part[with_]) for part in parts) / len(parts),
+        }
+        for of in MADE
+        for with_ in HELD
+    ]
+    return pd.DataFrame(rows)
+
+
+def _correlation(one: pd.Series, other: pd.Series) -> float:
+    return float(one.corr(other)) if one.nunique() > 1 and other.nunique() > 1 else 0.0
+
+
 def correlations(table: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's rank correlation of what the model makes of modalities with what they hold, from `beside`.
+    """Spearman's rank correlation of what the model makes of modalities with what they hold, over modalities.
 
     Over modalities of all data sets, seeds averaged: runs on one data set are no new modalities.
+
+    Args:
+        table: columns dataset, seed, modality, and means of those of `MADE` and `HELD`.
 
     Columns: of, with, correlation, modalities (how many).
     """
@@ -228,7 +318,7 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
     rank = mean.rank()
     rows = [
         {"of": of, "with": with_, "correlation": rank[of].corr(rank[with_]), "modalities": len(mean)}
-        for of in ("value", "gate", "worth", "removal")
-        for with_ in ("information", "redundancy", "unique", "synergy")
+        for of in MADE
+        for with_ in HELD
     ]
     return pd.DataFrame(rows)

@@ -19,8 +19,11 @@ KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "languag
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SHOWN = {"image/png", "text/html", "text/latex", "text/markdown", "text/plain"}
 SLIDERS = "Here stand sliders and a picture that follows them, where a kernel runs.\n"
-STYLE = """.cell_output table { font-size: 0.85em }
-.cell_output th, .cell_output td { padding: 0.2em 0.6em; vertical-align: top }
+STYLE = """.cell_output table { font-size: 0.75em }
+.cell_output th, .cell_output td { padding: 0.2em 0.4em; vertical-align: top; white-space: normal }
+article pre { font-size: 0.77em }
+article .cell_output pre { white-space: pre-wrap; overflow-wrap: anywhere }
+article h1, article h2, article h3, article p, article li { overflow-wrap: anywhere }
 """
 FORMULA = "display: flex; align-items: center; margin: 1em 0; overflow-x: auto"
 SETTINGS: dict[str, Any] = {

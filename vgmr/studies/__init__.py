@@ -12,6 +12,7 @@ from vgmr.balancing import METHODS
 from vgmr.data import folds
 from vgmr.experiment import Experiment, experiment_data, train
 from vgmr.refiner import FORMS
+from vgmr.studies import systems
 from vgmr.studies.search import RATES, SEARCH_SEEDS, Choice, choose, with_seed
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -34,7 +35,7 @@ FORM, ADOPTED = "VGMR, paper's form", "VGMR, calibrated"
 PATIENCE = 12
 STUDIES: dict[str, dict[str, Any]] = {
     "uci-mfeat": {"data_options": {"conflict": 0.3}, "epochs": 40, "batch_size": 64, "width": 64},
-    "digit-views": {"data_options": {"conflict": 0.5}, "epochs": 40, "batch_size": 64, "width": 64},
+    "digit-views": {"data_options": {"conflict": 0.5}, "epochs": 60, "batch_size": 64, "width": 64},
     "digits": {"data_options": {"conflict": 0.3}, "epochs": 30, "batch_size": 64, "width": 32},
     "mosi-utterance": {"epochs": 20, "batch_size": 32, "width": 64},
     "mosi-words": {"epochs": 20, "batch_size": 64, "width": 32},
@@ -49,7 +50,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "synthetic": {"data_options": {"samples": 240, "steps": 6}, "epochs": 5, "batch_size": 64, "width": 16},
 }
 # Reported trainings of each variant behind the pooled backbone: seeds, each on all folds where a set has folds.
-SEEDS = {"uci-mfeat": 20, "digit-views": 20, "cremad-ratings": 2, "mosi-words": 4, "utd-mhad": 3, "avdigits": 4}
+SEEDS = {"uci-mfeat": 20, "digit-views": 20, "cremad-ratings": 5, "mosi-words": 20, "utd-mhad": 3, "avdigits": 4}
 FOLDED = ("utd-mhad", "cremad-ratings")
 FEWER = 10  # seeds of everything that is not a main comparison, on the published split or splits of their own
 
@@ -199,7 +200,8 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
 }
 TABLE_3 = ("value signals", "evidence")
 CALIBRATED_CHANGES: dict[str, dict[str, Any]] = {
-    "values from summaries": {"value_from": "summaries", "retain": False},
+    "values from summaries": {"value_from": "summaries"},
+    "values from summaries that do not scale": {"value_from": "summaries", "retain": False},
     "values do not scale the features": {"retain": False},
     "gate of the paper's strength": {"amplification": 0.5, "retention": 0.2},
     "LayerNorm": {"norm": "layer"},
@@ -277,12 +279,15 @@ def standing(
 ) -> dict[str, list[Experiment]]:
     """The variants of `chosen` at their rates and epochs, and the plain model on each modality alone.
 
+    A single modality is learned more slowly than all together, so it gets plain's rate and twice its epochs.
+
     Args:
         common: settings that all share.
         seeds: trainings of each, on every fold where `folded`.
     """
     rows = {name: {**VARIANTS[name], **own} for name, own in chosen.items()}
-    rows |= {name: {**options, **chosen["plain"]} for name, options in alone(modalities).items()}
+    longer = {**chosen["plain"], "epochs": 2 * chosen["plain"]["epochs"]}
+    rows |= {name: {**options, **longer} for name, options in alone(modalities).items()}
     return {name: repeated({**common, **options}, seeds, folded) for name, options in rows.items()}
 
 
@@ -335,6 +340,11 @@ def balanced(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
     }
 
 
+def plugged(dataset: str, again: bool = False, jobs: int = 2) -> dict[tuple[str, str], list[Experiment]]:
+    """What notebook 18 trains: `VARIANTS` in front of every fusion system, by host and variant."""
+    return systems.plugged(dataset, VARIANTS, again, jobs)
+
+
 def planned() -> dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]]:
     """What `vgmr records` trains, in this order: a function that lists the experiments, by the record's name."""
     plans: dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]] = {}
@@ -346,6 +356,8 @@ def planned() -> dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]]:
         plans[f"11-ablations-{dataset}"] = partial(ablations, dataset)
     plans["10-balancing-uci-mfeat"] = partial(balanced, "uci-mfeat")
     plans["12-removals-uci-mfeat"] = partial(removals, "uci-mfeat")
+    for dataset in systems.HOSTS:
+        plans[f"18-systems-{dataset}"] = partial(plugged, dataset)
     for dataset in CHEAP_SETS:
         plans[f"19-cheap-{dataset}"] = partial(cheap_refiners, dataset)
     return plans

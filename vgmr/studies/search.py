@@ -67,7 +67,7 @@ def search(
     `MOST_DOUBLINGS` times. Test scores are not looked at.
 
     Args:
-        rates: exactly these, without widening.
+        rates: exactly these, and epochs as they are: neither is widened.
     """
     sgd = common.get("optimizer") == "sgd"
     grid = sorted({*GRID, *SGD_RATES, *([3e-1, 1.0] if sgd else [])}) if rates is None else sorted(rates)
@@ -75,11 +75,11 @@ def search(
     epochs = int(common.get("epochs", Experiment.epochs))
     for doubling in range(MOST_DOUBLINGS + 1):
         tried, table, late = _widened(variants, {**common, "epochs": epochs}, first, grid, jobs, progress)
-        if not late or doubling == MOST_DOUBLINGS:
+        if not late or doubling == MOST_DOUBLINGS or rates is not None:
             break
         epochs *= 2
     best = {str(name): float(rate) for name, rate in table.idxmax(axis=1).items()}
-    edge = [name for name, rate in best.items() if rate in (tried[0], tried[-1])]
+    edge = [name for name, rate in best.items() if rates is None and rate in (tried[0], tried[-1])]
     warnings = [f"{name}: the best rate, {best[name]:g}, is at the edge of those tried" for name in edge]
     warnings += [f"{name}: still improves in the last fifth of {epochs} epochs" for name in late]
     return Search(table, epochs, best, warnings)
@@ -214,12 +214,14 @@ def choose(
     again: bool = False,
     jobs: int = 2,
     folder: Path | None = None,
+    rates: Sequence[float] | None = None,
 ) -> Choice:
     """Learning rate and epochs of each variant, from the kept search NAME, or searched here where there is none.
 
     Args:
         again: search anew, and keep what was found.
         folder: of kept searches; by default that of the repository.
+        rates: to search among; see `search`.
 
     Raises:
         Unsearched: none is kept, inside `where_none_is_kept("refuse")`.
@@ -231,7 +233,7 @@ def choose(
     if _unkept.get() == "refuse" and not again:
         raise Unsearched(f"no search {name} is kept")
     print(f"{name}: searching learning rates of {len(variants)} variants")
-    fresh = search(variants, common, jobs)
+    fresh = search(variants, common, jobs, True, rates)
     for line in fresh.warnings:
         print(line)
     if again or _unkept.get() == "keep":

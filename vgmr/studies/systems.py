@@ -1,0 +1,120 @@
+"""VGMR in front of the fusion systems that the paper names: what notebook 18 trains, at quick widths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from vgmr.analysis.cost import step_costs
+from vgmr.experiment import Experiment
+from vgmr.runs import tabled
+from vgmr.studies.search import choose, with_seed
+
+VIEWS = ("fou", "kar", "zer")
+SEEDS = 5
+RATES = (3e-3, 1e-2)  # of every search here, over the two search seeds
+SMALL = {"num_heads": 2, "feedforward_dim": 64}
+# By data set: what all trainings share, and the hosts with what makes each. A host is a backbone, or one and the
+# training method that belongs to the system.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "uci-mfeat": {"data_options": {"conflict": 0.3}, "epochs": 20, "batch_size": 64},
+    "utd-mhad": {"data_options": {"inertial_stride": 24, "skeleton_stride": 8}, "epochs": 30, "batch_size": 32},
+}
+SHARED: dict[str, Any] = {"latent_dim": 16, "patience": 8}
+HOSTS: dict[str, dict[str, dict[str, Any]]] = {
+    "uci-mfeat": {
+        "Concat": {"backbone": "pooled", "backbone_options": {"width": 32}},
+        "Transformer": {"backbone": "transformer", "backbone_options": {"width": 32, "num_layers": 1, **SMALL}},
+        "TFN": {"backbone": "tfn", "backbone_options": {"width": 16}},
+        "LMF": {"backbone": "lmf", "backbone_options": {"width": 32}},
+        "GMU": {"backbone": "gmu", "backbone_options": {"width": 32}},
+        "PCAG": {"backbone": "pcag", "backbone_options": {"width": 32}},
+        "MulT": {"backbone": "mult", "backbone_options": {"width": 16, "num_heads": 2}},
+        "MISA": {"backbone": "misa", "backbone_options": {"width": 32, "averaged": VIEWS, "feedforward_dim": 64}},
+        "MAG": {"backbone": "mag", "backbone_options": {"anchor": "kar", "num_layers": 1, **SMALL}},
+        "MMIM's network": {"backbone": "mmim", "backbone_options": {"averaged": VIEWS}},
+        "Self-MM's network": {"backbone": "self-mm", "backbone_options": {"averaged": VIEWS}},
+        "TETFN": {"backbone": "tetfn", "backbone_options": {"anchor": "kar", "width": 16, "num_heads": 2}},
+        "ConfSMoE": {"backbone": "conf-moe", "backbone_options": {"width": 32}},
+        "UniS-MMC": {"backbone": "pooled", "backbone_options": {"width": 32}, "method": "unis-mmc"},
+    },
+    "utd-mhad": {
+        "Transformer": {"backbone": "transformer", "backbone_options": {"width": 32, "num_layers": 1, **SMALL}},
+        "PCAG": {"backbone": "pcag", "backbone_options": {"width": 32}},
+        "ConfSMoE": {"backbone": "conf-moe", "backbone_options": {"width": 32}},
+        "MulT": {"backbone": "mult", "backbone_options": {"width": 16, "num_heads": 2}},
+    },
+}
+SLOW = ("MISA", "MulT", "TETFN")  # hosts before which the value-free gate is not tried, for their time
+
+
+def shared(dataset: str) -> dict[str, Any]:
+    """The settings that all trainings on a data set share.
+
+    Raises:
+        ValueError: a data set that is not in the study, with those that are.
+    """
+    if dataset not in HOSTS:
+        raise ValueError(f"no study of systems on {dataset!r}; there are: {', '.join(HOSTS)}")
+    return {"dataset": dataset, **SHARED, **SETTINGS[dataset]}
+
+
+def before(dataset: str, variants: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Settings of every host with every variant in front of it, by host and variant.
+
+    The value-free gate is tried on vectors and before quick hosts only.
+    """
+    found = {}
+    for host, options in HOSTS[dataset].items():
+        slow = host in SLOW or dataset != "uci-mfeat"
+        for variant, own in variants.items():
+            if not (slow and variant == "value-free gate"):
+                found[host, variant] = {**options, **own}
+    return found
+
+
+def plugged(
+    dataset: str, variants: Mapping[str, Mapping[str, Any]], again: bool = False, jobs: int = 2
+) -> dict[tuple[str, str], list[Experiment]]:
+    """The trainings of every variant in front of every host of `HOSTS`, one for each of `SEEDS`.
+
+    `choose` searches or reads the rate of each, DATASET-plugged. Trainings may last twice as long as those of the
+    search, the same for all, since several hosts still improved at its end.
+    """
+    common, todo = shared(dataset), before(dataset, variants)
+    named = {f"{host}: {variant}": options for (host, variant), options in todo.items()}
+    chosen = choose(f"{dataset}-plugged", named, common, again, jobs, rates=RATES)
+    return {
+        place: [
+            Experiment(**with_seed({**common, **options, **own, "epochs": 2 * own["epochs"]}, seed))
+            for seed in range(SEEDS)
+        ]
+        for (place, options), own in zip(todo.items(), chosen.values(), strict=True)
+    }
+
+
+def step_table(dataset: str, variants: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """CPU time of one training step as ratios, by host and variant.
+
+    Columns host, variant, step (times that of the host alone), host_step (the host alone, times that of the first
+    host).
+    """
+    common, rows = shared(dataset), []
+    todo = {place: Experiment(**{**common, **options}) for place, options in before(dataset, variants).items()}
+    hosts = list(HOSTS[dataset])
+    alone = step_costs({host: todo[host, "plain"] for host in hosts}, hosts[0])
+    for host in hosts:
+        steps = step_costs({variant: one for (of, variant), one in todo.items() if of == host}, "plain")
+        rows += [
+            {"host": host, "variant": variant, "step": ratio, "host_step": alone[host]}
+            for variant, ratio in steps.items()
+        ]
+    return pd.DataFrame(rows)
+
+
+def costs(dataset: str, variants: Mapping[str, Mapping[str, Any]], again: bool = False) -> pd.DataFrame:
+    """`step_table`, kept as 18-costs-DATASET."""
+    parameters = {"dataset": dataset, "hosts": list(HOSTS[dataset]), "variants": list(variants)}
+    return tabled(f"18-costs-{dataset}", parameters, lambda: step_table(dataset, variants), again)
