@@ -80,6 +80,12 @@ def test_size_of_the_gate_of_the_original():
     assert sum(p.numel() for p in gate.parameters()) == 1_351_680
 
 
+def test_quick_size():
+    """52,642 with a norm behind the encoder, which we leave out."""
+    model = MAG({"text": 768, "audio": 74, "vision": 35}, 2)
+    assert sum(p.numel() for p in model.parameters()) == 52_642 - 2 * 32
+
+
 def test_refusals():
     with pytest.raises(ValueError, match=r"MAG needs an anchor modality; give anchor=..., one of"):
         MAG({"a": 3, "b": 2}, 2)

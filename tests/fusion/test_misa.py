@@ -106,6 +106,7 @@ def test_size_of_the_original():
     others = count(model) - sum(count(module) for module in recurrent)
     wide = sum(count(StackedRecurrence(dim, dim)) + 128 * (4 * dim + 1) for dim in (74, 35))
     assert others + wide == 1_433_233 - 1_716 and count(model.mix) == 593_024
+    assert count(MISA({"text": 768, "audio": 74, "vision": 35}, 2)) == 95_106
 
 
 def test_refusals():
