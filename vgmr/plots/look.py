@@ -14,11 +14,12 @@ COLOURS = {
     "oracle": "#000000",
     "Grad-Blending": "#cc78bc",
     "MMPareto": "#ca9161",
-    "Cross-Attention": "#d55e00",
+    "Cross-Attention": "#a6195a",
     "Sigmoid+Tanh gate": "#949e1f",
     "Summation": "#b5a2c8",
     "Tensor Fusion": "#8c564b",
     "majority class": "#bbbbbb",
+    "corrupted": "#d55e00",  # no model: what is corrupted, in every figure
 }
 ALIASES = {
     "none": "plain",
@@ -53,3 +54,8 @@ def looks(labels: list[object]) -> dict[object, tuple[str, str]]:
         return {label: look(label, place) for place, label in enumerate(labels)}
     colours = sns.color_palette("colorblind", max(1, len(labels))).as_hex()
     return {label: (colours[place], MARKERS[place % len(MARKERS)]) for place, label in enumerate(labels)}
+
+
+def shades(number: int) -> list[str]:
+    """Violets from dark to light, for what is no model, such as scores, terms or steps."""
+    return list(sns.color_palette("Purples_r", number + 2).as_hex())[:number]
