@@ -49,7 +49,7 @@ from vgmr.work import bar, in_processes
 
 L = TypeVar("L", bound=Hashable)  # a label: a name, or several
 K = TypeVar("K")
-AT_ONCE = 20  # seeds in one pass at most
+AT_ONCE = 5  # twenty seeds of word sequences in one pass asked for 31 GB
 
 PLACES = ("root", "device")  # say where a training ran, not what was trained
 # What a row means where it says nothing. A new field is added with the value that means "as before"; a line is

@@ -282,3 +282,82 @@ def test_rounds_are_logarithms_of_seconds_per_step(monkeypatch):
     assert set(table["what"]) == {"training", "inference", "preparation"}
     assert {"plain", "parameter-matched MLP", "VGMR, calibrated", "agm", "grad-blending"} <= set(table["label"])
     assert not table.duplicated(["what", "label", "seed"]).any()
+
+
+@pytest.fixture(scope="module")
+def counted():
+    return bench.count_forms().set_index(["backbone", "form"])
+
+
+def test_cheap_forms_are_nearly_free_in_flops(counted):
+    """The goals: 1.06 times plain's FLOPs in inference and 1.08 in training at the paper's setting."""
+    for backbone in ("transformer", "pooled"):
+        plain, rows = counted.loc[(backbone, "plain")], counted.loc[backbone]
+        assert plain[["inference", "training", "kept"]].tolist() == [1, 1, 1]
+        for form, cheaper in bench.CHEAP.items():
+            for name, switches in cheaper.items():
+                cheap, full = rows.loc[f"{form}, {name}"], rows.loc[f"{form}, full"]
+                assert cheap["inference_flops"] <= full["inference_flops"]
+                if "rank" in switches:
+                    assert cheap["inference_flops"] < full["inference_flops"]
+                    assert cheap["parameters"] < full["parameters"]
+                    assert backbone == "pooled" or (cheap["inference"] < 1.06 and cheap["training"] < 1.08)
+    full = counted.loc[("transformer", "paper, full")]
+    assert 1.36 < full["inference"] < 1.46 and 1.30 < full["training"] < 1.36
+    pooled = counted.loc["pooled", "kept_kib"]
+    assert pooled["paper, rank 0, no LayerNorm"] < pooled["paper, rank 0"], "the mean is taken first"
+
+
+@pytest.fixture(scope="module")
+def forms(counted):
+    """Every time is one second, but for the full form's, which is two."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def rounds(work, count, *_):
+            return {name: [2.0 if name.endswith("transformer paper, full") else 1.0] * count for name in work}
+
+        patch.setattr(bench, "_rounds", rounds)
+        patch.setattr(bench, "count_forms", lambda: counted.reset_index())
+        return bench.bench_forms(rounds=1, steps=1, progress=False)
+
+
+def test_every_form_is_timed_and_plain_twice(forms):
+    rows = {row["model"]: row for row in forms["rows"]}
+    assert len(rows) == len(forms["rows"]) == 2 * (len(bench.form_options()) + 1)
+    assert (
+        rows["paper, full -> transformer"]["training_ratio"] == 2
+        and rows["paper, full -> pooled"]["training_low"] == 1
+    )
+    assert rows["plain, again -> pooled"]["training_ratio"] == forms["itself"] == 1
+    assert rows["plain -> pooled"]["milliseconds_per_sample"] == pytest.approx(1e3 / 32)
+    assert json.loads(json.dumps(forms)) == forms
+    assert "paper, rank 0 -> pooled" in bench.table(forms).index
+
+
+def test_less_time_than_flops_is_explained(forms):
+    """Every form but the full one takes plain's time here, so those with more FLOPs are named."""
+    said = bench.lines(forms)[-1]
+    assert said.startswith("less time than FLOPs: ") and "calibrated, full -> transformer" in said
+    assert "paper, full -> transformer" not in said and "plain" not in said.partition(";")[0]
+
+
+def test_a_price_is_of_one_sample(data):
+    """One sample more does not change what a sample costs, but for what is folded once for a batch."""
+    model = build(Experiment("synthetic", "none", "transformer", **SMALL), data)
+    four, eight = (bench.price(model, data.train.index(torch.arange(n) % len(data.train))) for n in (4, 8))
+    assert four == pytest.approx(eight, rel=1e-2)
+    assert four["parameters"] == count_parameters(model)
+
+
+def test_scale_by_the_command(capsys, monkeypatch):
+    monkeypatch.setattr(bench, "SCALED", {"rank 4": {"rank": 4}})
+    assert bench.main(["--scale"]) == 0
+    text = capsys.readouterr().out
+    assert "rank 4, length 5000" in text and "rank 4, modalities 12" in text
+    assert "rank 4: flops as length to the power" in text and "rank 4: kept_mib as modalities to the" in text
+
+
+def test_forms_by_the_command(forms, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "bench_forms", lambda **given: forms if given["rounds"] == 2 else None)
+    assert bench.main(["--forms", "--rounds", "2"]) == 0
+    assert "calibrated, rank 0 -> pooled" in capsys.readouterr().out

@@ -157,10 +157,13 @@ def test_corruption_gallery_shows_each_view_of_one_sample():
 
 def test_before_and_after_show_both_conditions():
     frame = pd.DataFrame(
-        {"condition": ["clean", "corrupted"], "modality": "a", "global_value": [0.7, 0.6], "gate": [0.5, 0.4]}
-    ).assign(label=1)
+        {"condition": ["clean", "corrupted"], "modality": "a", "global_value": [0.7, 0.6], "gate": [1.0, 0.8]}
+    ).assign(label=1, corrupted=[False, True])
     axes = plots.before_and_after(frame, torch.tensor([[0.2, 0.8], [0.6, 0.4]]), ["x", "y"])
     assert [bar.get_height() for bar in axes[0].patches] == pytest.approx([0.7, 0.6])
+    assert [bar.get_height() for bar in axes[1].patches] == pytest.approx([1.0, 0.8])
+    hit = plt.matplotlib.colors.to_rgba(plots.COLOURS["corrupted"])
+    assert [bar.get_facecolor() == hit for bar in axes[0].patches] == [False, True]
     heights = [bar.get_height() for container in axes[2].containers for bar in container]
     assert heights == pytest.approx([0.2, 0.8, 0.6, 0.4])
     assert labelled(axes[2])

@@ -22,6 +22,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from vgmr.analysis import scale
 from vgmr.backbones import BACKBONES, Classifier, make_backbone
 from vgmr.balancing import METHODS, Balancing, Relearning, make_method
 from vgmr.data import load
@@ -32,7 +33,7 @@ from vgmr.inference import predict, subset_logits
 from vgmr.objective import Objective, contributions
 from vgmr.paper import figures
 from vgmr.prefusion import Identity, count_parameters
-from vgmr.refiner import VGMR
+from vgmr.refiner import VGMR, trusted_values
 from vgmr.training import (
     fit,
     fit_seeds,
@@ -523,6 +524,186 @@ def bench_loop(rounds: int = 7, progress: bool = True, train: int = 1284, valida
     }
 
 
+STEADY: dict[str, Any] = {
+    "rank": 0,
+    "norm": "none",
+}  # the gate of a whole sequence, so a mean can be taken before it
+CHEAP: dict[str, dict[str, dict[str, Any]]] = {  # by form, what makes it cheaper; see `vgmr.refiner.VGMR`
+    "paper": {
+        "shared maps": {"sharing": True},
+        "rank 16": {"rank": 16},
+        "rank 4": {"rank": 4},
+        "rank 0": {"rank": 0},
+        "sparse gate": {"sparsity": 0.75},
+        "rank 0, no LayerNorm": STEADY,
+        "rank 0, no LayerNorm, shared maps": {**STEADY, "sharing": True},
+    },
+    "calibrated": {
+        "rank 16": {"rank": 16},
+        "rank 4": {"rank": 4},
+        "rank 0": {"rank": 0},
+        "sparse gate": {"sparsity": 0.75},
+        "rank 0, sparse gate": {"rank": 0, "sparsity": 0.75},
+    },
+}
+
+
+def price(model: Classifier, batch: Batch) -> dict[str, float]:
+    """What a model costs whatever the machine: nothing is computed, shapes decide.
+
+    Returns parameters, inference_flops and training_flops (with value supervision) per sample, those of matrix
+    products alone, and kept_kib, the KiB per sample of activations that wait for the backward pass. Inference is
+    that of a folded copy where the pre-fusion module can be folded.
+    """
+    shadow, shapes = copy.deepcopy(model).to("meta").train(), batch.to("meta")
+    kept = scale.kept_mib(shadow, shapes.features, lambda: shadow(shapes.features, shapes.mask))
+    return {
+        "parameters": count_parameters(model),
+        "inference_flops": _counted(_folded(model), batch)[0] / len(batch),
+        "training_flops": _counted(model, batch)[1] / len(batch),
+        "kept_kib": 1024 * kept / len(batch),
+    }
+
+
+def form_options() -> dict[str, dict[str, Any]]:
+    """The plain model, VGMR in both forms, and every cheaper one of `CHEAP`, as settings of an `Experiment`."""
+    found: dict[str, dict[str, Any]] = {"plain": {"prefusion": "none"}}
+    for form, cheaper in CHEAP.items():
+        found[f"{form}, full"] = {"form": form}
+        found |= {f"{form}, {name}": {"form": form, **switches} for name, switches in cheaper.items()}
+    return found
+
+
+def priced_data(backbone: str, samples: int) -> tuple[MultimodalData, dict[str, Any]]:
+    """Data and settings of `count_forms` in front of a backbone, "transformer" or "pooled"."""
+    if backbone == "transformer":
+        data = load("synthetic", like="mosei", samples=samples)
+    else:
+        data = made_data(SEED_MODELS["mosi"], samples, 1, 2)
+    return data, {"dataset": "synthetic", "backbone": backbone, "latent_dim": PRICED[backbone]}
+
+
+PRICED = {"transformer": 164, "pooled": 32}  # latent widths
+
+
+def count_forms() -> pd.DataFrame:
+    """What `price` counts of every form, in front of the Transformer and of a mean; nothing is computed.
+
+    In front of the Transformer at the setting of `bench`; in front of the pooled model at the shapes of CMU-MOSI
+    (widths 768, 5, 20, 50 steps, no padding, latent width 32).
+
+    Returns columns: backbone, form, those of `price`, and inference, training and kept, as ratios to plain.
+    """
+    rows = []
+    for backbone in PRICED:
+        data, settings = priced_data(backbone, 32)
+        for form, options in form_options().items():
+            found = price(build(Experiment(**settings, **options), data), data.train)
+            rows.append({"backbone": backbone, "form": form, **found})
+    table = pd.DataFrame(rows)
+    plain = table[table["form"] == "plain"].set_index("backbone")
+    for name, column in {"inference": "inference_flops", "training": "training_flops", "kept": "kept_kib"}.items():
+        table[name] = table[column] / table["backbone"].map(plain[column])
+    return table
+
+
+def bench_forms(
+    rounds: int = 7, steps: int = 2, device: str = "cpu", byte_dropout: bool = False, progress: bool = True
+) -> dict[str, Any]:
+    """Time of every form beside what `count_forms` counts, and of the plain model twice, in the same rounds.
+
+    Training is steps of the loop in `fit` with value supervision, without what the calibrated form fits once
+    before; inference is that of folded copies.
+
+    Returns a JSON-able dict: device, setting, rows (model, form in front of backbone; FLOP ratios, and ratios of
+    time to the plain model with their range over rounds) and itself (plain over plain, the worst of both models in
+    training and inference).
+    """
+    chosen_device(device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    work: dict[str, Callable[[], Any]] = {}
+    for backbone in PRICED:
+        data, settings = priced_data(backbone, 32 * steps)
+        part = data.train.to(device)
+        for form, options in form_options().items():
+            model = build(Experiment(**settings, **options), data).to(device)
+            if byte_dropout:
+                use_byte_dropout(model)
+            optimizer = make_optimizer("adamw", model, 1e-3)
+            work[f"training {backbone} {form}"] = partial(_steps, model, part, optimizer)
+            work[f"inference {backbone} {form}"] = partial(predict, _folded(model).eval(), part)
+        for way in ("training", "inference"):
+            work[f"{way} {backbone} {AGAIN}"] = work[f"{way} {backbone} plain"]
+    times = _rounds(work, rounds, device, progress)
+    torch.set_num_threads(threads)
+    counted = count_forms()
+    again = counted[counted["form"] == "plain"].assign(form=AGAIN)
+    rows = [_form_row(row, times, 32 * steps) for row in pd.concat([counted, again]).to_dict("records")]
+    itself = [row[f"{way}_ratio"] for row in rows[-2:] for way in ("training", "inference")]
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
+        "setting": "batch 32, 50 steps; Transformer: text 768, audio 74, vision 35; pooled: text 768, audio 5, "
+        f"vision 20; {rounds} rounds of {steps} steps",
+        "rows": rows,
+        "itself": max(itself, key=lambda ratio: abs(math.log(ratio))),
+    }
+
+
+AGAIN = "plain, again"
+
+
+def _folded(model: Classifier) -> Classifier:
+    """A copy with VGMR's products along time folded into one, where it has them."""
+    folded = copy.deepcopy(model)
+    if isinstance(folded.prefusion, VGMR):
+        folded.prefusion = folded.prefusion.fold()
+    return folded
+
+
+def _steps(model: Classifier, part: Batch, optimizer: torch.optim.Optimizer) -> None:
+    """A pass over `part` as in `fit`: random mini-batches, their values looked at before."""
+    batches = mini_batches(part, 32, torch.Generator().manual_seed(0))
+    with trusted_values():
+        train_epoch(model, batches, optimizer, Objective(), Balancing(), 0)
+
+
+def _form_row(counted: Mapping[str, Any], times: Mapping[str, list[float]], samples: int) -> dict[str, Any]:
+    backbone, form = counted["backbone"], counted["form"]
+    row: dict[str, Any] = {"model": f"{form} -> {backbone}", "parameters": counted["parameters"]}
+    seconds = times[f"training {backbone} {form}"]
+    row["milliseconds_per_sample"] = 1e3 * statistics.median(seconds) / samples
+    for way in ("training", "inference"):
+        seconds, reference = times[f"{way} {backbone} {form}"], times[f"{way} {backbone} plain"]
+        row[f"{way}_ratio"] = _ratio(seconds, reference)
+        row |= {f"{way}_{end}": value for end, value in _range(seconds, reference).items()}
+        row[f"{way}_flop_ratio"] = counted[way]
+    return row | {"kept_ratio": counted["kept"]}
+
+
+SCALED: dict[str, dict[str, Any]] = {"full": {}, "rank 4": {"rank": 4}, "rank 0": STEADY}
+
+
+def bench_scale() -> dict[str, Any]:
+    """How FLOPs, parameters and kept activations of VGMR grow; counted on shapes, see `vgmr.analysis.scale`.
+
+    Returns a JSON-able dict: device, setting, rows (of `scale.scaling`) and exponents (of `scale.exponents`), of
+    the forms in `SCALED`.
+    """
+    rows, exponents = [], []
+    for form, switches in SCALED.items():
+        grown = scale.scaling(**switches)
+        cases = form + ", " + grown["axis"] + " " + grown["size"].astype(str)
+        rows += grown.assign(case=cases)[["case", *grown]].to_dict("records")
+        exponents += scale.exponents(grown).assign(form=form).to_dict("records")
+    return {
+        "device": "no device: shapes alone are looked at",
+        "setting": "batch 32, latent width 164; where not varied 50 steps, width 256, 3 modalities",
+        "rows": rows,
+        "exponents": exponents,
+    }
+
+
 def step_costs(experiments: Mapping[str, Experiment], baseline: str, rounds: int = 5, steps: int = 4) -> pd.Series:
     """CPU time of one training step, as a ratio to `baseline`: medians over interleaved rounds.
 
@@ -657,12 +838,20 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
         "training_ratio": "training",
         "low": "from",
         "high": "to",
+        "training_low": "from",
+        "training_high": "to",
         "training_flop_ratio": "training FLOPs",
         "training_ratio_paper": "training, paper",
         "inference_ratio": "inference",
+        "inference_low": "least",
+        "inference_high": "most",
         "inference_flop_ratio": "inference FLOPs",
         "inference_ratio_paper": "inference, paper",
+        "kept_ratio": "kept activations",
         "in_one_pass": "in one pass",
+        "flops": "FLOPs",
+        "kept_mib": "MiB kept",
+        "kept_mib_checkpointed": "MiB kept, checkpointed",
     }
     there = [column for column in columns if column in frame]
     return frame[there].rename(columns=columns).round(3)
@@ -678,19 +867,41 @@ def lines(result: Mapping[str, Any]) -> list[str]:
         "itself": "the same work twice: {:.3f}",
     }
     found = [text.format(result[name]) for name, text in said.items() if name in result]
+    for one in result.get("exponents", ()):
+        found.append(
+            f"{one['form']}: {one['what']} as {one['axis']} to the power {one['exponent']:.2f}, "
+            f"{one['last']:.2f} between the two largest"
+        )
+    below = [row for row in result["rows"] if _below(row)] if "rows" in result else []
+    if below:
+        found.append(
+            f"less time than FLOPs: {', '.join(str(next(iter(row.values()))) for row in below)}; VGMR's FLOPs are "
+            "large matrix products near the processor's peak, while attention, dropout and norms of the plain "
+            "model take time and count few FLOPs"
+        )
     if abs(result.get("itself", 1.0) - 1) > 0.03:
         found.append("warning: the same work differs by more than 3% from itself; the machine is too busy")
     return found
 
 
+def _below(row: Mapping[str, Any]) -> bool:
+    """Whether a measured ratio is clearly below that of the FLOPs."""
+    return any(
+        row.get(f"{way}_ratio", math.inf) < row.get(f"{way}_flop_ratio", 0) - 0.03
+        for way in ("training", "inference")
+    )
+
+
 def main(arguments: list[str]) -> int:
-    """`vgmr bench [--methods | --systems | --seeds S | --loop] [--rounds N] [--device D] [--json FILE] ...`."""
+    """`vgmr bench [--methods | --systems | --forms | --scale | --seeds S | --loop] [--rounds N] ...`."""
     import argparse
 
     parser = argparse.ArgumentParser("vgmr bench", description="costs of every pre-fusion variant, as ratios")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--methods", action="store_true", help="balancing methods instead (minutes a round)")
     what.add_argument("--systems", action="store_true", help="fusion systems, alone and behind VGMR, instead")
+    what.add_argument("--forms", action="store_true", help="cheaper forms of VGMR instead (a minute)")
+    what.add_argument("--scale", action="store_true", help="how VGMR grows with length, width, modalities instead")
     what.add_argument("--seeds", type=int, metavar="S", help="S seeds in one pass over S one by one instead")
     what.add_argument("--loop", action="store_true", help="the loop of a shallow model over bare steps instead")
     parser.add_argument(
@@ -705,7 +916,11 @@ def main(arguments: list[str]) -> int:
     where = {"device": options.device, "byte_dropout": options.byte_dropout}
     measure: Callable[..., dict[str, Any]]
     settings: dict[str, Any]
-    if options.loop:
+    if options.scale:
+        measure, rounds, settings = lambda rounds: bench_scale(), 1, {}
+    elif options.forms:
+        measure, rounds, settings = bench_forms, 7, where
+    elif options.loop:
         measure, rounds, settings = bench_loop, 7, {}
     elif options.seeds is not None:
         measure, rounds, settings = bench_seeds, 5, {"seeds": options.seeds, "byte_dropout": options.byte_dropout}

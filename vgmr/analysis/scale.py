@@ -5,12 +5,13 @@ FLOPs are counted on shapes alone, so that five thousand steps cost nothing; mem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,30 +28,37 @@ def measured(
     modalities: int = 3,
     samples: int = 32,
     latent_dim: int = 164,
-    rank: int | None = None,
-    sharing: bool = False,
+    **switches: Any,
 ) -> dict[str, float]:
     """FLOPs (forward), parameters, and MiB of activations that wait for the backward pass.
 
     With `torch.utils.checkpoint` around the refiner only its inputs wait, and everything is computed again.
+
+    Args:
+        switches: other arguments of `VGMR`, such as rank and sharing.
     """
     with torch.device("meta"):
         dims = {f"m{place}": width for place in range(modalities)}
-        vgmr = VGMR(dims, latent_dim, rank=rank, sharing=sharing).train()
+        vgmr = VGMR(dims, latent_dim, **switches).train()
         features = {name: torch.empty(samples, length, width) for name in dims}
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             vgmr(features)
+
+        def again() -> Any:
+            return checkpoint(lambda x: list(vgmr(x).features.values()), features, use_reentrant=False)
+
         return {
             "flops": float(counter.get_total_flops()),
             "parameters": float(sum(x.numel() for x in vgmr.parameters())),
-            "kept_mib": _kept(vgmr, features, False),
-            "kept_mib_checkpointed": _kept(vgmr, features, True),
+            "kept_mib": kept_mib(vgmr, features, lambda: vgmr(features)),
+            "kept_mib_checkpointed": kept_mib(vgmr, features, again),
         }
 
 
-def _kept(vgmr: VGMR, features: dict[str, Tensor], checkpointed: bool) -> float:
-    """MiB of activations that autograd keeps for the backward pass; weights and inputs are there anyway."""
-    owned = {x.untyped_storage()._cdata for x in (*vgmr.parameters(), *features.values())}
+def kept_mib(model: nn.Module, features: Mapping[str, Tensor], work: Callable[[], Any]) -> float:
+    """MiB of activations that autograd keeps in `work`; weights, buffers and features are there anyway."""
+    there = (*model.parameters(), *model.buffers(), *features.values())
+    owned = {x.untyped_storage()._cdata for x in there}
     kept: dict[int, Tensor] = {}
 
     def pack(x: Tensor) -> Tensor:
@@ -59,10 +67,7 @@ def _kept(vgmr: VGMR, features: dict[str, Tensor], checkpointed: bool) -> float:
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        if checkpointed:
-            output = checkpoint(lambda x: list(vgmr(x).features.values()), features, use_reentrant=False)
-        else:
-            output = list(vgmr(features).features.values())
+        output = work()
     del output
     return sum(x.untyped_storage().nbytes() for x in kept.values()) / 2**20
 
@@ -71,8 +76,7 @@ def scaling(
     lengths: Sequence[int] = LENGTHS,
     widths: Sequence[int] = WIDTHS,
     modalities: Sequence[int] = MODALITIES,
-    rank: int | None = None,
-    sharing: bool = False,
+    **switches: Any,
 ) -> pd.DataFrame:
     """`measured` along each axis, the others at 50 steps, width 256 and three modalities.
 
@@ -81,7 +85,7 @@ def scaling(
     axes = {"length": lengths, "width": widths, "modalities": modalities}
     return pd.DataFrame(
         [
-            {"axis": axis, "size": size, **measured(rank=rank, sharing=sharing, **{axis: size})}
+            {"axis": axis, "size": size, **measured(**{axis: size}, **switches)}
             for axis, sizes in axes.items()
             for size in sizes
         ]

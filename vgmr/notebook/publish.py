@@ -282,15 +282,21 @@ def message(path: Path) -> str:
     raise ValueError(f"{path}: no cell tagged message shows Markdown; execute the notebook")
 
 
-def write_readme() -> None:
-    """Renew what README.md takes from the notebooks: message, list, the ledger's summary, the overview figure."""
+def generated_files() -> dict[Path, bytes]:
+    """README.md with what it takes from the notebooks (message, list, the ledger's summary), and its figure."""
     from vgmr.paper import ledger
 
     text = filled(Path("README.md").read_text(encoding="utf-8"), "notebooks", listed(notebooks()))
     text = filled(text, "message", message(find_notebook("01")))
-    table = ledger.summary(ledger.ledger(ledger.CLAIMS, FOLDER))
-    write(Path("README.md"), filled(text, "ledger", table).encode())
-    write(FOLDER / "records" / "overview.png", overview(find_notebook("01")))
+    text = filled(text, "ledger", ledger.summary(ledger.ledger(ledger.CLAIMS, FOLDER)))
+    figure = overview(find_notebook("01"))
+    return {Path("README.md"): text.encode(), FOLDER / "records" / "overview.png": figure}
+
+
+def write_readme() -> None:
+    """Renew what README.md takes from the notebooks."""
+    for path, content in generated_files().items():
+        write(path, content)
 
 
 def main(arguments: list[str]) -> int:
@@ -321,6 +327,11 @@ def main(arguments: list[str]) -> int:
         failed += bool(found)
     if options.action == "build" and not options.names:
         write_readme()
+    if options.action == "check" and not options.names and Path("README.md").exists():
+        for path, content in generated_files().items():
+            if not path.exists() or path.read_bytes() != content:
+                print(f"{path}: is not what the notebooks say now; run vgmr notebooks readme")
+                failed += 1
     if failed:
         print("mend with: make notebooks")
     return min(failed, 1)

@@ -14,11 +14,12 @@ COLOURS = {
     "oracle": "#000000",
     "Grad-Blending": "#cc78bc",
     "MMPareto": "#ca9161",
-    "Cross-Attention": "#d55e00",
+    "Cross-Attention": "#a6195a",
     "Sigmoid+Tanh gate": "#949e1f",
     "Summation": "#b5a2c8",
     "Tensor Fusion": "#8c564b",
     "majority class": "#bbbbbb",
+    "corrupted": "#d55e00",  # no model: what is corrupted, in every figure
 }
 ALIASES = {
     "none": "plain",
@@ -60,3 +61,8 @@ def looks(labels: list[object], neutral: bool = False) -> dict[object, tuple[str
     if neutral:
         return dict.fromkeys(labels, NEUTRAL)
     return {label: (OTHERS[at % len(OTHERS)], MARKERS[at % len(MARKERS)]) for at, label in enumerate(labels)}
+
+
+def shades(number: int) -> list[str]:
+    """Violets from dark to light, for what is no model, such as scores, terms or steps."""
+    return list(sns.color_palette("Purples_r", number + 2).as_hex())[:number]

@@ -12,12 +12,14 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from vgmr.comparison import answers, interval
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.evaluation import confusion
 from vgmr.experiment import Run
+from vgmr.plots.look import COLOURS
 
 
 def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.ndarray:
@@ -70,6 +72,7 @@ def small_matrices(
     centre: float = 0.0,
     reach: float = 4.0,
     form: str = ".3g",
+    cmap: str = "RdBu",
 ) -> np.ndarray:
     """A few samples as matrices with their numbers: steps downwards, features across, padding grey.
 
@@ -78,6 +81,7 @@ def small_matrices(
         mask: name -> (B, T_m) bool.
         centre, reach: the middle and half the width of the colour scale, in the tensors' unit.
         form: of the numbers.
+        cmap: colours below and above the middle.
 
     Returns the array of axes, samples after one another and modalities within.
     """
@@ -87,7 +91,7 @@ def small_matrices(
     figure, axes = plt.subplots(1, len(panels), figsize=(0.8 * sum(widths), 2.3), width_ratios=widths)
     for ax, (row, name) in zip(axes, panels, strict=True):
         shown = tensors[name][row].masked_fill(~mask[name][row].unsqueeze(1), torch.nan)
-        ax.imshow(shown, cmap="RdBu", vmin=centre - reach, vmax=centre + reach, aspect="auto")
+        ax.imshow(shown, cmap=cmap, vmin=centre - reach, vmax=centre + reach, aspect="auto")
         for step, feature in (~shown.isnan()).nonzero().tolist():
             value = float(shown[step, feature]) + 0.0
             ink = "white" if abs(value - centre) > 0.5 * reach else "black"
@@ -112,7 +116,7 @@ def gate_strength(points: Mapping[str, tuple[float, float]], ax: Axes | None = N
         ax.plot(*place, marker, color="white", markeredgecolor="k", markersize=8, label=name, clip_on=False)
     ax.set(xlabel="alpha, amplification", ylabel="rho, retention")
     ax.grid(False)
-    ax.figure.colorbar(picture, ax=ax, label="strength s; E lies in 1 - s to 1 + s")
+    ax.figure.colorbar(picture, ax=ax, ticks=lines.levels, label="strength s; E lies in 1 - s to 1 + s")
     ax.legend(loc="upper left", facecolor="0.9", framealpha=0.95)
     return ax
 
@@ -195,29 +199,40 @@ def refinement_maps(
 
 
 def before_and_after(frame: pd.DataFrame, probability: torch.Tensor, classes: Sequence[str]) -> np.ndarray:
-    """One sample before and after a corruption: global value and gate by modality, class probabilities.
+    """One sample before and after a corruption: global value and effective gate by modality, class probabilities.
+
+    Light bars are before, dark ones after; after, the corrupted modality has the colour of what is corrupted.
 
     Args:
-        frame: two rows per modality; columns condition ("clean", "corrupted"), modality, global_value, gate,
-            label.
+        frame: two rows per modality; columns condition ("clean", "corrupted"), modality, global_value, gate
+            (effective, 0 to 2), corrupted (of this modality), label.
         probability: (2, classes) clean and corrupted; the true class is outlined.
 
     Returns the array of axes.
     """
     axes = plt.subplots(1, 3, figsize=(12, 3.2), width_ratios=[1, 1, 2])[1]
-    for ax, column in zip(axes, ("global_value", "gate"), strict=False):
-        sns.barplot(frame, x="modality", y=column, hue="condition", ax=ax, legend=False, saturation=1)
-        ax.axhline(0.5, color="k", linewidth=1, linestyle="--")
-        ax.set(ylim=(0, 1), xlabel="", ylabel=column.replace("_", " "))
-        ax.tick_params(axis="x", rotation=30)
-    for number, (condition, values) in enumerate(zip(("clean", "corrupted"), probability, strict=True)):
-        place = np.arange(len(classes)) + 0.4 * (number - 0.5)
-        axes[2].bar(place, values.numpy(), 0.4, color=f"C{number}", label=condition, linewidth=0)
+    names = list(dict.fromkeys(frame["modality"]))
+    shown = (("global_value", "global value", 0.5), ("gate", "effective gate", 1.0))
+    for ax, (column, title, neutral) in zip(axes, shown, strict=False):
+        for shift, (condition, rows) in zip((-0.2, 0.2), frame.groupby("condition"), strict=True):
+            place = [names.index(name) + shift for name in rows["modality"]]
+            after = "0.35" if condition == "corrupted" else "0.75"
+            colours = [COLOURS["corrupted"] if hit else after for hit in rows["corrupted"]]
+            ax.bar(place, rows[column], 0.4, color=colours, linewidth=0)
+        ax.axhline(neutral, color="k", linewidth=1, linestyle="--")
+        ax.set(ylim=(0, 2 * neutral), xticks=range(len(names)), xticklabels=names, ylabel=title)
+        ax.grid(visible=False, axis="x")
+    for shift, condition, shade, values in zip(
+        (-0.2, 0.2), ("clean", "corrupted"), ("0.75", "0.35"), probability, strict=True
+    ):
+        place = np.arange(len(classes)) + shift
+        axes[2].bar(place, values.numpy(), 0.4, color=shade, label=condition, linewidth=0)
     label = int(frame["label"].iloc[0])
     axes[2].axvspan(label - 0.45, label + 0.45, facecolor="none", edgecolor="k", label="true class")
     axes[2].set(ylim=(0, 1), xlabel="class", ylabel="probability")
     axes[2].xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    axes[2].legend()
+    hit = Patch(color=COLOURS["corrupted"], label="the corrupted modality")
+    axes[2].legend(handles=[*axes[2].get_legend_handles_labels()[0], hit])
     return axes
 
 

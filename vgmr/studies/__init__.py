@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from vgmr.analysis import cost
 from vgmr.balancing import METHODS
 from vgmr.data import folds
 from vgmr.experiment import Experiment, experiment_data, train
@@ -49,7 +50,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "synthetic": {"data_options": {"samples": 240, "steps": 6}, "epochs": 5, "batch_size": 64, "width": 16},
 }
 # Reported trainings of each variant behind the pooled backbone: seeds, each on all folds where a set has folds.
-SEEDS = {"uci-mfeat": 20, "digit-views": 20, "cremad-ratings": 2, "mosi-words": 20, "utd-mhad": 3, "avdigits": 4}
+SEEDS = {"uci-mfeat": 20, "digit-views": 20, "cremad-ratings": 5, "mosi-words": 20, "utd-mhad": 3, "avdigits": 4}
 FOLDED = ("utd-mhad", "cremad-ratings")
 FEWER = 10  # seeds of everything that is not a main comparison, on the published split or splits of their own
 
@@ -166,27 +167,8 @@ def repeated(settings: Mapping[str, Any], seeds: int, folded: bool = False) -> l
     ]
 
 
-# Notebook 19: what makes VGMR cheaper, by form; see `vgmr.refiner.VGMR`. A gate of rank 0 is the same at all steps
-# where no LayerNorm is, and then goes in front of a mean once for a sequence.
-STEADY = {"rank": 0, "norm": "none"}
-CHEAP: dict[str, dict[str, dict[str, Any]]] = {
-    FORM: {
-        "shared maps": {"sharing": True},
-        "rank 16": {"rank": 16},
-        "rank 4": {"rank": 4},
-        "rank 0": {"rank": 0},
-        "sparse gate": {"sparsity": 0.75},
-        "rank 0, no LayerNorm": STEADY,
-        "rank 0, no LayerNorm, shared maps": {**STEADY, "sharing": True},
-    },
-    ADOPTED: {
-        "rank 16": {"rank": 16},
-        "rank 4": {"rank": 4},
-        "rank 0": {"rank": 0},
-        "sparse gate": {"sparsity": 0.75},
-        "rank 0, sparse gate": {"rank": 0, "sparsity": 0.75},
-    },
-}
+# Notebook 19: cheaper forms of VGMR
+SHORT = {FORM: "paper", ADOPTED: "calibrated"}  # as in `vgmr.analysis.cost.CHEAP`
 CHEAP_SETS = {"uci-mfeat": 20, "utd-mhad": 2, "cremad-ratings": 2}  # with seeds, the first ones of `SEEDS`
 
 
@@ -218,7 +200,8 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
 }
 TABLE_3 = ("value signals", "evidence")
 CALIBRATED_CHANGES: dict[str, dict[str, Any]] = {
-    "values from summaries": {"value_from": "summaries", "retain": False},
+    "values from summaries": {"value_from": "summaries"},
+    "values from summaries that do not scale": {"value_from": "summaries", "retain": False},
     "values do not scale the features": {"retain": False},
     "gate of the paper's strength": {"amplification": 0.5, "retention": 0.2},
     "LayerNorm": {"norm": "layer"},
@@ -251,8 +234,8 @@ def ablations(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
     return found
 
 
-def cheap_refiners(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
-    """What notebook 19 trains beside `training`: every cheap form of `CHEAP`, by variant and what makes it cheap.
+def cheap_refiners(dataset: str) -> dict[str, list[Experiment]]:
+    """What notebook 19 trains beside `training`: the forms of `vgmr.analysis.cost.CHEAP`, by FORM, SWITCHES.
 
     At the rate of the full form, which is among `training`, with the same seeds and folds.
 
@@ -263,15 +246,12 @@ def cheap_refiners(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
         raise ValueError(f"no study of cheap refiners on {dataset!r}; there are: {', '.join(CHEAP_SETS)}")
     common = study(dataset)
     chosen = choose(f"{dataset}-pooled", VARIANTS, common)
-    return {
-        (variant, label): repeated(
-            {**common, **VARIANTS[variant], **chosen[variant], **switches},
-            CHEAP_SETS[dataset],
-            dataset in FOLDED,
-        )
-        for variant, cheaper in CHEAP.items()
-        for label, switches in cheaper.items()
-    }
+    found = {}
+    for variant, form in SHORT.items():
+        for label, switches in cost.CHEAP[form].items():
+            settings = {**common, **VARIANTS[variant], **chosen[variant], **switches}
+            found[f"{form}, {label}"] = repeated(settings, CHEAP_SETS[dataset], dataset in FOLDED)
+    return found
 
 
 def removals(dataset: str, seeds: int = 3) -> dict[tuple[str, str], list[Experiment]]:
