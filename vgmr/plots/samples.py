@@ -317,8 +317,7 @@ def confusion_matrix(counts: torch.Tensor, classes: Sequence[str], ax: Axes | No
         bars = ax.barh(list(classes), share.diagonal(), color="0.6")
         ax.grid(False)
         ax.bar_label(bars, fmt="%.2f", padding=3, fontsize=9)
-        ax.set(xlabel="share answered right", ylabel="true class", xlim=(0, 1.12))
-        ax.invert_yaxis()
+        ax.set(xlabel="share answered right", ylabel="true class", xlim=(0, 1.12), ylim=(1.5, -0.5))
         return ax
     side = max(3.6, 0.42 * len(classes)) if few else 0.24 * len(classes)
     ax = plt.subplots(figsize=(side + 0.8, side))[1] if ax is None else ax
@@ -394,6 +393,8 @@ def answers_by_class(baseline: Sequence[Run], refined: Sequence[Run], classes: S
     axes = plt.subplots(1, 2, figsize=(11, height), width_ratios=[1, 1])[1]
     confusion_matrix(confusion(answer, label, len(classes)), classes, axes[0])
     per_class(baseline, refined, classes, axes[1])
+    axes[1].tick_params(labelleft=False)
+    axes[1].set_ylabel("")
     return axes
 
 
