@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from vgmr import runs
+from vgmr import runs, studies
 from vgmr.files import in_repository
 from vgmr.studies.search import SEARCHED
 
@@ -47,6 +47,11 @@ def test_kept_trainings_were_long_enough_and_come_from_clean_commits(path):
     assert not [row.key for row in rows if row.environment["commit"].endswith("-dirty")]
     assert len({row.key for row in rows}) == len(rows)
     assert path.stat().st_size < 1_000_000
+
+
+def test_what_is_planned_is_kept_or_said_to_come():
+    assert set(studies.TO_COME) <= set(studies.planned())
+    assert {path.stem for path in RECORDS} == set(studies.planned()) - set(studies.TO_COME)
 
 
 def test_these_tests_would_notice():
