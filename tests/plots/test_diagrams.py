@@ -6,7 +6,18 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib.patches import FancyBboxPatch
 
-from vgmr.plots.diagrams import ARROWS, BLOCKS, FLOW, LIT, ROUTES, architecture, notebook_map, run_flow
+from vgmr.plots.diagrams import (
+    ARROWS,
+    BLOCKS,
+    FLOW,
+    LIT,
+    METHOD,
+    ROUTES,
+    architecture,
+    method_line,
+    notebook_map,
+    run_flow,
+)
 
 TITLES = {f"{number:02d}": "A title of usual length" for number in range(1, 21)}
 
@@ -17,8 +28,8 @@ def boxes(ax):
 
 @pytest.mark.parametrize(
     "draw",
-    [architecture, run_flow, lambda: notebook_map(TITLES, {"reader": ["01", "20"]})],
-    ids=["architecture", "flow", "map"],
+    [architecture, method_line, run_flow, lambda: notebook_map(TITLES, {"reader": ["01", "20"]})],
+    ids=["architecture", "line", "flow", "map"],
 )
 def test_every_text_stays_in_its_box(draw):
     ax = draw()
@@ -53,6 +64,19 @@ def test_what_is_lit_stands_out_and_nothing_else():
     assert len(boxes(run_flow(("compare",)))) == len(FLOW)
     with pytest.raises(ValueError, match="unknown blocks \\['fusion'\\]; there are: input, projection"):
         architecture(("fusion",))
+    plt.close("all")
+
+
+def test_the_line_holds_the_blocks_in_their_order():
+    assert [name for name, _ in METHOD] == list(BLOCKS)
+    lit = [
+        name
+        for (name, _), box in zip(METHOD, boxes(method_line(["value"])), strict=True)
+        if box.get_facecolor() == plt.matplotlib.colors.to_rgba(LIT)
+    ]
+    assert lit == ["value"]
+    with pytest.raises(ValueError, match="unknown blocks"):
+        method_line(["fusion"])
     plt.close("all")
 
 

@@ -1,9 +1,9 @@
 """Figures: data in, axes out. Few functions for many callers; one colour per model in all of them."""
 
 from vgmr.plots.curves import balancing_acts, bands, learning_curves, loss_contours, matrices
-from vgmr.plots.diagrams import architecture, notebook_map, run_flow
+from vgmr.plots.diagrams import architecture, method_line, notebook_map, run_flow
 from vgmr.plots.intervals import against_cost, beside_paper, forest, seed_points, verdicts
-from vgmr.plots.look import COLOURS, look, style
+from vgmr.plots.look import COLOURS, look, shades, style
 from vgmr.plots.samples import (
     answers_by_class,
     before_and_after,
@@ -41,12 +41,14 @@ __all__ = [
     "look",
     "loss_contours",
     "matrices",
+    "method_line",
     "notebook_map",
     "per_class",
     "refinement_maps",
     "run_flow",
     "seed_points",
     "sequences",
+    "shades",
     "small_matrices",
     "style",
     "verdicts",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -70,6 +70,25 @@ def _blank(width: float, height: float, xlim: tuple[float, float], ylim: tuple[f
     return ax
 
 
+def _known(lit: Collection[str]) -> None:
+    unknown = sorted(set(lit) - set(BLOCKS))
+    if unknown:
+        raise ValueError(f"unknown blocks {unknown}; there are: {', '.join(BLOCKS)}")
+
+
+def _chain(steps: Sequence[tuple[str, str]], lit: Collection[str], size: tuple[float, float, float]) -> Axes:
+    """Boxes in a row, joined by arrows; `size` holds their width, their height and the distance of their edges."""
+    width, height, pitch = size
+    across = pitch * len(steps)
+    ax = _blank(12.5, 12.5 * (height + 0.35) / across, (-0.1, across), (-0.1, height + 0.25))
+    for place, (name, text) in enumerate(steps):
+        _box(ax, (pitch * place, 0.05, width, height), text, name in lit, 8.2)
+        if place:
+            middle = 0.05 + height / 2
+            _arrow(ax, (pitch * (place - 1) + width + 0.02, middle), (pitch * place - 0.03, middle))
+    return ax
+
+
 def architecture(lit: Collection[str] = ()) -> Axes:
     """The Value-Gated Modality Refiner for one modality m, with the paper's equation numbers.
 
@@ -80,9 +99,7 @@ def architecture(lit: Collection[str] = ()) -> Axes:
     Raises:
         ValueError: an unknown block.
     """
-    unknown = sorted(set(lit) - set(BLOCKS))
-    if unknown:
-        raise ValueError(f"unknown blocks {unknown}; there are: {', '.join(BLOCKS)}")
+    _known(lit)
     ax = _blank(13, 3.3, (-0.2, 21.4), (-0.35, 5.0))
     for name, (x, y, width, height, text) in BLOCKS.items():
         _box(ax, (x, y, width, height), text, name in lit, 8.2)
@@ -120,12 +137,26 @@ FLOW = (
 
 def run_flow(lit: Collection[str] = ()) -> Axes:
     """How a run flows, from the data to the ledger; `lit` stresses steps of `FLOW`."""
-    ax = _blank(12.5, 1.3, (-0.1, 18.3), (-0.1, 1.5))
-    for place, (name, text) in enumerate(FLOW):
-        _box(ax, (2.62 * place, 0.05, 2.1, 1.25), text, name in lit, 8.2)
-        if place:
-            _arrow(ax, (2.62 * place - 0.5, 0.68), (2.62 * place - 0.03, 0.68))
-    return ax
+    return _chain(FLOW, lit, (2.1, 1.25, 2.62))
+
+
+METHOD = (
+    ("input", "features\n(1)"),
+    ("projection", "project\n(2)"),
+    ("summary", "summarise\n(3)"),
+    ("comparison", "compare\n(4) to (8)"),
+    ("value", "value\n(9), (10)"),
+    ("gate", "gate\n(11)"),
+    ("effective", "effective gate\n(12), (13)"),
+    ("refine", "refine\n(section 3.7)"),
+    ("backbone", "any\nbackbone"),
+)
+
+
+def method_line(lit: Collection[str] = ()) -> Axes:
+    """The blocks of `architecture` in one line, to show where a section stands; `lit` as there."""
+    _known(lit)
+    return _chain(METHOD, lit, (1.7, 0.75, 2.06))
 
 
 ROUTES = {"reader": "#2a6f97", "teacher": "#c77700", "researcher": "#5a8f3c"}
