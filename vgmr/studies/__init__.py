@@ -372,5 +372,6 @@ TO_COME = (
     "11-ablations-cremad-ratings",
     "12-removals-uci-mfeat",
     "18-systems-utd-mhad",
+    "19-cheap-cremad-ratings",
     "19-cheap-utd-mhad",
 )
