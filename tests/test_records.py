@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from vgmr import records, runs, studies
+from vgmr import records, runs
 from vgmr.experiment import Experiment
 
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
