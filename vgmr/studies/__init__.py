@@ -47,7 +47,12 @@ STUDIES: dict[str, dict[str, Any]] = {
     },
     "avdigits": {"epochs": 20, "batch_size": 64, "width": 32},
     "cremad-ratings": {"epochs": 20, "batch_size": 128, "width": 64},
-    "synthetic": {"data_options": {"samples": 240, "steps": 6}, "epochs": 5, "batch_size": 64, "width": 16},
+    "synthetic": {
+        "data_options": {"samples": 240, "steps": 6, "redundant": 0.16, "unique": 0.16},
+        "epochs": 5,
+        "batch_size": 64,
+        "width": 16,
+    },
 }
 # Reported trainings of each variant behind the pooled backbone: seeds, each on all folds where a set has folds.
 SEEDS = {"uci-mfeat": 20, "digit-views": 20, "cremad-ratings": 5, "mosi-words": 20, "utd-mhad": 3, "avdigits": 4}
