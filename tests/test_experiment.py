@@ -442,8 +442,8 @@ def test_the_number_of_threads_is_given_back():
 
 
 def test_an_experiment_has_a_hash_and_does_not_change():
-    one = Experiment("digits", data_options={"conflict": 0.1}, backbone_options={"widths": [8, {"a": 1}]})
-    same = Experiment("digits", data_options={"conflict": 0.1}, backbone_options={"widths": [8, {"a": 1}]})
+    one = Experiment("digits", backbone_options={"width": 8}, data_options={"views": [8, {"a": 1}]})
+    same = Experiment("digits", backbone_options={"width": 8}, data_options={"views": [8, {"a": 1}]})
     assert hash(one) == hash(same) and len({one, same, replace(one, seed=1)}) == 2
     assert pickle.loads(pickle.dumps(one)) == one and hash(pickle.loads(pickle.dumps(one))) == hash(one)
     given = {"conflict": 0.1}
@@ -458,6 +458,15 @@ def test_an_experiment_has_a_hash_and_does_not_change():
     ("changes", "message"),
     [
         ({"dataset": "mnist"}, "unknown data set 'mnist'; there are: "),
+        (
+            {"dataset": object()},
+            r"^data set must be a name, got object; give it one .*, or train with vgmr.fit",
+        ),
+        ({"method": dict}, r"^method must be a name, got type; give it one .* there are: none, uniform"),
+        (
+            {"backbone_options": {"widht": 8}},
+            "unknown option widht of backbone 'pooled'; there are: width, dropout, ",
+        ),
         ({"norm": "batch"}, "unknown norm 'batch'; there are: layer, none"),
         ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
         ({"epochs": 2.0}, r"epochs must be a whole number of at least 1, got 2\.0"),

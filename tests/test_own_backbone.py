@@ -40,6 +40,14 @@ def test_the_readme_s_backbone_learns_what_each_modality_is_worth():
     assert taught < 0.5 * distance(untaught, data.validation)
 
 
+def test_the_readme_s_system_trains_alone_and_behind_vgmr(tmp_path, monkeypatch):
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path))
+    space: dict = {}
+    exec(next(block for block in BLOCKS if "refined = run" in block), space)
+    assert space["alone"].prefusion_parameters == 0 < space["refined"].prefusion_parameters
+    assert space["refined"].experiment.value_from == "summaries" and space["refined"].experiment.value_weight == 1
+
+
 def test_what_a_backbone_lacks_is_said_in_one_line():
     class Bare(Backbone):
         def encode_one(self, name, x, mask):

@@ -25,6 +25,13 @@ def recorded(todo, folder, **options):
     return records.recorded("some", {"plain": todo}, jobs=1, folder=folder, **options)["plain"]
 
 
+def test_only_an_experiment_is_run():
+    with pytest.raises(
+        TypeError, match=r"^expected an Experiment, such as Experiment\('digits'\), got dict; a model"
+    ):
+        records.run({"dataset": "digits"})
+
+
 def test_settings_are_what_differs_from_the_defaults():
     chosen = replace(QUICK, root="somewhere", device="cuda", modalities=("left",), data_options={"conflict": 0.1})
     assert records.settings(chosen) == {

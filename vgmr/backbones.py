@@ -287,10 +287,15 @@ def make_backbone(name: str, dims: Mapping[str, int], num_outputs: int, **option
     Raises:
         ValueError: an unknown name or option, with the list of those that exist, or dims that the system refuses.
     """
+    check_options(name, options)
+    return BACKBONES[name](dims, num_outputs, **options)
+
+
+def check_options(name: str, options: Collection[str]) -> None:
+    """Raise ValueError for an unknown backbone, or options that it does not have, with those that exist."""
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}; there are: {', '.join(BACKBONES)}")
     known = list(inspect.signature(BACKBONES[name]).parameters)[2:]
     unknown = ", ".join(sorted(set(options) - set(known)))
     if unknown:
-        raise ValueError(f"unknown option {unknown} of backbone {name!r}; there are: {', '.join(known)}")
-    return BACKBONES[name](dims, num_outputs, **options)
+        raise ValueError(f"unknown option {unknown} of backbone {name!r}; there are: {', '.join(known) or 'none'}")

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vgmr import corruption
-from vgmr.backbones import BACKBONES, Classifier
+from vgmr.backbones import BACKBONES, Classifier, check_options
 from vgmr.balancing import METHODS, Balancing, make_method
 from vgmr.data import load, names
 from vgmr.data.types import MultimodalData
@@ -159,6 +159,11 @@ class Experiment:
             ("form", self.form, FORMS),
             ("value_target", self.value_target, TARGETS),
         ):
+            if not isinstance(value, str) and what in ("data set", "prefusion", "backbone", "method"):
+                raise ValueError(
+                    f"{what} must be a name, got {type(value).__name__}; give it one (README.md, To add), or "
+                    f"train with vgmr.fit, which takes objects; there are: {', '.join(choices)}"
+                )
             if value not in choices:
                 raise ValueError(f"unknown {what} {value!r}; there are: {', '.join(choices)}")
         least_of = {"seed": 0, "epochs": 1, "batch_size": 1, "latent_dim": 1, "fold": 0, "patience": 1}
@@ -173,6 +178,7 @@ class Experiment:
             if value is not None and not 0 <= value < float("inf"):
                 raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
         make_method(self.method, **self.method_options)
+        check_options(self.backbone, self.backbone_options)
         needed = METHODS[self.method].head
         if needed is not None and self.backbone not in ("pooled", "transformer"):
             raise ValueError(

@@ -348,6 +348,11 @@ def run(experiment: Experiment) -> Run:
 
     A run appears on disk whole or not at all; where the cache cannot be written, a warning says so.
     """
+    if not isinstance(experiment, Experiment):
+        raise TypeError(
+            f"expected an Experiment, such as Experiment('digits'), got {type(experiment).__name__}; a model or "
+            "data of your own are trained by vgmr.fit"
+        )
     (found,) = run_all([experiment], jobs=1, progress=False)
     return found
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from made_batches import DIMS, batch, transformer
 
 from vgmr.analysis.gradients import (
     common_parameters,
@@ -12,24 +13,18 @@ from vgmr.analysis.gradients import (
     halves,
     split_measures,
 )
-from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
+from vgmr.backbones import Classifier, PooledBackbone
 from vgmr.data import Batch
 from vgmr.prefusion import Identity
 
-DIMS = {"sound": 3, "video": 2}
+
+def three_classes(size: int = 12) -> Batch:
+    part = batch(size, padded=False)
+    return Batch(part.features, part.mask, torch.arange(size) % 3)
 
 
-def batch(size: int = 12) -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    features = {name: torch.randn(size, 4, dim, generator=generator) for name, dim in DIMS.items()}
-    mask = {name: torch.ones(size, 4, dtype=torch.bool) for name in DIMS}
-    return Batch(features, mask, torch.arange(size) % 3)
-
-
-def transformer() -> Classifier:
-    torch.manual_seed(1)
-    backbone = TransformerBackbone(DIMS, 3, max_length=4, width=4, num_layers=1, num_heads=1, feedforward_dim=4)
-    return Classifier(Identity(DIMS), backbone)
+def small() -> Classifier:
+    return transformer(classes=3, seed=1, max_length=4, num_heads=1, feedforward_dim=4)
 
 
 def test_halves_hold_every_row_once_and_each_class_to_one_row():
@@ -44,7 +39,7 @@ def test_halves_hold_every_row_once_and_each_class_to_one_row():
 
 
 def test_the_gradient_of_all_is_the_mean_of_those_of_equal_halves():
-    model, part = transformer(), batch()
+    model, part = small(), three_classes()
     first, second = halves(part.label, torch.Generator().manual_seed(0))
     whole, one, other = (
         gradients(model, rows, [["sound"]])[0] for rows in (part, part.index(first), part.index(second))
@@ -53,7 +48,7 @@ def test_the_gradient_of_all_is_the_mean_of_those_of_equal_halves():
 
 
 def test_halves_that_are_copies_have_baseline_one_and_the_full_cosine():
-    model, part = transformer(), batch()
+    model, part = small(), three_classes()
     table = half_cosines(model, part, part).set_index(["one", "other", "group"])
     alone, both = gradients(model, part, [["video"], ["sound", "video"]])
     row = table.loc["video", "sound", "all"]
@@ -70,7 +65,7 @@ def test_a_modality_that_adds_nothing_leaves_no_conflict_in_any_split():
     backbone = PooledBackbone(DIMS, 3, width=4)
     for parameter in backbone.encoder["video"].parameters():
         torch.nn.init.zeros_(parameter)
-    table = half_split(Classifier(Identity(DIMS), backbone), batch(), repeats=4)
+    table = half_split(Classifier(Identity(DIMS), backbone), three_classes(), repeats=4)
     silent = table[(table["one"] == "sound") & (table["other"] == "video")]
     assert len(silent) == 4
     assert silent["adjusted"].abs().max() < 1e-9

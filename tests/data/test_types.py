@@ -133,7 +133,11 @@ WRONG = {
         "mask names ['text'] differ",
         "['audio', 'text']",
     ),
-    "flat": (lambda: text(lambda x: x[:, 0]), "text: expected float32 features of shape (4, T, d)", "(4, 2)"),
+    "flat": (
+        lambda: text(lambda x: x[:, 0]),
+        "text: expected float32 features of shape (4, T, d)",
+        "x[:, None] makes",
+    ),
     "double": (lambda: text(torch.Tensor.double), "text: expected float32", "torch.float64"),
     "fewer samples": (
         lambda: text(lambda x: x[:3]),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vgmr import plots
-from vgmr.comparison import compare, judged
+from vgmr.comparison import compare, interval, judged
 from vgmr.data import load
 from vgmr.experiment import Experiment, Run
 from vgmr.training import History
@@ -60,14 +60,35 @@ def test_sequences_frame_what_is_corrupted():
     framed = [[bool(ax.get_xlabel()) for ax in line] for line in axes]
     corrupted = [[bool(part.corrupted[name][row].any()) for name in part.features] for row in (0, 1)]
     assert framed == corrupted
+    assert axes[0, 0].get_ylabel() == "time step" and axes[0, 0].figure.get_supxlabel() == "channel"
+    assert axes[1, 0].texts[0].get_text() == str(int(part.label[1]))
     np.testing.assert_allclose(axes[0, 0].images[0].get_array(), part.features["left"][0])
 
 
-def test_per_class_is_the_mean_paired_change_of_recall():
+def test_per_class_is_the_mean_paired_change_of_recall_with_its_interval():
     """Recalls of classes 0 and 1: plain (1, 0), (1, 1/2); refined (1/2, 1), (1, 1): changes -1/4 and 3/4."""
     ax = plots.per_class(VARIANTS["plain"], VARIANTS["refined"], ["a", "b"])
-    assert [bar.get_height() for bar in ax.patches] == pytest.approx([-0.25, 0.75])
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in dots] == pytest.approx([-0.25, 0.75])
+    assert [line.get_ydata()[0] for line in dots] == [0, 1]
+    ends = [list(line.get_xdata()) for line in ax.lines if line.get_linewidth() == 1.8]
+    first = interval(np.array([[0.0, -1.0], [0.0, 0.0]]))  # of the samples of class 0
+    assert ends[0] == pytest.approx([first.low, first.high]) and len(ends) == 2
+    assert dots[0].get_markerfacecolor() == "white", "its interval contains zero"
     assert labelled(ax)
+
+
+def test_answers_by_class_lists_the_classes_in_one_order():
+    for names in (["a", "b"], ["a", "b", "c"]):
+        left, right = plots.answers_by_class(VARIANTS["plain"], VARIANTS["refined"], names)
+        left.figure.canvas.draw()
+        ticks = [text for text in left.get_yticklabels() if text.get_text()]
+        assert [text.get_text() for text in ticks] == names
+        heights = [left.transData.transform((0, place))[1] for place in left.get_yticks()]
+        dots = [line for line in right.lines if line.get_marker() == "o"]
+        shown = [right.transData.transform((0, dot.get_ydata()[0]))[1] for dot in dots]
+        assert shown == pytest.approx(heights[: len(dots)], abs=0.5)
+        assert heights == sorted(heights, reverse=True), "from top to bottom"
 
 
 def test_bands_and_boxes_are_labelled():
@@ -236,7 +257,7 @@ def test_forest_holds_the_tables_numbers_both_parts_and_the_papers_effect():
     assert widths[0] / widths[1] == pytest.approx((row.seed_variance / row.sample_variance) ** 0.5)
     (paper,) = [line for line in ax.lines if line.get_marker() == "D"]
     assert paper.get_xdata()[0] == 0.1
-    expected = ["by other seeds alone", "by other samples alone", "the paper", "counts as equal"]
+    expected = ["other seeds, with the rest", "other samples, with the rest", "the paper", "counts as equal"]
     assert texts(ax.figure) == expected
     assert ax.figure.get_supxlabel() == "difference in test accuracy (mean, 95% interval)"
 
@@ -274,6 +295,15 @@ def test_a_model_has_one_colour_everywhere():
     ]
     (ax,) = plots.forest(pd.DataFrame(rows))
     assert line.get_color() == dots(ax)[1].get_color() == plots.COLOURS["VGMR, calibrated"]
+
+
+def test_what_is_no_model_is_neutral_and_takes_no_colour_of_a_model():
+    (ax,) = plots.forest(pd.DataFrame(contrasted("one")))
+    assert len({(dot.get_color(), dot.get_marker()) for dot in dots(ax).values()}) == 1
+    (ax,) = plots.forest(pd.DataFrame(contrasted("one") + contrasted("one", "retrained")), hue="kind")
+    kinds = {dot.get_color() for dot in dots(ax).values()}
+    assert len(kinds) == 2 and not kinds & set(plots.COLOURS.values())
+    assert plots.look("text alone", 4)[1] != plots.look("VGMR, calibrated")[1]
 
 
 def test_seed_points_are_differences_at_the_same_seed():
@@ -341,6 +371,15 @@ def test_learning_curves_are_means_over_seeds():
     axes = plots.learning_curves(VARIANTS)[0]
     assert axes[2].get_title() == "validation accuracy"
     np.testing.assert_allclose(axes[2].lines[0].get_ydata(), [0.5, 0.65])
+
+
+def test_learning_curves_stop_where_half_of_the_trainings_have_ended_and_keep_the_scale_of_the_means():
+    long, wild = (made_run(seed, [0, 0, 0, 0], LABEL) for seed in (2, 3))
+    long = replace(long, history=History([1.0, 0.5, 0.2, 0.1], [1.1, 0.9, 0.8, 0.8], [0.5, 0.6, 0.7, 0.7], 1, 1.0))
+    wild = replace(wild, history=History([1.0, 0.5, 0.4], [1.1, 9.9, 0.8], [0.5, 0.6, 0.7], 1, 1.0))
+    axes = plots.learning_curves({"plain": [*VARIANTS["plain"], long, wild]})[0]
+    assert all(len(ax.lines[0].get_ydata()) == 3 for ax in axes), "two of four trainings go on to the third epoch"
+    assert axes[1].get_ylim()[1] < 9.9, "the mean of the second epoch is (0.9 + 0.9 + 0.9 + 9.9) / 4"
 
 
 def test_matrices_are_means_over_seeds_with_numbers():

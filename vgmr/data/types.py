@@ -133,7 +133,7 @@ class Batch:
         if self.label.dtype not in (torch.int64, torch.float32) or self.label.ndim != 1:
             raise ValueError(
                 f"label: expected int64 classes (or float32 values for regression) of shape (B,), got "
-                f"{self.label.dtype} {tuple(self.label.shape)}"
+                f"{self.label.dtype} {tuple(self.label.shape)}; label.long() or label.float() converts them"
             )
         size = len(self.label)
         _named(self.features, "features")
@@ -144,7 +144,8 @@ class Batch:
             mask = self.mask[name]
             if x.ndim != 3 or x.dtype != torch.float32 or len(x) != size:
                 raise ValueError(
-                    f"{name}: expected float32 features of shape ({size}, T, d), got {x.dtype} {tuple(x.shape)}"
+                    f"{name}: expected float32 features of shape ({size}, T, d), got {x.dtype} {tuple(x.shape)}; "
+                    "x.float() converts values, x[:, None] makes one step of vectors (N, d)"
                 )
             if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
                 got = f"{mask.dtype} {tuple(mask.shape)}"

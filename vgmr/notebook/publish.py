@@ -36,6 +36,8 @@ if "google.colab" in sys.modules and not Path("records").exists():
 """
 MAXIMUM_BYTES = 1_000_000
 CELL_PATIENCE = 600  # seconds
+GENERATED = "generated cell"  # problems that `clean` mends
+WRITTEN = ("tagged", "parameter without", "code cells of", "bytes, more than")  # and those that only a hand does
 
 
 def repository() -> str:
@@ -234,7 +236,7 @@ def problems(path: Path) -> list[str]:
     if tags.count("parameters") != 1:
         found.append("needs exactly one cell tagged parameters")
     if tags.count("nbval-check-output") < 3:
-        found.append("fewer than three cells tagged nbval-check-output")
+        found.append("fewer than three cells tagged nbval-check-output; tag those that give the same each time")
     for tag, cell in generated(path, notebooks()).items():
         if not any(tag in other.metadata.get("tags", []) and other.source == cell.source for other in book.cells):
             found.append(f"generated cell {tag} is missing or stale")
@@ -243,7 +245,8 @@ def problems(path: Path) -> list[str]:
             lines_of_text = cell.source.splitlines()
             for line in ast.parse(cell.source).body:
                 if not isinstance(line, ast.AnnAssign) or "#" not in lines_of_text[(line.end_lineno or 1) - 1]:
-                    found.append(f"parameter without type or comment: {ast.unparse(line)}")
+                    wanted = "write NAME: TYPE = VALUE  # what it is"
+                    found.append(f"parameter without type or comment: {ast.unparse(line)}; {wanted}")
     return found
 
 
@@ -312,6 +315,9 @@ def main(arguments: list[str]) -> int:
     if not chosen:
         raise ValueError(f"no notebooks in {FOLDER.resolve()}; run this from the repository's folder")
     failed = 0
+    by_hand = False
+    unclean: list[str] = []
+    stale: list[str] = []
     if options.action != "check":
         for path in chosen:
             try_place(path.absolute())
@@ -325,6 +331,12 @@ def main(arguments: list[str]) -> int:
         for line in found:
             print(f"{path}: {line}")
         failed += bool(found)
+        kinds = {next((kind for kind in (GENERATED, *WRITTEN) if kind in line), "") for line in found}
+        by_hand |= bool(kinds & set(WRITTEN))
+        if "" in kinds:
+            unclean.append(path.name[:2])
+        elif GENERATED in kinds:
+            stale.append(path.name[:2])
     if options.action == "build" and not options.names:
         write_readme()
     if options.action == "check" and not options.names and Path("README.md").exists():
@@ -332,6 +344,9 @@ def main(arguments: list[str]) -> int:
             if not path.exists() or path.read_bytes() != content:
                 print(f"{path}: is not what the notebooks say now; run vgmr notebooks readme")
                 failed += 1
-    if failed:
-        print("mend with: make notebooks")
+    if by_hand:
+        print("mend tags, parameters and cells in the notebook itself, then build it")
+    for action, names in (("build", unclean), ("clean", stale)):
+        if names:
+            print(f"mend with: vgmr notebooks {action} {' '.join(names)}")
     return min(failed, 1)

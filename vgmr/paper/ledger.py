@@ -144,7 +144,8 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
     columns += ["datasets", "by_dataset", "notebook", "record", "keys", "where", "reason"]
     table = pd.DataFrame(rows).reindex(columns=columns)
     order = {
-        name: place for place, name in enumerate([*LISTS, *ITEMS, "Section 3.7", "Section 3.8", "Section 4.11"])
+        name: place
+        for place, name in enumerate([*LISTS, *ITEMS, "Section 3.7", "Section 3.8", "Section 4.11", "Section 5"])
     }
     table = table.sort_values(
         ["list", "item"], key=lambda names: names.map(order), kind="stable", ignore_index=True

@@ -87,7 +87,11 @@ def bands(
 
 
 def learning_curves(variants: Mapping[str, Sequence[Any]]) -> np.ndarray:
-    """Training loss, validation loss (nats) and validation accuracy by epoch; mean and range over seeds."""
+    """Training loss, validation loss (nats) and validation accuracy by epoch; mean and range over trainings.
+
+    A curve stops where half of its trainings have ended, so that no mean is one of a few survivors. The scales are
+    those of the means: what a band reaches beyond is cut.
+    """
     titles = {
         "train_loss": "training loss (nats, all terms)",
         "validation_loss": "validation loss (nats)",
@@ -101,7 +105,14 @@ def learning_curves(variants: Mapping[str, Sequence[Any]]) -> np.ndarray:
         for epoch, value in enumerate(getattr(run.history, field), 1)
     ]
     frame = pd.DataFrame(rows, columns=["label", "seed", "measure", "epoch", "value"])
-    return bands(frame, "epoch", "value", panel="measure", share=False, ylabel=" ")
+    going = frame.groupby(["label", "measure", "epoch"])["value"].transform("size")
+    frame = frame[going >= frame["label"].map({name: len(runs) / 2 for name, runs in variants.items()})]
+    axes = bands(frame, "epoch", "value", panel="measure", share=False, ylabel=" ")
+    for ax in axes.flat:
+        means = np.concatenate([line.get_ydata() for line in ax.lines])
+        margin = 0.15 * np.ptp(means) or 0.05
+        ax.set_ylim(means.min() - margin, means.max() + margin)
+    return axes
 
 
 def balancing_acts(

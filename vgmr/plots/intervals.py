@@ -18,7 +18,16 @@ from scipy import stats
 from vgmr.comparison import VERDICTS
 from vgmr.plots.look import look, looks
 
-PARTS = {"seed_variance": (-0.13, "by other seeds alone"), "sample_variance": (0.13, "by other samples alone")}
+# each holds the part of the variance that seeds and samples have in common, see `vgmr.comparison.interval`
+PARTS = {
+    "seed_variance": (-0.13, "other seeds, with the rest"),
+    "sample_variance": (0.13, "other samples, with the rest"),
+}
+PAPER: dict[str, Any] = {
+    "color": "k",
+    "markerfacecolor": "white",
+    "linestyle": "",
+}  # the paper's figures, a hollow diamond
 
 
 def forest(
@@ -34,14 +43,15 @@ def forest(
 ) -> np.ndarray:
     """Differences with 95% intervals, what seeds and samples add to them, the paper's effect.
 
-    Filled where the interval leaves the reference out. Without `hue` there are two short bars at every interval:
-    how far it would reach by other seeds alone, above, and by other samples alone, below. All panels share their
-    scale.
+    Filled where the interval leaves the reference out. Without `hue` there is a bar above every interval, how far
+    it would reach were the test samples kept and the seeds drawn again, and one below, the seeds kept and the
+    samples drawn again; both hold the rest that neither explains. All panels share their scale.
 
     Args:
         table: of `vgmr.comparison`, one row per interval, in the order to be drawn; rows without a difference are
             left out. A column paper draws a diamond, a column group lines between groups of rows.
-        row, panel, hue: columns: lines of the plot, panels side by side, colours; models have their own colours.
+        row, panel, hue: columns: lines of the plot, panels side by side, colours; models have their own colours,
+            rows none of which is a model a single neutral one.
         value: column of the mean.
         reference: where the line of no effect stands, for all panels or by panel.
         band: half width of what counts as equal, such as 0.01, for all panels or by panel.
@@ -54,7 +64,7 @@ def forest(
     step = min(0.26, 0.8 / len(hues))
     size = (width * len(panels) + 2.6, 0.34 * len(rows) * max(1.0, 0.62 * len(hues)) + 1.9)
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, sharex=True, squeeze=False)
-    known = looks(rows if hue is None else hues)
+    known = looks(rows, neutral=True) if hue is None else looks(hues)
     for ax, name in zip(axes[0], panels, strict=True):
         inside = frame if name is None else frame[frame[panel] == name]
         zero = reference[str(name)] if isinstance(reference, Mapping) else reference
@@ -87,9 +97,7 @@ def forest(
         for (_, text), shade in zip(PARTS.values(), ("0.35", "0.7"), strict=True):
             marks.append(Line2D([], [], color=shade, linewidth=4, label=text))
     if "paper" in frame and frame["paper"].notna().any():
-        marks.append(
-            Line2D([], [], color="C3", marker="D", markerfacecolor="white", linestyle="", label="the paper")
-        )
+        marks.append(Line2D([], [], marker="D", label="the paper", **PAPER))
     if band is not None:
         marks.append(Patch(color="0.9", label="counts as equal"))
     if marks:
@@ -121,7 +129,7 @@ def _interval(
     )
     paper = entry.get("paper")
     if paper is not None and not np.isnan(paper):
-        ax.plot(zero + paper, place, "D", color="C3", markerfacecolor="white", markersize=6, zorder=4)
+        ax.plot(zero + paper, place, marker="D", markersize=6, zorder=4, **PAPER)
 
 
 def seed_points(runs: Mapping[str, Sequence[Any]], baseline: str, metric: str = "accuracy") -> Axes:
@@ -155,7 +163,7 @@ def beside_paper(frame: pd.DataFrame, xlabel: str, line: float | None = None) ->
     if "low" in frame:
         ax.hlines(places, frame["low"], frame["high"], color="C0", linewidth=2)
     ax.plot(frame["measured"], places, "o", color="C0", label="measured here")
-    ax.plot(frame["paper"], places, "D", color="C3", markerfacecolor="white", label="the paper")
+    ax.plot(frame["paper"], places, marker="D", label="the paper", **PAPER)
     if line is not None:
         ax.axvline(line, color="k", linewidth=1)
     ax.set(yticks=places, yticklabels=[str(name) for name in frame.index], xlabel=xlabel)

@@ -30,6 +30,8 @@ ALIASES = {
 }
 REST = ("#ece133", "#fbafe4", "#8172b3", "#4c9f70", "#a65628", "#f781bf", "#66c2a5", "#b15928")
 MARKERS = "osD^vPX<>dph*"
+OTHERS = ("#8172b3", "#a65628", "#c44e52", "#937860", "#da8bc3", "#4c9f70", "#ccb974", "#64748b")  # of no model
+NEUTRAL = ("#404040", "o")
 
 
 def style() -> None:
@@ -45,15 +47,20 @@ def look(label: object, place: int = 0) -> tuple[str, str]:
     if name in COLOURS:
         number = list(COLOURS).index(name)
         return COLOURS[name], MARKERS[number % len(MARKERS)]
-    return REST[place % len(REST)], MARKERS[place % len(MARKERS)]
+    return REST[place % len(REST)], MARKERS[-1 - place % len(MARKERS)]
 
 
-def looks(labels: list[object]) -> dict[object, tuple[str, str]]:
-    """`look` of several things in one figure; where none of them is a model, the colour-blind palette in order."""
+def looks(labels: list[object], neutral: bool = False) -> dict[object, tuple[str, str]]:
+    """`look` of several things in one figure; where none of them is a model, colours that no model has, in order.
+
+    Args:
+        neutral: one colour and marker for all instead, where none of them is a model.
+    """
     if any(ALIASES.get(str(label), str(label)) in COLOURS for label in labels):
         return {label: look(label, place) for place, label in enumerate(labels)}
-    colours = sns.color_palette("colorblind", max(1, len(labels))).as_hex()
-    return {label: (colours[place], MARKERS[place % len(MARKERS)]) for place, label in enumerate(labels)}
+    if neutral:
+        return dict.fromkeys(labels, NEUTRAL)
+    return {label: (OTHERS[at % len(OTHERS)], MARKERS[at % len(MARKERS)]) for at, label in enumerate(labels)}
 
 
 def shades(number: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from vgmr.comparison import answers, interval
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.evaluation import confusion
 from vgmr.experiment import Run
@@ -23,13 +25,15 @@ from vgmr.plots.look import COLOURS
 def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.ndarray:
     """One picture per sample (row) and modality (column): time downwards, channels across; corrupted ones framed.
 
+    The class, or in regression the score, stands at the left of each row.
+
     A modality of a single step is drawn as bars, one per channel. Each modality has one scale for all samples.
 
     Returns the array of axes (samples, modalities).
     """
     names = list(batch.features)
     figure, axes = plt.subplots(
-        len(rows), len(names), figsize=(1.9 * len(names) + 1, 1.75 * len(rows)), squeeze=False
+        len(rows), len(names), figsize=(1.9 * len(names) + 2, 1.75 * len(rows) + 0.2), squeeze=False
     )
     for line, row in zip(axes, rows, strict=True):
         for ax, name in zip(line, names, strict=True):
@@ -40,12 +44,23 @@ def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.n
                 for spine in ax.spines.values():
                     spine.set(color="C3", linewidth=4)
                 ax.set_xlabel("in conflict", color="C3")
-        steps = "time step" if line[0].images else "value"
+        line[0].set_ylabel("time step" if line[0].images else "value", fontsize=9)
         label = batch.label[row]
-        named = classes[int(label)][:18] if len(classes) else f"score {float(label):.1f}"
-        line[0].set_ylabel(f"{named}\n{steps}", fontsize=9)
+        named = classes[int(label)] if len(classes) else f"score {float(label):.1f}"
+        line[0].annotate(
+            textwrap.fill(str(named), 14),
+            (0, 0.5),
+            (-48, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=10,
+            fontweight="bold",
+        )
     for ax, name in zip(axes[0], names, strict=True):
         ax.set_title(name)
+    figure.supxlabel("channel", fontsize=10)
     figure.align_labels()
     return axes
 
@@ -210,8 +225,9 @@ def before_and_after(frame: pd.DataFrame, probability: torch.Tensor, classes: Se
     for shift, condition, shade, values in zip(
         (-0.2, 0.2), ("clean", "corrupted"), ("0.75", "0.35"), probability, strict=True
     ):
-        place = np.arange(len(classes)) + shift
-        axes[2].bar(place, values.numpy(), 0.4, color=shade, label=condition, linewidth=0)
+        axes[2].bar(
+            np.arange(len(classes)) + shift, values.numpy(), 0.4, color=shade, label=condition, linewidth=0
+        )
     label = int(frame["label"].iloc[0])
     axes[2].axvspan(label - 0.45, label + 0.45, facecolor="none", edgecolor="k", label="true class")
     axes[2].set(ylim=(0, 1), xlabel="class", ylabel="probability")
@@ -260,7 +276,7 @@ def corrupted(
     """One sample before and after a corruption, and accuracies of models on the whole part; array of axes.
 
     Args:
-        scores: model -> (accuracy when clean, accuracy now).
+        scores: model -> (accuracy when clean, accuracy when corrupted).
         rate: majority rate.
     """
     names = list(clean.features)
@@ -275,16 +291,15 @@ def corrupted(
     axes[f"clean {names[0]}"].set_ylabel("time step")
     axes[f"corrupted {names[0]}"].set_ylabel("time step")
     ax = axes["score"]
-    for shift, number, label in ((-0.2, 0, "clean"), (0.2, 1, "now")):
+    for shift, number, label in ((-0.2, 0, "clean"), (0.2, 1, "corrupted")):
         places = [place + shift for place in range(len(scores))]
         bars = ax.bar(
             places, [pair[number] for pair in scores.values()], 0.38, color=f"C{7 - 7 * number}", label=label
         )
         ax.bar_label(bars, fmt="%.2f", fontsize=9)
     ax.axhline(rate, color="C3", linestyle="--", label="majority class")
-    ax.set(xticks=range(len(scores)), xticklabels=list(scores), ylabel="test accuracy")
-    ax.set(ylim=(0, 1.25), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1])
-    ax.legend(loc="upper center", ncols=3, fontsize=8)
+    ax.set(xticks=range(len(scores)), xticklabels=list(scores), ylabel="test accuracy", ylim=(0, 1))
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
     return np.array(list(axes.values()))
 
 
@@ -297,16 +312,15 @@ def confusion_matrix(counts: torch.Tensor, classes: Sequence[str], ax: Axes | No
         counts: (classes, classes) as from `vgmr.evaluation.confusion`.
     """
     share = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
-    few = len(classes) <= 10
+    few, alone = len(classes) <= 10, ax is None
     if len(classes) == 2:
         ax = plt.subplots(figsize=(4.2, 1.6))[1] if ax is None else ax
         bars = ax.barh(list(classes), share.diagonal(), color="0.6")
         ax.grid(False)
         ax.bar_label(bars, fmt="%.2f", padding=3, fontsize=9)
-        ax.set(xlabel="share answered right", ylabel="true class", xlim=(0, 1.12))
-        ax.invert_yaxis()
+        ax.set(xlabel="share answered right", ylabel="true class", xlim=(0, 1.12), ylim=(1.5, -0.5))
         return ax
-    side = max(3.6, 0.42 * len(classes)) if few else 4.2
+    side = max(3.6, 0.42 * len(classes)) if few else 0.24 * len(classes)
     ax = plt.subplots(figsize=(side + 0.8, side))[1] if ax is None else ax
     sns.heatmap(
         share,
@@ -317,42 +331,54 @@ def confusion_matrix(counts: torch.Tensor, classes: Sequence[str], ax: Axes | No
         annot=few,
         fmt=".2f",
         annot_kws={"fontsize": 8},
-        xticklabels=list(classes) if few else 5,
-        yticklabels=list(classes) if few else 5,
-        square=True,
+        xticklabels=list(classes) if few else False,
+        yticklabels=list(classes),
+        square=alone,
         cbar=not few,
         cbar_kws={"label": "share of the true class"},
     )
-    ax.set(xlabel="predicted class", ylabel="true class")
+    ax.set(xlabel="predicted class" + ("" if few else ", in the same order"), ylabel="true class")
+    ax.tick_params(axis="y", rotation=0)
     return ax
 
 
 def per_class(
     baseline: Sequence[Run], refined: Sequence[Run], classes: Sequence[str], ax: Axes | None = None
 ) -> Axes:
-    """Change of each class's recall from `baseline` to `refined`, mean over paired seeds, sorted."""
+    """Change of each class's recall from `baseline` to `refined`: mean of paired seeds, 95% interval.
 
-    def recall(runs: Sequence[Run]) -> np.ndarray:
-        table = []
-        for run in runs:
-            label, right = np.array(run.label), np.array(run.label) == np.array(run.prediction)
-            table.append(
-                [right[label == index].mean() if (label == index).any() else 0 for index in range(len(classes))]
-            )
-        return np.array(table)
-
-    change = (recall(refined) - recall(baseline)).mean(0)
-    order = change.argsort()
-    ax = plt.subplots(figsize=(max(4, 0.3 * len(classes) + 2), 3.6))[1] if ax is None else ax
-    ax.bar(range(len(classes)), change[order], color=["C3" if value < 0 else "C0" for value in change[order]])
-    ax.axhline(0, color="k", linewidth=1)
-    ax.set(ylabel="change of recall", xlabel="class")
-    ax.set_xticks(range(len(classes)), [classes[index] for index in order], rotation=90 if len(classes) > 6 else 0)
+    The interval is over seeds and the class's test samples, or groups; filled where it leaves zero out. A class
+    with too few samples for one is a dot alone.
+    """
+    ax = plt.subplots(figsize=(6, 0.3 * len(classes) + 1.1))[1] if ax is None else ax
+    one, other = answers(refined), answers(baseline)
+    there = ~np.isnan(one.label)
+    right = (one.prediction == one.label).astype(float) - (other.prediction == other.label)
+    change, label = np.where(there, right, np.nan), np.where(there, one.label, -1).max(0)
+    group = None if one.group is None else np.array(one.group)
+    for index in range(len(classes)):
+        own = label == index
+        if not own.any():
+            continue
+        try:
+            found = interval(change[:, own], None if group is None else group[own].tolist())
+            mean, low, high = found.mean, found.low, found.high
+        except ValueError:
+            mean = low = high = float(np.nanmean(change[:, own]))
+        colour = "C3" if mean < 0 else "C0"
+        ax.plot([low, high], [index, index], color=colour, linewidth=1.8)
+        face = colour if low > 0 or high < 0 else "white"
+        ax.plot(mean, index, "o", color=colour, markersize=6, markerfacecolor=face, markeredgewidth=1.5)
+    ax.axvline(0, color="k", linewidth=1, zorder=1)
+    ax.set(yticks=range(len(classes)), yticklabels=list(classes), ylim=(len(classes) - 0.5, -0.5))
+    ax.set(xlabel="change of recall (mean, 95% interval)", ylabel="true class")
     return ax
 
 
 def answers_by_class(baseline: Sequence[Run], refined: Sequence[Run], classes: Sequence[str]) -> np.ndarray:
     """Answers of `refined` by true class, and each class's change of recall from `baseline`; scores as a cloud.
+
+    Both sides list the classes in the same order.
 
     Returns the array of axes; a single one in regression, where there are no classes.
     """
@@ -364,9 +390,12 @@ def answers_by_class(baseline: Sequence[Run], refined: Sequence[Run], classes: S
         ax.axline((0, 0), slope=1, color="k", linewidth=1)
         ax.set(xlabel="true score", ylabel="predicted score")
         return np.array([ax])
-    axes = plt.subplots(1, 2, figsize=(12, 4.4), width_ratios=[1, 1.5])[1]
+    height = 0.24 * len(classes) + 1 if len(classes) > 10 else 0.5 * len(classes) + 1
+    axes = plt.subplots(1, 2, figsize=(11, height), width_ratios=[1, 1])[1]
     confusion_matrix(confusion(answer, label, len(classes)), classes, axes[0])
     per_class(baseline, refined, classes, axes[1])
+    axes[1].tick_params(labelleft=False)
+    axes[1].set_ylabel("")
     return axes
 
 

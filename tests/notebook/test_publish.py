@@ -1,0 +1,51 @@
+"""What `vgmr notebooks check` says to do."""
+
+import nbformat
+
+from vgmr.notebook import publish
+
+FOUND = {
+    "01_sound": [],
+    "02_stale": ["generated cell navigation is missing or stale"],
+    "03_edited": ["not executed from top to bottom", "generated cell badge is missing or stale"],
+    "04_untagged": ["needs exactly one cell tagged parameters"],
+    "05_both": ["parameter without type or comment: x = 1", "stray cell metadata"],
+}
+
+
+def said(found, tmp_path, monkeypatch, capsys):
+    """The lines of advice that follow the problems."""
+    (tmp_path / "notebooks").mkdir(exist_ok=True)
+    for name in found:
+        nbformat.write(nbformat.v4.new_notebook(), tmp_path / "notebooks" / f"{name}.ipynb")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(publish, "problems", lambda path: found[path.stem])
+    status = publish.main(["check"])
+    return status, [line for line in capsys.readouterr().out.splitlines() if line.startswith("mend")]
+
+
+def test_each_problem_is_mended_by_the_least_that_does_it(tmp_path, monkeypatch, capsys):
+    status, advice = said(FOUND, tmp_path, monkeypatch, capsys)
+    assert status == 1
+    assert advice == [
+        "mend tags, parameters and cells in the notebook itself, then build it",
+        "mend with: vgmr notebooks build 03 05",
+        "mend with: vgmr notebooks clean 02",
+    ]
+
+
+def test_without_problems_nothing_is_advised(tmp_path, monkeypatch, capsys):
+    assert said({"01_sound": []}, tmp_path, monkeypatch, capsys) == (0, [])
+
+
+def test_what_is_off_in_a_notebook_is_said_with_what_to_write(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/a/b"\n')
+    cell = nbformat.v4.new_code_cell("epochs: int = 2", metadata={"tags": ["parameters"]})
+    title = nbformat.v4.new_markdown_cell("# Title")
+    place = publish.FOLDER / "21_own.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[title, cell]), place)
+    found = publish.problems(place)
+    assert "parameter without type or comment: epochs: int = 2; write NAME: TYPE = VALUE  # what it is" in found
+    assert any(line.startswith("fewer than three cells tagged nbval-check-output; tag those") for line in found)
