@@ -14,7 +14,6 @@ from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, Loop, fused_sample
 from vgmr.data.types import Batch, MultimodalData
 
-
 LOWEST = -4.0  # log-variance: without a floor encoders shrink their vectors, and the likelihood grows for ever
 
 
