@@ -135,7 +135,7 @@ def test_a_plan_searches_nothing_and_a_training_keeps_its_search(
     common = {"dataset": "digits", "prefusion": "none", "epochs": 1, "batch_size": 256}
     made = []
 
-    def found(variants, common, jobs):
+    def found(variants, common, *_):
         made.append(list(variants))
         return search.Search(search.pd.DataFrame({1e-3: [0.5], 3e-3: [0.6]}, ["plain"]), 2, {"plain": 3e-3}, [])
 
@@ -168,3 +168,9 @@ def test_rows_whose_data_are_not_here_are_left_alone(repository, trained, monkey
     capsys.readouterr()
     assert main("--check") == main() == 0 and (repository / "some.jsonl").read_bytes() == first
     assert "left alone, data not here: digits" in capsys.readouterr().out and trained == [0, 1, 0]
+
+
+def test_what_is_to_come_is_trained_only_by_name(repository, trained, monkeypatch, capsys):
+    monkeypatch.setattr(records.studies, "TO_COME", ("some",))
+    assert main() == main("--check") == 0 and trained == []
+    assert main("some") == 0 and trained == [0, 1, 0]

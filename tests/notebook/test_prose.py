@@ -3,7 +3,7 @@
 import pandas as pd
 
 from vgmr import load
-from vgmr.notebook.prose import about, gains, sentence, sentences
+from vgmr.notebook.prose import about, answer, beside_linear, gains, sentence, sentences
 
 ROW = {
     "label": "VGMR",
@@ -43,3 +43,31 @@ def test_data_describe_themselves():
     assert "8 train, 2 validation, 4 test" in made and "2 classes (class 0, class 1)" in made
     scores = about(load("synthetic", samples=8, steps=3, labels="regression"))
     assert "regression" in scores and "classes" not in scores
+
+
+def test_no_difference_at_all_is_said_as_such():
+    same = {**ROW, "difference": 0.0, "low": 0.0, "high": 0.0, "smallest_effect": 0.0}
+    assert "no difference could be seen" in sentence({**same, "mean": 1.0})
+    assert "no difference was seen" in sentence({**same, "mean": 0.8})
+
+
+def test_the_answer_names_what_is_decided():
+    control = {**ROW, "label": "value-free gate"}
+    single = {**ROW, "label": "text alone"}
+    open_ = {**ROW, "low": -0.01}
+    said = answer(pd.DataFrame([open_, control, single]), ["VGMR"])
+    assert "No gain over plain is decided**: VGMR +2.0 points (undecided)" in said
+    assert "value-free gate +2.0 points (better)" in said and "alone" not in said
+    assert "A gain over plain is decided" in answer(pd.DataFrame([ROW]), ["VGMR"])
+    assert "a loss is decided" in answer(
+        pd.DataFrame([{**ROW, "difference": -0.02, "low": -0.03, "high": -0.01}]), ["VGMR"]
+    )
+
+
+def test_a_weak_baseline_is_called_weak():
+    table = pd.DataFrame({"label": ["majority class", "plain", "VGMR"], "mean": [0.99, 0.6, 0.7]})
+    assert "every network here loses" in beside_linear(0.8, table)
+    assert "plain loses to a linear model" in beside_linear(0.65, table) and "VGMR, 0.700" in beside_linear(
+        0.65, table
+    )
+    assert "no weaker" in beside_linear(0.5, table)

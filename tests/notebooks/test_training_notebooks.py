@@ -117,7 +117,7 @@ def test_training_notebook_runs_on_the_papers_files(path, tmp_path, monkeypatch)
     paper = parameters(path)["paper_dataset"][1]
     assert list(found) == [f"training {paper}"]
     values = found[f"training {paper}"]
-    assert values["seeds"] == 2 and values["stand-in"] is False
+    assert values["seeds"] == 2 and values["made data"] is False
     assert {"pooled: VGMR, paper's form over plain", "pooled: VGMR, calibrated over plain"} <= set(values)
     shown = output.read_text()
     assert "one epoch took" in shown and f"**{paper}**: " in shown

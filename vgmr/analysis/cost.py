@@ -668,7 +668,7 @@ def _steps(model: Classifier, part: Batch, optimizer: torch.optim.Optimizer) -> 
         train_epoch(model, batches, optimizer, Objective(), Balancing(), 0)
 
 
-def _form_row(counted: Mapping[str, Any], times: Mapping[str, list[float]], samples: int) -> dict[str, Any]:
+def _form_row(counted: Mapping[Any, Any], times: Mapping[str, list[float]], samples: int) -> dict[str, Any]:
     backbone, form = counted["backbone"], counted["form"]
     row: dict[str, Any] = {"model": f"{form} -> {backbone}", "parameters": counted["parameters"]}
     seconds = times[f"training {backbone} {form}"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -59,6 +59,11 @@ def gains(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def sentence(row: Mapping[Any, Any], metric: str = "accuracy") -> str:
     """What one row of `gains` says: how far, which side, whether that is decided, what could have been seen."""
+    if not any(float(row[name]) for name in ("difference", "low", "high")):
+        who = f"**{row['label']}** and {row['against']}"
+        if float(row.get("mean", 0)) == 1:
+            return f"{who} answer everything right: no difference could be seen."
+        return f"{who} score the same in every training: no difference was seen."
     points = metric not in LOWER_IS_BETTER
     scale, unit, digits = (100, "points", 1) if points else (1, "units of the label", 3)
     difference, low, high = (scale * float(row[name]) for name in ("difference", "low", "high"))
@@ -81,3 +86,49 @@ def sentences(table: pd.DataFrame, metric: str = "accuracy") -> str:
     """A list in Markdown, one `sentence` for each row of `gains` that has a difference."""
     rows = table.dropna(subset=["difference"]).to_dict("records")
     return "\n".join(f"- {sentence(row, metric)}" for row in rows)
+
+
+def answer(table: pd.DataFrame, forms: Sequence[str], metric: str = "accuracy") -> str:
+    """The answer to "is VGMR better than plain?" in a few words, from rows of `gains` against plain.
+
+    Args:
+        forms: labels of VGMR's forms; other rows are named where they are decided, but for single modalities.
+    """
+    scale, unit = (1, "units of the label") if metric in LOWER_IS_BETTER else (100, "points")
+    words = {"held": "better", "contradicted": "worse", "undecided": "undecided"}
+
+    def said(row: Mapping[Any, Any]) -> tuple[str, str]:
+        word = words[verdict(float(row["difference"]), float(row["low"]), float(row["high"]))]
+        moved = f"{scale * float(row['difference']):+.{1 if scale > 1 else 3}f} {unit}"
+        return word, f"{row['label']} {moved} ({word})"
+
+    rows = table.dropna(subset=["difference"]).to_dict("records")
+    own = [said(row) for row in rows if row["label"] in forms]
+    found = {word for word, _ in own}
+    head = "better" if "better" in found else "worse" if "worse" in found else "undecided"
+    heads = {
+        "better": "a gain over plain is decided",
+        "worse": "no gain over plain, and a loss is decided",
+        "undecided": "no gain over plain is decided",
+    }
+    rest = [said(row) for row in rows if row["label"] not in forms and not str(row["label"]).endswith(" alone")]
+    others = [text for word, text in rest if word != "undecided"]
+    more = f" Of the controls: {'; '.join(others)}." if others else ""
+    return f"**Is VGMR better than plain here? {heads[head].capitalize()}**: {'; '.join(t for _, t in own)}.{more}"
+
+
+def beside_linear(linear: float, table: pd.DataFrame) -> str:
+    """How strong plain is, from a linear model's accuracy on the same test samples and a table of `compare`."""
+    means = {str(row["label"]): float(row["mean"]) for row in table.to_dict("records")}
+    plain = means["plain"]
+    networks = {name: mean for name, mean in means.items() if name != "majority class"}
+    best = max(networks, key=lambda name: networks[name])
+    shown = f"The linear model scores {linear:.3f}, plain {plain:.3f}"
+    shown += "" if best == "plain" else f", and the best network, {best}, {networks[best]:.3f}"
+    if linear > networks[best]:
+        weak = "every network here loses to a linear model, so a gain over plain may only repair a weak baseline"
+    elif linear > plain:
+        weak = "plain loses to a linear model here, so a gain over plain may only repair a weak baseline"
+    else:
+        weak = "plain is no weaker than a linear model here"
+    return f"{shown}: **{weak}.**"

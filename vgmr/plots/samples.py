@@ -225,8 +225,9 @@ def before_and_after(frame: pd.DataFrame, probability: torch.Tensor, classes: Se
     for shift, condition, shade, values in zip(
         (-0.2, 0.2), ("clean", "corrupted"), ("0.75", "0.35"), probability, strict=True
     ):
-        place = np.arange(len(classes)) + shift
-        axes[2].bar(place, values.numpy(), 0.4, color=shade, label=condition, linewidth=0)
+        axes[2].bar(
+            np.arange(len(classes)) + shift, values.numpy(), 0.4, color=shade, label=condition, linewidth=0
+        )
     label = int(frame["label"].iloc[0])
     axes[2].axvspan(label - 0.45, label + 0.45, facecolor="none", edgecolor="k", label="true class")
     axes[2].set(ylim=(0, 1), xlabel="class", ylabel="probability")

@@ -47,7 +47,12 @@ STUDIES: dict[str, dict[str, Any]] = {
     },
     "avdigits": {"epochs": 20, "batch_size": 64, "width": 32},
     "cremad-ratings": {"epochs": 20, "batch_size": 128, "width": 64},
-    "synthetic": {"data_options": {"samples": 240, "steps": 6}, "epochs": 5, "batch_size": 64, "width": 16},
+    "synthetic": {
+        "data_options": {"samples": 240, "steps": 6, "redundant": 0.16, "unique": 0.16},
+        "epochs": 5,
+        "batch_size": 64,
+        "width": 16,
+    },
 }
 # Reported trainings of each variant behind the pooled backbone: seeds, each on all folds where a set has folds.
 SEEDS = {"uci-mfeat": 20, "digit-views": 20, "cremad-ratings": 5, "mosi-words": 20, "utd-mhad": 3, "avdigits": 4}
@@ -364,3 +369,14 @@ def planned() -> dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]]:
 
 
 CONTROLLED = (("uci-mfeat", "pooled"), ("utd-mhad", "transformer"))
+# Planned, and not trained yet: `vgmr records` trains them where they are named. Their notebooks are drafts.
+TO_COME = (
+    "training-avdigits",
+    "09-controlled-utd-mhad",
+    "10-balancing-uci-mfeat",
+    "11-ablations-cremad-ratings",
+    "12-removals-uci-mfeat",
+    "18-systems-utd-mhad",
+    "19-cheap-cremad-ratings",
+    "19-cheap-utd-mhad",
+)

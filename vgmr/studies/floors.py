@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from vgmr.analysis.calibration import detection
-from vgmr.analysis.linear import Change, leak, only_scale, over_folds, without_scale
+from vgmr.analysis.linear import Change, leak, linear_answers, only_scale, over_folds, summaries, without_scale
 from vgmr.corruption import Drawn
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
@@ -19,6 +20,23 @@ from vgmr.refiner import VGMR
 from vgmr.studies import study
 
 WORDS = {"text": ["text"], "timing": ["timing"], "acoustic": ["acoustic"], "all": ["text", "timing", "acoustic"]}
+
+
+def beside(common: Mapping[str, Any], folded: bool) -> float:
+    """Accuracy of a linear model on all modalities, about the test samples of trainings with settings `common`.
+
+    It sees means, deviations and jumps over time of each channel, is fitted to training and validation part,
+    and is asked once about every fold where `folded`, else about the one test part.
+    """
+    name, options = common["dataset"], {"root": common.get("root"), **common.get("data_options", {})}
+    data = load(name, **options, **({"fold": 0} if folded else {}))
+    if folded:
+        table = over_folds(name, {"all": data.modalities}, None, True, options)
+        return float(table["right"].sum() / table["samples"].sum())
+    x, more, asked = (summaries(part, data.modalities, True) for part in data.parts.values())
+    label = np.concatenate([data.train.label.numpy(), data.validation.label.numpy()])
+    answer = linear_answers(np.concatenate([x, more]), label, asked)
+    return float((answer == data.test.label.numpy()).mean())
 
 
 def by_vectors(vectors: Sequence[str]) -> pd.DataFrame:
