@@ -8,7 +8,7 @@ row is stands in columns, numbers stay floats. Above zero, the label's value is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -352,13 +352,14 @@ def _pair(one: Answers, other: Answers, metric: str) -> Interval:
         return interval(difference, one.group)
     statistic = OTHERS[metric]
     if np.isnan(one.label).any():  # every seed has its own test part: the seeds' spread holds that of the samples
-        return over_seeds(
+        found = over_seeds(
             [
                 float(_at(statistic, one, seed, np.ones((1, one.label.shape[1])))[0])
                 - float(_at(statistic, other, seed, np.ones((1, one.label.shape[1])))[0])
                 for seed in range(len(one.seeds))
             ]
         )
+        return replace(found, samples=one.label.shape[1])
 
     def difference_at(seed: int, weight: np.ndarray) -> np.ndarray:
         return _at(statistic, one, seed, weight) - _at(statistic, other, seed, weight)

@@ -131,6 +131,7 @@ def test_no_rotation_changes_the_alignment_of_summaries_and_their_axes_mean_litt
     content = table.pivot(index=["first", "second"], columns="summaries", values="alignment")
     pd.testing.assert_series_equal(content["as they are"], content["second rotated"], check_names=False, atol=1e-4)
     assert table["axes"].abs().max() < 0.6  # as after a random rotation
+    assert (table["strength"] >= table["axes"].abs() - 1e-6).all() and (table["strength"] <= 1).all()
     with pytest.raises(ValueError, match="learned values"):
         summary_alignment(models["calibrated"], test)
 

@@ -310,3 +310,8 @@ def test_answers_say_verdict_and_points_of_every_row():
         "- **Does it help?** a: held, +1.2 points [+0.4, +2.0]; b: undecided, -0.2 points [-1.0, +0.6]."
     )
     assert second == "- **And here?** a: contradicted, +1.2 points [+0.4, +2.0]."
+    corrected = notebook.answers({"And corrected?": rows.assign(p_holm=[0.08, 0.5])}).data
+    assert corrected == (
+        "- **And corrected?** a: held, +1.2 points [+0.4, +2.0], not after Holm's correction (p = 0.08); "
+        "b: undecided, -0.2 points [-1.0, +0.6]."
+    )

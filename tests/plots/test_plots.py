@@ -257,7 +257,7 @@ def test_forest_holds_the_tables_numbers_both_parts_and_the_papers_effect():
     assert widths[0] / widths[1] == pytest.approx((row.seed_variance / row.sample_variance) ** 0.5)
     (paper,) = [line for line in ax.lines if line.get_marker() == "D"]
     assert paper.get_xdata()[0] == 0.1
-    expected = ["other seeds, with the rest", "other samples, with the rest", "the paper", "counts as equal"]
+    expected = ["other seeds, with the rest", "other samples, with the rest", "the paper", "within chance"]
     assert texts(ax.figure) == expected
     assert ax.figure.get_supxlabel() == "difference in test accuracy (mean, 95% interval)"
 

@@ -246,8 +246,8 @@ def summary_alignment(model: Classifier, part: Batch, seed: int = 0) -> pd.DataF
     """Cause 5: whether s_m and s_n share axes, so that s_m * s_n could mean agreement.
 
     Columns: first, second, summaries ("as they are", "second rotated"), alignment (linear CKA, which no rotation
-    changes), axes (mean correlation of the i-th coordinates, which is all that s_m * s_n sees). Axes that are no
-    better than after a random rotation of one summary mean nothing.
+    changes), axes (mean correlation of equal coordinates) and strength (the mean of its size, where signs do not
+    cancel). Axes that are no better than after a random rotation of one summary mean nothing.
     """
     vgmr = model.prefusion
     if not isinstance(vgmr, VGMR) or not vgmr.learns_value:
@@ -276,6 +276,7 @@ def summary_alignment(model: Classifier, part: Batch, seed: int = 0) -> pd.DataF
                         "summaries": how,
                         "alignment": centred_alignment(summary[first], other),
                         "axes": float((one * two).mean()),
+                        "strength": float((one * two).mean(0).abs().mean()),
                     }
                 )
     return pd.DataFrame(rows)

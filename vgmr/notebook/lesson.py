@@ -169,6 +169,8 @@ def claim(text: str, found: Any, paper: float | None = None) -> None:
 def answers(questions: Mapping[str, pd.DataFrame], place: str = "dataset") -> Markdown:
     """A list of questions, each with what became of it: verdict, difference in points and 95% interval.
 
+    Where a column p_holm is there, a verdict held or contradicted that it does not bear out is said to be one.
+
     Args:
         questions: rows of a table of `vgmr.comparison` by question, of which a yes says that they lie above zero;
             a column verdict is kept, where there is none `vgmr.comparison.verdict` gives it.
@@ -181,6 +183,8 @@ def answers(questions: Mapping[str, pd.DataFrame], place: str = "dataset") -> Ma
             limits = [float(row[name]) for name in ("difference", "low", "high")]
             word = row.get("verdict") or verdict(*limits)
             numbers = "{:+.1f} points [{:+.1f}, {:+.1f}]".format(*(100 * value for value in limits))
+            if word in VERDICTS[:2] and row.get("p_holm", 0.0) >= 0.05:
+                numbers += f", not after Holm's correction (p = {row['p_holm']:.2f})"
             parts.append(f"{row[place]}: {word}, {numbers}" if place in row else f"{word}, {numbers}")
         said.append(f"- **{question}** {'; '.join(parts)}.")
     return Markdown("\n".join(said))

@@ -29,7 +29,9 @@ class Claim:
         notebook: number of the one that tests it; empty if none does.
         record, keys: name of the record there, and the keys in it, one per data set.
         turned: the claim is that the recorded difference is below zero.
-        paper: the paper's effect on MOSEI or MOSI, above zero, where the text at hand states one.
+        paper: the paper's effect on MOSEI or MOSI, above zero, where our copy of the paper states one.
+        sets: data sets that the keys are about, in their order; made data are called so.
+        unit: of the difference.
         where: the function in `vgmr` that computes it.
         reason: why it is not tested.
     """
@@ -44,12 +46,13 @@ class Claim:
     paper: float | None = None
     where: str = ""
     reason: str = ""
+    sets: tuple[str, ...] = ()
+    unit: str = "accuracy"
 
 
 OPEN_SETS = {"MOSI": ("04", "mosi-words"), "UCF101": ("06", "utd-mhad")}
 OPEN_SETS |= {"AVE": ("07", "avdigits"), "CREMA-D": ("08", "cremad-ratings")}
 CONTROLLED_SETS = ("uci-mfeat",)
-STUDIED_SETS = ("avdigits", "mosi-utterance", "utd-mhad")
 ABLATED_SETS = ("uci-mfeat",)
 BALANCED_SETS = ("uci-mfeat",)
 FOLLOWED_SETS = ("utd-mhad",)
@@ -72,7 +75,8 @@ def _overall(kind: str) -> list[Claim]:
             text = f"{paper}, here {partner}, {backbone}: VGMR beats the same backbone without it"
             if backbone == "pooled" or partner == "utd-mhad":
                 keys = (f"{backbone}: {label} over plain",)
-                found.append(Claim(kind, "Table 2", text, number, f"training {partner}", keys, where=where))
+                name = f"training {partner}"
+                found.append(Claim(kind, "Table 2", text, number, name, keys, where=where, sets=(partner,)))
     return found
 
 
@@ -92,6 +96,8 @@ def _controlled(kind: str) -> list[Claim]:
             _keys(f"DATASET, {metric}: {label} over {rival}", CONTROLLED_SETS),
             paper=figures.lead(figures.FORM, rival, metric),
             where="vgmr.comparison.contrasts",
+            sets=CONTROLLED_SETS,
+            unit={"macro_f1": "macro-F1"}.get(metric, metric),
         )
         for item, names in rivals.items()
         for rival in names
@@ -121,6 +127,7 @@ def _ablation(kind: str) -> list[Claim]:
             _keys(f"DATASET, {label}: full over {without}", ABLATED_SETS),
             paper=figures.loss_without(without),
             where="vgmr.comparison.contrasts",
+            sets=ABLATED_SETS,
         )
         for text, without in parts.items()
     ]
@@ -133,7 +140,9 @@ def _ablation(kind: str) -> list[Claim]:
         keys = _keys(f"DATASET, {label}: {more} over {less}", ABLATED_SETS)
         effect = figures.ABLATIONS[more][0] - figures.ABLATIONS[less][0]
         where = "vgmr.comparison.contrasts"
-        found.append(Claim(kind, "Table 3", text, "11", "ablations", keys, paper=effect, where=where))
+        found.append(
+            Claim(kind, "Table 3", text, "11", "ablations", keys, paper=effect, where=where, sets=ABLATED_SETS)
+        )
     return found
 
 
@@ -163,6 +172,8 @@ def _value(kind: str) -> list[Claim]:
                     turned=name == "gate",
                     paper=abs(figures.CORRUPTED_TEXT[name][2]),
                     where=where,
+                    sets=("mosi-words",),
+                    unit="value or gate",
                 )
             )
         for name, text, turned in (
@@ -173,7 +184,18 @@ def _value(kind: str) -> list[Claim]:
             keys = _keys(f"DATASET, {label}, target {target}: AUROC less 1/2 of {name}", VALUE_SETS)
             text = f"{text}; target {target}"
             found.append(
-                Claim(kind, "Section 4.11", text, "14", "value and gate", keys, turned=turned, where=where)
+                Claim(
+                    kind,
+                    "Section 4.11",
+                    text,
+                    "14",
+                    "value and gate",
+                    keys,
+                    turned=turned,
+                    where=where,
+                    sets=VALUE_SETS,
+                    unit="AUROC",
+                )
             )
     return found
 
@@ -187,10 +209,13 @@ def _noise(kind: str) -> list[Claim]:
                 ("retention", f"VGMR keeps more of what it has above chance than {rival}"),
             ):
                 keys = _keys(f"DATASET, {setting}: {quantity}, {label} over {rival}", ROBUST_SETS)
-                found.append(Claim(kind, item, text, "13", "robustness", keys, where=where))
+                unit = "accuracy" if quantity == "area" else "retention"
+                found.append(
+                    Claim(kind, item, text, "13", "robustness", keys, where=where, sets=ROBUST_SETS, unit=unit)
+                )
         text = "every model loses accuracy as noise grows"
         keys = _keys(f"DATASET, {setting}: drop, {label}", ROBUST_SETS)
-        found.append(Claim(kind, item, text, "13", "robustness", keys, where=where))
+        found.append(Claim(kind, item, text, "13", "robustness", keys, where=where, sets=ROBUST_SETS))
     return found
 
 
@@ -212,6 +237,8 @@ def _optimisation(kind: str) -> list[Claim]:
             _keys(f"DATASET: {key}, {label} over plain", FOLLOWED_SETS),
             turned=turned,
             where=where,
+            sets=FOLLOWED_SETS,
+            unit="nats" if item == "Figure 4" else "cosine",
         )
         for item, text, key, turned in rows
     ]
@@ -234,7 +261,10 @@ def _refinement(kind: str) -> list[Claim]:
     found = []
     for item, text, key in rows:
         keys = _keys(f"DATASET, {label}: {key}", VALUE_SETS)
-        found.append(Claim(kind, item, text, "14", "value and gate", keys, turned=True, where="vgmr.analysis"))
+        where = "vgmr.analysis"
+        found.append(
+            Claim(kind, item, text, "14", "value and gate", keys, True, None, where, sets=VALUE_SETS, unit="gate")
+        )
     return found
 
 
@@ -250,6 +280,7 @@ def _beside(kind: str) -> list[Claim]:
             _keys(f"DATASET: {key} + {label} over {key}", BALANCED_SETS),
             paper=figures.gain_in_front(key),
             where="vgmr.comparison.contrasts",
+            sets=BALANCED_SETS,
         )
         for name, key in (("OGM-GE", "ogm-ge"), ("ARL", "arl"))
     ]
@@ -260,7 +291,11 @@ def _beside(kind: str) -> list[Claim]:
     ):
         keys = _keys(f"DATASET, zeroed: ({claim}) {label}", BALANCED_SETS)
         effect = 0.8446 - 0.8410 if claim == "c" else 0.8371 - 0.7102
-        found.append(Claim(kind, "Table 9", text, "12", "weak modalities", keys, paper=effect, where=where))
+        found.append(
+            Claim(
+                kind, "Table 9", text, "12", "weak modalities", keys, paper=effect, where=where, sets=BALANCED_SETS
+            )
+        )
     return found
 
 
@@ -281,6 +316,8 @@ def _information(kind: str) -> list[Claim]:
             _keys(f"DATASET, {LABELS[kind]}: rank correlation of value and {held}", INFORMED_SETS),
             turned=turned,
             where="vgmr.analysis.information",
+            sets=INFORMED_SETS,
+            unit="rank correlation",
         )
         for text, held, turned in rows
     ]
@@ -297,6 +334,8 @@ def _in_time() -> list[Claim]:
             "information",
             _keys(f"DATASET, {kind}: step AUROC, in time over pooled", TIMED_SETS),
             where="vgmr.analysis.windows",
+            sets=TIMED_SETS,
+            unit="AUROC",
         )
         for kind in ("swapped", "occluded", "shifted")
     ]
@@ -319,6 +358,8 @@ def _costs() -> list[Claim]:
             (f"log ratio of {what} time, {key}",),
             turned=turned,
             where="vgmr.analysis.cost",
+            sets=("made data",),
+            unit="log of a ratio",
         )
         for text, key, what, turned in rows
     ]
@@ -329,19 +370,20 @@ def _rivals() -> list[Claim]:
         Claim(
             PAPER_FORM,
             "Table 1",
-            f"{name} beats Concat",
+            f"{name} beats plain",
             "09",
             "controlled comparison",
             _keys(f"DATASET, accuracy: {name} over plain", CONTROLLED_SETS),
             paper=figures.lead(name, "plain"),
             where="vgmr.comparison.contrasts",
+            sets=CONTROLLED_SETS,
         )
         for name in ("MMPareto", "parameter-matched MLP")
     ]
     text = "balancing methods gain where a weak modality is removed"
     keys = _keys("DATASET, zeroed: (b) balancing methods", BALANCED_SETS)
     where = "vgmr.analysis.removal.removal_claims"
-    weak = Claim(PAPER_FORM, "Table 9", text, "12", "weak modalities", keys, where=where)
+    weak = Claim(PAPER_FORM, "Table 9", text, "12", "weak modalities", keys, where=where, sets=BALANCED_SETS)
     swings = Claim(
         PAPER_FORM,
         "Figure 5",
@@ -350,9 +392,11 @@ def _rivals() -> list[Claim]:
         "optimization diagnostics",
         _keys("DATASET: sign changes of plain's cosine less 1/2", FOLLOWED_SETS),
         where="vgmr.analysis",
+        sets=FOLLOWED_SETS,
+        unit="share of steps",
     )
-    reason = "the set may not be passed on and has no open partner; notebook 05 trains on made data"
-    mosei = Claim(PAPER_FORM, "Table 2", "MOSEI: VGMR beats Concat, pooled and Transformer", reason=reason)
+    reason = "the set may not be passed on and has no open counterpart; notebook 05 trains on made data"
+    mosei = Claim(PAPER_FORM, "Table 2", "MOSEI: VGMR beats plain, pooled and Transformer", reason=reason)
     return [*motivation, mosei, weak, swings]
 
 

@@ -54,7 +54,7 @@ def forest(
             rows none of which is a model a single neutral one.
         value: column of the mean.
         reference: where the line of no effect stands, for all panels or by panel.
-        band: half width of what counts as equal, such as 0.01, for all panels or by panel.
+        band: half width of what is within chance, such as 0.01, for all panels or by panel.
 
     Returns the array of axes.
     """
@@ -99,7 +99,7 @@ def forest(
     if "paper" in frame and frame["paper"].notna().any():
         marks.append(Line2D([], [], marker="D", label="the paper", **PAPER))
     if band is not None:
-        marks.append(Patch(color="0.9", label="counts as equal"))
+        marks.append(Patch(color="0.9", label="within chance"))
     if marks:
         figure.legend(handles=marks, loc="outside upper center", ncols=min(len(marks), 2 + len(panels)))
     return axes[0]
@@ -211,14 +211,12 @@ def verdicts(table: pd.DataFrame) -> np.ndarray:
         table: of `vgmr.paper.ledger.ledger`, columns list, item and verdict.
     """
     lists = list(dict.fromkeys(table["list"]))
-    items = [list(dict.fromkeys(table.loc[table["list"] == name, "item"])) for name in lists]
-    ratio = [len(found) + 1.5 for found in items]
-    figure, axes = plt.subplots(
-        len(lists), 1, figsize=(8, 0.28 * sum(ratio) + 1.2), squeeze=False, height_ratios=ratio, sharex=True
-    )
+    found = list(dict.fromkeys(table["item"]))  # the same rows in every panel
+    height = 0.28 * (len(found) + 1.5) * len(lists) + 1.2
+    figure, axes = plt.subplots(len(lists), 1, figsize=(8, height), squeeze=False, sharex=True)
     order = [*VERDICTS, *(name for name in dict.fromkeys(table["verdict"]) if name not in VERDICTS)]
     colours = dict(zip(order, ("#029e73", "#d55e00", "#ece133", "0.75", "0.92", "0.85"), strict=False))
-    for ax, name, found in zip(axes[:, 0], lists, items, strict=True):
+    for ax, name in zip(axes[:, 0], lists, strict=True):
         rows = table[table["list"] == name]
         counts = pd.crosstab(rows["item"], rows["verdict"]).reindex(index=found, columns=order, fill_value=0)
         left = np.zeros(len(found))

@@ -65,4 +65,4 @@ def looks(labels: list[object], neutral: bool = False) -> dict[object, tuple[str
 
 def shades(number: int) -> list[str]:
     """Violets from dark to light, for what is no model, such as scores, terms or steps."""
-    return list(sns.color_palette("Purples_r", number + 2).as_hex())[:number]
+    return list(sns.light_palette("#3f007d", number + 1, reverse=True).as_hex())[:number]
