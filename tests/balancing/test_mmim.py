@@ -110,3 +110,16 @@ def test_pairs_and_refusals():
         MMIM(anchor="top").start(make_model(TWO), digits(TWO), 3, 0)
     with pytest.raises(ValueError, match="MMIM reads what the last layers read, and PooledBackbone has no such"):
         MMIM().start(make_model(head="shared"), digits(), 3, 0)
+
+
+def test_vectors_that_shrink_do_not_raise_the_bound_for_ever():
+    """Predicted without error and ever more surely, y is worth no more than half the floor for each channel."""
+    made = GaussianBound(3, 4).double()
+    torch.nn.init.zeros_(made.mean[2].weight)
+    torch.nn.init.zeros_(made.mean[2].bias)
+    torch.nn.init.zeros_(made.log_variance[2].weight)
+    y = torch.zeros(5, 4).double()
+    for sure in (-4.0, -40.0, -4000.0):
+        torch.nn.init.constant_(made.log_variance[2].bias, sure)
+        found = made.log_likelihood(torch.randn(5, 3).double(), y)
+        assert float(found.detach()) == pytest.approx(4 * 4.0 / 2)

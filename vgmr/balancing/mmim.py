@@ -14,9 +14,14 @@ from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, Loop, fused_sample
 from vgmr.data.types import Batch, MultimodalData
 
+LOWEST = -4.0  # log-variance: without a floor encoders shrink their vectors, and the likelihood grows for ever
+
 
 class GaussianBound(nn.Module):
-    """Barber and Agakov's lower bound: log-likelihood of y under a diagonal Gaussian predicted from x."""
+    """Barber and Agakov's lower bound: log-likelihood of y under a diagonal Gaussian predicted from x.
+
+    Its log-variance s is at least `LOWEST`, which is ours.
+    """
 
     def __init__(self, x_dim: int, y_dim: int):
         super().__init__()
@@ -31,7 +36,7 @@ class GaussianBound(nn.Module):
             x, y: vectors, (B, x_dim) and (B, y_dim).
             official: without the term s / 2, as in the released code, which drives the variance to infinity.
         """
-        s = self.log_variance(x)
+        s = self.log_variance(x).clamp_min(LOWEST)
         terms = -((self.mean(x) - y) ** 2) / (2 * s.exp())
         result: Tensor = (terms if official else terms - s / 2).sum(1).mean()
         return result

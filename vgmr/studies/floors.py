@@ -28,8 +28,10 @@ def beside(common: Mapping[str, Any], folded: bool) -> float:
     It sees means, deviations and jumps over time of each channel, is fitted to training and validation part,
     and is asked once about every fold where `folded`, else about the one test part.
     """
-    name, options = common["dataset"], {"root": common.get("root"), **common.get("data_options", {})}
-    data = load(name, **options, **({"fold": 0} if folded else {}))
+    name = common["dataset"]
+    options: dict[str, Any] = {"root": common.get("root"), **common.get("data_options", {})}
+    fold: dict[str, Any] = {"fold": 0} if folded else {}
+    data = load(name, **options, **fold)
     if folded:
         table = over_folds(name, {"all": data.modalities}, None, True, options)
         return float(table["right"].sum() / table["samples"].sum())
