@@ -27,7 +27,7 @@ from vgmr.corruption import SPANS, span
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.experiment import one_thread
-from vgmr.studies.calibration import CALIBRATED, PAPER, SETTINGS, STEPS, by_seed, experiments, trained
+from vgmr.studies.calibration import CALIBRATED, DRAWN_AT, PAPER, SETTINGS, STEPS, by_seed, experiments, trained
 
 # Planted parts. "one modality": redundant evidence, but the visual sequences stand in another sample's place.
 PLANTED = ("redundant", "one modality", "unique", "synergistic")
@@ -61,7 +61,7 @@ def planted(kind: str, strength: float, seed: int = 0) -> Batch:
     part = load("synthetic", seed=seed, **DIALS, **dials).train
     if kind != "one modality":
         return part
-    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(DRAWN_AT + seed))
     return replace(part, features={**part.features, "visual": part.features["visual"][order]})
 
 
