@@ -376,7 +376,6 @@ TO_COME = (
     "10-balancing-uci-mfeat",
     "11-ablations-cremad-ratings",
     "12-removals-uci-mfeat",
-    "18-systems-utd-mhad",
     "19-cheap-cremad-ratings",
     "19-cheap-utd-mhad",
 )
