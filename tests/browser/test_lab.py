@@ -22,7 +22,10 @@ def with_widget(explorer: bool) -> list[Path]:
     return found
 
 
-EXPLORED, SIFTED = with_widget(True), with_widget(False)
+# Every explorer runs as a cell in the tests of notebooks; these are driven too, the quickstart in its own test.
+DRIVEN = ("03", "14", "17", "18", "20")
+EXPLORED = [path for path in with_widget(True) if path.stem[:2] in DRIVEN]
+SIFTED = with_widget(False)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,7 @@ def test_the_quickstart_runs_and_its_explorer_answers(lab, folder):
 
 
 @pytest.mark.parametrize("original", EXPLORED, ids=lambda path: path.stem)
-def test_every_explorer_answers(lab, folder, original):
+def test_explorers_answer(lab, folder, original):
     path = place(explorers(original), folder / f"explorers-{original.stem}.ipynb")
     drive(*lab, path.name)
 
