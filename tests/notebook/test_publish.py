@@ -49,3 +49,17 @@ def test_what_is_off_in_a_notebook_is_said_with_what_to_write(tmp_path, monkeypa
     found = publish.problems(place)
     assert "parameter without type or comment: epochs: int = 2; write NAME: TYPE = VALUE  # what it is" in found
     assert any(line.startswith("fewer than three cells tagged nbval-check-output; tag those") for line in found)
+
+
+def test_code_that_would_scroll_sideways_is_named(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/a/b"\n')
+    fits, wide = "x = 1" + " " * 83, "y = 1" + " " * 84
+    cells = [nbformat.v4.new_markdown_cell("# Title"), nbformat.v4.new_code_cell(fits)]
+    place = publish.FOLDER / "21_own.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), place)
+    assert not any("wider" in line for line in publish.problems(place))
+    cells += [nbformat.v4.new_code_cell(wide), nbformat.v4.new_markdown_cell(f"```python\n{wide}\n```")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), place)
+    assert any(line.startswith("2 lines of code are wider than 88 columns") for line in publish.problems(place))

@@ -35,6 +35,7 @@ if "google.colab" in sys.modules and not Path("records").exists():
     %pip install -q ..
 """
 MAXIMUM_BYTES = 1_000_000
+WIDEST = 88  # columns of code, so that no page scrolls sideways
 CELL_PATIENCE = 600  # seconds
 GENERATED = "generated cell"  # problems that `clean` mends
 WRITTEN = ("tagged", "parameter without", "code cells of", "bytes, more than")  # and those that only a hand does
@@ -206,6 +207,16 @@ def build(path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def code_lines(book: Any) -> list[str]:
+    """All lines of code that a reader sees: of code cells, and of python blocks in the text."""
+    found = [line for cell in book.cells if cell.cell_type == "code" for line in cell.source.splitlines()]
+    for cell in book.cells:
+        if cell.cell_type == "markdown":
+            blocks = re.findall(r"^```python\n(.*?)^```", cell.source, re.S | re.M)
+            found += [line for block in blocks for line in block.splitlines()]
+    return found
+
+
 def problems(path: Path) -> list[str]:
     """What is off in a committed notebook, a line each."""
     book = nbformat.read(path, as_version=4)
@@ -232,6 +243,8 @@ def problems(path: Path) -> list[str]:
     lines = [len(cell.source.splitlines()) for cell in code]
     if statistics.median(lines) > 7 or max(lines) > 40:
         found.append(f"code cells of {statistics.median(lines)} lines in the median, {max(lines)} at most")
+    if wide := [line for line in code_lines(book) if len(line) > WIDEST]:
+        found.append(f"{len(wide)} lines of code are wider than {WIDEST} columns, such as {wide[0].strip()!r}")
     tags = [tag for cell in book.cells for tag in cell.metadata.get("tags", [])]
     if tags.count("parameters") != 1:
         found.append("needs exactly one cell tagged parameters")
