@@ -19,7 +19,7 @@ def whole(causal=True):
     """
     dims = dict.fromkeys(("m1", "m2", "m3"), 4)
     model = TextEnhancedFusion(dims, 1, "m1", 4, 2, 2, post_dim=3, causal=causal).double().eval()
-    pair = {where: model.pairs[i] for where, i in model.place.items()}
+    pair = dict(zip(model.ordered, model.pairs, strict=True))
     through = {where: model.through[i] for where, i in model.detour.items()}
     stacks = [pair["m1", "m2"], pair["m1", "m3"], pair["m2", "m1"], through["m2", "m3"], pair["m2", "m3"]]
     stacks += [pair["m3", "m1"], through["m3", "m2"], pair["m3", "m2"], *model.memories]
@@ -68,7 +68,7 @@ def test_two_meet_through_the_anchor():
         return model.summaries(given, [keep])[0][:, 8:12]
 
     with torch.no_grad():
-        for layer in model.pairs[model.place["m2", "m1"]].layers:
+        for layer in model.pairs[model.ordered.index(("m2", "m1"))].layers:
             layer.attention.in_proj_weight[8:].zero_()  # audio cannot read the text itself
     assert not torch.allclose(part(changed, None), part(encodings, None))
     torch.testing.assert_close(part(changed, ["m1", "m2"]), part(encodings, ["m1", "m2"]))
@@ -99,7 +99,7 @@ def test_four_modalities_have_a_detour_for_each_pair_of_the_others():
 
 def test_refusals():
     with pytest.raises(
-        ValueError, match=r"needs an anchor; give anchor=..., one of \['a', 'b', 'c'\], got 'text'"
+        ValueError, match=r"needs an anchor modality; give anchor=..., one of \['a', 'b', 'c'\], got 'text'"
     ):
         TextEnhancedFusion({"a": 2, "b": 2, "c": 2}, 2)
     with pytest.raises(ValueError, match=r"meet through a third, got \['audio', 'text'\]; for two use mult"):

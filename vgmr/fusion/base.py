@@ -167,3 +167,17 @@ def reverse_real(x: Tensor, mask: Tensor | None) -> Tensor:
     step = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
     order = torch.where(step < length, length - 1 - step, step)
     return x.gather(1, order.unsqueeze(2).expand_as(x))
+
+
+def find_anchor(dims: Mapping[str, int], anchor: str | None, kind: str) -> str:
+    """The modality through which the others meet: as named, else "text".
+
+    Raises:
+        ValueError: it is not among `dims`, or nothing is beside it; said for the system `kind`.
+    """
+    chosen = "text" if anchor is None else anchor
+    if chosen not in dims:
+        raise ValueError(f"{kind} needs an anchor modality; give anchor=..., one of {list(dims)}, got {chosen!r}")
+    if len(dims) < 2:
+        raise ValueError(f"{kind} lets others meet an anchor and needs at least 2, got {list(dims)}")
+    return chosen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -227,7 +227,106 @@ def _ahead(target: Tensor, source: Tensor, target_mask: Tensor | None, source_ma
     return (j - i) <= offset
 
 
-class CrossmodalTransformer(Backbone):
+class PairedStacks(Backbone):
+    """What MulT and TETFN share: a stack for every ordered pair source -> target, a memory for every target.
+
+    Encodings are sequences, (B, T_m, width). An absent target has a slot of zeros, an absent source leaves the
+    attention out of its stacks, whose residual path and feed-forward stay. The memory's last real step is pooled.
+    A subclass sets `causal`, makes `pairs`, in the order of `ordered`, and `memories`, in that of `names`, and
+    writes `read` and `classify`.
+
+    Attributes:
+        ordered: target and source of every stack.
+        causal: no step sees what comes later.
+    """
+
+    causal: bool
+    pairs: nn.ModuleList
+    memories: nn.ModuleList
+
+    def __init__(self, dims: Mapping[str, int], num_outputs: int, width: int):
+        super().__init__(dims, num_outputs, width, at_least=2)
+        self.others = {name: [other for other in self.names if other != name] for name in self.names}
+        self.ordered = [(target, source) for target in self.names for source in self.others[target]]
+        self.memory_width = (len(self.dims) - 1) * width
+
+    def asked(
+        self,
+        target: str,
+        source: str,
+        present: list[str],
+        encodings: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor | None],
+        done: dict[Hashable, Tensor],
+    ) -> tuple[Hashable, Tensor | None]:
+        """The sequence that `target` asks, None where there is none, and what names it among all subsets.
+
+        Args:
+            done: what was computed before, by name; a subclass that computes something keeps it there.
+        """
+        there = source in present
+        return there, encodings[source] if there else None
+
+    def read(self, summary: Tensor) -> Tensor:
+        """Joined memories, (B, modalities (modalities - 1) width), to what `classify` takes."""
+        raise NotImplementedError
+
+    def summaries(
+        self,
+        encodings: Mapping[str, Tensor],
+        keeps: Sequence[Collection[str] | None],
+        mask: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """The joined memories of each subset, (B, modalities (modalities - 1) width); each stack runs once."""
+        masks = {name: None if mask is None else mask[name] for name in self.names}
+        done: dict[Hashable, Tensor] = {}
+
+        def pair(target: str, source: str, present: list[str]) -> Tensor:
+            which, sequence = self.asked(target, source, present, encodings, masks, done)
+            key = ("pair", target, source, which)
+            if key not in done:
+                stack = self.pairs[self.ordered.index((target, source))]
+                done[key] = stack(encodings[target], sequence, masks[target], masks[source], self.causal)
+            return done[key]
+
+        def memory(target: str, present: list[str]) -> Tensor:
+            key = ("memory", target, *present)
+            if key not in done:
+                joined = torch.cat([pair(target, other, present) for other in self.others[target]], 2)
+                stack = self.memories[self.names.index(target)]
+                assert isinstance(stack, CrossmodalStack)
+                done[key] = stack.remember(joined, masks[target], self.causal, last_only=True)
+            return done[key]
+
+        first = encodings[self.names[0]]
+        silent = first.new_zeros(len(first), self.memory_width)
+        found = []
+        for keep in keeps:
+            present = self.present(keep)
+            slots = [memory(name, present) if name in present else silent for name in self.names]
+            found.append(torch.cat(slots, 1))
+        return found
+
+    def fused(
+        self,
+        encodings: Mapping[str, Tensor],
+        keep: Collection[str] | None = None,
+        mask: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """What `classify` takes, from the modalities `keep`."""
+        return self.read(self.summaries(encodings, [keep], mask)[0])
+
+    def fuse_many(
+        self,
+        encodings: Mapping[str, Tensor],
+        keeps: Sequence[Collection[str]],
+        mask: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """`fuse` for several subsets; stacks and memories that they have in common run once."""
+        return [self.classify(self.read(summary)) for summary in self.summaries(encodings, keeps, mask)]
+
+
+class CrossmodalTransformer(PairedStacks):
     """MulT: a stack for every ordered pair source -> target, a self-attention memory per target, an MLP.
 
     Encodings are projected sequences, (B, T_m, width); modalities may have lengths of their own. An absent target
@@ -267,10 +366,8 @@ class CrossmodalTransformer(Backbone):
         words: str = "text",
         causal: bool = False,
     ):
-        super().__init__(dims, num_outputs, width, at_least=2)
+        super().__init__(dims, num_outputs, width)
         self.words, self.causal = words, causal
-        others = {name: [other for other in self.names if other != name] for name in self.names}
-        self.others = others
         rates: dict[str, Any] = {
             "relu_dropout": relu_dropout,
             "dropout": dropout,
@@ -283,15 +380,16 @@ class CrossmodalTransformer(Backbone):
                 CrossmodalStack(
                     width, num_heads, num_layers, attention_dropout if source == words else 0.0, **rates
                 )
-                for target in self.names
-                for source in others[target]
+                for _, source in self.ordered
             ]
         )
-        memory = (len(dims) - 1) * width
         self.memories = nn.ModuleList(
-            [CrossmodalStack(memory, num_heads, memory_layers, attention_dropout, **rates) for _ in self.names]
+            [
+                CrossmodalStack(self.memory_width, num_heads, memory_layers, attention_dropout, **rates)
+                for _ in self.names
+            ]
         )
-        joined = len(dims) * memory
+        joined = len(dims) * self.memory_width
         self.widen, self.narrow = nn.Linear(joined, joined), nn.Linear(joined, joined)
         self.output_dropout = nn.Dropout(output_dropout)
         self.output = nn.Linear(joined, num_outputs)
@@ -301,73 +399,11 @@ class CrossmodalTransformer(Backbone):
         projected: Tensor = self.project[name](self.word_dropout(x) if name == self.words else x)
         return projected
 
-    def summaries(
-        self,
-        encodings: Mapping[str, Tensor],
-        keeps: Sequence[Collection[str] | None],
-        mask: Mapping[str, Tensor] | None = None,
-    ) -> list[Tensor]:
-        """The joined memories of each subset, (B, modalities (modalities - 1) width); each stack runs once."""
-        masks = {name: None if mask is None else mask[name] for name in self.names}
-        number = {pair: i for i, pair in enumerate((t, s) for t in self.names for s in self.others[t])}
-        done: dict[tuple[str, str, bool], Tensor] = {}
-        remembered: dict[tuple[str, ...], Tensor] = {}
-
-        def pair(target: str, source: str, there: bool) -> Tensor:
-            key = (target, source, there)
-            if key not in done:
-                done[key] = self.pairs[number[target, source]](
-                    encodings[target],
-                    encodings[source] if there else None,
-                    masks[target],
-                    masks[source],
-                    self.causal,
-                )
-            return done[key]
-
-        def memory(target: str, sources: list[str]) -> Tensor:
-            key = (target, *sources)
-            if key not in remembered:
-                joined = torch.cat([pair(target, other, other in sources) for other in self.others[target]], 2)
-                stack = self.memories[self.names.index(target)]
-                assert isinstance(stack, CrossmodalStack)
-                remembered[key] = stack.remember(joined, masks[target], self.causal, last_only=True)
-            return remembered[key]
-
-        first = encodings[self.names[0]]
-        silent = first.new_zeros(len(first), self.output.in_features // len(self.names))
-        found = []
-        for keep in keeps:
-            present = self.present(keep)
-            slots = [
-                memory(name, [other for other in present if other != name]) if name in present else silent
-                for name in self.names
-            ]
-            found.append(torch.cat(slots, 1))
-        return found
-
-    def _read(self, summary: Tensor) -> Tensor:
+    def read(self, summary: Tensor) -> Tensor:
+        """What the last linear layer reads, (B, modalities (modalities - 1) width)."""
         inner = self.output_dropout(torch.relu(self.widen(summary)))
         result: Tensor = self.narrow(inner) + summary
         return result
-
-    def fused(
-        self,
-        encodings: Mapping[str, Tensor],
-        keep: Collection[str] | None = None,
-        mask: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
-        """What the last linear layer reads, (B, modalities (modalities - 1) width)."""
-        return self._read(self.summaries(encodings, [keep], mask)[0])
-
-    def fuse_many(
-        self,
-        encodings: Mapping[str, Tensor],
-        keeps: Sequence[Collection[str]],
-        mask: Mapping[str, Tensor] | None = None,
-    ) -> list[Tensor]:
-        """`fuse` for several subsets; pairs and memories that they have in common are computed once."""
-        return [self.classify(self._read(summary)) for summary in self.summaries(encodings, keeps, mask)]
 
     def classify(self, fused: Tensor) -> Tensor:
         """The last linear layer: to (B, num_outputs)."""

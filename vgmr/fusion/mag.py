@@ -7,18 +7,8 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone, mean_vector
+from vgmr.fusion.base import Backbone, find_anchor, mean_vector
 from vgmr.refiner import Refinement, check_dims, check_inputs, masked_mean
-
-
-def find_anchor(dims: Mapping[str, int], anchor: str | None) -> str:
-    """The anchor modality: as named, else "text"; ValueError if there is none or nothing beside it."""
-    chosen = "text" if anchor is None else anchor
-    if chosen not in dims:
-        raise ValueError(f"MAG needs an anchor modality; give anchor=..., one of {list(dims)}, got {chosen!r}")
-    if len(dims) < 2:
-        raise ValueError(f"MAG shifts an anchor by other modalities and needs at least 2, got {list(dims)}")
-    return chosen
 
 
 def check_aligned(anchor: str, lengths: Mapping[str, int]) -> None:
@@ -104,7 +94,7 @@ class MAG(Backbone):
         dropout: float = 0.1,
     ):
         super().__init__(dims, num_outputs, width)
-        self.anchor = find_anchor(self.dims, anchor)
+        self.anchor = find_anchor(self.dims, anchor, "MAG")
         self.others = {name: dim for name, dim in self.dims.items() if name != self.anchor}
         self.project = nn.Linear(self.dims[self.anchor], width)
         self.gate = AdaptationGate(width, self.others, strength, gate_dropout)
@@ -169,7 +159,7 @@ class AnchorShift(nn.Module):
     ):
         super().__init__()
         self.dims = check_dims(dims)
-        self.anchor = find_anchor(self.dims, anchor)
+        self.anchor = find_anchor(self.dims, anchor, "MAG")
         others = {name: dim for name, dim in self.dims.items() if name != self.anchor}
         self.gate = AdaptationGate(self.dims[self.anchor], others, strength, dropout)
 

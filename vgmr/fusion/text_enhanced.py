@@ -5,14 +5,14 @@ After the version of a public collection of such systems; the paper itself is no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone
-from vgmr.fusion.crossmodal import CrossmodalStack
+from vgmr.fusion.base import find_anchor
+from vgmr.fusion.crossmodal import CrossmodalStack, PairedStacks
 
 
 class _States(nn.Module):
@@ -28,7 +28,7 @@ class _States(nn.Module):
         return states
 
 
-class TextEnhancedFusion(Backbone):
+class TextEnhancedFusion(PairedStacks):
     """A stack for every ordered pair of modalities, a self-attention memory per target, an MLP.
 
     Between two modalities other than the anchor the source first asks the anchor, then the target asks what came
@@ -68,11 +68,7 @@ class TextEnhancedFusion(Backbone):
         causal: bool = True,
     ):
         super().__init__(dims, num_outputs, width)
-        self.anchor = "text" if anchor is None else anchor
-        if self.anchor not in self.dims:
-            raise ValueError(
-                f"TextEnhancedFusion needs an anchor; give anchor=..., one of {self.names}, got {self.anchor!r}"
-            )
+        self.anchor = find_anchor(self.dims, anchor, type(self).__name__)
         if len(self.dims) < 3:
             raise ValueError(
                 f"TextEnhancedFusion lets two modalities meet through a third, got {self.names}; for two use mult"
@@ -90,16 +86,14 @@ class TextEnhancedFusion(Backbone):
                 for name, dim in self.dims.items()
             }
         )
-        self.others = {name: [other for other in self.names if other != name] for name in self.names}
-        pairs = [(target, source) for target in self.names for source in self.others[target]]
-        detours = [pair for pair in pairs if self.anchor not in pair]
-        self.place = {pair: i for i, pair in enumerate(pairs)}
+        detours = [pair for pair in self.ordered if self.anchor not in pair]
         self.detour = {pair: i for i, pair in enumerate(detours)}
-        self.pairs = nn.ModuleList([stack(width, num_layers, positions or pair in detours) for pair in pairs])
+        self.pairs = nn.ModuleList(
+            [stack(width, num_layers, positions or pair in detours) for pair in self.ordered]
+        )
         self.through = nn.ModuleList([stack(width, 1, True) for _ in detours])
-        memory = (len(self.dims) - 1) * width
-        self.memories = nn.ModuleList([stack(memory, num_layers, positions) for _ in self.names])
-        self.first = nn.Linear(len(self.dims) * memory, post_dim)
+        self.memories = nn.ModuleList([stack(self.memory_width, num_layers, positions) for _ in self.names])
+        self.first = nn.Linear(len(self.dims) * self.memory_width, post_dim)
         self.second = nn.Linear(post_dim, post_dim)
         self.output = nn.Linear(post_dim, num_outputs)
 
@@ -116,86 +110,33 @@ class TextEnhancedFusion(Backbone):
             return {name: x.amax(1) for name, x in encodings.items()}
         return {name: x.masked_fill(~mask[name].unsqueeze(2), -torch.inf).amax(1) for name, x in encodings.items()}
 
-    def summaries(
+    def asked(
         self,
+        target: str,
+        source: str,
+        present: list[str],
         encodings: Mapping[str, Tensor],
-        keeps: Sequence[Collection[str] | None],
-        mask: Mapping[str, Tensor] | None = None,
-    ) -> list[Tensor]:
-        """The joined memories of each subset, (B, modalities (modalities - 1) width); each stack runs once."""
-        masks = {name: None if mask is None else mask[name] for name in self.names}
-        done: dict[tuple[object, ...], Tensor] = {}
-
-        def once(key: tuple[object, ...], stack: nn.Module, *given: Any) -> Tensor:
-            if key not in done:
-                done[key] = stack(*given)
-            return done[key]
-
-        def asked(target: str, source: str, present: list[str]) -> Tensor | None:
-            """The source, or what the source found in the anchor; None where the source is absent."""
-            if source not in present:
-                return None
-            if (target, source) not in self.detour:
-                return encodings[source]
-            there = self.anchor in present
-            return once(
-                ("through", target, source, there),
-                self.through[self.detour[target, source]],
+        masks: Mapping[str, Tensor | None],
+        done: dict[Hashable, Tensor],
+    ) -> tuple[Hashable, Tensor | None]:
+        """The source, or what the source found in the anchor."""
+        if source not in present or (target, source) not in self.detour:
+            return super().asked(target, source, present, encodings, masks, done)
+        there = self.anchor in present
+        key = ("through", target, source, there)
+        if key not in done:
+            done[key] = self.through[self.detour[target, source]](
                 encodings[source],
                 encodings[self.anchor] if there else None,
                 masks[source],
                 masks[self.anchor],
                 self.causal,
             )
+        return key, done[key]
 
-        def pair(target: str, source: str, present: list[str]) -> Tensor:
-            there = source in present
-            through = there and (target, source) in self.detour and self.anchor in present
-            return once(
-                ("pair", target, source, there, through),
-                self.pairs[self.place[target, source]],
-                encodings[target],
-                asked(target, source, present),
-                masks[target],
-                masks[source],
-                self.causal,
-            )
-
-        def memory(target: str, present: list[str]) -> Tensor:
-            key = ("memory", target, *present)
-            if key not in done:
-                joined = torch.cat([pair(target, other, present) for other in self.others[target]], 2)
-                stack = self.memories[self.names.index(target)]
-                assert isinstance(stack, CrossmodalStack)
-                done[key] = stack.remember(joined, masks[target], self.causal, last_only=True)
-            return done[key]
-
-        first = encodings[self.names[0]]
-        silent = first.new_zeros(len(first), self.first.in_features // len(self.names))
-        found = []
-        for keep in keeps:
-            present = self.present(keep)
-            slots = [memory(name, present) if name in present else silent for name in self.names]
-            found.append(torch.cat(slots, 1))
-        return found
-
-    def fused(
-        self,
-        encodings: Mapping[str, Tensor],
-        keep: Collection[str] | None = None,
-        mask: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
+    def read(self, summary: Tensor) -> Tensor:
         """relu of a linear layer on all memories, (B, post_dim)."""
-        return torch.relu(self.first(self.summaries(encodings, [keep], mask)[0]))
-
-    def fuse_many(
-        self,
-        encodings: Mapping[str, Tensor],
-        keeps: Sequence[Collection[str]],
-        mask: Mapping[str, Tensor] | None = None,
-    ) -> list[Tensor]:
-        """`fuse` for several subsets; stacks that they have in common run once."""
-        return [self.classify(torch.relu(self.first(one))) for one in self.summaries(encodings, keeps, mask)]
+        return torch.relu(self.first(summary))
 
     def classify(self, fused: Tensor) -> Tensor:
         """Two layers: (B, post_dim) to (B, num_outputs)."""
