@@ -135,7 +135,7 @@ def test_a_plan_searches_nothing_and_a_training_keeps_its_search(
     common = {"dataset": "digits", "prefusion": "none", "epochs": 1, "batch_size": 256}
     made = []
 
-    def found(variants, common, *_):
+    def found(variants, common, jobs, rates):
         made.append(list(variants))
         return search.Search(search.pd.DataFrame({1e-3: [0.5], 3e-3: [0.6]}, ["plain"]), 2, {"plain": 3e-3}, [])
 

@@ -12,7 +12,6 @@ from vgmr.analysis.information import (
     PARTS,
     beside,
     clusters,
-    correlations,
     decomposition,
     of_features,
     of_modalities,
@@ -241,20 +240,6 @@ def test_by_modality_pairs_are_averaged():
     by_sample = of_modalities(pd.concat([pairs.assign(sample=0), pairs.assign(sample=1, **twice)]))
     kept = by_sample.set_index(["modality", "sample"])["unique"]
     assert kept["c", 0] == pytest.approx(0.15) and kept["c", 1] == pytest.approx(0.3)
-
-
-def test_rank_correlation_is_over_modalities_with_seeds_averaged():
-    """Worth follows what a modality has for itself; a second seed of one modality is no new modality."""
-    rows = [
-        {"dataset": "d", "seed": seed, "modality": name, "unique": k, "worth": k + noise, "redundancy": -k}
-        | {"value": 0.5, "gate": 1.0, "removal": k * k, "information": 0.0, "synergy": k % 2}
-        for k, name in enumerate("abcd")
-        for seed, noise in enumerate((0.2, -0.2))
-    ]
-    found = correlations(pd.DataFrame(rows)).set_index(["of", "with"])
-    assert found.loc[("worth", "unique"), "correlation"] == pytest.approx(1)
-    assert found.loc[("worth", "redundancy"), "correlation"] == pytest.approx(-1)
-    assert (found["modalities"] == 4).all()
 
 
 def test_an_unknown_measure_is_refused():

@@ -9,6 +9,7 @@ FOUND = {
     "02_stale": ["generated cell navigation is missing or stale"],
     "03_edited": ["not executed from top to bottom", "generated cell badge is missing or stale"],
     "04_untagged": ["needs exactly one cell tagged parameters"],
+    "06_wide": ["2 lines of code are wider than 88 columns, such as 'x = 1'"],
     "05_both": ["parameter without type or comment: x = 1", "stray cell metadata"],
 }
 

@@ -37,7 +37,7 @@ def test_every_system_is_a_host():
 
 @pytest.mark.parametrize("dataset", list(systems.HOSTS))
 def test_each_variant_stands_before_each_host_and_nothing_else_differs(dataset, asked):
-    todo = studies.plugged(dataset)
+    todo = systems.plugged(dataset)
     hosts = systems.HOSTS[dataset]
     tried = {host: [variant for one, variant in todo if one == host] for host in hosts}
     everywhere = ["plain", "parameter-matched MLP", studies.FORM, studies.ADOPTED]
@@ -64,7 +64,7 @@ def test_each_variant_stands_before_each_host_and_nothing_else_differs(dataset, 
 @pytest.mark.parametrize("dataset", list(systems.HOSTS))
 def test_every_host_takes_the_data_behind_every_variant(dataset, asked):
     data = made_data(SHAPES[dataset], 8, 4, 3)
-    for (host, variant), group in studies.plugged(dataset).items():
+    for (host, variant), group in systems.plugged(dataset).items():
         model = build(group[0], data)
         assert isinstance(model.backbone, BACKBONES[systems.HOSTS[dataset][host]["backbone"]])
         output = model.eval()(data.test.features, data.test.mask)
@@ -74,7 +74,7 @@ def test_every_host_takes_the_data_behind_every_variant(dataset, asked):
 def test_a_size_is_of_the_refiner_not_of_the_host(asked):
     data = made_data(SHAPES["uci-mfeat"], 8, 4, 3)
     sizes = {}
-    for (_, variant), group in studies.plugged("uci-mfeat").items():
+    for (_, variant), group in systems.plugged("uci-mfeat").items():
         sizes.setdefault(variant, set()).add(count_parameters(build(group[0], data).prefusion))
     assert all(len(found) == 1 for found in sizes.values())
     (control,), (form,) = sizes["parameter-matched MLP"], sizes[studies.FORM]
@@ -83,14 +83,12 @@ def test_a_size_is_of_the_refiner_not_of_the_host(asked):
 
 def test_what_is_not_in_the_study_is_refused():
     with pytest.raises(ValueError, match="no study of systems on 'digits'; there are: uci-mfeat, utd-mhad"):
-        studies.plugged("digits")
+        systems.plugged("digits")
 
 
 def test_costs_have_a_row_for_each_place(monkeypatch):
     monkeypatch.setattr(systems, "step_costs", lambda todo, baseline: {name: len(name) for name in todo})
-    found = systems.step_table("utd-mhad", studies.VARIANTS)
-    assert list(zip(found["host"], found["variant"], strict=True)) == list(
-        systems.before("utd-mhad", studies.VARIANTS)
-    )
+    found = systems.step_table("utd-mhad")
+    assert list(zip(found["host"], found["variant"], strict=True)) == list(systems.before("utd-mhad"))
     assert (found["host_step"] == found["host"].str.len()).all()
     assert (found["step"] == found["variant"].str.len()).all()

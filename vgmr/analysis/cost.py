@@ -524,10 +524,7 @@ def bench_loop(rounds: int = 7, progress: bool = True, train: int = 1284, valida
     }
 
 
-STEADY: dict[str, Any] = {
-    "rank": 0,
-    "norm": "none",
-}  # the gate of a whole sequence, so a mean can be taken before it
+STEADY: dict[str, Any] = {"rank": 0, "norm": "none"}  # one gate for a whole sequence, so its mean can come first
 CHEAP: dict[str, dict[str, dict[str, Any]]] = {  # by form, what makes it cheaper; see `vgmr.refiner.VGMR`
     "paper": {
         "shared maps": {"sharing": True},
@@ -546,6 +543,10 @@ CHEAP: dict[str, dict[str, dict[str, Any]]] = {  # by form, what makes it cheape
         "rank 0, sparse gate": {"rank": 0, "sparsity": 0.75},
     },
 }
+
+
+PRICED = {"transformer": 164, "pooled": 32}  # latent width in front of each backbone
+AGAIN = "plain, again"
 
 
 def price(model: Classifier, batch: Batch) -> dict[str, float]:
@@ -581,9 +582,6 @@ def priced_data(backbone: str, samples: int) -> tuple[MultimodalData, dict[str, 
     else:
         data = made_data(SEED_MODELS["mosi"], samples, 1, 2)
     return data, {"dataset": "synthetic", "backbone": backbone, "latent_dim": PRICED[backbone]}
-
-
-PRICED = {"transformer": 164, "pooled": 32}  # latent widths
 
 
 def count_forms() -> pd.DataFrame:
@@ -648,9 +646,6 @@ def bench_forms(
         "rows": rows,
         "itself": max(itself, key=lambda ratio: abs(math.log(ratio))),
     }
-
-
-AGAIN = "plain, again"
 
 
 def _folded(model: Classifier) -> Classifier:

@@ -302,23 +302,3 @@ def within(table: pd.DataFrame) -> pd.DataFrame:
 
 def _correlation(one: pd.Series, other: pd.Series) -> float:
     return float(one.corr(other)) if one.nunique() > 1 and other.nunique() > 1 else 0.0
-
-
-def correlations(table: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's rank correlation of what the model makes of modalities with what they hold, over modalities.
-
-    Over modalities of all data sets, seeds averaged: runs on one data set are no new modalities.
-
-    Args:
-        table: columns dataset, seed, modality, and means of those of `MADE` and `HELD`.
-
-    Columns: of, with, correlation, modalities (how many).
-    """
-    mean = table.drop(columns="seed").groupby(["dataset", "modality"]).mean()
-    rank = mean.rank()
-    rows = [
-        {"of": of, "with": with_, "correlation": rank[of].corr(rank[with_]), "modalities": len(mean)}
-        for of in MADE
-        for with_ in HELD
-    ]
-    return pd.DataFrame(rows)

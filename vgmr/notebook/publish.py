@@ -38,7 +38,13 @@ MAXIMUM_BYTES = 1_000_000
 WIDEST = 88  # columns of code, so that no page scrolls sideways
 CELL_PATIENCE = 600  # seconds
 GENERATED = "generated cell"  # problems that `clean` mends
-WRITTEN = ("tagged", "parameter without", "code cells of", "bytes, more than")  # and those that only a hand does
+WRITTEN = (
+    "tagged",
+    "parameter without",
+    "code cells of",
+    "lines of code",
+    "bytes, more than",
+)  # and those that only a hand does
 
 
 def repository() -> str:

@@ -60,7 +60,6 @@ VALUE_SETS = ("mosi-words", "uci-mfeat", "utd-mhad")
 VALUE_TARGETS = {PAPER_FORM: ("delta", "impact"), ADOPTED: ("anchors",)}
 ROBUST_SETS = ("utd-mhad",)
 INFORMED_SETS = ("uci-mfeat", "utd-mhad")
-TIMED_SETS = ("utd-mhad", "avdigits")
 
 
 def _keys(pattern: str, datasets: tuple[str, ...]) -> tuple[str, ...]:
@@ -323,24 +322,6 @@ def _information(kind: str) -> list[Claim]:
     ]
 
 
-def _in_time() -> list[Claim]:
-    """Values of windows, made from anchors and not from the paper's summaries, against one value per recording."""
-    return [
-        Claim(
-            PAPER_FORM,
-            "Section 5",
-            f"values in time, by anchors of windows, find a stretch that is {kind} better than one value does",
-            "20",
-            "information",
-            _keys(f"DATASET, {kind}: step AUROC, in time over pooled", TIMED_SETS),
-            where="vgmr.analysis.windows",
-            sets=TIMED_SETS,
-            unit="AUROC",
-        )
-        for kind in ("swapped", "occluded", "shifted")
-    ]
-
-
 def _costs() -> list[Claim]:
     rows = (
         ("VGMR trains faster than Grad-Blending", "vgmr over grad-blending", "training", True),
@@ -440,4 +421,4 @@ def _results(kind: str) -> list[Claim]:
     return [claim for make in makers for claim in make(kind)]
 
 
-CLAIMS: list[Claim] = [*_rivals(), *_results(PAPER_FORM), *_costs(), *_in_time(), *_results(ADOPTED), *_code()]
+CLAIMS: list[Claim] = [*_rivals(), *_results(PAPER_FORM), *_costs(), *_results(ADOPTED), *_code()]

@@ -14,22 +14,7 @@ from vgmr.experiment import Experiment, experiment_data, train
 from vgmr.refiner import FORMS
 from vgmr.studies import systems
 from vgmr.studies.search import RATES, SEARCH_SEEDS, Choice, choose, with_seed
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {"prefusion": "none", "form": "paper"},
-    "parameter-matched MLP": {"prefusion": "mlp", "form": "paper"},
-    "value-free gate": {
-        "form": "neutral",
-        "amplification": 1.0,
-        "retention": 0.0,
-        "use_global_value": False,
-        "use_channel_value": False,
-        "value_weight": 0.0,
-    },
-    "VGMR, paper's form": {"form": "paper"},
-    "VGMR, calibrated": {"form": "calibrated"},
-}
-FORM, ADOPTED = "VGMR, paper's form", "VGMR, calibrated"
+from vgmr.studies.variants import ADOPTED, FORM, VARIANTS
 
 # Quick scale: what the training notebooks train by default. One patience for all; a search begins at these epochs.
 PATIENCE = 12
@@ -345,11 +330,6 @@ def balanced(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
     }
 
 
-def plugged(dataset: str, again: bool = False, jobs: int = 2) -> dict[tuple[str, str], list[Experiment]]:
-    """What notebook 18 trains: `VARIANTS` in front of every fusion system, by host and variant."""
-    return systems.plugged(dataset, VARIANTS, again, jobs)
-
-
 def planned() -> dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]]:
     """What `vgmr records` trains, in this order: a function that lists the experiments, by the record's name."""
     plans: dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]] = {}
@@ -362,7 +342,7 @@ def planned() -> dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]]:
     plans["10-balancing-uci-mfeat"] = partial(balanced, "uci-mfeat")
     plans["12-removals-uci-mfeat"] = partial(removals, "uci-mfeat")
     for dataset in systems.HOSTS:
-        plans[f"18-systems-{dataset}"] = partial(plugged, dataset)
+        plans[f"18-systems-{dataset}"] = partial(systems.plugged, dataset)
     for dataset in CHEAP_SETS:
         plans[f"19-cheap-{dataset}"] = partial(cheap_refiners, dataset)
     return plans

@@ -14,8 +14,8 @@ from vgmr.corruption import Drawn
 from vgmr.experiment import Experiment, build, experiment_data, filled, one_thread
 from vgmr.inference import predict
 from vgmr.objective import Objective
-from vgmr.studies import VARIANTS
 from vgmr.studies.search import SEARCH_SEEDS
+from vgmr.studies.variants import VARIANTS
 from vgmr.training import fit
 
 # The search for a form. Nothing that it measures corruption with is among the kinds it trains on.

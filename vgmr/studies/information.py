@@ -102,7 +102,7 @@ def data_of(name: str, seed: int) -> MultimodalData:
     return load(name.split(",")[0], **options, **own)
 
 
-def test_terms(data: MultimodalData) -> pd.DataFrame:
+def terms_of_test(data: MultimodalData) -> pd.DataFrame:
     """`of_samples` of the test part by classifiers that were fitted to the training part."""
     longest = max(data.max_lengths.values())
     estimator = {**ESTIMATOR, "frequencies": min(ESTIMATOR["frequencies"], longest)}
@@ -115,7 +115,7 @@ def pair(name: str, seed: int) -> list[dict[str, Any]]:
         data = data_of(name, seed)
         share = torch.bincount(data.test.label).double() / len(data.test)
         entropy = -float(torch.special.xlogy(share, share).sum() / torch.log(torch.tensor(2.0)))
-        means = test_terms(data).drop(columns="sample").groupby(["first", "second"], sort=False).mean()
+        means = terms_of_test(data).drop(columns="sample").groupby(["first", "second"], sort=False).mean()
         rows = []
         for row in means.assign(entropy=entropy).reset_index().to_dict("records"):
             place = {"dataset": name, "first": row.pop("first"), "second": row.pop("second"), "seed": seed}
@@ -151,7 +151,7 @@ def told(dataset: str, label: str) -> Iterator[dict[str, Any]]:
     """
     repeats = REPEATS[BESIDE[dataset]]
     for one in trained(experiments(dataset, STEPS[label], corrupted=False, seeds=range(repeats)), label):
-        frame = beside(one.model, one.data.test, test_terms(one.data))
+        frame = beside(one.model, one.data.test, terms_of_test(one.data))
         cases = {"all": frame, "permuted": permuted(frame, one.seed)}
         if one.data.test.corrupted is not None:
             whole = torch.stack(list(truth(one.data.test).values())).bool().all(0).numpy()

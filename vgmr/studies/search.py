@@ -233,7 +233,7 @@ def choose(
     if _unkept.get() == "refuse" and not again:
         raise Unsearched(f"no search {name} is kept")
     print(f"{name}: searching learning rates of {len(variants)} variants")
-    fresh = search(variants, common, jobs, True, rates)
+    fresh = search(variants, common, jobs, rates=rates)
     for line in fresh.warnings:
         print(line)
     if again or _unkept.get() == "keep":

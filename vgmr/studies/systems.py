@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -11,6 +10,7 @@ from vgmr.analysis.cost import step_costs
 from vgmr.experiment import Experiment
 from vgmr.runs import tabled
 from vgmr.studies.search import choose, with_seed
+from vgmr.studies.variants import VARIANTS
 
 VIEWS = ("fou", "kar", "zer")
 SEEDS = 5
@@ -61,7 +61,7 @@ def shared(dataset: str) -> dict[str, Any]:
     return {"dataset": dataset, **SHARED, **SETTINGS[dataset]}
 
 
-def before(dataset: str, variants: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+def before(dataset: str) -> dict[tuple[str, str], dict[str, Any]]:
     """Settings of every host with every variant in front of it, by host and variant.
 
     The value-free gate is tried on vectors and before quick hosts only.
@@ -69,21 +69,19 @@ def before(dataset: str, variants: Mapping[str, Mapping[str, Any]]) -> dict[tupl
     found = {}
     for host, options in HOSTS[dataset].items():
         slow = host in SLOW or dataset != "uci-mfeat"
-        for variant, own in variants.items():
+        for variant, own in VARIANTS.items():
             if not (slow and variant == "value-free gate"):
                 found[host, variant] = {**options, **own}
     return found
 
 
-def plugged(
-    dataset: str, variants: Mapping[str, Mapping[str, Any]], again: bool = False, jobs: int = 2
-) -> dict[tuple[str, str], list[Experiment]]:
+def plugged(dataset: str, again: bool = False, jobs: int = 2) -> dict[tuple[str, str], list[Experiment]]:
     """The trainings of every variant in front of every host of `HOSTS`, one for each of `SEEDS`.
 
     `choose` searches or reads the rate of each, DATASET-plugged. Trainings may last twice as long as those of the
     search, the same for all, since several hosts still improved at its end.
     """
-    common, todo = shared(dataset), before(dataset, variants)
+    common, todo = shared(dataset), before(dataset)
     named = {f"{host}: {variant}": options for (host, variant), options in todo.items()}
     chosen = choose(f"{dataset}-plugged", named, common, again, jobs, rates=RATES)
     return {
@@ -95,14 +93,14 @@ def plugged(
     }
 
 
-def step_table(dataset: str, variants: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def step_table(dataset: str) -> pd.DataFrame:
     """CPU time of one training step as ratios, by host and variant.
 
     Columns host, variant, step (times that of the host alone), host_step (the host alone, times that of the first
     host).
     """
     common, rows = shared(dataset), []
-    todo = {place: Experiment(**{**common, **options}) for place, options in before(dataset, variants).items()}
+    todo = {place: Experiment(**{**common, **options}) for place, options in before(dataset).items()}
     hosts = list(HOSTS[dataset])
     alone = step_costs({host: todo[host, "plain"] for host in hosts}, hosts[0])
     for host in hosts:
@@ -114,7 +112,7 @@ def step_table(dataset: str, variants: Mapping[str, Mapping[str, Any]]) -> pd.Da
     return pd.DataFrame(rows)
 
 
-def costs(dataset: str, variants: Mapping[str, Mapping[str, Any]], again: bool = False) -> pd.DataFrame:
+def costs(dataset: str, again: bool = False) -> pd.DataFrame:
     """`step_table`, kept as 18-costs-DATASET."""
-    parameters = {"dataset": dataset, "hosts": list(HOSTS[dataset]), "variants": list(variants)}
-    return tabled(f"18-costs-{dataset}", parameters, lambda: step_table(dataset, variants), again)
+    parameters = {"dataset": dataset, "hosts": list(HOSTS[dataset]), "variants": list(VARIANTS)}
+    return tabled(f"18-costs-{dataset}", parameters, lambda: step_table(dataset), again)
