@@ -37,7 +37,7 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/vgmr notebooks check
-	$(BIN)/pytest -q -n 2 --dist loadfile tests/browser tests
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/browser tests/notebooks tests/notebook tests
 	$(BIN)/pytest -q -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks/[0-9]*.ipynb
 
 lab: install

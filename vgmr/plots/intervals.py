@@ -38,6 +38,7 @@ def forest(
     value: str = "difference",
     reference: float | Mapping[str, float] = 0.0,
     band: float | Mapping[str, float] | None = None,
+    band_label: str = "within chance",
     xlabel: str = "difference in test accuracy",
     width: float = 3.0,
 ) -> np.ndarray:
@@ -54,7 +55,8 @@ def forest(
             rows none of which is a model a single neutral one.
         value: column of the mean.
         reference: where the line of no effect stands, for all panels or by panel.
-        band: half width of what is within chance, such as 0.01, for all panels or by panel.
+        band: half width of a shaded band, such as 0.01, for all panels or by panel.
+        band_label: what lies within it, for the legend.
 
     Returns the array of axes.
     """
@@ -99,7 +101,7 @@ def forest(
     if "paper" in frame and frame["paper"].notna().any():
         marks.append(Line2D([], [], marker="D", label="the paper", **PAPER))
     if band is not None:
-        marks.append(Patch(color="0.9", label="within chance"))
+        marks.append(Patch(color="0.9", label=band_label))
     if marks:
         figure.legend(handles=marks, loc="outside upper center", ncols=min(len(marks), 2 + len(panels)))
     return axes[0]
