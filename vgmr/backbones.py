@@ -182,10 +182,29 @@ class Classifier(nn.Module):
     Args:
         prefusion: VGMR or anything in `vgmr.prefusion`.
         backbone: any `Backbone` for the same dims.
+
+    Raises:
+        TypeError: one of the two is something else.
+        ValueError: their dims differ.
     """
 
     def __init__(self, prefusion: nn.Module, backbone: Backbone):
         super().__init__()
+        if isinstance(prefusion, Backbone) or not hasattr(prefusion, "dims"):
+            raise TypeError(
+                "Classifier(prefusion, backbone): expected VGMR or another pre-fusion module, which has dims, got "
+                f"{type(prefusion).__name__}"
+            )
+        if not isinstance(backbone, Backbone):
+            raise TypeError(
+                "Classifier(prefusion, backbone): expected a subclass of vgmr.Backbone, got "
+                f"{type(backbone).__name__}"
+            )
+        if len(inspect.signature(backbone.fuse).parameters) < 3:
+            raise TypeError(
+                f"{type(backbone).__name__}: expected fuse(encodings, keep=None, mask=None), got "
+                f"fuse{inspect.signature(backbone.fuse)}"
+            )
         if prefusion.dims != backbone.dims:
             raise ValueError(f"dims differ: prefusion has {prefusion.dims}, backbone has {backbone.dims}")
         self.prefusion = prefusion

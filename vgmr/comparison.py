@@ -436,6 +436,8 @@ def compare(runs: Mapping[str, Sequence[Scored]], baseline: str, metric: str = "
     The first row is a constant answer, the test part's most frequent class, where the runs know of it. Neither it
     nor the baseline has a difference. There is one column more: parameters.
     """
+    if not isinstance(runs, Mapping):
+        raise TypeError(f"expected runs by the label of their variant, a dict, got {type(runs).__name__}")
     if baseline not in runs:
         raise ValueError(f"unknown baseline {baseline!r}; there are: {', '.join(runs)}")
     others = [label for label in runs if label != baseline]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from vgmr import corruption
 from vgmr.backbones import BACKBONES, Classifier, check_options
 from vgmr.balancing import METHODS, Balancing, make_method
 from vgmr.data import load, names
-from vgmr.data.types import MultimodalData
+from vgmr.data.types import Batch, MultimodalData
 from vgmr.evaluation import scores
 from vgmr.files import environment, peak_memory
 from vgmr.fusion.base import Backbone
@@ -38,7 +38,16 @@ from vgmr.prefusion import (
     width_for_budget,
 )
 from vgmr.refiner import FORMS, VGMR
-from vgmr.training import OPTIMIZERS, History, fit, fit_seeds, pays_together, use_byte_dropout, why_alone
+from vgmr.training import (
+    OPTIMIZERS,
+    History,
+    fit,
+    fit_seeds,
+    is_rate,
+    pays_together,
+    use_byte_dropout,
+    why_alone,
+)
 
 RIVALS: dict[str, tuple[Callable[..., nn.Module], int]] = {  # with what their width is a multiple of
     "mlp": (FeatureMLP, 1),
@@ -175,7 +184,7 @@ class Experiment:
                 raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
         for what in ("learning_rate", "prefusion_learning_rate", "weight_decay"):
             value = getattr(self, what)
-            if value is not None and not 0 <= value < float("inf"):
+            if not (is_rate(value) or (what == "prefusion_learning_rate" and value is None)):
                 raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
         make_method(self.method, **self.method_options)
         check_options(self.backbone, self.backbone_options)
@@ -188,6 +197,43 @@ class Experiment:
         for name, value in FORMS[self.form].items():
             if getattr(self, name) == type(self).__dataclass_fields__[name].default:
                 object.__setattr__(self, name, value)
+        _tried(
+            Options(filled(VGMR, self, num_classes=2)),
+            Options(filled(Objective, self, target=self.value_target)),
+            self.training_noise,
+            self.training_corruption,
+            self.device,
+        )
+
+
+@lru_cache(maxsize=256)
+def _tried(vgmr: Options, objective: Options, noise: Options, drawn: Options, device: str) -> None:
+    """What takes these settings, made or called once on two samples of nothing: ValueError where it refuses."""
+    with torch.device("meta"):
+        VGMR({"a": 1, "b": 1}, **vgmr)
+    Objective(**objective)
+    if device != "auto":
+        try:
+            torch.device(device)
+        except RuntimeError:
+            raise ValueError(f"unknown device {device!r}; there are: auto, cpu, cuda, mps") from None
+    for what, options, call in (
+        ("training_noise", noise, partial(corruption.noise, batch := _nothing(noise), batch)),
+        ("training_corruption", drawn, partial(corruption.Drawn.like, _nothing(drawn))),
+    ):
+        try:
+            if options:
+                call(**options)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{what}: {error}") from None
+
+
+def _nothing(options: Mapping[str, Any]) -> Batch:
+    """Two samples of the modalities that options name."""
+    named = options.get("modalities")
+    names = named if isinstance(named, list | tuple) and named else ("a", "b")
+    one = torch.zeros(2, 1, 1)
+    return Batch(dict.fromkeys(names, one), dict.fromkeys(names, one[..., 0] == 0), torch.arange(2))
 
 
 @dataclass(frozen=True)

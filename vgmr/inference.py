@@ -33,7 +33,12 @@ def one_pass(
 
     Args:
         keep: as in `Classifier.forward`.
+
+    Raises:
+        TypeError: `part` is no `Batch`.
     """
+    if not isinstance(part, Batch):
+        raise TypeError(f"expected a part of a data set, such as data.test, got {type(part).__name__}")
     with evaluating(model):
         batches = (part.span(start, start + batch_size) for start in range(0, len(part), batch_size))
         return [take(model(batch.features, batch.model_mask, keep), batch) for batch in batches]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
 from vgmr.corruption import joined
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.fusion.base import steady
 from vgmr.inference import predict
 from vgmr.objective import Objective, task_loss
 from vgmr.refiner import trusted_values
@@ -607,8 +609,9 @@ def fit(
         checkpoint: called with the epoch, from 0, and the model after every epoch's validation.
 
     Raises:
-        ValueError: labels out of range for the model, fewer than one epoch, patience below 1, or a method that is
-            not defined for this model.
+        TypeError: a model, data set, method, objective or corruption that is none.
+        ValueError: labels out of range for the model, a setting out of its range, a backbone whose `fuse` does not
+            heed `keep`, or a method that is not defined for this model.
         FloatingPointError: the training loss is no longer finite.
     """
     return _fit(
@@ -681,13 +684,48 @@ def _fit(
     corruption: Corruption | None = None,
     checkpoint: Callable[[int, int, Classifier], None] | None = None,
 ) -> list[History]:
-    for what, value in (("epochs", epochs), ("patience", patience)):
-        if value is not None and value < 1:
-            raise ValueError(f"{what} must be at least 1, got {value}")
+    for what, value in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
+        if not (is_whole(value) or (what == "patience" and value is None)):
+            raise ValueError(f"{what} must be a whole number of at least 1, got {value!r}")
+    for what, value in (
+        ("learning_rate", learning_rate),
+        ("prefusion_learning_rate", prefusion_learning_rate),
+        ("weight_decay", weight_decay),
+    ):
+        if not (is_rate(value) or (what == "prefusion_learning_rate" and value is None)):
+            raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
+    for seed in seeds:
+        if not isinstance(seed, Integral):
+            raise ValueError(f"seed must be a whole number, got {seed!r}")
+    for model in models:
+        if not (hasattr(model, "prefusion") and hasattr(model, "backbone")):
+            raise TypeError(f"model: expected a Classifier(prefusion, backbone), got {type(model).__name__}")
+    for each in data:
+        if not isinstance(each, MultimodalData):
+            raise TypeError(f"data: expected MultimodalData, with its parts, got {type(each).__name__}")
+    if not (method is None or isinstance(method, Balancing)):
+        raise TypeError(
+            f"method: expected one made by vgmr.balancing.make_method(name), got {type(method).__name__}"
+        )
+    for what, given in (("objective", objective), ("corruption", corruption)):
+        if not (given is None or callable(given)):
+            raise TypeError(f"{what}: expected an object that can be called, got {type(given).__name__}")
     for model, each in zip(models, data, strict=True):
         _check(model, each)
+    for model, each in zip(models, data, strict=True):
+        for name in unheeded(model, each.train):
+            raise ValueError(
+                f"{type(model.backbone).__name__}.fuse changes its answer with the encoding of {name!r} where "
+                "keep leaves that out: use the encodings in keep alone; self.present(keep) lists them"
+            )
     objective = Objective() if objective is None else objective
     task = getattr(objective, "task", "classification")
+    for each in data:
+        if each.task != task:
+            raise ValueError(
+                f"{each.name} has labels for {each.task}, and the objective is for {task}; "
+                f"give objective=Objective(task={each.task!r})"
+            )
     torch.manual_seed(seeds[0])
     rates = learning_rate, learning_rate if prefusion_learning_rate is None else prefusion_learning_rate
     feeding = {"batch_size": batch_size, "length_buckets": length_buckets}
@@ -766,6 +804,34 @@ def _fit(
         models[seed].load_state_dict(state, strict=len(models) == 1)
         models[seed].eval()
     return histories
+
+
+def is_whole(value: Any) -> bool:
+    """A whole number of at least 1, of any integer type."""
+    return hasattr(value, "__index__") and not isinstance(value, bool) and value >= 1
+
+
+def is_rate(value: Any) -> bool:
+    """A finite number of at least 0."""
+    return isinstance(value, Real) and 0 <= value < float("inf")
+
+
+@torch.no_grad()
+def unheeded(model: Classifier, part: Batch) -> list[str]:
+    """Modalities whose encodings change what the backbone answers although `keep` leaves them out."""
+    few = part.span(0, 4)
+    with steady(model), trusted_values():
+        encodings = model(few.features, few.model_mask).encodings
+        found = []
+        for name in encodings if len(encodings) > 1 else ():
+            others = [other for other in encodings if other != name]
+            answers = [
+                model.backbone.fuse({**encodings, name: x}, others, few.model_mask)
+                for x in (encodings[name], encodings[name].flip(0))
+            ]
+            if not torch.allclose(*answers, rtol=1e-3, atol=1e-4, equal_nan=True):
+                found.append(name)
+    return found
 
 
 def _seen_for_choice(validation: Batch, corruption: Corruption | None) -> Batch:

@@ -1,0 +1,191 @@
+"""What cannot be meant is refused in one line before anything is trained, and nothing sound is."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vgmr import VGMR, Backbone, Classifier, Experiment, Objective, PooledBackbone, compare, fit, load, predict
+from vgmr.backbones import BACKBONES
+from vgmr.balancing import make_method
+from vgmr.experiment import build, experiment_data
+from vgmr.prefusion import FeatureMLP
+from vgmr.training import unheeded
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load("synthetic", samples=60, steps=3)
+
+
+def model_for(data, backbone: Backbone | None = None) -> Classifier:
+    backbone = PooledBackbone(data.dims, len(data.classes), width=4) if backbone is None else backbone
+    return Classifier(VGMR(data.dims, latent_dim=4), backbone)
+
+
+class Own(Backbone):
+    """A sum of encodings: of all that come, or of those in `keep`."""
+
+    def __init__(self, dims: dict[str, int], num_outputs: int, heeds: bool):
+        super().__init__(dims, num_outputs, width=4)
+        self.heeds = heeds
+        self.layer = nn.ModuleDict({name: nn.Linear(dim, 4) for name, dim in dims.items()})
+        self.out = nn.Linear(4, num_outputs)
+
+    def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
+        return self.layer[name](x.mean(1))
+
+    def fuse(self, encodings, keep=None, mask=None) -> Tensor:
+        names = self.present(keep) if self.heeds else list(encodings)
+        return self.out(sum(encodings[name] for name in names))
+
+
+class Short(Own):
+    def fuse(self, encodings) -> Tensor:
+        return self.out(sum(encodings.values()))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("epochs", 0),
+        ("epochs", 1.5),
+        ("epochs", True),
+        ("batch_size", 0),
+        ("batch_size", -3),
+        ("batch_size", 8.0),
+        ("patience", 0),
+        ("learning_rate", -1.0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", "0.1"),
+        ("prefusion_learning_rate", float("inf")),
+        ("weight_decay", -0.1),
+        ("seed", "a"),
+        ("optimizer", "Adam"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_named(data, setting, value):
+    with pytest.raises(ValueError, match=f"{setting}.*{value}") as refusal:
+        fit(model_for(data), data, **{"epochs": 1, setting: value})
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "hint"),
+    [
+        ("method", "ogm-ge", "make_method"),
+        ("objective", "task", "can be called"),
+        ("corruption", "noise", "can be called"),
+    ],
+)
+def test_a_name_in_place_of_an_object_is_refused(data, setting, value, hint):
+    with pytest.raises(TypeError, match=f"{setting}: expected .*{hint}.*got str"):
+        fit(model_for(data), data, epochs=1, **{setting: value})
+
+
+def test_a_part_in_place_of_a_data_set_and_a_data_set_in_place_of_a_part(data):
+    with pytest.raises(TypeError, match=r"expected MultimodalData, .* got Batch"):
+        fit(model_for(data), data.train, epochs=1)
+    with pytest.raises(TypeError, match=r"such as data.test, got MultimodalData"):
+        predict(model_for(data), data)
+    with pytest.raises(TypeError, match=r"expected a Classifier.*got PooledBackbone"):
+        fit(model_for(data).backbone, data, epochs=1)
+    with pytest.raises(TypeError, match=r"by the label of their variant.*got list"):
+        compare([1, 2], "plain")
+
+
+def test_the_two_parts_of_a_classifier_are_not_exchanged(data):
+    backbone, refiner = PooledBackbone(data.dims, 2), VGMR(data.dims)
+    with pytest.raises(TypeError, match="pre-fusion module, which has dims, got PooledBackbone"):
+        Classifier(backbone, refiner)
+    with pytest.raises(TypeError, match="pre-fusion module, which has dims, got Linear"):
+        Classifier(nn.Linear(3, 3), backbone)
+    with pytest.raises(TypeError, match=r"subclass of vgmr.Backbone, got VGMR"):
+        Classifier(refiner, refiner)
+    with pytest.raises(TypeError, match=r"Short: expected fuse\(encodings, keep=None, mask=None\), got"):
+        Classifier(refiner, Short(data.dims, 2, heeds=True))
+
+
+def test_a_backbone_that_does_not_heed_keep_is_refused_and_one_that_does_is_not(data):
+    deaf, heedful = (model_for(data, Own(data.dims, len(data.classes), heeds)) for heeds in (False, True))
+    assert unheeded(deaf, data.train) == list(data.dims)
+    with pytest.raises(ValueError, match=r"Own.fuse changes its answer with the encoding of 'text'"):
+        fit(deaf, data, epochs=1)
+    assert unheeded(heedful, data.train) == []
+    assert len(fit(heedful, data, epochs=1).train_loss) == 1
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_of_the_package_heeds_keep_and_no_chance_is_drawn(data, backbone):
+    model = build(Experiment("synthetic", backbone=backbone), data).train()
+    before = torch.get_rng_state()
+    assert unheeded(model, data.train) == []
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(part.training for part in model.modules())
+
+
+def test_the_objective_is_for_the_labels(data):
+    with pytest.raises(ValueError, match=r"labels for classification.*Objective\(task='classification'\)"):
+        fit(model_for(data), data, epochs=1, objective=Objective(task="regression"))
+    scores = replace(
+        data,
+        classes=(),
+        **{name: replace(part, label=part.label.float()) for name, part in data.parts.items()},
+    )
+    regressor = Classifier(VGMR(data.dims, 4), PooledBackbone(data.dims, 1, width=4))
+    with pytest.raises(ValueError, match=r"Objective\(task='regression'\)"):
+        fit(regressor, scores, epochs=1)
+
+
+@pytest.mark.parametrize("what", ["value_weight", "regulariser_weight", "minimum_deviation", "warmup_epochs"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_weights_of_the_objective_are_not_negative(what, value):
+    with pytest.raises(ValueError, match=f"{what} must be a number of at least 0"):
+        Objective(**{what: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"value_weight": -1}, "value_weight must be"),
+        ({"temperature": 0}, "temperature must be"),
+        ({"warmup_epochs": -1}, "warmup_epochs must be"),
+        ({"removal": "between"}, "removal must be"),
+        ({"dropout": 2.0}, "dropout must lie in 0 to 1"),
+        ({"amplification": -1.0}, "amplification must lie"),
+        ({"retention": 2.0}, "retention must lie"),
+        ({"rank": -1}, "rank"),
+        ({"sparsity": 1.0}, "sparsity must lie"),
+        ({"value_from": "nothing"}, "value_from must be"),
+        ({"device": "gpu"}, "unknown device 'gpu'"),
+        ({"learning_rate": "0.1"}, "learning_rate must be"),
+        ({"training_noise": {"strength": 1}}, "training_noise: .*strength"),
+        ({"training_noise": {"share": 2.0}}, "training_noise: a share must lie in 0 to 1"),
+        ({"training_corruption": {"kinds": ["nois"]}}, "training_corruption: kinds must be some of"),
+        ({"training_corruption": {"share": "half"}}, "training_corruption: "),
+    ],
+)
+def test_an_experiment_that_cannot_be_trained_is_refused_when_it_is_made(options, said):
+    with pytest.raises(ValueError, match=said) as refusal:
+        Experiment("synthetic", **options)
+    assert "\n" not in str(refusal.value)
+
+
+def test_sound_experiments_are_made_and_draw_no_chance():
+    before = torch.get_rng_state()
+    for options in (
+        {"learning_rate": 0.0, "prefusion_learning_rate": 0.0, "weight_decay": 0},
+        {"training_noise": {"share": 0.3, "modalities": ["text"]}, "device": "cuda:0"},
+        {"training_corruption": {"kinds": ("noise", "missing"), "share": 0.5, "modalities": ("audio",)}},
+        {"value_from": "both", "form": "paper", "value_target": "out-of-fold"},
+        {"rank": 0, "norm": "none", "form": "paper"},
+    ):
+        Experiment("synthetic", **options)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_other_modules_in_front_and_methods_pass(data):
+    model = Classifier(FeatureMLP(data.dims, 3), PooledBackbone(data.dims, len(data.classes), width=4))
+    assert len(fit(model, data, epochs=1, method=make_method("ogm-ge")).train_loss) == 1
+    assert experiment_data(Experiment("synthetic", data_options={"samples": 60})).task == "classification"
