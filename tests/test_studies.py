@@ -60,7 +60,7 @@ def test_without_a_kept_search_there_is_one(few, tmp_path, monkeypatch):
     """No rate is assumed: a missing or damaged file, or one that lacks a variant, is made good by a search."""
     asked = []
     made = search.Search(pd.DataFrame({1e-2: [0.5, 0.5]}, list(few)), 3, dict.fromkeys(few, 1e-2), [])
-    monkeypatch.setattr(search, "search", lambda *given: (asked.append(given), made)[1])
+    monkeypatch.setattr(search, "search", lambda *given, **_: (asked.append(given), made)[1])
     folder, expected = tmp_path / "kept", {name: {"learning_rate": 1e-2, "epochs": 3} for name in few}
     assert search.choose("some", few, COMMON, folder=folder) == expected
     assert len(asked) == 1 and not folder.exists(), "nothing is written unless asked for"

@@ -686,7 +686,7 @@ def _fit(
 ) -> list[History]:
     for what, value in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
         if not (is_whole(value) or (what == "patience" and value is None)):
-            raise ValueError(f"{what} must be a whole number of at least 1, got {value!r}")
+            raise ValueError(f"{what} must be at least 1, got {value!r}; give a whole number")
     for what, value in (
         ("learning_rate", learning_rate),
         ("prefusion_learning_rate", prefusion_learning_rate),
@@ -819,7 +819,7 @@ def is_rate(value: Any) -> bool:
 @torch.no_grad()
 def unheeded(model: Classifier, part: Batch) -> list[str]:
     """Modalities whose encodings change what the backbone answers although `keep` leaves them out."""
-    few = part.span(0, 4)
+    few = part.span(0, 4).noting_padding()
     with steady(model), trusted_values():
         encodings = model(few.features, few.model_mask).encodings
         found = []

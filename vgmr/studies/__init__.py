@@ -30,7 +30,7 @@ STUDIES: dict[str, dict[str, Any]] = {
         "batch_size": 32,
         "width": 32,
     },
-    "avdigits": {"epochs": 20, "batch_size": 64, "width": 32},
+    "avdigits": {"epochs": 60, "batch_size": 64, "width": 32},
     "cremad-ratings": {"epochs": 20, "batch_size": 128, "width": 64},
     "synthetic": {
         "data_options": {"samples": 240, "steps": 6, "redundant": 0.16, "unique": 0.16},
