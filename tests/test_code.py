@@ -53,6 +53,25 @@ def test_what_says_but_does_nothing_makes_nothing_stale(changed):
     assert changed("vgmr.training", "\nclass History", "\n\n\n\nclass History") == set()
 
 
+def test_what_only_refuses_makes_nothing_stale(changed):
+    before = "    objective = Objective() if objective is None else objective\n    task"
+    refusal = "    if epochs > 10**6:\n        raise ValueError(f'{epochs} epochs')\n"
+    assert changed("vgmr.training", before, refusal + before) == set()
+    loop = "    for model in models:\n        if model is None:\n            raise TypeError('no model')\n"
+    assert changed("vgmr.training", before, loop + before) == set()
+    assert changed("vgmr.training", "value is not None and value < 1", "value is not None and value < 2") == set()
+
+
+def test_what_refuses_and_does_something_makes_all_stale(changed):
+    before = "    objective = Objective() if objective is None else objective\n    task"
+    for does in (
+        "    if epochs > 10**6:\n        raise ValueError(epochs)\n    else:\n        epochs = 3\n",
+        "    if epochs > 10**6:\n        epochs = 3\n        raise ValueError(epochs)\n",
+        "    if (epochs := 3) > 4:\n        raise ValueError(epochs)\n",
+    ):
+        assert changed("vgmr.training", before, does + before) == set(EXPERIMENTS)
+
+
 def test_what_is_added_makes_nothing_stale(changed):
     new = "def unheard_of():\n    pass\n\n\ndef fit("
     assert changed("vgmr.training", "def fit(", new) == set()

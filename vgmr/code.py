@@ -1,4 +1,4 @@
-"""What code a result rests on: the definitions that it reaches, hashed without docstrings and messages."""
+"""What code a result rests on: the definitions that it reaches, bare of docstrings, messages and refusals."""
 
 from __future__ import annotations
 
@@ -22,17 +22,31 @@ def _name(path: Path) -> str:
 SOURCES = {_name(path): path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
 
 
+def _says(node: ast.stmt) -> bool:
+    return isinstance(node, ast.FunctionDef) and node.name in SILENT
+
+
+def _refuses(node: ast.stmt) -> bool:
+    """Whether a statement can end a training, but change none that ends well: `if ...: raise`, also in a loop."""
+    if not isinstance(node, ast.If | ast.For) or any(isinstance(part, ast.NamedExpr) for part in ast.walk(node)):
+        return False
+    return all(isinstance(part, ast.Raise) or _refuses(part) for part in [*node.body, *node.orelse])
+
+
 class _Bare(ast.NodeTransformer):
-    """Without docstrings and without what errors say."""
+    """Without docstrings, without what errors say, and without what only refuses."""
 
     def visit(self, node: ast.AST) -> ast.AST:
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
-            if ast.get_docstring(node, clean=False) is not None:
-                body = body[1:]
-            node.body = [
-                part for part in body if not (isinstance(part, ast.FunctionDef) and part.name in SILENT)
-            ] or [ast.Pass()]
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and (
+            ast.get_docstring(node, clean=False) is not None
+        ):
+            del node.body[0]
+        for name, inner in ast.iter_fields(node):
+            if isinstance(inner, list) and inner and isinstance(inner[0], ast.stmt):
+                left = [part for part in inner if not (_says(part) or _refuses(part))]
+                setattr(node, name, left or [ast.Pass()] * (name == "body"))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and not node.body:
+            node.body = [ast.Pass()]
         if isinstance(node, ast.Raise):
             return ast.Raise()
         return self.generic_visit(node)
