@@ -353,9 +353,7 @@ CONTROLLED = (("uci-mfeat", "pooled"), ("utd-mhad", "transformer"))
 TO_COME = (
     "training-avdigits",
     "09-controlled-utd-mhad",
-    "10-balancing-uci-mfeat",
     "11-ablations-cremad-ratings",
-    "12-removals-uci-mfeat",
     "19-cheap-cremad-ratings",
     "19-cheap-utd-mhad",
 )
