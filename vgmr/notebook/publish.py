@@ -356,7 +356,7 @@ def main(arguments: list[str]) -> int:
             print(f"{path}: {line}")
         failed += bool(found)
         remedies = {line.remedy for line in found}
-        for remedy in ("hand", "build") if "hand" in remedies else remedies - {"clean"} or remedies:
+        for remedy in remedies - ({"clean"} if "build" in remedies else set()):
             mended[remedy].append(path.name[:2])
     if options.action == "build" and not options.names:
         write_readme()
@@ -366,9 +366,7 @@ def main(arguments: list[str]) -> int:
                 print(f"{path}: is not what the notebooks say now; run vgmr notebooks readme")
                 failed += 1
     if mended["hand"]:
-        print(
-            f"mend tags, parameters and cells of {' '.join(mended['hand'])} in the notebook itself, then build it"
-        )
+        print("mend tags, parameters and cells in the notebook itself, then build it")
     for action in ("build", "clean"):
         if mended[action]:
             print(f"mend with: vgmr notebooks {action} {' '.join(mended[action])}")
