@@ -349,9 +349,8 @@ def planned() -> dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]]:
 
 
 CONTROLLED = (("uci-mfeat", "pooled"), ("utd-mhad", "transformer"))
-# Planned, and not trained yet: `vgmr records` trains them where they are named. Their notebooks are drafts.
+# Planned, and not trained yet: `vgmr records` trains them where they are named.
 TO_COME = (
-    "training-avdigits",
     "09-controlled-utd-mhad",
     "11-ablations-cremad-ratings",
     "19-cheap-cremad-ratings",
