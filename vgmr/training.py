@@ -687,13 +687,13 @@ def _fit(
     for what, value in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
         if not (is_whole(value) or (what == "patience" and value is None)):
             raise ValueError(f"{what} must be at least 1, got {value!r}; give a whole number")
-    for what, value in (
+    for what, rate in (
         ("learning_rate", learning_rate),
         ("prefusion_learning_rate", prefusion_learning_rate),
         ("weight_decay", weight_decay),
     ):
-        if not (is_rate(value) or (what == "prefusion_learning_rate" and value is None)):
-            raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
+        if not (is_rate(rate) or (what == "prefusion_learning_rate" and rate is None)):
+            raise ValueError(f"{what} must be a number of at least 0, got {rate!r}")
     for seed in seeds:
         if not isinstance(seed, Integral):
             raise ValueError(f"seed must be a whole number, got {seed!r}")
@@ -813,7 +813,7 @@ def is_whole(value: Any) -> bool:
 
 def is_rate(value: Any) -> bool:
     """A finite number of at least 0."""
-    return isinstance(value, Real) and 0 <= value < float("inf")
+    return isinstance(value, Real) and 0 <= float(value) < float("inf")
 
 
 @torch.no_grad()
@@ -825,11 +825,11 @@ def unheeded(model: Classifier, part: Batch) -> list[str]:
         found = []
         for name in encodings if len(encodings) > 1 else ():
             others = [other for other in encodings if other != name]
-            answers = [
+            answer, other = (
                 model.backbone.fuse({**encodings, name: x}, others, few.model_mask)
                 for x in (encodings[name], encodings[name].flip(0))
-            ]
-            if not torch.allclose(*answers, rtol=1e-3, atol=1e-4, equal_nan=True):
+            )
+            if not torch.allclose(answer, other, rtol=1e-3, atol=1e-4, equal_nan=True):
                 found.append(name)
     return found
 

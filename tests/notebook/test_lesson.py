@@ -186,6 +186,7 @@ def test_a_table_is_short_to_read_and_whole_on_disk(tmp_path, monkeypatch):
     html = notebook.table(frame, "accuracy", "a caption").to_html()
     assert "0.512" in html and "a caption" in html and "paper" not in html and "0.51234" not in html
     assert (tmp_path / "tables" / "accuracy.csv").read_text(encoding="utf-8").splitlines()[1] == "plain,0.51234,,5"
+    assert notebook.table(frame, "accuracy", "a caption").to_html() == html, "a notebook built twice is the same"
 
 
 @pytest.fixture

@@ -3,14 +3,15 @@
 import nbformat
 
 from vgmr.notebook import publish
+from vgmr.notebook.publish import Problem
 
 FOUND = {
     "01_sound": [],
-    "02_stale": ["generated cell navigation is missing or stale"],
-    "03_edited": ["not executed from top to bottom", "generated cell badge is missing or stale"],
-    "04_untagged": ["needs exactly one cell tagged parameters"],
-    "06_wide": ["2 lines of code are wider than 88 columns, such as 'x = 1'"],
-    "05_both": ["parameter without type or comment: x = 1", "stray cell metadata"],
+    "02_stale": [Problem("generated cell navigation is missing or stale", "clean")],
+    "03_edited": [Problem("not executed from top to bottom"), Problem("generated cell badge is stale", "clean")],
+    "04_untagged": [Problem("needs exactly one cell tagged parameters", "hand")],
+    "06_wide": [Problem("2 lines of code are wider than 88 columns, such as 'x = 1'", "hand")],
+    "05_both": [Problem("parameter without type or comment: x = 1", "hand"), Problem("stray cell metadata")],
 }
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy.stats import rankdata
 from torch import Tensor
 
-from vgmr import corruption
 from vgmr.backbones import Classifier, Output
-from vgmr.data.types import Batch, MultimodalData
+from vgmr.data.types import Batch
 from vgmr.evaluation import auroc
 from vgmr.inference import evaluating, one_pass
 from vgmr.objective import contributions
@@ -20,7 +17,6 @@ from vgmr.refiner import VGMR, Refinement, masked_mean
 
 STATISTICS = ("global_value", "channel_value", "channel_deviation", "gate", "target")
 LEVELS = ("sample", "modality", "step", "channel")
-LOUDNESS = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
@@ -118,20 +114,6 @@ def saliency(model: Classifier, part: Batch) -> dict[str, Tensor]:
         name: gradient.abs() * part.mask[name].unsqueeze(2)
         for name, gradient in zip(features, gradients, strict=True)
     }
-
-
-@torch.no_grad()
-def close_where_large(model: Classifier) -> Classifier:
-    """Set a model's gate by hand, in place, to sigmoid(-X), entry by entry: a detector of raised features."""
-    assert isinstance(model.prefusion, VGMR)
-    for name in model.prefusion.dims:
-        maps = model.prefusion.of(name)
-        for parameter in maps.parameters():
-            parameter.zero_()
-        if maps.gate_from_features is None:
-            raise ValueError("a gate with rank 0 sees no features; take a model with another rank")
-        maps.gate_from_features.weight -= torch.eye(len(maps.gate_from_features.weight))
-    return model.eval()
 
 
 def jumps(part: Batch) -> dict[str, Tensor]:
@@ -301,96 +283,3 @@ def localisation(model: Classifier, part: Batch, level: str, seed: int = 0) -> p
             row = [x.unsqueeze(0) for x in table] if level == "sample" else table
             rows.append({"score": score, "modality": name, "auroc": row_auroc(*row)})
     return pd.DataFrame(rows)
-
-
-def channel_noise(part: Batch, train: Batch, share: float, seed: int = 0) -> Batch:
-    """Gaussian noise, as `corruption.noise` draws it, in single channels of a sample for the whole sequence."""
-    dead = corruption.sensor_dropout(part, share, seed=seed)
-    noisy = corruption.noise(part, train, 1.0, seed=seed)
-    assert dead.corrupted is not None
-    features = {
-        name: torch.where(dead.corrupted[name], noisy.features[name], x) for name, x in part.features.items()
-    }
-    return replace(dead, features=features)
-
-
-def _responses(model: Classifier, data: MultimodalData, share: float, seed: int) -> list[pd.DataFrame]:
-    frames = []
-    for loudness in LOUDNESS:
-        loud = replace(data.train, features={name: loudness * x for name, x in data.train.features.items()})
-        for name in data.modalities:
-            corrupted = corruption.noise(data.test, loud, share, modalities=[name], seed=seed)
-            table = response(model, data.test, corrupted).rename(columns={"statistic": "name"})
-            if loudness == 1:
-                frames.append(table.melt(["modality", "name"], var_name="case").assign(question="response"))
-            differences = table.loc[table["name"] != "target", ["modality", "name", "difference"]].rename(
-                columns={"difference": "value"}
-            )
-            frames.append(differences.assign(question="loudness", case=f"{loudness:g}"))
-    return frames
-
-
-def _suppressions(model: Classifier, data: MultimodalData, share: float, seed: int) -> list[pd.DataFrame]:
-    clean, corrupted_parts = suppression(model, data.test), []
-    for name in data.modalities:
-        noisy = corruption.noise(data.test, data.train, share, modalities=[name], seed=seed)
-        hit, _ = _truth(noisy, "sample")
-        found = suppression(model, noisy.index(hit[name].nonzero().squeeze(1)))
-        corrupted_parts.append(found[found["modality"] == name])
-    parts = {"clean": clean, "noisy": pd.concat(corrupted_parts)}
-    parts |= {f"class {label}": rows for label, rows in clean.groupby("label")}
-    frames = []
-    for case, rows in parts.items():
-        kept = ["share"] if case.startswith("class") else ["suppression", "share", "change"]
-        means = rows.groupby("modality", sort=False)[kept].mean().reset_index()
-        frames.append(means.melt("modality", var_name="name").assign(question="suppression", case=case))
-    return frames
-
-
-def _localisations(model: Classifier, data: MultimodalData, share: float, seed: int) -> list[pd.DataFrame]:
-    test, train, longest = data.test, data.train, max(data.max_lengths.values())
-    whole = corruption.noise(test, train, share, granularity=longest, seed=seed)
-    crossed = corruption.conflict(test, share, seed=seed)
-    corrupted = {("noise", level): whole for level in ("sample", "modality")}
-    corrupted |= {("conflict", level): crossed for level in ("sample", "modality")}
-    corrupted["noise", "channel"] = channel_noise(test, train, share, seed)
-    if longest > 1:
-        corrupted["noise", "step"] = corruption.noise(test, train, share, seed=seed)
-    frames = []
-    for (kind, level), part in corrupted.items():
-        found = localisation(model, part, level, seed).rename(columns={"score": "name", "auroc": "value"})
-        frames.append(found.assign(question="localisation", case=f"{kind}, {level}"))
-    return frames
-
-
-def _agreements(model: Classifier, data: MultimodalData) -> list[pd.DataFrame]:
-    frames = []
-    for case, part in (("train", data.train), ("test", data.test)):
-        for name, rows in value_and_gate(model, part).groupby("modality", sort=False):
-            rank = rows["global_value"].corr(rows["target"], method="spearman")
-            row = {"modality": name, "name": "rank correlation", "value": rank}
-            frames.append(pd.DataFrame([{**row, "question": "agreement", "case": case}]))
-    return frames
-
-
-def behaviour(model: Classifier, data: MultimodalData, share: float = 0.3, seed: int = 0) -> pd.DataFrame:
-    """What value and gate of one model do on the test part, tidy: one row per number.
-
-    Args:
-        share: of the time steps ("noisy" cases and "step"), of the samples that are corrupted whole in a modality
-            ("sample", "modality"; by noise or by the content of another class) and of the channels ("channel").
-        seed: of the noise. What was known to be corrupted before is forgotten.
-
-    Columns: question, case, modality, name, value. Questions: "response"; "loudness", its differences with noise
-    of `LOUDNESS` times the training part's deviation (case); "localisation"; "suppression" of all test samples
-    ("clean"), of one class ("class K", share alone), of a modality corrupted by noise ("noisy"); "agreement", the
-    rank correlation over samples of global value and target, in both parts.
-    """
-    data = replace(data, test=replace(data.test, corrupted=None))
-    frames = [
-        *_responses(model, data, share, seed),
-        *_localisations(model, data, share, seed),
-        *_suppressions(model, data, share, seed),
-        *_agreements(model, data),
-    ]
-    return pd.concat(frames, ignore_index=True)[["question", "case", "modality", "name", "value"]]

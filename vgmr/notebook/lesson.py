@@ -110,7 +110,7 @@ def table(frame: pd.DataFrame, name: str, caption: str = "", digits: int = 3) ->
     small = frame.dropna(axis=1, how="all")
     floats: list[Hashable] = [column for column in small if pd.api.types.is_float_dtype(small[column])]
     styled = small.style.format(na_rep="").format(f"{{:.{digits}f}}", subset=floats, na_rep="").hide(axis="index")
-    return styled.set_caption(caption or name)
+    return styled.set_caption(caption or name).set_uuid(name)  # the same HTML each time
 
 
 def explore(draw: Callable[..., Figure | tuple[Figure, str]], **controls: widgets.Widget) -> widgets.VBox:

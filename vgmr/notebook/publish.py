@@ -37,14 +37,17 @@ if "google.colab" in sys.modules and not Path("records").exists():
 MAXIMUM_BYTES = 1_000_000
 WIDEST = 88  # columns of code, so that no page scrolls sideways
 CELL_PATIENCE = 600  # seconds
-GENERATED = "generated cell"  # problems that `clean` mends
-WRITTEN = (
-    "tagged",
-    "parameter without",
-    "code cells of",
-    "lines of code",
-    "bytes, more than",
-)  # and those that only a hand does
+
+
+class Problem(str):
+    """What is off in a notebook, a line, and its `remedy`: "build", "clean", or "hand" and then build."""
+
+    remedy: str
+
+    def __new__(cls, line: str, remedy: str = "build") -> Problem:
+        one = super().__new__(cls, line)
+        one.remedy = remedy
+        return one
 
 
 def repository() -> str:
@@ -223,49 +226,53 @@ def code_lines(book: Any) -> list[str]:
     return found
 
 
-def problems(path: Path) -> list[str]:
+def problems(path: Path) -> list[Problem]:
     """What is off in a committed notebook, a line each."""
     book = nbformat.read(path, as_version=4)
     code = [cell for cell in book.cells if cell.cell_type == "code"]
-    found = []
+    found: list[Problem] = []
+
+    def note(line: str, remedy: str = "build") -> None:
+        found.append(Problem(line, remedy))
+
     if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
-        found.append("not executed from top to bottom")
+        note("not executed from top to bottom")
     outputs = [output for cell in code for output in cell.outputs]
     if any(output.output_type == "error" for output in outputs):
-        found.append("a traceback in its outputs")
+        note("a traceback in its outputs")
     if any(output.get("name") == "stderr" for output in outputs):
-        found.append("stderr in its outputs")
+        note("stderr in its outputs")
     figures = [output for output in outputs if "image/png" in output.get("data", {})]
     if not all(output.metadata.get("image/png", {}).get("alt") for output in figures):
-        found.append("a figure without alt text")
+        note("a figure without alt text")
     if set(book.metadata) != {"kernelspec", "language_info"}:
-        found.append(f"stray metadata: {sorted(set(book.metadata) - {'kernelspec', 'language_info'})}")
+        note(f"stray metadata: {sorted(set(book.metadata) - {'kernelspec', 'language_info'})}")
     if any(set(cell.metadata) - {"tags"} for cell in book.cells):
-        found.append("stray cell metadata")
+        note("stray cell metadata")
     if [cell["id"] for cell in book.cells] != [f"cell-{number:03d}" for number in range(1, len(book.cells) + 1)]:
-        found.append("cell ids are not cell-001 to the last")
+        note("cell ids are not cell-001 to the last")
     if path.stat().st_size > MAXIMUM_BYTES:
-        found.append(f"{path.stat().st_size} bytes, more than {MAXIMUM_BYTES}")
+        note(f"{path.stat().st_size} bytes, more than {MAXIMUM_BYTES}", "hand")
     lines = [len(cell.source.splitlines()) for cell in code]
     if statistics.median(lines) > 7 or max(lines) > 40:
-        found.append(f"code cells of {statistics.median(lines)} lines in the median, {max(lines)} at most")
+        note(f"code cells of {statistics.median(lines)} lines in the median, {max(lines)} at most", "hand")
     if wide := [line for line in code_lines(book) if len(line) > WIDEST]:
-        found.append(f"{len(wide)} lines of code are wider than {WIDEST} columns, such as {wide[0].strip()!r}")
+        note(f"{len(wide)} lines of code are wider than {WIDEST} columns, such as {wide[0].strip()!r}", "hand")
     tags = [tag for cell in book.cells for tag in cell.metadata.get("tags", [])]
     if tags.count("parameters") != 1:
-        found.append("needs exactly one cell tagged parameters")
+        note("needs exactly one cell tagged parameters", "hand")
     if tags.count("nbval-check-output") < 3:
-        found.append("fewer than three cells tagged nbval-check-output; tag those that give the same each time")
+        note("fewer than three cells tagged nbval-check-output; tag those that give the same each time", "hand")
     for tag, cell in generated(path, notebooks()).items():
         if not any(tag in other.metadata.get("tags", []) and other.source == cell.source for other in book.cells):
-            found.append(f"generated cell {tag} is missing or stale")
+            note(f"generated cell {tag} is missing or stale", "clean")
     for cell in code:
         if "parameters" in cell.metadata.get("tags", []):
             lines_of_text = cell.source.splitlines()
             for line in ast.parse(cell.source).body:
                 if not isinstance(line, ast.AnnAssign) or "#" not in lines_of_text[(line.end_lineno or 1) - 1]:
                     wanted = "write NAME: TYPE = VALUE  # what it is"
-                    found.append(f"parameter without type or comment: {ast.unparse(line)}; {wanted}")
+                    note(f"parameter without type or comment: {ast.unparse(line)}; {wanted}", "hand")
     return found
 
 
@@ -334,9 +341,7 @@ def main(arguments: list[str]) -> int:
     if not chosen:
         raise ValueError(f"no notebooks in {FOLDER.resolve()}; run this from the repository's folder")
     failed = 0
-    by_hand = False
-    unclean: list[str] = []
-    stale: list[str] = []
+    mended: dict[str, list[str]] = {"hand": [], "build": [], "clean": []}
     if options.action != "check":
         for path in chosen:
             try_place(path.absolute())
@@ -350,12 +355,9 @@ def main(arguments: list[str]) -> int:
         for line in found:
             print(f"{path}: {line}")
         failed += bool(found)
-        kinds = {next((kind for kind in (GENERATED, *WRITTEN) if kind in line), "") for line in found}
-        by_hand |= bool(kinds & set(WRITTEN))
-        if "" in kinds:
-            unclean.append(path.name[:2])
-        elif GENERATED in kinds:
-            stale.append(path.name[:2])
+        remedies = {line.remedy for line in found}
+        for remedy in remedies - ({"clean"} if "build" in remedies else set()):
+            mended[remedy].append(path.name[:2])
     if options.action == "build" and not options.names:
         write_readme()
     if options.action == "check" and not options.names and Path("README.md").exists():
@@ -363,9 +365,9 @@ def main(arguments: list[str]) -> int:
             if not path.exists() or path.read_bytes() != content:
                 print(f"{path}: is not what the notebooks say now; run vgmr notebooks readme")
                 failed += 1
-    if by_hand:
+    if mended["hand"]:
         print("mend tags, parameters and cells in the notebook itself, then build it")
-    for action, names in (("build", unclean), ("clean", stale)):
-        if names:
-            print(f"mend with: vgmr notebooks {action} {' '.join(names)}")
+    for action in ("build", "clean"):
+        if mended[action]:
+            print(f"mend with: vgmr notebooks {action} {' '.join(mended[action])}")
     return min(failed, 1)
