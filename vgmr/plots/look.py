@@ -21,7 +21,7 @@ COLOURS = {
     "majority class": "#bbbbbb",
     "corrupted": "#d55e00",  # no model: what is corrupted, in every figure
     "uniform": "#cbb800",
-    "unis-mmc": "#fbafe4",
+    "unis-mmc": "#aa22ee",
     "ogm-ge": "#5e3c99",
     "pmr": "#74a12e",
     "agm": "#7b3f00",
