@@ -53,10 +53,10 @@ class _Bare(ast.NodeTransformer):
 
 
 @cache
-def _definitions(module: str) -> tuple[dict[str, ast.stmt], dict[str, tuple[str, str]]]:
-    """What a module defines at its top, and where the names are from that it imports: (module, name or "")."""
+def _definitions(source: str) -> tuple[dict[str, ast.stmt], dict[str, tuple[str, str]]]:
+    """What source defines at its top, and where the names are from that it imports: (module, name or "")."""
     defined: dict[str, ast.stmt] = {}
-    tree = ast.parse(SOURCES[module])
+    tree = ast.parse(source)
     _Bare().visit(tree)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -92,7 +92,7 @@ def reached(roots: Iterable[Callable[..., Any]], stops: Iterable[str] = ()) -> d
         full = f"{module}.{name}"
         if full in found or full in stopped or module in stopped or module not in SOURCES:
             continue
-        defined, imported = _definitions(module)
+        defined, imported = _definitions(SOURCES[module])
         if name not in defined:
             if name in imported:
                 todo.append(imported[name])

@@ -152,10 +152,10 @@ class Drawn:
 
     Attributes:
         kinds: those to draw from, of `KINDS`: "noise" replaces the sequence by Gaussian noise of the training
-            part's mean and deviation; "missing" by zeros; "conflict" by that of another sample of the batch with
-            another label; "masking" sets half of its steps to zero, in one stretch, "occlusion" half of its steps
-            and half of its channels, "dropout" each channel with probability 1/2; "asynchrony" rotates it in time;
-            "shift" adds a constant to each channel, one deviation in size.
+            part's mean and deviation; "missing" by zeros; "conflict" by that of a sample of the batch, and counts
+            as corrupted where its label is another; "masking" sets half of its steps to zero, in one stretch,
+            "occlusion" half of its steps and half of its channels, "dropout" each channel with probability 1/2;
+            "asynchrony" rotates it in time; "shift" adds a constant to each channel, one deviation in size.
         share: probability that a sample is corrupted.
         mean, deviation: of the training part over real steps, name -> (d_m,).
         modalities: those that may be corrupted.

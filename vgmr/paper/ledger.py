@@ -161,7 +161,9 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
     table = pd.DataFrame(rows).reindex(columns=columns).astype({"datasets": "Int64"})
     order = {
         name: place
-        for place, name in enumerate([*LISTS, *ITEMS, "Section 3.7", "Section 3.8", "Section 4.11", "Section 5"])
+        for place, name in enumerate(
+            [*LISTS, "Abstract", *ITEMS, "Section 3.7", "Section 3.8", "Section 4.11", "Section 5"]
+        )
     }
     table = table.sort_values(
         ["list", "item"], key=lambda names: names.map(order), kind="stable", ignore_index=True
@@ -194,6 +196,7 @@ ITEMS = {
     "Figure 7": "average refinement",
     **{f"Eq. ({number})": "" for number in range(1, 15)},
 }
+ABOUT = {"Abstract": "a plug-in for any fusion system", **ITEMS}
 
 
 def survivors(table: pd.DataFrame) -> str:
@@ -234,6 +237,6 @@ def summary(table: pd.DataFrame) -> str:
             own = rows[rows["item"] == item]
             cells = [str(count) if (count := int((own["verdict"] == word).sum())) else "" for word in words]
             notebooks = ", ".join(sorted(set(own["notebook"]) - {""}))
-            lines.append(f"| {item} | {ITEMS.get(item, 'text')} | {' | '.join(cells)} | {notebooks} |")
+            lines.append(f"| {item} | {ABOUT.get(item, 'text')} | {' | '.join(cells)} | {notebooks} |")
         parts.append("\n".join([*lines, "", survivors(rows)]))
     return "\n\n".join(parts)

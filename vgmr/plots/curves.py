@@ -132,11 +132,11 @@ def balancing_acts(
     left = gradients.rename(columns={"cosine": "value"}) if empty else coefficients
     last = int(gradients["epoch"].max())
     names = [*dict.fromkeys(gradients["modality"]), *dict.fromkeys(left["modality"])]
-    for number, name in enumerate(dict.fromkeys(names)):
+    for number, (name, (colour, _)) in enumerate(looks(list(dict.fromkeys(names))).items()):
         for ax, frame, column in ((axes[0], left, "value"), (axes[1], gradients, "length")):
             rows = frame[frame["modality"] == name]
             marker = "osD^"[number] if len(rows) < 10 else ""
-            ax.plot(rows["epoch"] + 1, rows[column], color=f"C{number}", marker=marker, label=name)
+            ax.plot(rows["epoch"] + 1, rows[column], color=colour, marker=marker, label=name)
     for ax, value in ((axes[0], 1.0 if empty else neutral), (axes[1], 1.0)):
         if value is not None:
             ax.axhline(value, color="0.3", linestyle="--", linewidth=1.2, zorder=1)

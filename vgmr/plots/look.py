@@ -20,15 +20,24 @@ COLOURS = {
     "Tensor Fusion": "#8c564b",
     "majority class": "#bbbbbb",
     "corrupted": "#d55e00",  # no model: what is corrupted, in every figure
+    "uniform": "#cbb800",
+    "unis-mmc": "#fbafe4",
+    "ogm-ge": "#5e3c99",
+    "pmr": "#74a12e",
+    "agm": "#7b3f00",
+    "relearning": "#00797a",
+    "mla": "#e7298a",
+    "arl": "#b2182b",
 }
 ALIASES = {
     "none": "plain",
     "VGMR, value-free gate": "value-free gate",
+    "none + VGMR, paper's form": "VGMR, paper's form",
     "none + VGMR, calibrated": "VGMR, calibrated",
     "grad-blending": "Grad-Blending",
     "mmpareto": "MMPareto",
 }
-REST = ("#ece133", "#fbafe4", "#8172b3", "#4c9f70", "#a65628", "#f781bf", "#66c2a5", "#b15928")
+REST = ("#ece133", "#f4a7b9", "#8172b3", "#4c9f70", "#a65628", "#f781bf", "#66c2a5", "#b15928")
 MARKERS = "osD^vPX<>dph*"
 OTHERS = ("#8172b3", "#a65628", "#c44e52", "#937860", "#da8bc3", "#4c9f70", "#ccb974", "#64748b")  # of no model
 NEUTRAL = ("#404040", "o")

@@ -244,7 +244,7 @@ def cheap_refiners(dataset: str) -> dict[str, list[Experiment]]:
     return found
 
 
-def removals(dataset: str, seeds: int = 3) -> dict[tuple[str, str], list[Experiment]]:
+def removals(dataset: str, seeds: int = FEWER) -> dict[tuple[str, str], list[Experiment]]:
     """What is trained with all modalities and without each, by method and the modality left out, "" for none.
 
     Methods are "plain", VGMR in both forms and those of `COMPARED`, at the rates of `balancing`. With two
@@ -324,7 +324,7 @@ def controls(dataset: str, backbone: str) -> dict[str, list[Experiment]]:
 def balanced(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
     """Every balancing method under both optimisers, alone and with VGMR in front, by optimiser and variant."""
     return {
-        (optimizer, name): repeated(settings, 3)
+        (optimizer, name): repeated(settings, FEWER)
         for optimizer in ("adamw", "sgd")
         for name, settings in balancing(dataset, optimizer).items()
     }
@@ -349,9 +349,8 @@ def planned() -> dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]]:
 
 
 CONTROLLED = (("uci-mfeat", "pooled"), ("utd-mhad", "transformer"))
-# Planned, and not trained yet: `vgmr records` trains them where they are named. Their notebooks are drafts.
+# Planned, and not trained yet: `vgmr records` trains them where they are named.
 TO_COME = (
-    "training-avdigits",
     "09-controlled-utd-mhad",
     "11-ablations-cremad-ratings",
     "19-cheap-cremad-ratings",
