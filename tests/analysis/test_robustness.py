@@ -6,10 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
+from vgmr import experiment
 from vgmr.analysis.robustness import corruptions, curves, occlusion, one_missing, out_of_step, scores
 from vgmr.backbones import Classifier, PooledBackbone
 from vgmr.comparison import differences
+from vgmr.data import load
 from vgmr.data.types import Batch
 from vgmr.evaluation import accuracy_curve
 from vgmr.experiment import Experiment
@@ -128,6 +131,29 @@ def test_curves_start_at_the_clean_accuracy(tmp_path, monkeypatch):
         assert blind["noise ratio"] < 0.2 and blind["occlusion"] < 0.2, "nothing is left to read"
     first = accuracy_curve(runs[1].model(), *_case(runs[1], "noise ratio"), [0, 1])
     assert first == frame.query("run == 1 and corruption == 'noise ratio'")["accuracy"].tolist()
+    assert "fold" not in frame, "these runs have none"
+
+
+def test_curves_name_the_fold_and_are_scored_on_its_test_part(tmp_path, monkeypatch):
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path))
+    monkeypatch.setattr(experiment, "load", folded)
+    runs = [run(Experiment("digits", "none", epochs=1, fold=fold)) for fold in (1, 0)]
+    frame = curves(runs, [0, 1]).set_index(["run", "severity", "corruption"])
+    for position, fold in enumerate((1, 0)):
+        own = frame.loc[position]
+        assert (own["fold"] == fold).all() and (
+            own.loc[0.0, "accuracy"] == runs[position].metrics["accuracy"]
+        ).all()
+        last = accuracy_curve(runs[position].model(), *_case(runs[position], "conflict"), [0, 1])[1]
+        assert own.loc[(1.0, "conflict"), "accuracy"] == last
+    assert runs[0].label != runs[1].label
+
+
+def folded(name, root=None, fold=0, **options):
+    """Digits whose test part is its even or its odd half."""
+    data = load(name, root, **options)
+    rows = torch.arange(fold, len(data.test), 2)
+    return replace(data, test=data.test.index(rows), fingerprint=f"{data.fingerprint}{fold}")
 
 
 def _case(found, name):
@@ -167,7 +193,29 @@ def test_a_constant_factor_above_chance_is_a_lead_in_area_and_none_in_retention(
     assert found.loc["retention", ["low", "high"]].tolist() == pytest.approx([0, 0], abs=1e-9)
 
 
+def test_people_count_in_the_interval_and_are_paired():
+    """By hand: two seeds, three folds; the second model's lead in area is 0.1 times the fold, for every seed."""
+    folds = []
+    for fold in range(3):
+        plain = np.array([[0.9, 0.6, 0.3], [0.8, 0.7, 0.4]]) - 0.1 * fold
+        folds.append(frame_of(plain=plain, refined=plain + 0.1 * fold).assign(fold=fold))
+    frame = pd.concat(folds)
+    table = scores(frame.sample(frac=1, random_state=0), {"made": 0.1})
+    assert len(table) == 2 * 2 * 3 * 4 and "fold" not in table
+    own = table.set_index(["model", "seed", "sample", "quantity"])["value"]
+    assert own["plain", 0, 2, "area"] == pytest.approx(0.4) and own["refined", 1, 2, "clean"] == pytest.approx(0.8)
+    found = differences(table, ["quantity"], baseline="plain", label="model").set_index("quantity").loc["area"]
+    reach = stats.t.ppf(0.975, 2) * np.sqrt(0.01 / 3)  # the three folds' leads are 0, 0.1 and 0.2
+    assert found["difference"] == pytest.approx(0.1)
+    assert (found["low"], found["high"]) == pytest.approx((0.1 - reach, 0.1 + reach))
+    assert found["seed_variance"] == pytest.approx(0) and found["sample_variance"] == pytest.approx(0.01 / 3)
+    assert (found["seeds"], found["samples"]) == (2, 3) and found["counted"] == "seeds and samples"
+
+
 def test_scores_need_whole_curves():
     frame = frame_of(plain=[[0.9, 0.6, 0.3]] * 2)
     with pytest.raises(ValueError, match=r"made, noise: expected every model and seed at the severities"):
         scores(frame.iloc[:-1], {"made": 0.1})
+    people = pd.concat([frame.assign(fold=fold) for fold in (0, 1)])
+    with pytest.raises(ValueError, match=r"expected every model and seed and fold at the severities"):
+        scores(people.iloc[:-1], {"made": 0.1})

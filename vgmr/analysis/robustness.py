@@ -101,20 +101,21 @@ def curves(
 ) -> pd.DataFrame:
     """Test accuracy of trained models under each of `corruptions`, drawn anew with each run's own seed.
 
-    Runs read from a record are trained first. Returns a row per run, corruption and severity: data, seed,
-    corruption, severity, accuracy, and `run`, the position in `runs`.
+    Runs read from a record are trained first. Returns a row per run, corruption and severity: data, seed, fold
+    (where runs have one), corruption, severity, accuracy, and `run`, the position in `runs`.
     """
     rows = []
     for position, run in enumerate(run_all([run.experiment for run in runs], jobs)):
-        data, seed = experiment_data(run.experiment), run.experiment.seed
+        data, seed, fold = experiment_data(run.experiment), run.experiment.seed, run.experiment.fold
         model = run.model()
         for name, corrupt in corruptions(data.train, granularity, ratio, seed).items():
             found = accuracy_curve(model, data.test, corrupt, severities)
             rows += [
-                (position, data.name, seed, name, float(severity), value)
+                (position, data.name, seed, fold, name, float(severity), value)
                 for severity, value in zip(severities, found, strict=True)
             ]
-    return pd.DataFrame(rows, columns=["run", "data", "seed", "corruption", "severity", "accuracy"])
+    frame = pd.DataFrame(rows, columns=["run", "data", "seed", "fold", "corruption", "severity", "accuracy"])
+    return frame.drop(columns="fold") if frame["fold"].isna().all() else frame
 
 
 def scores(frame: pd.DataFrame, chance: Mapping[str, float]) -> pd.DataFrame:
@@ -126,24 +127,27 @@ def scores(frame: pd.DataFrame, chance: Mapping[str, float]) -> pd.DataFrame:
     accuracy is not above chance.
 
     Args:
-        frame: tidy, with data, corruption, model, seed, severity and accuracy.
-        chance: accuracy of the most frequent class, by data set.
+        frame: tidy, with data, corruption, model, seed, severity and accuracy, and fold where there are folds.
+        chance: accuracy of the most frequent class, by data set; one for all of its folds.
 
     Raises:
         ValueError: curves that were not measured at the same severities.
 
-    Returns columns data, corruption, model, seed, quantity, value.
+    Returns columns data, corruption, model, seed, quantity, value, and with folds `sample`: the fold, so that the
+    people of a test part are what intervals count beside seeds.
     """
-    rows = []
+    across, rows = ["seed", "fold"] if "fold" in frame else ["seed"], []
     for (data, corruption), panel in frame.groupby(["data", "corruption"], sort=False):
-        wide = panel.pivot(index=["model", "seed"], columns="severity", values="accuracy").sort_index(axis=1)
+        wide = panel.pivot(index=["model", *across], columns="severity", values="accuracy").sort_index(axis=1)
         severities = sorted(float(severity) for severity in panel["severity"].unique())
         if wide.isna().any(axis=None):
-            raise ValueError(f"{data}, {corruption}: expected every model and seed at the severities {severities}")
+            each = f"model and {' and '.join(across)}"
+            raise ValueError(f"{data}, {corruption}: expected every {each} at the severities {severities}")
         rate = chance[str(data)]
-        for (model, seed), curve in zip(wide.index, wide.to_numpy(float), strict=True):
+        for place, curve in zip(wide.index, wide.to_numpy(float), strict=True):
             clean, whole = float(curve[0]), area(severities, curve.tolist())
             kept = (whole - rate) / (clean - rate) if clean > rate else float("nan")
             for name, value in {"clean": clean, "area": whole, "drop": clean - whole, "retention": kept}.items():
-                rows.append((data, corruption, model, seed, name, value))
-    return pd.DataFrame(rows, columns=["data", "corruption", "model", "seed", "quantity", "value"])
+                rows.append((data, corruption, *place, name, value))
+    named = ["sample" if name == "fold" else name for name in across]
+    return pd.DataFrame(rows, columns=["data", "corruption", "model", *named, "quantity", "value"])
