@@ -1,12 +1,44 @@
-"""A notebook whose data can be neither found nor downloaded is skipped with the reason, but not in CI."""
+"""What nbval runs beside the cells: the solutions of a notebook's exercises, as they are written.
+
+A solution is a block ```python ... ``` within <details> ... </details> of a Markdown cell. It runs after the last
+code cell, in the same kernel, where a reader would paste it; its assertions are the test.
+
+A notebook whose data can be neither found nor downloaded is skipped with the reason, but not in CI.
+"""
 
 import os
+import re
+from collections import defaultdict
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbval.plugin import IPyNbCell, IPyNbFile
 
 from vgmr.data import load
 from vgmr.notebook.run import parameters
+
+DETAILS = re.compile(r"<details>(.*?)</details>", re.S)
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
+
+
+def solutions(book) -> list[str]:
+    """The code of all solutions in a notebook, in order."""
+    texts = [cell.source for cell in book.cells if cell.cell_type == "markdown"]
+    return [block for text in texts for details in DETAILS.findall(text) for block in BLOCK.findall(details)]
+
+
+def with_solutions(self, cells=IPyNbFile.collect):
+    """The cells of a notebook, then its solutions."""
+    own = list(cells(self))
+    yield from own
+    for number, block in enumerate(solutions(self.nb), 1):
+        cell, options = nbformat.v4.new_code_cell(block), defaultdict(bool, check=False)
+        place = {"name": f"Solution {number}", "cell_num": len(own) + number - 1}
+        yield IPyNbCell.from_parent(self, cell=cell, options=options, **place)
+
+
+IPyNbFile.collect = with_solutions
 
 
 def missing(notebook: Path) -> str:

@@ -12,9 +12,8 @@ from vgmr.files import in_repository
 from vgmr.studies.search import SEARCHED
 
 QUICK = ("forms", "uci-mfeat-plugged", "utd-mhad-plugged")  # few rates by design: `vgmr.studies.forms`, `systems`
-LATE = {
-    "18-systems-uci-mfeat": 1
-}  # the paper's form in front of TFN still improves at the end; notebook 18 says so
+# studies that still improve at the end; their notebooks say so
+LATE = {"18-systems-uci-mfeat": 1, "10-balancing-uci-mfeat": 2, "training-avdigits": 2}
 SEARCHES = sorted(path for path in in_repository(SEARCHED).glob("*.json") if path.stem not in QUICK)
 RECORDS = sorted(runs.records_folder().glob("*.jsonl"))
 

@@ -63,9 +63,10 @@ class Plan:
         known = [row.seconds for row in [*self.rows.values(), *self.others]]
         return len(self.missing) * statistics.fmean(known) if known else None
 
-    def write(self, curves: bool = True) -> None:
-        """The record as far as it goes, in the order of the plan."""
+    def write(self) -> None:
+        """The record as far as it goes, in the order of the plan; with loss curves where a notebook draws them."""
         elsewhere = [row for row in self.others if row.experiment.dataset in self.absent]
+        curves = self.name.startswith("training-")
         keep(self.path, [*(self.rows[key] for key in self.wanted if key in self.rows), *elsewhere], curves)
 
 

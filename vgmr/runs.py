@@ -489,18 +489,16 @@ def keep(path: Path, runs: Sequence[Run], curves: bool = False) -> None:
     """Write a record: one line of JSON per run, and one for each test part; the file appears whole.
 
     Args:
-        curves: keep the loss curves, to 4 digits.
+        curves: keep the loss curves, to 4 digits; without, only the best epoch and the seeds of the pass are kept.
     """
     parts: dict[str, dict[str, Any]] = {}
     lines = []
     for one in runs:
         rest = {name: getattr(one, name) for name in KEPT}
         rest["seconds"], rest["peak_memory"] = round(one.seconds, 2), round(one.peak_memory)
-        if curves:
-            rest["history"] = {
-                name: [round(x, 4) for x in value] if isinstance(value, list) else value
-                for name, value in (asdict(one.history) | {"coefficients": {}}).items()
-            }
+        known = asdict(one.history) | {"coefficients": {}}
+        lists = ("train_loss", "validation_loss", "validation_accuracy")
+        rest["history"] = known | {name: [round(x, 4) for x in known[name]] if curves else [] for name in lists}
         if one.prediction:
             packed = {"label": pack(one.label), "group": pack(one.group) if one.group else None}
             digest = hashlib.sha256(json.dumps(packed).encode()).hexdigest()[:16]
