@@ -12,7 +12,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -29,6 +29,7 @@ from vgmr.data import loader
 from vgmr.experiment import (
     RIVALS,
     Experiment,
+    Options,
     Run,
     Watch,
     alike,
@@ -555,9 +556,19 @@ def _named(experiment: Experiment) -> str:
 def fingerprint(experiment: Experiment) -> str | None:
     """Of the experiment's data, or None where they are not on this machine and cannot be had."""
     try:
-        return experiment_data(experiment).fingerprint
+        return _fingerprint(
+            experiment.dataset, experiment.root, experiment.data_options, experiment.fold, experiment.modalities
+        )
     except FileNotFoundError:
         return None
+
+
+@lru_cache(maxsize=4096)  # more splits than are held as data
+def _fingerprint(
+    dataset: str, root: str | None, data_options: Options, fold: int | None, modalities: tuple[str, ...] | None
+) -> str:
+    one = Experiment(dataset, root=root, data_options=data_options, fold=fold, modalities=modalities)
+    return experiment_data(one).fingerprint
 
 
 def recorded(
