@@ -26,6 +26,8 @@ from vgmr.evidence import pooled
 from vgmr.inference import shapley_weights, subset_logits, subsets
 
 MEASURES = {"I_min": "PID_WB", "I_BROJA": "PID_BROJA"}
+# dit looks for I_BROJA, the largest synergy that fits, from a random place, and may end short of it
+STARTS = 5
 PARTS = ("redundancy", "unique_first", "unique_second", "synergy")
 
 
@@ -45,9 +47,17 @@ def decomposition(first: Tensor, second: Tensor, target: Tensor, measure: str = 
         raise ModuleNotFoundError("decompositions by dit need it: pip install 'vgmr[notebooks]'") from None
     rows, counts = torch.stack([first, second, target], 1).unique(dim=0, return_counts=True)
     outcomes = [tuple(row) for row in rows.tolist()]
-    found = getattr(pid, MEASURES[measure])(dit.Distribution(outcomes, (counts / counts.sum()).tolist()))
+    distribution = dit.Distribution(outcomes, (counts / counts.sum()).tolist())
     nodes = (((0,), (1,)), ((0,),), ((1,),), ((0, 1),))
-    return dict(zip(PARTS, (float(found[node]) for node in nodes), strict=True))
+    found, state = [], np.random.get_state()
+    try:
+        for seed in range(1 if measure == "I_min" else STARTS):
+            np.random.seed(seed)
+            parts = getattr(pid, MEASURES[measure])(distribution)
+            found.append({part: float(parts[node]) for part, node in zip(PARTS, nodes, strict=True)})
+    finally:
+        np.random.set_state(state)
+    return max(found, key=lambda parts: parts["synergy"])
 
 
 def of_posteriors(
