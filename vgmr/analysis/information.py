@@ -27,7 +27,7 @@ from vgmr.inference import shapley_weights, subset_logits, subsets
 
 MEASURES = {"I_min": "PID_WB", "I_BROJA": "PID_BROJA"}
 # dit looks for I_BROJA, the largest synergy that fits, from a random place, and may end short of it
-STARTS = 5
+STARTS = 3
 PARTS = ("redundancy", "unique_first", "unique_second", "synergy")
 
 
