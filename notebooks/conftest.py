@@ -16,16 +16,16 @@ import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
 
 from vgmr.data import load
+from vgmr.notebook.publish import python_blocks
 from vgmr.notebook.run import parameters
 
 DETAILS = re.compile(r"<details>(.*?)</details>", re.S)
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
 
 
 def solutions(book) -> list[str]:
     """The code of all solutions in a notebook, in order."""
     texts = [cell.source for cell in book.cells if cell.cell_type == "markdown"]
-    return [block for text in texts for details in DETAILS.findall(text) for block in BLOCK.findall(details)]
+    return [block for text in texts for details in DETAILS.findall(text) for block in python_blocks(details)]
 
 
 def with_solutions(self, cells=IPyNbFile.collect):

@@ -149,6 +149,15 @@ def test_a_short_record_does_not_serve_where_curves_are_wanted(tmp_path, trained
     assert len(run.history.train_loss) == 1 and run.prediction
 
 
+def test_a_short_record_knows_the_best_epoch_and_the_seeds_of_the_pass(tmp_path, trained):
+    (run,) = recorded([QUICK], tmp_path)
+    history = replace(run.history, best_epoch=7, together=[0, 3])
+    records.keep(tmp_path / "short.jsonl", [replace(run, history=history)])
+    (read,) = records.read(tmp_path / "short.jsonl")
+    assert (read.history.best_epoch, read.history.together) == (7, [0, 3])
+    assert read.history.train_loss == [] and read.prediction == run.prediction
+
+
 def test_a_table_is_read_only_under_the_parameters_that_made_it(tmp_path, capsys):
     made = []
 

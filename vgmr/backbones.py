@@ -7,7 +7,7 @@ what they are, and "without m" needs no second pass. No encoder ever sees an all
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -176,6 +176,15 @@ class Output(NamedTuple):
     fused: Tensor | None = None
 
 
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
 class Classifier(nn.Module):
     """A pre-fusion module in front of a backbone.
 
@@ -200,7 +209,7 @@ class Classifier(nn.Module):
                 "Classifier(prefusion, backbone): expected a subclass of vgmr.Backbone, got "
                 f"{type(backbone).__name__}"
             )
-        if len(inspect.signature(backbone.fuse).parameters) < 3:
+        if not _takes(backbone.fuse, 3):
             raise TypeError(
                 f"{type(backbone).__name__}: expected fuse(encodings, keep=None, mask=None), got "
                 f"fuse{inspect.signature(backbone.fuse)}"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -37,17 +37,8 @@ from vgmr.prefusion import (
     count_parameters,
     width_for_budget,
 )
-from vgmr.refiner import FORMS, VGMR
-from vgmr.training import (
-    OPTIMIZERS,
-    History,
-    fit,
-    fit_seeds,
-    is_rate,
-    pays_together,
-    use_byte_dropout,
-    why_alone,
-)
+from vgmr.refiner import FORMS, VGMR, is_weight
+from vgmr.training import OPTIMIZERS, History, fit, fit_seeds, pays_together, use_byte_dropout, why_alone
 
 RIVALS: dict[str, tuple[Callable[..., nn.Module], int]] = {  # with what their width is a multiple of
     "mlp": (FeatureMLP, 1),
@@ -184,7 +175,7 @@ class Experiment:
                 raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
         for what in ("learning_rate", "prefusion_learning_rate", "weight_decay"):
             value = getattr(self, what)
-            if not (is_rate(value) or (what == "prefusion_learning_rate" and value is None)):
+            if not (is_weight(value) or (what == "prefusion_learning_rate" and value is None)):
                 raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
         make_method(self.method, **self.method_options)
         check_options(self.backbone, self.backbone_options)
@@ -218,12 +209,12 @@ def _tried(vgmr: Options, objective: Options, noise: Options, drawn: Options, de
         except RuntimeError:
             raise ValueError(f"unknown device {device!r}; there are: auto, cpu, cuda, mps") from None
     for what, options, call in (
-        ("training_noise", noise, partial(corruption.noise, batch := _nothing(noise), batch)),
-        ("training_corruption", drawn, partial(corruption.Drawn.like, _nothing(drawn))),
+        ("training_noise", noise, lambda few, **given: corruption.noise(few, few, **given)),
+        ("training_corruption", drawn, corruption.Drawn.like),
     ):
         try:
             if options:
-                call(**options)
+                call(_nothing(options), **options)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{what}: {error}") from None
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from vgmr.backbones import Classifier, Output
 from vgmr.data.types import Batch
 from vgmr.fusion.base import Backbone, steady
-from vgmr.refiner import Refinement, masked_mean
+from vgmr.refiner import Refinement, is_weight, masked_mean
 
 TASKS = ("classification", "regression")
 
@@ -204,7 +204,7 @@ class Objective:
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
         for what in ("value_weight", "regulariser_weight", "minimum_deviation", "warmup_epochs"):
-            if not 0 <= getattr(self, what) < float("inf"):
+            if not is_weight(getattr(self, what)):
                 raise ValueError(f"{what} must be a number of at least 0, got {getattr(self, what)}")
 
     def __call__(self, model: Classifier, output: Output, batch: Batch, epoch: int = 0) -> Tensor:

@@ -11,6 +11,7 @@ import copy
 import operator
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -49,9 +50,19 @@ class Refinement(NamedTuple):
 
 def whole(what: str, value: Any) -> int:
     """`value`, a whole number of at least 1 of any integer type, as int; or ValueError in one line."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
+    if not is_whole(value):
         raise ValueError(f"{what} must be a whole number of at least 1, got {value!r}")
     return operator.index(value)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number of at least 1, of any integer type."""
+    return not isinstance(value, bool) and hasattr(value, "__index__") and operator.index(value) >= 1
+
+
+def is_weight(value: Any) -> bool:
+    """Whether it is a finite number of at least 0."""
+    return isinstance(value, Real) and 0 <= float(value) < float("inf")
 
 
 def check_dims(dims: Mapping[str, int], at_least: int = 1) -> dict[str, int]:

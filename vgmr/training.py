@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +25,7 @@ from vgmr.data.types import Batch, MultimodalData
 from vgmr.fusion.base import steady
 from vgmr.inference import predict
 from vgmr.objective import Objective, task_loss
-from vgmr.refiner import trusted_values
+from vgmr.refiner import is_weight, is_whole, trusted_values
 from vgmr.work import bar
 
 
@@ -684,48 +684,25 @@ def _fit(
     corruption: Corruption | None = None,
     checkpoint: Callable[[int, int, Classifier], None] | None = None,
 ) -> list[History]:
-    for what, value in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
-        if not (is_whole(value) or (what == "patience" and value is None)):
-            raise ValueError(f"{what} must be at least 1, got {value!r}; give a whole number")
-    for what, rate in (
-        ("learning_rate", learning_rate),
-        ("prefusion_learning_rate", prefusion_learning_rate),
-        ("weight_decay", weight_decay),
+    for error in _unsound(
+        models,
+        data,
+        seeds,
+        objective,
+        method,
+        corruption,
+        {"epochs": epochs, "batch_size": batch_size, "patience": 1 if patience is None else patience},
+        {
+            "learning_rate": learning_rate,
+            "prefusion_learning_rate": 0.0 if prefusion_learning_rate is None else prefusion_learning_rate,
+            "weight_decay": weight_decay,
+        },
     ):
-        if not (is_rate(rate) or (what == "prefusion_learning_rate" and rate is None)):
-            raise ValueError(f"{what} must be a number of at least 0, got {rate!r}")
-    for seed in seeds:
-        if not isinstance(seed, Integral):
-            raise ValueError(f"seed must be a whole number, got {seed!r}")
-    for model in models:
-        if not (hasattr(model, "prefusion") and hasattr(model, "backbone")):
-            raise TypeError(f"model: expected a Classifier(prefusion, backbone), got {type(model).__name__}")
-    for each in data:
-        if not isinstance(each, MultimodalData):
-            raise TypeError(f"data: expected MultimodalData, with its parts, got {type(each).__name__}")
-    if not (method is None or isinstance(method, Balancing)):
-        raise TypeError(
-            f"method: expected one made by vgmr.balancing.make_method(name), got {type(method).__name__}"
-        )
-    for what, given in (("objective", objective), ("corruption", corruption)):
-        if not (given is None or callable(given)):
-            raise TypeError(f"{what}: expected an object that can be called, got {type(given).__name__}")
+        raise error
     for model, each in zip(models, data, strict=True):
         _check(model, each)
-    for model, each in zip(models, data, strict=True):
-        for name in unheeded(model, each.train):
-            raise ValueError(
-                f"{type(model.backbone).__name__}.fuse changes its answer with the encoding of {name!r} where "
-                "keep leaves that out: use the encodings in keep alone; self.present(keep) lists them"
-            )
     objective = Objective() if objective is None else objective
     task = getattr(objective, "task", "classification")
-    for each in data:
-        if each.task != task:
-            raise ValueError(
-                f"{each.name} has labels for {each.task}, and the objective is for {task}; "
-                f"give objective=Objective(task={each.task!r})"
-            )
     torch.manual_seed(seeds[0])
     rates = learning_rate, learning_rate if prefusion_learning_rate is None else prefusion_learning_rate
     feeding = {"batch_size": batch_size, "length_buckets": length_buckets}
@@ -806,14 +783,50 @@ def _fit(
     return histories
 
 
-def is_whole(value: Any) -> bool:
-    """A whole number of at least 1, of any integer type."""
-    return hasattr(value, "__index__") and not isinstance(value, bool) and value >= 1
-
-
-def is_rate(value: Any) -> bool:
-    """A finite number of at least 0."""
-    return isinstance(value, Real) and 0 <= float(value) < float("inf")
+def _unsound(
+    models: Sequence[Classifier],
+    data: Sequence[MultimodalData],
+    seeds: Sequence[int],
+    objective: Objective | None,
+    method: Balancing | None,
+    corruption: Corruption | None,
+    counts: Mapping[str, int],
+    weights: Mapping[str, float],
+) -> Iterator[Exception]:
+    """What `fit` refuses of its arguments, in the order in which a reader would look."""
+    for what, value in counts.items():
+        if not is_whole(value):
+            yield ValueError(f"{what} must be at least 1, got {value!r}; give a whole number")
+    for what, weight in weights.items():
+        if not is_weight(weight):
+            yield ValueError(f"{what} must be a number of at least 0, got {weight!r}")
+    for seed in seeds:
+        if not isinstance(seed, Integral):
+            yield ValueError(f"seed must be a whole number, got {seed!r}")
+    for model in models:
+        if not (hasattr(model, "prefusion") and hasattr(model, "backbone")):
+            yield TypeError(f"model: expected a Classifier(prefusion, backbone), got {type(model).__name__}")
+    for each in data:
+        if not isinstance(each, MultimodalData):
+            yield TypeError(f"data: expected MultimodalData, with its parts, got {type(each).__name__}")
+    if not (method is None or isinstance(method, Balancing)):
+        made = "vgmr.balancing.make_method(name)"
+        yield TypeError(f"method: expected one made by {made}, got {type(method).__name__}")
+    for what, given in (("objective", objective), ("corruption", corruption)):
+        if not (given is None or callable(given)):
+            yield TypeError(f"{what}: expected an object that can be called, got {type(given).__name__}")
+    task = getattr(objective, "task", "classification")
+    for each in data:
+        if each.task != task:
+            yield ValueError(
+                f"{each.name} has labels for {each.task}, and the objective is for {task}; "
+                f"give objective=Objective(task={each.task!r})"
+            )
+    for name in unheeded(models[0], data[0].train):
+        yield ValueError(
+            f"{type(models[0].backbone).__name__}.fuse changes its answer with the encoding of {name!r} where "
+            "keep leaves that out: use the encodings in keep alone; self.present(keep) lists them"
+        )
 
 
 @torch.no_grad()

@@ -65,3 +65,15 @@ def test_code_that_would_scroll_sideways_is_named(tmp_path, monkeypatch):
     cells += [nbformat.v4.new_code_cell(wide), nbformat.v4.new_markdown_cell(f"```python\n{wide}\n```")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), place)
     assert any(line.startswith("2 lines of code are wider than 88 columns") for line in publish.problems(place))
+
+
+def test_a_text_cell_that_is_too_long_is_named(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/a/b"\n')
+    place = publish.FOLDER / "21_own.ipynb"
+    for words, said in ((200, []), (201, ["a text cell has 201 words, more than 200: 'so so so so so so'"])):
+        cells = [nbformat.v4.new_markdown_cell("# Title"), nbformat.v4.new_markdown_cell("so " * words)]
+        nbformat.write(nbformat.v4.new_notebook(cells=[*cells, nbformat.v4.new_code_cell("1")]), place)
+        found = [line for line in publish.problems(place) if "text cell" in line]
+        assert found == said and all(line.remedy == "hand" for line in found)

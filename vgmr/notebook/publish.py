@@ -36,6 +36,7 @@ if "google.colab" in sys.modules and not Path("records").exists():
 """
 MAXIMUM_BYTES = 1_000_000
 WIDEST = 88  # columns of code, so that no page scrolls sideways
+LONGEST = 200  # words of a text cell
 CELL_PATIENCE = 600  # seconds
 
 
@@ -216,13 +217,17 @@ def build(path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def python_blocks(text: str) -> list[str]:
+    """The code of the blocks ```python ... ``` of a Markdown text."""
+    return re.findall(r"^```python\n(.*?)^```", text, re.S | re.M)
+
+
 def code_lines(book: Any) -> list[str]:
     """All lines of code that a reader sees: of code cells, and of python blocks in the text."""
     found = [line for cell in book.cells if cell.cell_type == "code" for line in cell.source.splitlines()]
     for cell in book.cells:
         if cell.cell_type == "markdown":
-            blocks = re.findall(r"^```python\n(.*?)^```", cell.source, re.S | re.M)
-            found += [line for block in blocks for line in block.splitlines()]
+            found += [line for block in python_blocks(cell.source) for line in block.splitlines()]
     return found
 
 
@@ -258,6 +263,10 @@ def problems(path: Path) -> list[Problem]:
         note(f"code cells of {statistics.median(lines)} lines in the median, {max(lines)} at most", "hand")
     if wide := [line for line in code_lines(book) if len(line) > WIDEST]:
         note(f"{len(wide)} lines of code are wider than {WIDEST} columns, such as {wide[0].strip()!r}", "hand")
+    texts = [cell.source for cell in book.cells if cell.cell_type == "markdown"]
+    if long := [text for text in texts if len(text.split()) > LONGEST]:
+        words, start = len(long[0].split()), " ".join(long[0].split()[:6])
+        note(f"a text cell has {words} words, more than {LONGEST}: {start!r}", "hand")
     tags = [tag for cell in book.cells for tag in cell.metadata.get("tags", [])]
     if tags.count("parameters") != 1:
         note("needs exactly one cell tagged parameters", "hand")

@@ -37,7 +37,7 @@ ALIASES = {
     "grad-blending": "Grad-Blending",
     "mmpareto": "MMPareto",
 }
-REST = ("#ece133", "#f4a7b9", "#8172b3", "#4c9f70", "#a65628", "#f781bf", "#66c2a5", "#b15928")
+REST = ("#ece133", "#fbafe4", "#8172b3", "#4c9f70", "#a65628", "#f781bf", "#66c2a5", "#b15928")
 MARKERS = "osD^vPX<>dph*"
 OTHERS = ("#8172b3", "#a65628", "#c44e52", "#937860", "#da8bc3", "#4c9f70", "#ccb974", "#64748b")  # of no model
 NEUTRAL = ("#404040", "o")
