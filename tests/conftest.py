@@ -15,6 +15,16 @@ settings.load_profile("project")
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(config, items):
+    """Tests marked `cuda` are there only where a GPU is."""
+    if torch.cuda.is_available():
+        return
+    of_gpu = [item for item in items if item.get_closest_marker("cuda")]
+    if of_gpu:
+        config.hook.pytest_deselected(items=of_gpu)
+        items[:] = [item for item in items if item not in of_gpu]
+
+
 @pytest.fixture
 def real_data() -> Path:
     """Folder with the real public data; where there is none the test is skipped, but never in CI."""

@@ -109,6 +109,29 @@ def _bare_epoch(model: Classifier, batches: list[Batch]) -> None:
         optimizer.step()
 
 
+def _graphed(model: Classifier, batch: Batch) -> Callable[[], None]:
+    """One step of `_bare_epoch` as a CUDA graph: a replay launches nothing from Python, operation by operation.
+
+    Not for the calibrated form on single vectors, whose values take numbers from the host in every step.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True, capturable=True)
+    model.train()
+    apart = torch.cuda.Stream()
+    apart.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(apart):
+        for _ in range(3):
+            optimizer.zero_grad(set_to_none=True)
+            _backward(model, batch)
+            optimizer.step()
+    torch.cuda.current_stream().wait_stream(apart)
+    optimizer.zero_grad(set_to_none=True)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        _backward(model, batch)
+        optimizer.step()
+    return graph.replay
+
+
 def _loop_epoch(model: Classifier, part: Batch) -> None:
     """What `fit` does in an epoch, but for validation: the same steps, fed by index and through the protocol."""
     batches = mini_batches(part, 32, torch.Generator().manual_seed(0))
@@ -136,7 +159,8 @@ def bench(
         variants: some of `VARIANTS`, "none" and "vgmr" among them.
 
     Returns a JSON-able dict: device, setting, rows (one per variant; FLOPs of one inference pass and of one
-    training step; ratios to "none", of training with their range over rounds), itself (plain training over plain
+    training step; ratios to "none", of training with their range over rounds; on a GPU graph_ratio, a step of
+    "none" and "vgmr" replayed as a CUDA graph over the same step without one), itself (plain training over plain
     training), loop_overhead (of an epoch of the loop in `fit` over bare steps on batches
     that lie ready, for vgmr, share), contribution_share (contribution targets over one forward pass) and
     removal_share (`subset_logits`, the modality-removal table, over one evaluation pass, for vgmr).
@@ -394,6 +418,7 @@ def bench_seeds(
     progress: bool = True,
     shapes: Sequence[str] = tuple(SEED_MODELS),
     backbones: Sequence[str] = ("pooled", "transformer"),
+    device: str = "cpu",
     byte_dropout: bool = False,
 ) -> dict[str, Any]:
     """Training steps of `seeds` models in one pass over as many models one by one, by shape and backbone.
@@ -404,13 +429,15 @@ def bench_seeds(
     Returns a JSON-able dict: device, setting, rows (ratio with its range over rounds; milliseconds and FLOPs of a
     single step; whether `pays_together` takes one pass) and itself (a single epoch over itself).
     """
+    chosen_device(device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows, itself = [], []
     cases = [(s, b, p) for s in shapes for b in backbones for p in ("none", "vgmr")]
     for shape, backbone, prefusion in bar(cases, desc="models", disable=not progress, leave=False):
-        data = made_data(SEED_MODELS[shape], 32 * steps, 1, 10)
-        models = [build(Experiment("synthetic", prefusion, backbone, seed=seed), data) for seed in range(seeds)]
+        data = made_data(SEED_MODELS[shape], 32 * steps, 1, 10).to(device)
+        alike = [Experiment("synthetic", prefusion, backbone, seed=seed) for seed in range(seeds)]
+        models = [build(one, data).to(device) for one in alike]
         for model in models if byte_dropout else ():
             use_byte_dropout(model)
         work: dict[str, Callable[[], Any]] = {}
@@ -418,7 +445,7 @@ def bench_seeds(
             work[f"alone {label}"] = partial(fit, models[0], data, epochs=epochs)
             work[f"together {label}"] = partial(fit_seeds, models, data, range(seeds), epochs=epochs)
         work |= {f"again {label}": work[f"alone {label}"] for label in ("short", "long")}
-        times = _rounds(work, rounds)
+        times = _rounds(work, rounds, device)
         alone, together, again = (
             [long - short for long, short in zip(times[f"{who} long"], times[f"{who} short"], strict=True)]
             for who in ("alone", "together", "again")
@@ -430,7 +457,7 @@ def bench_seeds(
                 "model": f"{shape} {backbone} {prefusion}",
                 "seeds": seeds,
                 "single_milliseconds": 1e3 * statistics.median(alone) / (2 * steps),
-                "training_flops": _counted(models[0], data.train.index(torch.arange(32)))[1],
+                "training_flops": _counted(models[0], data.train.index(torch.arange(32, device=device)))[1],
                 "ratio": _ratio(together, one),
                 **_range(together, one),
                 "in_one_pass": pays_together(models[0], data, seeds),
@@ -438,7 +465,7 @@ def bench_seeds(
         )
     torch.set_num_threads(threads)
     return {
-        "device": "CPU, 1 thread",
+        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
         "setting": f"batch 32, epochs of {steps} steps, {seeds} seeds in one pass over {seeds} one by one; "
         f"{rounds} rounds",
         "rows": rows,
@@ -768,6 +795,9 @@ def _measure(
         for _ in range(2):
             model(batch.features, batch.mask)
 
+    def replayed(replay: Callable[[], None]) -> Callable[[], Any]:
+        return lambda: [replay() for _ in batches]
+
     with torch.inference_mode():
         encodings = models["vgmr"].eval()(batch.features, batch.mask).encodings
     work: dict[str, Callable[[], Any]] = {}
@@ -783,6 +813,13 @@ def _measure(
     work["evaluation"] = partial(predict, models["vgmr"], data.train)
     work["removal"] = partial(subset_logits, models["vgmr"], data.train)
     work["fit none again"] = work["fit none"]
+    if device == "cuda":
+        with trusted_values():
+            for variant in ("none", "vgmr"):
+                alike = copy.deepcopy(models[variant])
+                work[f"eager {variant}"] = partial(_bare_epoch, alike, [batch] * len(batches))
+                work[f"graph {variant}"] = replayed(_graphed(copy.deepcopy(alike), batch))
+            return _rounds(work, rounds, device, progress)
     return _rounds(work, rounds, device, progress)
 
 
@@ -815,6 +852,8 @@ def _row(
             "training_ratio_paper": PAPER[variant][0],
             "training_seconds_per_epoch": statistics.median(times[f"fit {name}"]),
         }
+    if f"graph {name}" in times:
+        row["graph_ratio"] = _ratio(times[f"graph {name}"], times[f"eager {name}"])
     return row
 
 
@@ -843,6 +882,7 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
         "inference_flop_ratio": "inference FLOPs",
         "inference_ratio_paper": "inference, paper",
         "kept_ratio": "kept activations",
+        "graph_ratio": "as a graph",
         "in_one_pass": "in one pass",
         "flops": "FLOPs",
         "kept_mib": "MiB kept",
@@ -918,7 +958,7 @@ def main(arguments: list[str]) -> int:
     elif options.loop:
         measure, rounds, settings = bench_loop, 7, {}
     elif options.seeds is not None:
-        measure, rounds, settings = bench_seeds, 5, {"seeds": options.seeds, "byte_dropout": options.byte_dropout}
+        measure, rounds, settings = bench_seeds, 5, {"seeds": options.seeds, **where}
     elif options.methods or options.systems:
         measure, rounds, settings = bench_methods if options.methods else bench_systems, 3, where
     else:

@@ -36,9 +36,7 @@ class Attention(nn.MultiheadAttention):
         width = self.embed_dim
         query = F.linear(query, self.in_proj_weight[:width], self.in_proj_bias[:width])
         q, k, v = (x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, value))
-        if (
-            self.training and self.dropout
-        ):  # the fused kernel for CPUs has no dropout, and what it falls back to is slow
+        if self.training:  # with few channels in a head the fused kernel for CPUs is slow backwards
             score = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
             if allowed is not None:
                 score = score + torch.zeros(allowed.shape, dtype=q.dtype, device=q.device).masked_fill_(
