@@ -795,8 +795,9 @@ def _measure(
         for _ in range(2):
             model(batch.features, batch.mask)
 
-    def replayed(replay: Callable[[], None]) -> Callable[[], Any]:
-        return lambda: [replay() for _ in batches]
+    def replays(replay: Callable[[], None]) -> None:
+        for _ in batches:
+            replay()
 
     with torch.inference_mode():
         encodings = models["vgmr"].eval()(batch.features, batch.mask).encodings
@@ -818,7 +819,7 @@ def _measure(
             for variant in ("none", "vgmr"):
                 alike = copy.deepcopy(models[variant])
                 work[f"eager {variant}"] = partial(_bare_epoch, alike, [batch] * len(batches))
-                work[f"graph {variant}"] = replayed(_graphed(copy.deepcopy(alike), batch))
+                work[f"graph {variant}"] = partial(replays, _graphed(copy.deepcopy(alike), batch))
             return _rounds(work, rounds, device, progress)
     return _rounds(work, rounds, device, progress)
 
