@@ -168,9 +168,3 @@ def test_rows_whose_data_are_not_here_are_left_alone(repository, trained, monkey
     capsys.readouterr()
     assert main("--check") == main() == 0 and (repository / "some.jsonl").read_bytes() == first
     assert "left alone, data not here: digits" in capsys.readouterr().out and trained == [0, 1, 0]
-
-
-def test_what_is_to_come_is_trained_only_by_name(repository, trained, monkeypatch, capsys):
-    monkeypatch.setattr(records.studies, "TO_COME", ("some",))
-    assert main() == main("--check") == 0 and trained == []
-    assert main("some") == 0 and trained == [0, 1, 0]

@@ -202,8 +202,7 @@ def main(arguments: list[str]) -> int:
     if unknown:
         raise ValueError(f"unknown record {', '.join(unknown)}; there are: {', '.join(known)}")
     with where_none_is_kept("refuse"):
-        chosen = options.names or [name for name in known if name not in studies.TO_COME]
-        plans = [plan(name, make) for name, make in known.items() if name in chosen]
+        plans = [plan(name, make) for name, make in known.items() if name in (options.names or known)]
     show(plans, options.jobs)
     if options.check or options.confirm:
         wrong = faults(plans) if options.check else confirmed(plans, options.jobs)

@@ -239,7 +239,7 @@ def test_the_loop_by_the_command(monkeypatch, capsys):
         monkeypatch.setattr(bench, name, lambda _name=name, **given: asked.update({_name: given}) or result)
     assert bench.main(["--loop"]) == bench.main(["--seeds", "10", "--rounds", "2"]) == 0
     given = {"rounds": 2, "seeds": 10, "device": "cpu", "byte_dropout": False}
-    assert asked == {"bench_loop": {"rounds": 7}, "bench_seeds": given}
+    assert asked == {"bench_loop": {"rounds": 41}, "bench_seeds": given}
     assert "a training adds to its epochs: 1.00 s" in capsys.readouterr().out
     with pytest.raises(ValueError, match="--seeds must be 2 or more, got 1"):
         bench.main(["--seeds", "1"])

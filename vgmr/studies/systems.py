@@ -78,15 +78,15 @@ def before(dataset: str) -> dict[tuple[str, str], dict[str, Any]]:
 def plugged(dataset: str, again: bool = False, jobs: int = 2) -> dict[tuple[str, str], list[Experiment]]:
     """The trainings of every variant in front of every host of `HOSTS`, one for each of `SEEDS`.
 
-    `choose` searches or reads the rate of each, DATASET-plugged. Trainings may last twice as long as those of the
-    search, the same for all, since several hosts still improved at its end.
+    `choose` searches or reads the rate of each, DATASET-plugged. Trainings may last three times as long as those
+    of the search, the same for all, since several hosts still improved at its end.
     """
     common, todo = shared(dataset), before(dataset)
     named = {f"{host}: {variant}": options for (host, variant), options in todo.items()}
     chosen = choose(f"{dataset}-plugged", named, common, again, jobs, rates=RATES)
     return {
         place: [
-            Experiment(**with_seed({**common, **options, **own, "epochs": 2 * own["epochs"]}, seed))
+            Experiment(**with_seed({**common, **options, **own, "epochs": 3 * own["epochs"]}, seed))
             for seed in range(SEEDS)
         ]
         for (place, options), own in zip(todo.items(), chosen.values(), strict=True)
