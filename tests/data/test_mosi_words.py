@@ -63,7 +63,7 @@ def test_lengths_are_those_of_the_transcripts(real_data, tmp_path):
 
 
 def test_floors_over_folds_by_video(real_data):
-    """GloVe .635 and with timing .633 by means over words; timing .566, but not by its means, which are at chance."""
+    """By means over words GloVe .635, with timing .633; timing .566, not by its means, which are at chance."""
     right, count, positive = dict.fromkeys([("text",), ("timing",), ("text", "timing")], 0), 0, 0
     spread = 0
     for fold in range(folds("mosi-words")):
