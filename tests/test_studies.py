@@ -250,10 +250,11 @@ def test_options_that_count_epochs_follow_the_length_of_the_training(epochs):
     assert {name for name, chosen in options.items() if chosen} == {"grad-blending", "relearning", "arl"}
 
 
-def test_sgd_decays_less_and_all_else_is_the_study():
+def test_sgd_decays_less_and_takes_longer_and_all_else_is_the_study():
     assert studies.balancing_study("digits") == studies.study("digits")
     sgd = studies.balancing_study("digits", "sgd", "transformer")
-    assert sgd == {**studies.study("digits", "transformer"), "optimizer": "sgd", "weight_decay": 1e-4}
+    own = {"optimizer": "sgd", "weight_decay": 1e-4, "epochs": 60}
+    assert sgd == {**studies.study("digits", "transformer"), **own}
 
 
 def test_balancing_takes_each_method_at_its_searched_rate_and_vgmr_at_its_own(monkeypatch):

@@ -325,7 +325,7 @@ def controls(dataset: str, backbone: str) -> dict[str, list[Experiment]]:
     common = study(dataset, backbone)
     variants = controlled(common)
     chosen = choose(f"{dataset}-{backbone}-controlled", variants, common)
-    seeds = SEEDS[dataset] if backbone == "pooled" else 5
+    seeds = SEEDS[dataset] if backbone == "pooled" else FEWER
     return {name: repeated({**common, **options, **chosen[name]}, seeds) for name, options in variants.items()}
 
 
