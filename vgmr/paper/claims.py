@@ -52,8 +52,8 @@ class Claim:
 
 OPEN_SETS = {"MOSI": ("04", "mosi-words"), "UCF101": ("06", "utd-mhad")}
 OPEN_SETS |= {"AVE": ("07", "avdigits"), "CREMA-D": ("08", "cremad-ratings")}
-CONTROLLED_SETS = ("uci-mfeat",)
-ABLATED_SETS = ("uci-mfeat",)
+CONTROLLED_SETS = ("uci-mfeat", "utd-mhad")
+ABLATED_SETS = ("uci-mfeat", "cremad-ratings")
 BALANCED_SETS = ("uci-mfeat",)
 FOLLOWED_SETS = ("utd-mhad",)
 VALUE_SETS = ("mosi-words", "uci-mfeat", "utd-mhad")
