@@ -228,6 +228,23 @@ def test_the_bare_model_of_the_loop_is_the_model_of_fit():
     torch.testing.assert_close(bare(data.train.features), expected)
 
 
+def test_on_a_gpu_a_step_stands_beside_its_graph(monkeypatch, data):
+    """The capture itself needs one; here a made one, and the clock of both ways."""
+    replayed, looked = [], []
+    monkeypatch.setattr(bench, "_graphed", lambda model, batch: lambda: replayed.append(model))
+    monkeypatch.setattr(bench, "_bare_epoch", lambda model, batches: looked.append((model, len(batches))))
+    model = build(Experiment("synthetic", "none"), data)
+    ways = bench._eager_and_graph("none", model, [data.train] * 3)
+    assert list(ways) == ["eager none", "graph none"]
+    for take in ways.values():
+        take()
+    assert len(replayed) == 3 and looked[0][1] == 3
+    assert replayed[0] is not model and looked[0][0] is not model and replayed[0] is not looked[0][0]
+    times = {f"{way} none": [1.0] for way in ("infer", "fit")} | {"eager none": [4.0], "graph none": [1.0]}
+    row = bench._row("none", {"none": model}, {"none": (1, 1)}, times)
+    assert row["graph_ratio"] == 0.25 and bench.table({"rows": [row]})["as a graph"].tolist() == [0.25]
+
+
 def test_the_loop_by_the_command(monkeypatch, capsys):
     monkeypatch.setattr(bench, "_seconds", lambda work, _: (work(), 1.0)[1])
     monkeypatch.setattr(bench, "fit", lambda *_, epochs: None)

@@ -47,14 +47,14 @@ from vgmr.training import (
 from vgmr.work import bar
 
 VARIANTS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
-_LABELS = {
+LABELS = {
     "none": "plain",
     "mlp": "parameter-matched MLP",
     "cross-attention": "Cross-Attention",
     "sigmoid-tanh": "Sigmoid+Tanh gate",
     "vgmr": figures.FORM,
 }
-_TABLE_7 = {variant: figures.COSTS[label] for variant, label in _LABELS.items()}
+_TABLE_7 = {variant: figures.COSTS[label] for variant, label in LABELS.items()}
 _CONCAT = figures.COSTS["plain"]
 PAPER = {variant: (row[2] / _CONCAT[2], row[3] / _CONCAT[3]) for variant, row in _TABLE_7.items()}
 PAPER_EXTRA = {variant: round(row[1] * 1e6) for variant, row in _TABLE_7.items()}
@@ -62,6 +62,10 @@ PAPER_METHODS = {
     name: figures.COSTS["plain" if name == "none" else name][2] / _CONCAT[2]
     for name in ("none", "grad-blending", "agm")
 }
+
+
+def _device(name: str) -> str:
+    return torch.cuda.get_device_name() if name == "cuda" else "CPU, 1 thread"
 
 
 def _seconds(work: Callable[[], Any], device: str) -> float:
@@ -192,7 +196,7 @@ def bench(
     measured = {**models, "vgmr folded": folded}
     flops = {name: _counted(model, batches[0]) for name, model in measured.items()}
     result = {
-        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
+        "device": _device(device),
         "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35; {rounds} rounds of {steps} steps",
         "rows": [_row(name, models, flops, times) for name in measured],
         "itself": _ratio(times["fit none again"], times["fit none"]),
@@ -261,7 +265,7 @@ def bench_methods(
     ]
     torch.set_num_threads(threads)
     return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
+        "device": _device(device),
         "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35; {rounds} rounds of {steps} steps",
         "rows": rows,
     }
@@ -281,7 +285,7 @@ def bench_rounds(rounds: int = 5, steps: int = 2, progress: bool = False) -> pd.
     data = load("synthetic", like="mosei", samples=32 * steps)
     data = replace(data, validation=data.validation.index(torch.arange(2)))
     kinds: dict[str, dict[str, Any]] = {
-        label: {"prefusion": prefusion, "form": "paper"} for prefusion, label in _LABELS.items()
+        label: {"prefusion": prefusion, "form": "paper"} for prefusion, label in LABELS.items()
     }
     kinds["VGMR, calibrated"] = {"form": "calibrated"}
     kinds |= {name: {"prefusion": "none", "method": name} for name in ("agm", "grad-blending")}
@@ -383,7 +387,7 @@ def bench_systems(
         )
     torch.set_num_threads(threads)
     return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
+        "device": _device(device),
         "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35, one output; {rounds} rounds",
         "rows": rows,
     }
@@ -465,7 +469,7 @@ def bench_seeds(
         )
     torch.set_num_threads(threads)
     return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
+        "device": _device(device),
         "setting": f"batch 32, epochs of {steps} steps, {seeds} seeds in one pass over {seeds} one by one; "
         f"{rounds} rounds",
         "rows": rows,
@@ -669,7 +673,7 @@ def bench_forms(
     rows = [_form_row(row, times, 32 * steps) for row in pd.concat([counted, again]).to_dict("records")]
     itself = [row[f"{way}_ratio"] for row in rows[-2:] for way in ("training", "inference")]
     return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, 1 thread",
+        "device": _device(device),
         "setting": "batch 32, 50 steps; Transformer: text 768, audio 74, vision 35; pooled: text 768, audio 5, "
         f"vision 20; {rounds} rounds of {steps} steps",
         "rows": rows,
@@ -797,10 +801,6 @@ def _measure(
         for _ in range(2):
             model(batch.features, batch.mask)
 
-    def replays(replay: Callable[[], None]) -> None:
-        for _ in batches:
-            replay()
-
     with torch.inference_mode():
         encodings = models["vgmr"].eval()(batch.features, batch.mask).encodings
     work: dict[str, Callable[[], Any]] = {}
@@ -816,14 +816,22 @@ def _measure(
     work["evaluation"] = partial(predict, models["vgmr"], data.train)
     work["removal"] = partial(subset_logits, models["vgmr"], data.train)
     work["fit none again"] = work["fit none"]
-    if device == "cuda":
-        with trusted_values():
-            for variant in ("none", "vgmr"):
-                alike = copy.deepcopy(models[variant])
-                work[f"eager {variant}"] = partial(_bare_epoch, alike, [batch] * len(batches))
-                work[f"graph {variant}"] = partial(replays, _graphed(copy.deepcopy(alike), batch))
-            return _rounds(work, rounds, device, progress)
+    for variant in ("none", "vgmr") if device == "cuda" else ():
+        work |= _eager_and_graph(variant, models[variant], [batch] * len(batches))
     return _rounds(work, rounds, device, progress)
+
+
+def _eager_and_graph(variant: str, model: Classifier, batches: list[Batch]) -> dict[str, Callable[[], Any]]:
+    """As many steps of copies of a model, one by one and replayed; neither looks at values, as `fit` does not."""
+    alike, captured = copy.deepcopy(model), copy.deepcopy(model)
+    with trusted_values():
+        replay = _graphed(captured, batches[0])
+
+    def eager() -> None:
+        with trusted_values():
+            _bare_epoch(alike, batches)
+
+    return {f"eager {variant}": eager, f"graph {variant}": lambda: [replay() for _ in batches]}
 
 
 def _row(

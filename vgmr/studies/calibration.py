@@ -23,6 +23,7 @@ from vgmr.objective import Objective, contributions, value_loss
 from vgmr.prefusion import count_parameters
 from vgmr.refiner import VGMR
 from vgmr.studies.forms import FORM_COMMON, FORM_STUDIES, FORM_TRIALS, TRAINED_KINDS
+from vgmr.studies.search import OWN_SPLIT, SEARCH_SEEDS
 from vgmr.training import fit, fit_seeds, why_alone
 
 PLAIN, MLP, VALUE_FREE = "plain", "parameter-matched MLP", "value-free gate"
@@ -54,12 +55,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mosi-words": {"batch_size": 64, "learning_rate": 3e-3, "length_buckets": True},
 }
 FOLDED = ("utd-mhad", "avdigits", "mosi-words")  # a seed stands for a fold
-OWN_SPLIT = ("uci-mfeat", "digits")  # a seed draws the split
 REPEATS = {"uci-mfeat": 20, "utd-mhad": 8, "avdigits": 6, "digits": 20}
 UNSEEN = tuple(kind for kind in KINDS if kind not in TRAINED_KINDS)
 LENGTH: dict[str, Any] = {"epochs": 30, "patience": 8}
 RATES = (3e-3, 1e-2, 3e-2)
-SEARCH_SEEDS = (100, 101)
 DRAWN_AT = 1_000_003  # added to the seed of a test's corruptions, so that none was drawn in training
 
 
@@ -111,7 +110,7 @@ def experiments(
     found = []
     for seed in range(REPEATS[dataset]) if seeds is None else seeds:
         own: dict[str, Any] = {"fold": seed % folds(dataset)} if dataset in FOLDED else {}
-        if dataset in OWN_SPLIT:
+        if dataset in (*OWN_SPLIT, "digits"):
             own = {"data_options": {**common["data_options"], "split_seed": seed}}
         found.append(Experiment(dataset, seed=seed, **{**common, **options, **own}))
     return found
@@ -279,12 +278,13 @@ def cell(variant: Variant, rate: float) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True).assign(**where, learning_rate=rate)
 
 
-WITHOUT = (PLAIN, MLP, VALUE_FREE, PAPER, CALIBRATED)  # trained without made corruption too
+FEW = (PLAIN, MLP, VALUE_FREE, PAPER, CALIBRATED)
+BARE = ("utd-mhad", "uci-mfeat")  # here these are trained without made corruption too
 LABELS = {
     "utd-mhad": (*RIVALS, *STEPS),
     "uci-mfeat": (*RIVALS, *STEPS),
-    "avdigits": WITHOUT,
-    "digits": WITHOUT,
+    "avdigits": FEW,
+    "digits": FEW,
 }
 MAIN = ("utd-mhad", "uci-mfeat", "avdigits")
 
@@ -297,13 +297,12 @@ def parameters(datasets: Sequence[str] = MAIN) -> dict[str, Any]:
 
 
 def calibration_study(jobs: int = 1, datasets: Sequence[str] = MAIN) -> pd.DataFrame:
-    """All variants on some data sets, with the corruptions of training and, those of `WITHOUT`, without.
+    """All variants on some data sets, with the corruptions of training and, those of `FEW` on `BARE`, without.
 
-    Each at the rate of `RATES` with the best validation accuracy; without corruptions on `uci-mfeat` and
-    `utd-mhad` alone. One row per number, one column per seed.
+    Each at the rate of `RATES` with the best validation accuracy. One row per number, one column per seed.
     """
     todo = [(name, label, True) for name in datasets for label in LABELS[name]]
-    todo += [(name, label, False) for name in datasets for label in WITHOUT if LABELS[name] != WITHOUT]
+    todo += [(name, label, False) for name in datasets if name in BARE for label in FEW]
     tried = [(variant, rate) for variant in todo for rate in RATES]
     scores = dict(zip(tried, Parallel(jobs)(delayed(validated)(*each) for each in tried), strict=True))
     best = {variant: max(RATES, key=lambda rate: scores[variant, rate]) for variant in todo}
