@@ -83,6 +83,20 @@ def test_other_code_makes_a_row_stale(repository, trained, monkeypatch, capsys):
     assert main() == 0 and trained[6:] == [0], "only what changed"
 
 
+def test_a_row_of_another_pass_is_stale(repository, trained, monkeypatch, capsys):
+    """Found where rows of passes of twenty seeds stood under the keys of passes of five."""
+    main()
+    path = repository / "some.jsonl"
+    found = runs.read(path)
+    for together, missing in (([0, 1], []), ([0, 1, 2], [0, 1])):
+        changed = [replace(one, history=replace(one.history, together=together)) for one in found[:2]]
+        runs.keep(path, [*changed, found[2]], curves=True)
+        del trained[:]
+        assert main("--check") == bool(missing)
+        assert main() == 0 and trained == missing
+    assert main("--check") == 0
+
+
 def test_a_dirty_tree_is_refused_but_for_drafts(repository, trained, monkeypatch, capsys):
     commit(monkeypatch, "abc1234-dirty")
     with pytest.raises(ValueError, match="changes that are not committed"):

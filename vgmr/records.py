@@ -30,7 +30,7 @@ class Plan:
     Attributes:
         wanted: experiments by the key that their rows must bear.
         rows: sound rows of the record by key.
-        others: rows under other keys: stale, or no longer wanted.
+        others: rows under other keys or of other passes: stale, or no longer wanted.
         absent: data sets that are not on this machine, whose rows are kept as they are.
         unsearched: the search that has to come first, in a sentence; nothing else is known then.
     """
@@ -91,8 +91,13 @@ def plan(name: str, make: Callable[[], Mapping[Any, Sequence[Experiment]]]) -> P
             absent.append(one.dataset)
         else:
             wanted[key(one, data)] = one
-    rows = {row.key: row for row in found if row.key in wanted}
-    others = [row for row in found if row.key not in wanted]
+    passes = {key: [one.seed for _, one in members] for members in groups(wanted.items()) for key, _ in members}
+    rows, others = {}, []
+    for row in found:  # seeds of a pass share their dropout: in another pass a seed comes out otherwise
+        if row.key in wanted and row.history.together in ([], passes[row.key]):
+            rows[row.key] = row
+        else:
+            others.append(row)
     return Plan(name, path, wanted, rows, others, sorted(set(absent)))
 
 
@@ -139,7 +144,7 @@ def faults(plans: Sequence[Plan]) -> list[str]:
         if one.missing and not one.absent:
             found.append(f"{one.name}: {len(one.missing)} rows are missing or stale; run vgmr records")
         if one.others and not one.absent:
-            found.append(f"{one.name}: {len(one.others)} rows under other code, data or settings")
+            found.append(f"{one.name}: {len(one.others)} rows under other code, data, settings or pass of seeds")
         drafts = [
             row
             for row in [*one.rows.values(), *one.others]
