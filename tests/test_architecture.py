@@ -26,6 +26,8 @@ FLOORS = [
     "objective",
     "inference",
     "balancing",
+    "steps",
+    "seeds",
     "training",
     "evaluation",
     "comparison",

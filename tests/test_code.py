@@ -52,6 +52,21 @@ def test_what_says_but_does_nothing_makes_nothing_stale(changed):
     assert changed("vgmr.training", "\nclass History", "\n\n\n\nclass History") == set()
 
 
+def test_what_moves_makes_nothing_stale(monkeypatch):
+    """A definition in another module, imported from there, is the same code."""
+    text = code.SOURCES["vgmr.steps"]
+    start, end = text.index("def prepare("), text.index("def corrupted(")
+    before = code.digest([fit])
+    with monkeypatch.context() as patch:
+        head = "from typing import Any\nfrom vgmr.backbones import Classifier\nfrom vgmr.data.types import Batch\n"
+        patch.setitem(code.SOURCES, "vgmr.elsewhere", head + text[start:end])
+        moved = "from vgmr.elsewhere import prepare\n" + text[:start] + text[end:]
+        patch.setitem(code.SOURCES, "vgmr.steps", moved)
+        assert "vgmr.elsewhere.prepare" in code.reached([fit]) and code.digest([fit]) == before
+        patch.setitem(code.SOURCES, "vgmr.elsewhere", head + text[start:end].replace("is not None", "is None"))
+        assert code.digest([fit]) != before
+
+
 def test_what_only_refuses_makes_nothing_stale(changed):
     before = "    objective = Objective() if objective is None else objective\n    task"
     refusal = "    if epochs > 10**6:\n        raise ValueError(f'{epochs} epochs')\n"
@@ -110,7 +125,7 @@ def test_what_is_reached_is_what_runs():
     found = code.reached([fit, VGMR, FeatureMLP, METHODS["agm"]])
     for name in (
         "vgmr.training.fit",
-        "vgmr.training.mini_batches",
+        "vgmr.steps.mini_batches",
         "vgmr.inference.predict",
         "vgmr.refiner.ModalityMaps",
     ):

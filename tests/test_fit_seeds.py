@@ -11,8 +11,11 @@ from torch import nn
 from vgmr import VGMR, Batch, Classifier, Objective, PooledBackbone, TransformerBackbone
 from vgmr.balancing import make_method
 from vgmr.corruption import Drawn
+from vgmr.inference import predict
 from vgmr.prefusion import CrossAttention, FeatureMLP, Identity
-from vgmr.training import _fit, fit, fit_seeds, pays_together, predict, use_byte_dropout, why_alone
+from vgmr.seeds import pays_together, why_alone
+from vgmr.steps import use_byte_dropout
+from vgmr.training import _fit, fit, fit_seeds
 
 PREFUSIONS = {
     "plain": lambda dropout: Identity(DIMS),

@@ -110,6 +110,8 @@ def reached(roots: Iterable[Callable[..., Any]], stops: Iterable[str] = ()) -> d
 
 
 def digest(roots: Iterable[Callable[..., Any]], stops: Iterable[str] = ()) -> str:
-    """SHA-256 of what is `reached`, 16 hexadecimal digits."""
-    text = "\n".join(f"{name}\n{source}" for name, source in sorted(reached(roots, stops).items()))
+    """SHA-256 of what is `reached`, 16 hexadecimal digits; a definition that only moves to another module changes
+    nothing.
+    """
+    text = "\n".join(sorted(reached(roots, stops).values()))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

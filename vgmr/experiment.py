@@ -38,7 +38,9 @@ from vgmr.prefusion import (
     width_for_budget,
 )
 from vgmr.refiner import FORMS, VGMR, is_weight
-from vgmr.training import OPTIMIZERS, History, fit, fit_seeds, pays_together, use_byte_dropout, why_alone
+from vgmr.seeds import pays_together, why_alone
+from vgmr.steps import OPTIMIZERS, use_byte_dropout
+from vgmr.training import History, fit, fit_seeds
 
 RIVALS: dict[str, tuple[Callable[..., nn.Module], int]] = {  # with what their width is a multiple of
     "mlp": (FeatureMLP, 1),

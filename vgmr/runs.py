@@ -45,7 +45,8 @@ from vgmr.files import cache_folder, in_repository, whole_folder, writable, writ
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity, width_for_budget
 from vgmr.refiner import VGMR
-from vgmr.training import History, fit, use_byte_dropout
+from vgmr.steps import use_byte_dropout
+from vgmr.training import History, fit
 from vgmr.work import bar, in_processes
 
 L = TypeVar("L", bound=Hashable)  # a label: a name, or several
@@ -123,7 +124,7 @@ STOPS = (
     "vgmr.objective.Objective",
     "vgmr.corruption.noise",
     "vgmr.corruption.Drawn",
-    "vgmr.training.use_byte_dropout",
+    "vgmr.steps.use_byte_dropout",
 )
 KEPT = (
     "metrics",

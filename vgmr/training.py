@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_map
+from torch import Tensor
 
 from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
@@ -26,6 +20,8 @@ from vgmr.fusion.base import steady
 from vgmr.inference import predict
 from vgmr.objective import Objective, task_loss
 from vgmr.refiner import is_weight, is_whole, trusted_values
+from vgmr.seeds import Together, why_alone
+from vgmr.steps import Corruption, corrupted, make_optimizer, mini_batches, optimizer_of, prepare, train_epoch
 from vgmr.work import bar
 
 
@@ -46,136 +42,6 @@ class History:
     best_epoch: int = 0
     seconds: float = 0.0
     together: list[int] = field(default_factory=list)
-
-
-class ByteDropout(nn.Module):
-    """Dropout with masks drawn as bytes, several times cheaper on a CPU; p is rounded to 1/256, below 1."""
-
-    def __init__(self, p: float):
-        super().__init__()
-        self.threshold = min(round(256 * p), 255)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x, in training with a share p zero and the rest scaled by 1 / (1 - p)."""
-        if not self.training or not self.threshold:
-            return x
-        words = x.new_empty(x.numel() // 8 + 1, dtype=torch.int64)
-        # the full range: without bounds random_ never sets the sign bit, and every eighth byte is below 128
-        words.random_(-(2**63), None)
-        keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.threshold
-        return x * keep.to(x.dtype).mul_(256 / (256 - self.threshold))
-
-
-def use_byte_dropout(model: nn.Module) -> None:
-    """Replace every `nn.Dropout` of `model` by `ByteDropout`, and switch dropout of attention weights off."""
-    for module in list(model.modules()):
-        if isinstance(module, nn.MultiheadAttention):
-            module.dropout = 0.0
-        for name, child in module.named_children():
-            if isinstance(child, nn.Dropout):
-                setattr(module, name, ByteDropout(child.p))
-
-
-def trim(batch: Batch, lengths: dict[str, int]) -> Batch:
-    """The same samples without the steps beyond `lengths`, which must hold padding only."""
-    return replace(
-        batch,
-        features={name: x[:, : lengths[name]] for name, x in batch.features.items()},
-        mask={name: mask[:, : lengths[name]] for name, mask in batch.mask.items()},
-        corrupted=None,
-    )
-
-
-def sample_orders(
-    part: Batch, batch_size: int, generator: torch.Generator, length_buckets: bool = False
-) -> list[tuple[Tensor, dict[str, int] | None]]:
-    """The rows of one epoch's mini-batches, and with `length_buckets` the longest sequence in each, by name."""
-    order, device = torch.randperm(len(part), generator=generator), part.label.device
-    if not length_buckets:
-        return [(rows, None) for rows in order.to(device).split(batch_size)]
-    lengths = {name: length.cpu() for name, length in part.lengths().items()}
-    total = torch.stack(list(lengths.values())).sum(0)
-    buckets = order[total[order].argsort(stable=True)].split(batch_size)
-    shuffled = [buckets[position] for position in torch.randperm(len(buckets), generator=generator).tolist()]
-    return [
-        (rows.to(device), {name: int(length[rows].max()) for name, length in lengths.items()}) for rows in shuffled
-    ]
-
-
-def mini_batches(
-    part: Batch, batch_size: int, generator: torch.Generator, length_buckets: bool = False
-) -> Iterator[Batch]:
-    """All samples once, in random order, as mini-batches on the device where `part` lies.
-
-    Args:
-        length_buckets: put samples of like length together and cut their common padding off; cheaper, but
-            mini-batches are then no longer drawn uniformly.
-    """
-    for rows, longest in sample_orders(part, batch_size, generator, length_buckets):
-        batch = part.index(rows)
-        yield batch if longest is None else trim(batch, longest)
-
-
-OPTIMIZERS = ("adamw", "sgd")
-
-
-def make_optimizer(
-    kind: str,
-    model: Classifier,
-    learning_rate: float,
-    prefusion_learning_rate: float | None = None,
-    weight_decay: float = 0.01,
-    method: nn.Module | None = None,
-) -> torch.optim.Optimizer:
-    """AdamW, or SGD with momentum 0.9; groups for the backbone, `model.prefusion` and the method's parameters."""
-    prefusion = list(model.prefusion.parameters())
-    owned = {id(parameter) for parameter in prefusion}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in owned]
-    groups = [
-        {"params": rest, "lr": learning_rate},
-        {"params": prefusion, "lr": learning_rate if prefusion_learning_rate is None else prefusion_learning_rate},
-        {"params": [] if method is None else list(method.parameters()), "lr": learning_rate},
-    ]
-    return _optimizer(kind, [group for group in groups if group["params"]], weight_decay)
-
-
-def _optimizer(kind: str, groups: list[dict[str, Any]], weight_decay: float) -> torch.optim.Optimizer:
-    if kind not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {kind!r}; there are: {', '.join(OPTIMIZERS)}")
-    if kind == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay, fused=True)
-    return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
-
-
-def train_epoch(
-    model: Classifier,
-    batches: Iterable[Batch],
-    optimizer: torch.optim.Optimizer,
-    objective: Objective,
-    method: Balancing,
-    epoch: int,
-) -> Tensor:
-    """One step per mini-batch, as `method` takes it; returns the sum of the loss over samples, in nats."""
-    model.train()
-    total = torch.zeros((), device=next(model.parameters()).device)
-    for batch in batches:
-        total += method.step(model, batch, objective, optimizer, epoch) * len(batch)
-    return total
-
-
-Corruption = Callable[[Batch, torch.Generator], Batch]
-
-
-def prepare(model: Classifier, part: Batch) -> None:
-    """Fit what the pre-fusion module fixes before the training, if it has a `prepare`, as VGMR."""
-    of_prefusion: Any = getattr(model.prefusion, "prepare", None)
-    if of_prefusion is not None:
-        of_prefusion(part.features, part.mask, part.label)
-
-
-def _corrupt(corruption: Corruption, generator: torch.Generator, batch: Batch) -> Batch:
-    fresh = corruption(batch, generator)
-    return fresh if fresh.mask is batch.mask else replace(fresh, padded=True)
 
 
 class _Alone:
@@ -205,7 +71,7 @@ class _Alone:
         self.method.epoch_start(self.model, self.data, epoch, self.loop)
         batches: Iterable[Batch] = mini_batches(self.part, generator=self.order, **self.feeding)
         if self.corruption is not None:
-            batches = map(partial(_corrupt, self.corruption, self.corrupting), batches)
+            batches = map(partial(corrupted, self.corruption, self.corrupting), batches)
         total = train_epoch(self.model, batches, self.loop.optimizer, self.objective, self.method, epoch)
         return [total / len(self.part)]
 
@@ -225,346 +91,6 @@ class _Alone:
 
     def keep(self, which: Sequence[int]) -> None:
         """One seed goes on until the training ends."""
-
-
-class _Rows(NamedTuple):
-    """Samples of several seeds, (seeds, B, ...), or (B, ...) where all see the same."""
-
-    features: dict[str, Tensor]
-    mask: dict[str, Tensor] | None
-    label: Tensor
-    corrupted: dict[str, Tensor] | None = None
-
-
-class _Pool:
-    """The parts of several seeds as one: equal ones are held once, others stand behind each other."""
-
-    def __init__(self, parts: Sequence[Batch]):
-        keys = [tuple(map(id, (*part.features.values(), *part.mask.values(), part.label))) for part in parts]
-        held = dict(zip(keys, (part.noting_padding() for part in parts), strict=True))
-        start = dict(zip(held, accumulate(map(len, held.values()), initial=0), strict=False))
-        self.parts, self.offset = [held[key] for key in keys], [start[key] for key in keys]
-        self.same, self.padded = len(held) == 1, any(part.padded for part in held.values())
-        self.features = {name: self._joined([x.features[name] for x in held.values()]) for name in parts[0].mask}
-        self.mask = {name: self._joined([x.mask[name] for x in held.values()]) for name in parts[0].mask}
-        self.label = self._joined([x.label for x in held.values()])
-
-    def _joined(self, tensors: list[Tensor]) -> Tensor:
-        return tensors[0] if self.same else torch.cat(tensors)
-
-    def take(self, rows: Tensor, longest: Mapping[str, int] | None = None) -> _Rows:
-        """The samples at `rows`, an index of one or two axes into the pool, up to the `longest` step."""
-
-        def at(x: Tensor, name: str = "") -> Tensor:
-            taken = x.index_select(0, rows.flatten()).unflatten(0, rows.shape)
-            return taken.narrow(rows.ndim, 0, longest[name]) if longest and name else taken
-
-        mask = {name: at(x, name) for name, x in self.mask.items()} if self.padded else None
-        return _Rows({name: at(x, name) for name, x in self.features.items()}, mask, at(self.label))
-
-
-class _Loss(nn.Module):
-    """The objective as a module around its model, so that weights can be given from outside."""
-
-    def __init__(self, model: Classifier, objective: Objective):
-        super().__init__()
-        self.model, self.objective = model, objective
-
-    def forward(self, batch: Any, epoch: int | None) -> Tensor:
-        """The loss of a batch, a scalar; without an epoch the logits."""
-        output = self.model(batch.features, batch.mask)
-        return output.logits if epoch is None else self.objective(self.model, output, batch, epoch)
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Attention by matrix products and softmax: the fused kernels have no rule for `vmap`."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def _turned(x: Tensor) -> Tensor:
-    """A matrix transposed, as gradients of matrices come from products mapped over seeds; all else as it is."""
-    return x.t() if x.ndim == 2 else x
-
-
-class _Together:
-    """The epochs of several seeds in one pass: weights are a matrix with a row per seed, and `vmap` goes along it.
-
-    Rows are what the optimiser knows; one has a gradient only in the steps that its seed takes. Seeds whose
-    mini-batches have the same size in a step take it together, so that parts may be of unequal size.
-    """
-
-    def __init__(
-        self,
-        models: Sequence[Classifier],
-        data: Sequence[MultimodalData],
-        validation: Sequence[Batch],
-        seeds: Sequence[int],
-        objective: Objective,
-        new_optimizer: Callable[[list[list[Tensor]]], torch.optim.Optimizer],
-        two_rates: bool,
-        corruption: Corruption | None,
-        feeding: Mapping[str, Any],
-    ):
-        self.models, self.loss = list(models), _Loss(models[0], objective)
-        self.pool, self.validation = _Pool([each.train for each in data]), _Pool(validation)
-        self.corruption, self.feeding = corruption, feeding
-        self.order = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.corrupting = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.running = list(range(len(models)))
-        learning = self._reached()
-        named = [{**dict(model.named_parameters()), **dict(model.named_buffers())} for model in self.models]
-        place = {id(x): name for name, x in named[0].items()}
-        self.slots: list[tuple[dict[str, Any], str, str]] = []
-        for module in self.models[0].modules():
-            tensors: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-            self.slots += [(h, key, place[id(x)]) for h in tensors for key, x in h.items() if x is not None]
-        own = {id(x) for x in self.models[0].prefusion.parameters()} if two_rates else set()
-        learning.sort(key=lambda name: id(named[0][name]) in own)
-        split = sum(named[0][name].numel() for name in learning if id(named[0][name]) not in own)
-        self.shapes = {name: _turned(named[0][name]).shape for name in learning}
-        self.fixed = {
-            name: torch.stack([each[name].detach() for each in named])
-            for name in named[0]
-            if name not in self.shapes
-        }
-        rows = [torch.cat([_turned(each[name].detach()).flatten() for name in learning]) for each in named]
-        self.matrix = torch.stack(rows)
-        self.columns = [slice(0, split), slice(split, None)] if two_rates else [slice(None)]
-        self.rows = [[row[part] for part in self.columns] for row in self.matrix]
-        self.optimizer = new_optimizer([list(tensors) for tensors in zip(*self.rows, strict=True)])
-
-    def _reached(self) -> list[str]:
-        """The parameters that have a gradient; what no loss reaches is left as it is, as optimisers do."""
-        loss = copy.deepcopy(self.loss).train()
-        named = {name: x for name, x in loss.model.named_parameters() if x.requires_grad}
-        drawn, device = self.corrupting[0].get_state(), self.pool.label.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            some = self._batch([0], [(torch.arange(min(2, len(self.pool.parts[0])), device=device), None)])
-            first = [x if x is None else tree_map(lambda tensor: tensor[0], x) for x in some]
-            value = loss(_Rows(*first), 0)  # type: ignore[arg-type]
-        self.corrupting[0].set_state(drawn)
-        gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True)
-        return [name for name, x in zip(named, gradients, strict=True) if x is not None]
-
-    def _mapped(
-        self, matrix: Tensor, fixed: dict[str, Tensor], batch: _Rows, per_seed: bool, epoch: int | None
-    ) -> Tensor:
-        def one(row: Tensor, fixed: dict[str, Tensor], batch: _Rows) -> Tensor:
-            values = self._named(row) | fixed
-            before = [held[key] for held, key, _ in self.slots]
-            try:  # as torch.func.functional_call, which looks through all modules again in every step
-                for held, key, name in self.slots:
-                    held[key] = values[name]
-                result: Tensor = self.loss(batch, epoch)
-            finally:
-                for (held, key, _), x in zip(self.slots, before, strict=True):
-                    held[key] = x
-            return result
-
-        axis = 0 if per_seed else None
-        axes = _Rows(*(None if x is None else axis for x in batch))  # type: ignore[arg-type]
-        mapped: Tensor = torch.func.vmap(one, (0, 0 if fixed else None, axes), randomness="different")(
-            matrix, fixed, batch
-        )
-        return mapped
-
-    def _named(self, row: Tensor) -> dict[str, Tensor]:
-        pieces = row.split([shape.numel() for shape in self.shapes.values()])
-        return {
-            name: _turned(piece.view(shape))
-            for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
-        }
-
-    def train(self, epoch: int) -> list[Tensor]:
-        """Every step of an epoch; the mean loss of each seed that is running."""
-        parts = [self.pool.parts[seed] for seed in self.running]
-        orders = [
-            sample_orders(part, generator=self.order[seed], **self.feeding)
-            for seed, part in zip(self.running, parts, strict=True)
-        ]
-        self.loss.train()
-        totals = self.matrix.new_zeros(len(parts))
-        for step in range(max(map(len, orders))):
-            sizes: dict[int, list[int]] = {}
-            for place, order in enumerate(orders):
-                if step < len(order):
-                    sizes.setdefault(len(order[step][0]), []).append(place)
-            for size, places in sizes.items():
-                batch = self._batch(places, [orders[place][step] for place in places])
-                loss = self._step(places, batch, epoch) * size
-                totals = (
-                    totals + loss
-                    if len(places) == len(parts)
-                    else totals.index_add(0, torch.tensor(places, device=totals.device), loss)
-                )
-        return list(totals / totals.new_tensor([len(part) for part in parts]))
-
-    def _batch(self, places: list[int], entries: list[tuple[Tensor, dict[str, int] | None]]) -> _Rows:
-        seeds = [self.running[place] for place in places]
-        bounds = [longest for _, longest in entries if longest is not None]
-        longest = {name: max(bound[name] for bound in bounds) for name in bounds[0]} if bounds else None
-        if self.corruption is None:
-            return self.pool.take(
-                torch.stack([rows + self.pool.offset[s] for s, (rows, _) in zip(seeds, entries, strict=True)]),
-                longest,
-            )
-        batches = []
-        for seed, (rows, _) in zip(seeds, entries, strict=True):
-            batch = self.pool.parts[seed].index(rows)
-            batch = batch if longest is None else trim(batch, longest)
-            batches.append(_corrupt(self.corruption, self.corrupting[seed], batch))
-
-        def stacked(each: Sequence[dict[str, Tensor] | None]) -> dict[str, Tensor]:
-            return {
-                name: torch.stack([tensors[name] for tensors in each if tensors is not None])
-                for name in each[0] or ()
-            }
-
-        padded = any(batch.padded for batch in batches)
-        return _Rows(
-            stacked([batch.features for batch in batches]),
-            stacked([batch.mask for batch in batches]) if padded else None,
-            torch.stack([batch.label for batch in batches]),
-            stacked([batch.corrupted for batch in batches]) if batches[0].corrupted else None,
-        )
-
-    def _step(self, places: list[int], batch: _Rows, epoch: int) -> Tensor:
-        everyone = len(places) == len(self.matrix)
-        matrix = (self.matrix if everyone else self.matrix[places]).detach().requires_grad_()
-        fixed = self.fixed if everyone else {name: x[places] for name, x in self.fixed.items()}
-        with _plain_attention():
-            loss = self._mapped(matrix, fixed, batch, True, epoch)
-            (gradient,) = torch.autograd.grad(loss.sum(), matrix)
-        if not everyone:
-            for name, x in self.fixed.items():
-                x[places] = fixed[name]
-        gradients = dict(zip(places, gradient, strict=True))
-        for place, tensors in enumerate(self.rows):
-            for tensor, part in zip(tensors, self.columns, strict=True):
-                tensor.grad = gradients[place][part] if place in gradients else None
-        self.optimizer.step()
-        return loss.detach()
-
-    @torch.no_grad()
-    def validate(self) -> list[Tensor]:
-        """Logits of the validation part of each seed that is running."""
-        pool, device = self.validation, self.matrix.device
-        sizes = [len(pool.parts[seed]) for seed in self.running]
-        values = sum(x[0].numel() for x in pool.features.values()) * len(self.running)
-        every = torch.arange(max(sizes), device=device)
-        if pool.same:
-            rows = every
-        else:  # what is missing at the end of a shorter part is answered and cut off
-            last = zip(self.running, sizes, strict=True)
-            rows = torch.stack([every.clamp(max=size - 1) + pool.offset[seed] for seed, size in last])
-        self.loss.eval()
-        answers = []
-        with _plain_attention():
-            for some in rows.split(min(256, max(16, 2**22 // values)), rows.ndim - 1):
-                answers.append(self._mapped(self.matrix, self.fixed, pool.take(some), not pool.same, None))
-        return [answer[:size] for answer, size in zip(torch.cat(answers, 1), sizes, strict=True)]
-
-    def state(self, place: int) -> dict[str, Tensor]:
-        """A copy of the state of the seed that runs at `place`."""
-        fixed = {name: x[place] for name, x in self.fixed.items()}
-        return {name: x.clone() for name, x in (self._named(self.matrix[place]) | fixed).items()}
-
-    def end(self, epoch: int, histories: Sequence[History]) -> None:
-        """Nothing: no balancing method is at work."""
-
-    def keep(self, which: Sequence[int]) -> None:
-        """Go on with the seeds at these places only."""
-        if len(which) == len(self.running):
-            return
-        places = list(which)
-        self.running = [self.running[place] for place in places]
-        self.fixed = {name: x[places] for name, x in self.fixed.items()}
-        self.rows = [self.rows[place] for place in places]
-        for group in self.optimizer.param_groups:
-            group["params"] = [group["params"][place] for place in places]
-        self.matrix = self.matrix[places]
-        for tensors, row in zip(self.rows, self.matrix, strict=True):
-            for tensor, part in zip(tensors, self.columns, strict=True):
-                tensor.data = row[part]
-
-
-def pays_together(model: Classifier, data: MultimodalData, count: int, batch_size: int = 32) -> bool:
-    """Whether `count` seeds in one pass cost less than one by one, by a rule from `vgmr bench --seeds`.
-
-    On a GPU always. On a CPU where a step waits for Python more than for arithmetic and memory: from four seeds
-    on, for mini-batches of at most 2^18 feature values, and at most 2^28 parameters x samples x steps of the
-    longest sequence. Pooled models on vectors or short sequences pay, a Transformer on sequences does not.
-    """
-    part = data.train
-    if part.label.device.type != "cpu":
-        return count > 1
-    values = batch_size * sum(x[0].numel() for x in part.features.values())
-    steps = max(x.shape[1] for x in part.features.values())
-    work = sum(x.numel() for x in model.parameters()) * batch_size * steps
-    return count >= 4 and values <= 2**18 and work <= 2**28
-
-
-def why_alone(
-    models: Sequence[Classifier],
-    data: Sequence[MultimodalData],
-    objective: Objective | None = None,
-    method: Balancing | None = None,
-    corruption: Corruption | None = None,
-) -> str:
-    """Why these cannot be trained in one pass, one for each seed; empty if they can.
-
-    Two samples go through two of the models at once to see whether every operation can be mapped over seeds.
-    """
-    if method is not None and type(method) is not Balancing:
-        return f"{type(method).__name__} takes steps of its own"
-    objective = Objective() if objective is None else objective
-    if type(objective) is not Objective:
-        return f"{type(objective).__name__} is not the package's objective"
-    shapes = [[(name, x.shape, x.dtype) for name, x in model.state_dict().items()] for model in models]
-    if any(shape != shapes[0] for shape in shapes):
-        return "the models differ in their parameters"
-    if len({x.dtype for x in models[0].parameters()}) > 1:
-        return "parameters of several types"
-    for part in ("train", "validation"):
-        sizes = {tuple((name, x.shape[1:]) for name, x in each.parts[part].features.items()) for each in data}
-        if len(sizes) > 1:
-            return f"the {part} parts differ in modalities, steps or widths"
-    device = data[0].train.label.device
-    few = [replace(each, train=each.train.index(torch.arange(2, device=device))) for each in data[:2]]
-    modes = [(module, module.training) for module in models[0].modules()]
-    try:
-        with (
-            torch.random.fork_rng([device] if device.type == "cuda" else []),
-            warnings.catch_warnings(),
-            trusted_values(),
-        ):
-            warnings.simplefilter("error")
-            trial = _Together(
-                models[:2],
-                few,
-                [each.train for each in few],
-                [0, 0],
-                objective,
-                lambda rows: torch.optim.AdamW(rows[0]),
-                False,
-                corruption,
-                {"batch_size": 2},
-            )
-            trial.train(0)
-            trial.validate()
-    except (RuntimeError, ValueError, UserWarning) as error:
-        return f"an operation cannot be mapped over seeds: {str(error).splitlines()[0]}"
-    finally:
-        for module, training in modes:
-            module.training = training
-    return ""
 
 
 def fit(
@@ -708,7 +234,7 @@ def _fit(
     feeding = {"batch_size": batch_size, "length_buckets": length_buckets}
     seen = {id(each): _seen_for_choice(each.validation, corruption) for each in data}
     validation = [seen[id(each)] for each in data]
-    steps: _Alone | _Together
+    steps: _Alone | Together
     if len(models) == 1:
         method = Balancing() if method is None else method
         method.start(models[0], data[0], epochs, seeds[0])
@@ -727,11 +253,11 @@ def _fit(
 
         def of_rows(groups: list[list[Tensor]]) -> torch.optim.Optimizer:
             rated = [{"params": group, "lr": rate} for group, rate in zip(groups, rates, strict=False)]
-            return _optimizer(optimizer, rated, weight_decay)
+            return optimizer_of(optimizer, rated, weight_decay)
 
         for model, each in zip(models, data, strict=True):
             prepare(model, each.train)
-        steps = _Together(
+        steps = Together(
             models, data, validation, seeds, objective, of_rows, rates[0] != rates[1], corruption, feeding
         )
     histories = [History(together=list(seeds) if len(seeds) > 1 else []) for _ in models]

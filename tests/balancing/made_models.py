@@ -11,7 +11,7 @@ from vgmr.data import MultimodalData, load
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
-from vgmr.training import make_optimizer
+from vgmr.steps import make_optimizer
 
 THREE = ("left", "right", "spectrum")
 TWO = ("left", "spectrum")

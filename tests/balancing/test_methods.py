@@ -29,7 +29,8 @@ from vgmr.inference import predict
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
 from vgmr.runs import run
-from vgmr.training import fit, make_optimizer
+from vgmr.steps import make_optimizer
+from vgmr.training import fit
 
 
 class UnscaledARL(ARL):

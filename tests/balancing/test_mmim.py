@@ -10,7 +10,7 @@ from vgmr.balancing.mmim import GaussianBound, class_entropy, noise_contrast
 from vgmr.fusion.supervised_concat import InfoMaxConcat
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
-from vgmr.training import make_optimizer
+from vgmr.steps import make_optimizer
 
 
 def wave(*shape, c=0.0):

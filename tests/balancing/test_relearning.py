@@ -9,7 +9,8 @@ from made_models import THREE, digits, make_model, names_of
 
 from vgmr.balancing import Relearning, relearning
 from vgmr.balancing.relearning import encoding_purity, purity, reset_share
-from vgmr.training import fit, make_optimizer
+from vgmr.steps import make_optimizer
+from vgmr.training import fit
 
 
 @pytest.mark.parametrize(("gap", "share"), [(0.0, 0.0), (0.05, 0.14889), (0.2, 0.53705), (1.0, 0.99505)])

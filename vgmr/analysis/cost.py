@@ -34,16 +34,9 @@ from vgmr.objective import Objective, contributions
 from vgmr.paper import figures
 from vgmr.prefusion import Identity, count_parameters
 from vgmr.refiner import VGMR, trusted_values
-from vgmr.training import (
-    fit,
-    fit_seeds,
-    make_optimizer,
-    mini_batches,
-    pays_together,
-    prepare,
-    train_epoch,
-    use_byte_dropout,
-)
+from vgmr.seeds import pays_together
+from vgmr.steps import make_optimizer, mini_batches, prepare, train_epoch, use_byte_dropout
+from vgmr.training import fit, fit_seeds
 from vgmr.work import bar
 
 VARIANTS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")

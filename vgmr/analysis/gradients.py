@@ -19,7 +19,7 @@ from vgmr.data.types import Batch
 from vgmr.experiment import Experiment, experiment_data, train
 from vgmr.inference import evaluating, mean_loss
 from vgmr.objective import Objective
-from vgmr.training import make_optimizer
+from vgmr.steps import make_optimizer
 
 
 def common_parameters(model: Classifier) -> list[nn.Parameter]:

@@ -22,9 +22,10 @@ from vgmr.inference import predict
 from vgmr.objective import Objective, contributions, value_loss
 from vgmr.prefusion import count_parameters
 from vgmr.refiner import VGMR
+from vgmr.seeds import why_alone
 from vgmr.studies.forms import FORM_COMMON, FORM_STUDIES, FORM_TRIALS, TRAINED_KINDS
 from vgmr.studies.search import OWN_SPLIT, SEARCH_SEEDS
-from vgmr.training import fit, fit_seeds, why_alone
+from vgmr.training import fit, fit_seeds
 
 PLAIN, MLP, VALUE_FREE = "plain", "parameter-matched MLP", "value-free gate"
 PAPER, CALIBRATED = "VGMR, paper's form", "VGMR, calibrated"

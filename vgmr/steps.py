@@ -1,0 +1,146 @@
+"""What a step of training takes: mini-batches, their corruption, dropout, the optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vgmr.backbones import Classifier
+from vgmr.balancing.base import Balancing
+from vgmr.data.types import Batch
+from vgmr.objective import Objective
+
+Corruption = Callable[[Batch, torch.Generator], Batch]
+
+
+class ByteDropout(nn.Module):
+    """Dropout with masks drawn as bytes, several times cheaper on a CPU; p is rounded to 1/256, below 1."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.threshold = min(round(256 * p), 255)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x, in training with a share p zero and the rest scaled by 1 / (1 - p)."""
+        if not self.training or not self.threshold:
+            return x
+        words = x.new_empty(x.numel() // 8 + 1, dtype=torch.int64)
+        # the full range: without bounds random_ never sets the sign bit, and every eighth byte is below 128
+        words.random_(-(2**63), None)
+        keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.threshold
+        return x * keep.to(x.dtype).mul_(256 / (256 - self.threshold))
+
+
+def use_byte_dropout(model: nn.Module) -> None:
+    """Replace every `nn.Dropout` of `model` by `ByteDropout`, and switch dropout of attention weights off."""
+    for module in list(model.modules()):
+        if isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+        for name, child in module.named_children():
+            if isinstance(child, nn.Dropout):
+                setattr(module, name, ByteDropout(child.p))
+
+
+def trim(batch: Batch, lengths: dict[str, int]) -> Batch:
+    """The same samples without the steps beyond `lengths`, which must hold padding only."""
+    return replace(
+        batch,
+        features={name: x[:, : lengths[name]] for name, x in batch.features.items()},
+        mask={name: mask[:, : lengths[name]] for name, mask in batch.mask.items()},
+        corrupted=None,
+    )
+
+
+def sample_orders(
+    part: Batch, batch_size: int, generator: torch.Generator, length_buckets: bool = False
+) -> list[tuple[Tensor, dict[str, int] | None]]:
+    """The rows of one epoch's mini-batches, and with `length_buckets` the longest sequence in each, by name."""
+    order, device = torch.randperm(len(part), generator=generator), part.label.device
+    if not length_buckets:
+        return [(rows, None) for rows in order.to(device).split(batch_size)]
+    lengths = {name: length.cpu() for name, length in part.lengths().items()}
+    total = torch.stack(list(lengths.values())).sum(0)
+    buckets = order[total[order].argsort(stable=True)].split(batch_size)
+    shuffled = [buckets[position] for position in torch.randperm(len(buckets), generator=generator).tolist()]
+    return [
+        (rows.to(device), {name: int(length[rows].max()) for name, length in lengths.items()}) for rows in shuffled
+    ]
+
+
+def mini_batches(
+    part: Batch, batch_size: int, generator: torch.Generator, length_buckets: bool = False
+) -> Iterator[Batch]:
+    """All samples once, in random order, as mini-batches on the device where `part` lies.
+
+    Args:
+        length_buckets: put samples of like length together and cut their common padding off; cheaper, but
+            mini-batches are then no longer drawn uniformly.
+    """
+    for rows, longest in sample_orders(part, batch_size, generator, length_buckets):
+        batch = part.index(rows)
+        yield batch if longest is None else trim(batch, longest)
+
+
+OPTIMIZERS = ("adamw", "sgd")
+
+
+def make_optimizer(
+    kind: str,
+    model: Classifier,
+    learning_rate: float,
+    prefusion_learning_rate: float | None = None,
+    weight_decay: float = 0.01,
+    method: nn.Module | None = None,
+) -> torch.optim.Optimizer:
+    """AdamW, or SGD with momentum 0.9; groups for the backbone, `model.prefusion` and the method's parameters."""
+    prefusion = list(model.prefusion.parameters())
+    owned = {id(parameter) for parameter in prefusion}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in owned]
+    groups = [
+        {"params": rest, "lr": learning_rate},
+        {"params": prefusion, "lr": learning_rate if prefusion_learning_rate is None else prefusion_learning_rate},
+        {"params": [] if method is None else list(method.parameters()), "lr": learning_rate},
+    ]
+    return optimizer_of(kind, [group for group in groups if group["params"]], weight_decay)
+
+
+def optimizer_of(kind: str, groups: list[dict[str, Any]], weight_decay: float) -> torch.optim.Optimizer:
+    """As `make_optimizer`, of groups of parameters with their learning rates; ValueError for another kind."""
+    if kind not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {kind!r}; there are: {', '.join(OPTIMIZERS)}")
+    if kind == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay, fused=True)
+    return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
+
+
+def train_epoch(
+    model: Classifier,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    objective: Objective,
+    method: Balancing,
+    epoch: int,
+) -> Tensor:
+    """One step per mini-batch, as `method` takes it; returns the sum of the loss over samples, in nats."""
+    model.train()
+    total = torch.zeros((), device=next(model.parameters()).device)
+    for batch in batches:
+        total += method.step(model, batch, objective, optimizer, epoch) * len(batch)
+    return total
+
+
+def prepare(model: Classifier, part: Batch) -> None:
+    """Fit what the pre-fusion module fixes before the training, if it has a `prepare`, as VGMR."""
+    of_prefusion: Any = getattr(model.prefusion, "prepare", None)
+    if of_prefusion is not None:
+        of_prefusion(part.features, part.mask, part.label)
+
+
+def corrupted(corruption: Corruption, generator: torch.Generator, batch: Batch) -> Batch:
+    """A mini-batch after a corruption, which says where the mask may have changed."""
+    fresh = corruption(batch, generator)
+    return fresh if fresh.mask is batch.mask else replace(fresh, padded=True)
