@@ -27,6 +27,7 @@ FLOORS = [
     "inference",
     "balancing",
     "steps",
+    "graphs",
     "seeds",
     "training",
     "evaluation",

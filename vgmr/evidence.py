@@ -28,8 +28,9 @@ def pooled(x: Tensor, mask: Tensor | None, frequencies: int) -> tuple[Tensor, Te
     """
     steps = x.shape[1]
     if steps == 1:
-        sign = x.new_tensor([math.cos(math.pi * k / 2) for k in range(frequencies)])
-        return (sign[:, None] * x).flatten(1), x.new_zeros(x.shape[0], 2 * x.shape[2])
+        order = torch.arange(frequencies, device=x.device)
+        wave = (order % 2 == 0) * (1 - order % 4)  # cos(pi k / 2), at the middle of the sequence
+        return (wave[:, None] * x).flatten(1), x.new_zeros(x.shape[0], 2 * x.shape[2])
     order = torch.arange(frequencies, device=x.device, dtype=x.dtype)
     jump = (x[:, 1:] - x[:, :-1]).abs()
     if mask is None:

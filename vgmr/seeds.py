@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map
 from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.graphs import Replayed, replayable
 from vgmr.objective import Objective
 from vgmr.refiner import trusted_values
 from vgmr.steps import Corruption, corrupted, sample_orders, trim
@@ -135,6 +136,8 @@ class Together:
         self.columns = [slice(0, split), slice(split, None)] if two_rates else [slice(None)]
         self.rows = [[row[part] for part in self.columns] for row in self.matrix]
         self.optimizer = new_optimizer([list(tensors) for tensors in zip(*self.rows, strict=True)])
+        alike = replayable(models[0], objective, Balancing()) and not feeding.get("length_buckets")
+        self.replayed = Replayed(self._step_of_all) if alike else None
 
     def _reached(self) -> list[str]:
         """The parameters that have a gradient; what no loss reaches is left as it is, as optimisers do."""
@@ -194,10 +197,14 @@ class Together:
                     sizes.setdefault(len(order[step][0]), []).append(place)
             for size, places in sizes.items():
                 batch = self._batch(places, [orders[place][step] for place in places])
-                loss = self._step(places, batch, epoch) * size
+                everyone = len(places) == len(parts)
+                if everyone and self.replayed is not None and epoch >= self.loss.objective.warmup_epochs:
+                    loss = self.replayed(batch) * size
+                else:
+                    loss = self._step(places, batch, epoch) * size
                 totals = (
                     totals + loss
-                    if len(places) == len(parts)
+                    if everyone
                     else totals.index_add(0, torch.tensor(places, device=totals.device), loss)
                 )
         return list(totals / totals.new_tensor([len(part) for part in parts]))
@@ -230,6 +237,9 @@ class Together:
             torch.stack([batch.label for batch in batches]),
             stacked([batch.corrupted for batch in batches]) if batches[0].corrupted else None,
         )
+
+    def _step_of_all(self, batch: _Rows) -> Tensor:
+        return self._step(list(range(len(self.running))), batch, self.loss.objective.warmup_epochs)
 
     def _step(self, places: list[int], batch: _Rows, epoch: int) -> Tensor:
         everyone = len(places) == len(self.matrix)
@@ -289,6 +299,7 @@ class Together:
         for tensors, row in zip(self.rows, self.matrix, strict=True):
             for tensor, part in zip(tensors, self.columns, strict=True):
                 tensor.data = row[part]
+        self.replayed = self.replayed and Replayed(self._step_of_all)
 
 
 def pays_together(model: Classifier, data: MultimodalData, count: int, batch_size: int = 32) -> bool:

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vgmr.backbones import Classifier
-from vgmr.balancing.base import Balancing
 from vgmr.data.types import Batch
-from vgmr.objective import Objective
 
 Corruption = Callable[[Batch, torch.Generator], Batch]
 
@@ -114,22 +112,16 @@ def optimizer_of(kind: str, groups: list[dict[str, Any]], weight_decay: float) -
         raise ValueError(f"unknown optimizer {kind!r}; there are: {', '.join(OPTIMIZERS)}")
     if kind == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay, fused=True)
-    return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
+    on_gpu = groups[0]["params"][0].device.type == "cuda"
+    return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True, capturable=on_gpu)
 
 
-def train_epoch(
-    model: Classifier,
-    batches: Iterable[Batch],
-    optimizer: torch.optim.Optimizer,
-    objective: Objective,
-    method: Balancing,
-    epoch: int,
-) -> Tensor:
-    """One step per mini-batch, as `method` takes it; returns the sum of the loss over samples, in nats."""
+def train_epoch(model: Classifier, batches: Iterable[Batch], step: Callable[[Batch], Tensor]) -> Tensor:
+    """A step, which returns its loss, per mini-batch; the sum of the loss over samples, in nats."""
     model.train()
     total = torch.zeros((), device=next(model.parameters()).device)
     for batch in batches:
-        total += method.step(model, batch, objective, optimizer, epoch) * len(batch)
+        total += step(batch) * len(batch)
     return total
 
 

@@ -17,6 +17,7 @@ from vgmr.balancing.base import Balancing, Loop
 from vgmr.corruption import joined
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.fusion.base import steady
+from vgmr.graphs import Replayed, replayable
 from vgmr.inference import predict
 from vgmr.objective import Objective, task_loss
 from vgmr.refiner import is_weight, is_whole, trusted_values
@@ -65,6 +66,12 @@ class _Alone:
         self.order, self.corrupting = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
         self.part = method.training_part(data).noting_padding()
         prepare(model, self.part)
+        self.replayed: Replayed | None = None
+        if replayable(model, objective, method) and not feeding["length_buckets"]:
+            self.replayed = Replayed(partial(self._step, objective.warmup_epochs))
+
+    def _step(self, epoch: int, batch: Batch) -> Tensor:
+        return self.method.step(self.model, batch, self.objective, self.loop.optimizer, epoch)
 
     def train(self, epoch: int) -> list[Tensor]:
         """Every step of an epoch; the mean loss."""
@@ -72,8 +79,10 @@ class _Alone:
         batches: Iterable[Batch] = mini_batches(self.part, generator=self.order, **self.feeding)
         if self.corruption is not None:
             batches = map(partial(corrupted, self.corruption, self.corrupting), batches)
-        total = train_epoch(self.model, batches, self.loop.optimizer, self.objective, self.method, epoch)
-        return [total / len(self.part)]
+        step: Callable[[Batch], Tensor] = partial(self._step, epoch)
+        if self.replayed is not None and epoch >= self.objective.warmup_epochs:
+            step = self.replayed
+        return [train_epoch(self.model, batches, step) / len(self.part)]
 
     def validate(self) -> list[Tensor]:
         """Logits of the validation part."""
@@ -401,7 +410,11 @@ def _train_copy(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         order = torch.Generator().manual_seed(seed)
-        part, plain, own = part.noting_padding(), Balancing(), new_optimizer(model)
-        for epoch in range(epochs):
-            batches = mini_batches(part, generator=order, **feeding)
-            train_epoch(model, batches, own, Objective(0, 0, auxiliary=False), plain, epoch)
+        part, own = part.noting_padding(), new_optimizer(model)
+        step = partial(_plain_step, model, Objective(0, 0, auxiliary=False), own)
+        for _ in range(epochs):
+            train_epoch(model, mini_batches(part, generator=order, **feeding), step)
+
+
+def _plain_step(model: Classifier, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
+    return Balancing().step(model, batch, objective, optimizer, 0)

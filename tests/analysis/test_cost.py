@@ -228,21 +228,34 @@ def test_the_bare_model_of_the_loop_is_the_model_of_fit():
     torch.testing.assert_close(bare(data.train.features), expected)
 
 
-def test_on_a_gpu_a_step_stands_beside_its_graph(monkeypatch, data):
-    """The capture itself needs one; here a made one, and the clock of both ways."""
-    replayed, looked = [], []
-    monkeypatch.setattr(bench, "_graphed", lambda model, batch: lambda: replayed.append(model))
-    monkeypatch.setattr(bench, "_bare_epoch", lambda model, batches: looked.append((model, len(batches))))
+def test_on_a_gpu_steps_stand_beside_their_graph(monkeypatch, data):
+    """The capture itself needs one (tests/test_cuda.py); here a made one, and the clock of both ways."""
+    replayed = []
+
+    class Made(bench.Replayed):
+        def __call__(self, batch):
+            replayed.append(batch)
+            return self.step(batch)
+
+    monkeypatch.setattr(bench, "Replayed", Made)
     model = build(Experiment("synthetic", "none"), data)
+    before = [x.clone() for x in model.parameters()]
     ways = bench._eager_and_graph("none", model, [data.train] * 3)
     assert list(ways) == ["eager none", "graph none"]
+    assert len(replayed) > bench.WARM, "captured before the clock runs"
+    del replayed[:]
     for take in ways.values():
         take()
-    assert len(replayed) == 3 and looked[0][1] == 3
-    assert replayed[0] is not model and looked[0][0] is not model and replayed[0] is not looked[0][0]
-    times = {f"{way} none": [1.0] for way in ("infer", "fit")} | {"eager none": [4.0], "graph none": [1.0]}
-    row = bench._row("none", {"none": model}, {"none": (1, 1)}, times)
-    assert row["graph_ratio"] == 0.25 and bench.table({"rows": [row]})["as a graph"].tolist() == [0.25]
+    assert len(replayed) == 3
+    assert all(torch.equal(x, y) for x, y in zip(before, model.parameters(), strict=True)), "copies take the steps"
+    times = {f"{way} vgmr": [1.0] for way in ("infer", "fit", "graph")} | {"eager vgmr": [4.0]}
+    times |= {"fit none": [1.0], "infer none": [1.0], "graph none": [0.5]}
+    flops = {"vgmr": (1, 1), "none": (1, 1)}
+    row = bench._row("vgmr", {"none": model, "vgmr": model}, flops, times)
+    assert row["graph_ratio"] == 0.25 and row["graph_training_ratio"] == 2
+    shown = bench.table({"rows": [row]})
+    assert shown["as a graph, to one by one"].tolist() == [0.25]
+    assert shown["training as a graph"].tolist() == [2]
 
 
 def test_the_loop_by_the_command(monkeypatch, capsys):

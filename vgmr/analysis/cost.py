@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,6 +30,7 @@ from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.experiment import Experiment, build, chosen_device, experiment_data
 from vgmr.files import try_place, user_path, write
+from vgmr.graphs import WARM, Replayed
 from vgmr.inference import predict, subset_logits
 from vgmr.objective import Objective, contributions
 from vgmr.paper import figures
@@ -106,33 +108,15 @@ def _bare_epoch(model: Classifier, batches: list[Batch]) -> None:
         optimizer.step()
 
 
-def _graphed(model: Classifier, batch: Batch) -> Callable[[], None]:
-    """One step of `_bare_epoch` as a CUDA graph: a replay launches nothing from Python, operation by operation.
-
-    Not for the calibrated form on single vectors, whose values take numbers from the host in every step.
-    """
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True, capturable=True)
-    model.train()
-    apart = torch.cuda.Stream()
-    apart.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(apart):
-        for _ in range(3):
-            optimizer.zero_grad(set_to_none=True)
-            _backward(model, batch)
-            optimizer.step()
-    torch.cuda.current_stream().wait_stream(apart)
-    optimizer.zero_grad(set_to_none=True)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        _backward(model, batch)
-        optimizer.step()
-    return graph.replay
+def _loop_step(model: Classifier) -> Callable[[Batch], Tensor]:
+    """A step as plain training takes it, through the protocol of balancing methods."""
+    optimizer, objective, method = make_optimizer("adamw", model, 1e-3), Objective(), Balancing()
+    return lambda batch: method.step(model, batch, objective, optimizer, 0)
 
 
 def _loop_epoch(model: Classifier, part: Batch) -> None:
     """What `fit` does in an epoch, but for validation: the same steps, fed by index and through the protocol."""
-    batches = mini_batches(part, 32, torch.Generator().manual_seed(0))
-    train_epoch(model, batches, make_optimizer("adamw", model, 1e-3), Objective(), Balancing(), 0)
+    train_epoch(model, mini_batches(part, 32, torch.Generator().manual_seed(0)), _loop_step(model))
 
 
 def bench(
@@ -156,8 +140,9 @@ def bench(
         variants: some of `VARIANTS`, "none" and "vgmr" among them.
 
     Returns a JSON-able dict: device, setting, rows (one per variant; FLOPs of one inference pass and of one
-    training step; ratios to "none", of training with their range over rounds; on a GPU graph_ratio, a step of
-    "none" and "vgmr" replayed as a CUDA graph over the same step without one), itself (plain training over plain
+    training step; ratios to "none", of training with their range over rounds; on a GPU graph_ratio, steps
+    replayed as a CUDA graph over the same one by one, and graph_training_ratio, such steps over those of
+    "none"), itself (plain training over plain
     training), loop_overhead (of an epoch of the loop in `fit` over bare steps on batches
     that lie ready, for vgmr, share), contribution_share (contribution targets over one forward pass) and
     removal_share (`subset_logits`, the modality-removal table, over one evaluation pass, for vgmr).
@@ -429,6 +414,7 @@ def bench_seeds(
     chosen_device(device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    first, more = (1, 2) if device == "cpu" else (1 + WARM // steps, 20)  # on a GPU steps are replayed by then
     rows, itself = [], []
     cases = [(s, b, p) for s in shapes for b in backbones for p in ("none", "vgmr")]
     for shape, backbone, prefusion in bar(cases, desc="models", disable=not progress, leave=False):
@@ -438,7 +424,7 @@ def bench_seeds(
         for model in models if byte_dropout else ():
             use_byte_dropout(model)
         work: dict[str, Callable[[], Any]] = {}
-        for label, epochs in (("short", 1), ("long", 3)):
+        for label, epochs in (("short", first), ("long", first + more)):
             work[f"alone {label}"] = partial(fit, models[0], data, epochs=epochs)
             work[f"together {label}"] = partial(fit_seeds, models, data, range(seeds), epochs=epochs)
         work |= {f"again {label}": work[f"alone {label}"] for label in ("short", "long")}
@@ -453,7 +439,7 @@ def bench_seeds(
             {
                 "model": f"{shape} {backbone} {prefusion}",
                 "seeds": seeds,
-                "single_milliseconds": 1e3 * statistics.median(alone) / (2 * steps),
+                "single_milliseconds": 1e3 * statistics.median(alone) / (more * steps),
                 "training_flops": _counted(models[0], data.train.index(torch.arange(32, device=device)))[1],
                 "ratio": _ratio(together, one),
                 **_range(together, one),
@@ -686,7 +672,7 @@ def _steps(model: Classifier, part: Batch, optimizer: torch.optim.Optimizer) -> 
     """A pass over `part` as in `fit`: random mini-batches, their values looked at before."""
     batches = mini_batches(part, 32, torch.Generator().manual_seed(0))
     with trusted_values():
-        train_epoch(model, batches, optimizer, Objective(), Balancing(), 0)
+        train_epoch(model, batches, lambda batch: Balancing().step(model, batch, Objective(), optimizer, 0))
 
 
 def _form_row(counted: Mapping[Any, Any], times: Mapping[str, list[float]], samples: int) -> dict[str, Any]:
@@ -809,22 +795,23 @@ def _measure(
     work["evaluation"] = partial(predict, models["vgmr"], data.train)
     work["removal"] = partial(subset_logits, models["vgmr"], data.train)
     work["fit none again"] = work["fit none"]
-    for variant in ("none", "vgmr") if device == "cuda" else ():
+    for variant in models if device == "cuda" else ():
         work |= _eager_and_graph(variant, models[variant], [batch] * len(batches))
     return _rounds(work, rounds, device, progress)
 
 
 def _eager_and_graph(variant: str, model: Classifier, batches: list[Batch]) -> dict[str, Callable[[], Any]]:
     """As many steps of copies of a model, one by one and replayed; neither looks at values, as `fit` does not."""
-    alike, captured = copy.deepcopy(model), copy.deepcopy(model)
-    with trusted_values():
-        replay = _graphed(captured, batches[0])
+    alike, replayed = _loop_step(copy.deepcopy(model).train()), Replayed(_loop_step(copy.deepcopy(model).train()))
 
-    def eager() -> None:
+    def take(step: Callable[[Batch], Tensor]) -> None:
         with trusted_values():
-            _bare_epoch(alike, batches)
+            for batch in batches:
+                step(batch)
 
-    return {f"eager {variant}": eager, f"graph {variant}": lambda: [replay() for _ in batches]}
+    for _ in range(WARM // len(batches) + 1):
+        take(replayed)
+    return {f"eager {variant}": partial(take, alike), f"graph {variant}": partial(take, replayed)}
 
 
 def _row(
@@ -858,6 +845,8 @@ def _row(
         }
     if f"graph {name}" in times:
         row["graph_ratio"] = _ratio(times[f"graph {name}"], times[f"eager {name}"])
+        row["graph_training_ratio"] = _ratio(times[f"graph {name}"], times["graph none"])
+        row["graph_seconds_per_epoch"] = statistics.median(times[f"graph {name}"])
     return row
 
 
@@ -886,7 +875,8 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
         "inference_flop_ratio": "inference FLOPs",
         "inference_ratio_paper": "inference, paper",
         "kept_ratio": "kept activations",
-        "graph_ratio": "as a graph",
+        "graph_ratio": "as a graph, to one by one",
+        "graph_training_ratio": "training as a graph",
         "in_one_pass": "in one pass",
         "flops": "FLOPs",
         "kept_mib": "MiB kept",
