@@ -40,6 +40,17 @@ def device(monkeypatch):
         yield
         state["capturing"] = None
 
+    class Generator:
+        state = "drawing"
+
+        def clone_state(self):
+            return self.state
+
+        def graphsafe_set_state(self, before):
+            self.state = before
+
+    state["random"] = Generator()
+    monkeypatch.setattr(torch.cuda, "default_generators", [state["random"]])
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", graph)
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: state["mode"])
@@ -105,6 +116,7 @@ def test_a_capture_that_fails_leaves_the_step_as_it_is(device, monkeypatch):
     @contextmanager
     def fails(graph):
         collecting.append(gc.isenabled())
+        device["random"].state = "of a graph that is none"
         yield
         raise RuntimeError("operation failed due to a previous error during capture")
 
@@ -112,6 +124,7 @@ def test_a_capture_that_fails_leaves_the_step_as_it_is(device, monkeypatch):
     replayed = Replayed(step)
     assert [float(replayed(batch(start=1.0))) for _ in range(2 * WARM)] == [40.0] * (2 * WARM)
     assert replayed.waits and collecting == [False] and gc.isenabled()
+    assert device["random"].state == "drawing"
     assert step.calls == 2 * WARM + 1
 
 

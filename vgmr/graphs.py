@@ -87,8 +87,14 @@ class Replayed:
     def _captured(self, batch: Any) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]:
         own = copy.deepcopy(batch)
         graph = torch.cuda.CUDAGraph()
-        with _no_garbage(), torch.cuda.graph(graph):
-            loss = self.step(own)
+        random = torch.cuda.default_generators[batch.label.get_device()]
+        before = random.clone_state()
+        try:
+            with _no_garbage(), torch.cuda.graph(graph):
+                loss = self.step(own)
+        except RuntimeError:
+            random.graphsafe_set_state(before)  # else it draws nothing any more
+            raise
         return graph, _tensors(own), loss
 
 
