@@ -12,8 +12,9 @@ from torch.utils import _pytree as pytree
 
 from vgmr import VGMR, Classifier, PooledBackbone, TransformerBackbone
 from vgmr.backbones import Output
+from vgmr.inputs import trusted_values
 from vgmr.prefusion import CrossAttention, FeatureMLP, Identity, SigmoidTanhGate
-from vgmr.refiner import Refinement, trusted_values
+from vgmr.refiner import Refinement
 
 DIMS = {"text": 4, "audio": 3}
 LENGTHS = {"text": 2, "audio": 5}

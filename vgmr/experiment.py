@@ -28,6 +28,7 @@ from vgmr.files import environment, peak_memory
 from vgmr.fusion.base import Backbone
 from vgmr.fusion.squeeze_excitation import SqueezeExcitation
 from vgmr.inference import subset_logits
+from vgmr.inputs import is_weight
 from vgmr.objective import TARGETS, Objective
 from vgmr.prefusion import (
     CrossAttention,
@@ -37,7 +38,7 @@ from vgmr.prefusion import (
     count_parameters,
     width_for_budget,
 )
-from vgmr.refiner import FORMS, VGMR, is_weight
+from vgmr.refiner import FORMS, VGMR
 from vgmr.seeds import pays_together, why_alone
 from vgmr.steps import OPTIMIZERS, use_byte_dropout
 from vgmr.training import History, fit, fit_seeds

@@ -13,7 +13,8 @@ from torch import Tensor
 from vgmr.backbones import Classifier, Output
 from vgmr.data.types import Batch
 from vgmr.fusion.base import Backbone, steady
-from vgmr.refiner import Refinement, is_weight, masked_mean
+from vgmr.inputs import is_weight
+from vgmr.refiner import Refinement, masked_mean
 
 TASKS = ("classification", "regression")
 

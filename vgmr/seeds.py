@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_map
 from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.inputs import trusted_values
 from vgmr.objective import Objective
-from vgmr.refiner import trusted_values
 from vgmr.steps import Corruption, corrupted, sample_orders, trim
 
 

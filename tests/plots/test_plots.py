@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from vgmr import plots
-from vgmr.comparison import compare, interval, judged
+from vgmr.comparison import compare, judged
 from vgmr.data import load
 from vgmr.experiment import Experiment, Run
+from vgmr.statistics import interval
 from vgmr.training import History
 
 

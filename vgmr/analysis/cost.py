@@ -30,10 +30,11 @@ from vgmr.data.types import Batch, MultimodalData
 from vgmr.experiment import Experiment, build, chosen_device, experiment_data
 from vgmr.files import try_place, user_path, write
 from vgmr.inference import predict, subset_logits
+from vgmr.inputs import trusted_values
 from vgmr.objective import Objective, contributions
 from vgmr.paper import figures
 from vgmr.prefusion import Identity, count_parameters
-from vgmr.refiner import VGMR, trusted_values
+from vgmr.refiner import VGMR
 from vgmr.seeds import pays_together
 from vgmr.steps import make_optimizer, mini_batches, prepare, train_epoch, use_byte_dropout
 from vgmr.training import fit, fit_seeds

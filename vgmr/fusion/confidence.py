@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from vgmr.fusion.base import Backbone
 from vgmr.fusion.crossmodal import Attention
-from vgmr.refiner import Refinement, check_dims, check_inputs, masked_mean
+from vgmr.inputs import check_dims, check_inputs
+from vgmr.refiner import Refinement, masked_mean
 
 ROUTERS = ("frozen", "softmax")
 VARIANTS = ("corrected", "official")

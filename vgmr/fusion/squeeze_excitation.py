@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from vgmr.refiner import Refinement, check_dims, check_inputs, masked_mean
+from vgmr.inputs import check_dims, check_inputs
+from vgmr.refiner import Refinement, masked_mean
 
 
 class SqueezeExcitation(nn.Module):

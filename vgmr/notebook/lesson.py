@@ -21,9 +21,10 @@ from pandas.io.formats.style import Styler
 
 import vgmr
 from vgmr import plots
-from vgmr.comparison import VERDICTS, Interval, verdict
+from vgmr.comparison import VERDICTS, verdict
 from vgmr.files import write
 from vgmr.notebook.given import RECORD, described, fits
+from vgmr.statistics import Interval
 
 
 def setup() -> None:

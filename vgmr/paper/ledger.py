@@ -14,9 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from vgmr.comparison import BOTH_WAYS, SEEDS_ONLY, VERDICTS, holm, pooled, verdict
+from vgmr.comparison import BOTH_WAYS, SEEDS_ONLY, VERDICTS, pooled, verdict
 from vgmr.notebook.run import records
 from vgmr.paper.claims import CLAIMS, CODE, LISTS, Claim
+from vgmr.statistics import holm
 
 __all__ = [
     "CLAIMS",
