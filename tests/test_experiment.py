@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vgmr import experiment as module
-from vgmr import runs
+from vgmr import keys, runs
 from vgmr.experiment import Experiment, experiment_data
 from vgmr.inference import predict
 from vgmr.runs import read_run, run, run_all
@@ -202,7 +202,7 @@ def test_the_key_changes_with_data_and_code_but_not_with_the_root(monkeypatch):
     folder = runs.run_folder(QUICK, data.fingerprint)
     assert runs.run_folder(replace(QUICK, root="elsewhere"), data.fingerprint) == folder
     assert runs.run_folder(QUICK, "other") != folder
-    monkeypatch.setattr(runs, "code_of", lambda _: "other")
+    monkeypatch.setattr(keys, "code_of", lambda _: "other")
     assert runs.run_folder(QUICK, data.fingerprint) != folder
 
 

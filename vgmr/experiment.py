@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +249,7 @@ class Run:
             neither coefficients nor weights.
         device: what it was trained on.
         group: of the test part's samples, such as the speaker; empty where the data have no groups.
-        key: of all that determines the run, see `vgmr.runs.key`; empty where it is not known.
+        key: of all that determines the run, see `vgmr.keys.key`; empty where it is not known.
         trained: the model of a run that was just trained; None for one that was read.
     """
 
@@ -510,10 +509,3 @@ def _scores(model: Classifier, data: MultimodalData, history: History) -> dict[s
 
 def _listed(values: Tensor | None) -> list[int]:
     return [] if values is None else values.tolist()
-
-
-def __getattr__(name: str) -> Any:
-    """`run` and `run_all`, which live in `vgmr.runs`, one floor up, are also found under this name."""
-    if name in ("run", "run_all"):
-        return getattr(import_module("vgmr.runs"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -291,7 +291,7 @@ MAIN = ("utd-mhad", "uci-mfeat", "avdigits")
 
 
 def parameters(datasets: Sequence[str] = MAIN) -> dict[str, Any]:
-    """What a table of notebook 17 depends on, for `vgmr.runs.tabled`."""
+    """What a table of notebook 17 depends on, for `vgmr.kept.tabled`."""
     common = {**FORM_COMMON, **LENGTH}
     repeats, settings = ({name: each[name] for name in datasets} for each in (REPEATS, SETTINGS))
     return {"repeats": repeats, "trained kinds": list(TRAINED_KINDS), "common": common, "settings": settings}

@@ -214,7 +214,7 @@ TABLES = {"20-beside": beside_values, "20-pairs": pairs, "20-spans": spans, "20-
 
 
 def parameters(name: str) -> dict[str, Any]:
-    """What a table of `TABLES` depends on, for `vgmr.runs.tabled`."""
+    """What a table of `TABLES` depends on, for `vgmr.kept.tabled`."""
     found: dict[str, dict[str, Any]] = {
         "20-dials": {
             "dials": DIALS,
