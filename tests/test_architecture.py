@@ -24,6 +24,8 @@ FLOORS = [
     "prefusion",
     "fusion",
     "backbones",
+    "classifier",
+    "systems",
     "objective",
     "inference",
     "balancing",
@@ -137,12 +139,20 @@ def test_batch_rests_on_nothing():
 
 
 @pytest.mark.parametrize(
-    "name", ["refiner", "prefusion", "backbones", *(n[5:] for n in FILES if n.startswith("vgmr.fusion."))]
+    "name",
+    [
+        "refiner",
+        "prefusion",
+        "backbones",
+        "classifier",
+        "systems",
+        *(n[5:] for n in FILES if n.startswith("vgmr.fusion.")),
+    ],
 )
 def test_the_model_can_be_lifted_out(name):
     """It knows nothing of data, training, files or notebooks."""
     allowed = {"vgmr.inputs", "vgmr.evidence", "vgmr.refiner", "vgmr.prefusion", "vgmr.backbones"}
-    allowed |= {other for other in FILES if other.startswith("vgmr.fusion")}
+    allowed |= {"vgmr.classifier", "vgmr.systems", *(other for other in FILES if other.startswith("vgmr.fusion"))}
     assert IMPORTS[f"vgmr.{name}"] <= allowed
     tree = ast.parse(FILES[f"vgmr.{name}"].read_text())
     outside = {

@@ -4,7 +4,8 @@ import pytest
 import torch
 from test_evidence import CLASSES, DIMS, data, made
 
-from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.backbones import PooledBackbone
+from vgmr.classifier import Classifier
 from vgmr.corruption import KINDS, Drawn, joined
 from vgmr.experiment import Experiment, build, experiment_data
 from vgmr.objective import (

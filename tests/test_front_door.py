@@ -11,7 +11,7 @@ from torch.nn.parallel.scatter_gather import gather
 from torch.utils import _pytree as pytree
 
 from vgmr import VGMR, Classifier, PooledBackbone, TransformerBackbone
-from vgmr.backbones import Output
+from vgmr.classifier import Output
 from vgmr.inputs import trusted_values
 from vgmr.prefusion import CrossAttention, FeatureMLP, Identity, SigmoidTanhGate
 from vgmr.refiner import Refinement

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vgmr.backbones import Classifier
+from vgmr.classifier import Classifier
 from vgmr.fusion.base import Backbone
 from vgmr.objective import contributions
 

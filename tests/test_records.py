@@ -145,7 +145,7 @@ def test_a_plan_searches_nothing_and_a_training_keeps_its_search(
     """Found where `--plan` and `--check` spent ten minutes on a search whose result nobody kept."""
     from vgmr.studies import search
 
-    kept = tmp_path / "searched"
+    searched = tmp_path / "searched"
     common = {"dataset": "digits", "prefusion": "none", "epochs": 1, "batch_size": 256}
     made = []
 
@@ -154,12 +154,12 @@ def test_a_plan_searches_nothing_and_a_training_keeps_its_search(
         return search.Search(search.pd.DataFrame({1e-3: [0.5], 3e-3: [0.6]}, ["plain"]), 2, {"plain": 3e-3}, [])
 
     def experiments():
-        chosen = search.choose("some-search", {"plain": {}}, common, folder=kept)
+        chosen = search.choose("some-search", {"plain": {}}, common, folder=searched)
         return {"plain": [Experiment(**{**common, **chosen["plain"]})]}
 
     monkeypatch.setattr(search, "search", found)
     monkeypatch.setattr(records.studies, "planned", lambda: {"some": experiments})
-    assert main("--plan") == 0 and made == trained == [] and not kept.exists()
+    assert main("--plan") == 0 and made == trained == [] and not searched.exists()
     assert (
         "some: no search some-search is kept; learning rates are to be searched first" in capsys.readouterr().out
     )

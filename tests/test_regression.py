@@ -11,7 +11,8 @@ from scipy import stats
 from sklearn.metrics import f1_score
 
 from vgmr import experiment
-from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.backbones import PooledBackbone
+from vgmr.classifier import Classifier
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.evaluation import confusion, regression_scores, scores, weighted_f1
 from vgmr.experiment import Experiment

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
+    from vgmr.backbones import PooledBackbone, TransformerBackbone
+    from vgmr.classifier import Classifier
     from vgmr.comparison import compare
     from vgmr.data import Batch, MultimodalData, load
     from vgmr.experiment import Experiment
@@ -26,7 +27,7 @@ _PLACES = {
     "VGMR": "vgmr.refiner",
     "Backbone": "vgmr.fusion.base",
     "Batch": "vgmr.data",
-    "Classifier": "vgmr.backbones",
+    "Classifier": "vgmr.classifier",
     "Experiment": "vgmr.experiment",
     "MultimodalData": "vgmr.data",
     "Objective": "vgmr.objective",

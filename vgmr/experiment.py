@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vgmr import corruption
-from vgmr.backbones import BACKBONES, Classifier, check_options
 from vgmr.balancing import METHODS, Balancing, make_method
+from vgmr.classifier import Classifier
 from vgmr.data import load, names
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.evaluation import scores
@@ -40,6 +40,7 @@ from vgmr.prefusion import (
 from vgmr.refiner import FORMS, VGMR
 from vgmr.seeds import pays_together, why_alone
 from vgmr.steps import OPTIMIZERS, use_byte_dropout
+from vgmr.systems import BACKBONES, check_options
 from vgmr.training import History, fit, fit_seeds
 
 RIVALS: dict[str, tuple[Callable[..., nn.Module], int]] = {  # with what their width is a multiple of

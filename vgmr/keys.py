@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from vgmr import code, corruption
-from vgmr.backbones import BACKBONES
 from vgmr.balancing import METHODS
 from vgmr.data import loader
 from vgmr.experiment import RIVALS, Experiment, Options, build, experiment_data, make_prefusion, train
@@ -20,6 +19,7 @@ from vgmr.objective import Objective
 from vgmr.prefusion import Identity, width_for_budget
 from vgmr.refiner import VGMR
 from vgmr.steps import use_byte_dropout
+from vgmr.systems import BACKBONES
 from vgmr.training import fit
 
 PLACES = ("root", "device")  # say where a training ran, not what was trained
@@ -89,7 +89,7 @@ STOPS = (
     "vgmr.balancing.make_method",
     "vgmr.experiment.Experiment",
     "vgmr.experiment.Run",
-    "vgmr.backbones.BACKBONES",
+    "vgmr.systems.BACKBONES",
     "vgmr.experiment.RIVALS",
     "vgmr.experiment.PREFUSIONS",
     "vgmr.prefusion.Identity",

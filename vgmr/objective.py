@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vgmr.backbones import Classifier, Output
+from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch
 from vgmr.fusion.base import Backbone, steady
 from vgmr.inputs import is_weight

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing
+from vgmr.classifier import Classifier
 from vgmr.data.types import Batch
 from vgmr.objective import Objective
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
+from vgmr.classifier import Classifier
 from vgmr.corruption import joined
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.fusion.base import steady

@@ -22,7 +22,8 @@ from vgmr.analysis.gate import (
     suppression,
     value_and_gate,
 )
-from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.backbones import PooledBackbone
+from vgmr.classifier import Classifier
 from vgmr.data import Batch
 from vgmr.evaluation import auroc
 from vgmr.objective import contributions

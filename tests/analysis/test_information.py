@@ -21,7 +21,8 @@ from vgmr.analysis.information import (
     pointwise_terms,
     within,
 )
-from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.backbones import PooledBackbone
+from vgmr.classifier import Classifier
 from vgmr.data import Batch, load
 from vgmr.evaluation import shapley
 from vgmr.inference import subset_logits

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from made_systems import ALIGNED, DIMS, LENGTHS, SMALL, made_data, make
 from torch import nn
 
-from vgmr.backbones import BACKBONES, Classifier, make_backbone
 from vgmr.balancing import METHODS, make_method
+from vgmr.classifier import Classifier
 from vgmr.data.types import Batch
 from vgmr.experiment import Experiment, build
 from vgmr.fusion.base import steady
@@ -17,6 +17,7 @@ from vgmr.inference import subset_logits
 from vgmr.objective import Objective, contributions
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
+from vgmr.systems import BACKBONES, make_backbone
 from vgmr.training import fit
 
 SYSTEMS = list(BACKBONES)

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from vgmr.backbones import Classifier, Output
+from vgmr.classifier import Classifier, Output
 from vgmr.corruption import KINDS, Drawn
 from vgmr.data.types import Batch
 from vgmr.evaluation import auroc

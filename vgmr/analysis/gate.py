@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy.stats import rankdata
 from torch import Tensor
 
-from vgmr.backbones import Classifier, Output
+from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch
 from vgmr.evaluation import auroc
 from vgmr.inference import evaluating, one_pass

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
-from vgmr.backbones import Classifier
 from vgmr.balancing import METHODS
+from vgmr.classifier import Classifier
 from vgmr.corruption import missing
 from vgmr.data.types import Batch, MultimodalData, fingerprint
 from vgmr.evaluation import shapley

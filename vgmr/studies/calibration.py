@@ -12,8 +12,8 @@ from joblib import Parallel, delayed
 from torch import Tensor
 
 from vgmr.analysis import calibration
-from vgmr.backbones import Classifier
 from vgmr.balancing import make_method
+from vgmr.classifier import Classifier
 from vgmr.corruption import KINDS, Drawn
 from vgmr.data import folds
 from vgmr.data.types import Batch, MultimodalData

@@ -12,7 +12,7 @@ from joblib import Parallel, delayed
 
 from vgmr import corruption
 from vgmr.analysis import calibration, gate
-from vgmr.backbones import Classifier
+from vgmr.classifier import Classifier
 from vgmr.corruption import joined
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.inference import predict
