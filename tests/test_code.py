@@ -128,9 +128,11 @@ def test_what_is_reached_is_what_runs():
         "vgmr.steps.mini_batches",
         "vgmr.inference.predict",
         "vgmr.refiner.ModalityMaps",
+        "vgmr.data.types.Batch",
+        "vgmr.balancing.base.Balancing",
+        "vgmr.contributions.contributions",
     ):
         assert name in found
-    assert {"vgmr.data.types.Batch", "vgmr.balancing.base.Balancing", "vgmr.objective.contributions"} <= set(found)
     assert not any(name.startswith(("vgmr.plots", "vgmr.notebook", "vgmr.comparison")) for name in found)
     for source in found.values():
         ast.parse(source)

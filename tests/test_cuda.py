@@ -8,9 +8,9 @@ import torch
 from vgmr import Classifier, Experiment, Objective, PooledBackbone, fit, load, predict, run
 from vgmr.analysis import cost
 from vgmr.balancing import METHODS, make_method
+from vgmr.contributions import contributions
 from vgmr.corruption import Drawn
 from vgmr.experiment import build
-from vgmr.objective import contributions
 from vgmr.prefusion import Identity
 from vgmr.systems import BACKBONES
 from vgmr.training import fit_seeds

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from vgmr import experiment as module
 from vgmr import keys, runs
+from vgmr.devices import chosen_device, one_thread
 from vgmr.experiment import Experiment, experiment_data
 from vgmr.inference import predict
 from vgmr.runs import read_run, run, run_all
@@ -433,7 +434,7 @@ def test_the_number_of_threads_is_given_back():
         torch.set_num_threads(2)
         run(QUICK)
         assert torch.get_num_threads() == 2
-        with pytest.raises(KeyError), module.one_thread():
+        with pytest.raises(KeyError), one_thread():
             assert torch.get_num_threads() == 1
             raise KeyError
         assert torch.get_num_threads() == 2
@@ -500,22 +501,22 @@ def test_a_fold_is_one_of_the_loaders(monkeypatch):
 
 
 def test_devices(monkeypatch):
-    assert module.chosen_device("cpu").type == "cpu"
+    assert chosen_device("cpu").type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert module.chosen_device("auto").type == "cpu"
+    assert chosen_device("auto").type == "cpu"
     for name in ("cuda", "mps", "cuda:1", "abacus"):
         with pytest.raises(ValueError, match=r"device '[\w:]+'( is not there)?; there are: auto, cpu$"):
-            module.chosen_device(name)
+            chosen_device(name)
     with pytest.raises(ValueError, match="device 'cuda' is not there"):
         run(replace(QUICK, device="cuda"))
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert module.chosen_device("auto").type == "mps"
+    assert chosen_device("auto").type == "mps"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert module.chosen_device("auto").type == module.chosen_device("cuda:0").type == "cuda"
+    assert chosen_device("auto").type == chosen_device("cuda:0").type == "cuda"
     with pytest.raises(ValueError, match="device 'cuda:1' is not there"):
-        module.chosen_device("cuda:1")
+        chosen_device("cuda:1")
 
 
 def test_the_device_is_said():

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +21,7 @@ from vgmr.balancing import METHODS, Balancing, make_method
 from vgmr.classifier import Classifier
 from vgmr.data import load, names
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.devices import chosen_device, one_thread
 from vgmr.evaluation import scores
 from vgmr.files import environment, peak_memory
 from vgmr.fusion.base import Backbone
@@ -343,36 +343,6 @@ def make_prefusion(experiment: Experiment, data: MultimodalData) -> nn.Module:
         budget = count_parameters(VGMR(dims, **options))
     width = width_for_budget(lambda width: rival(dims, width), budget, multiple)
     return rival(dims, width, **filled(rival, experiment))
-
-
-def chosen_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA, else Apple's MPS, else the CPU.
-
-    Raises:
-        ValueError: it is not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, has in there.items() if has))
-    listed = ", ".join(kind for kind, has in there.items() if has)
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"unknown device {name!r}; there are: auto, {listed}") from None
-    if not there.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
-        raise ValueError(f"device {name!r} is not there; there are: auto, {listed}")
-    return device
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for torch within: what many processes share best; the earlier number afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def train(experiment: Experiment, data: MultimodalData | None = None, watch: Watch | None = None) -> Run:

@@ -17,12 +17,12 @@ from typing import Any, TypeVar, overload
 from safetensors.torch import save_file
 from torch import nn
 
+from vgmr.devices import chosen_device
 from vgmr.experiment import (
     Experiment,
     Run,
     Watch,
     alike,
-    chosen_device,
     experiment_data,
     together,
     train,

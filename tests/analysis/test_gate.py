@@ -24,9 +24,9 @@ from vgmr.analysis.gate import (
 )
 from vgmr.backbones import PooledBackbone
 from vgmr.classifier import Classifier
+from vgmr.contributions import contributions
 from vgmr.data import Batch
 from vgmr.evaluation import auroc
-from vgmr.objective import contributions
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR, masked_mean
 

@@ -23,10 +23,10 @@ from vgmr.analysis.information import (
 )
 from vgmr.backbones import PooledBackbone
 from vgmr.classifier import Classifier
+from vgmr.contributions import contributions
 from vgmr.data import Batch, load
 from vgmr.evaluation import shapley
 from vgmr.inference import subset_logits
-from vgmr.objective import contributions
 from vgmr.refiner import VGMR
 
 BIT = torch.tensor([0, 1])

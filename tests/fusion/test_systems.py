@@ -10,11 +10,12 @@ from torch import nn
 
 from vgmr.balancing import METHODS, make_method
 from vgmr.classifier import Classifier
+from vgmr.contributions import contributions
 from vgmr.data.types import Batch
 from vgmr.experiment import Experiment, build
 from vgmr.fusion.base import steady
 from vgmr.inference import subset_logits
-from vgmr.objective import Objective, contributions
+from vgmr.objective import Objective
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
 from vgmr.systems import BACKBONES, make_backbone

@@ -25,13 +25,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from vgmr.analysis import scale
 from vgmr.balancing import METHODS, Balancing, Relearning, make_method
 from vgmr.classifier import Classifier
+from vgmr.contributions import contributions
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.experiment import Experiment, build, chosen_device, experiment_data
+from vgmr.devices import chosen_device
+from vgmr.experiment import Experiment, build, experiment_data
 from vgmr.files import try_place, user_path, write
 from vgmr.inference import predict, subset_logits
 from vgmr.inputs import trusted_values
-from vgmr.objective import Objective, contributions
+from vgmr.objective import Objective
 from vgmr.paper import figures
 from vgmr.prefusion import Identity, count_parameters
 from vgmr.refiner import VGMR

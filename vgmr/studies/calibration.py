@@ -14,12 +14,14 @@ from torch import Tensor
 from vgmr.analysis import calibration
 from vgmr.balancing import make_method
 from vgmr.classifier import Classifier
+from vgmr.contributions import contributions
 from vgmr.corruption import KINDS, Drawn
 from vgmr.data import folds
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.experiment import Experiment, build, experiment_data, filled, one_thread
+from vgmr.devices import one_thread
+from vgmr.experiment import Experiment, build, experiment_data, filled
 from vgmr.inference import predict
-from vgmr.objective import Objective, contributions, value_loss
+from vgmr.objective import Objective, value_loss
 from vgmr.prefusion import count_parameters
 from vgmr.refiner import VGMR
 from vgmr.seeds import why_alone

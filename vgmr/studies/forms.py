@@ -11,7 +11,8 @@ from joblib import Parallel, delayed
 
 from vgmr.analysis.calibration import detection, values
 from vgmr.corruption import Drawn
-from vgmr.experiment import Experiment, build, experiment_data, filled, one_thread
+from vgmr.devices import one_thread
+from vgmr.experiment import Experiment, build, experiment_data, filled
 from vgmr.inference import predict
 from vgmr.objective import Objective
 from vgmr.studies.search import SEARCH_SEEDS

@@ -26,7 +26,7 @@ from vgmr.analysis.windows import Windows, step_detection
 from vgmr.corruption import SPANS, span
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.experiment import one_thread
+from vgmr.devices import one_thread
 from vgmr.studies.calibration import CALIBRATED, DRAWN_AT, PAPER, SETTINGS, STEPS, by_seed, experiments, trained
 
 # Planted parts. "one modality": redundant evidence, but the visual sequences stand in another sample's place.
