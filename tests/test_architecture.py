@@ -20,6 +20,7 @@ FLOORS = [
     "corruption",
     "inputs",
     "evidence",
+    "maps",
     "refiner",
     "chunks",
     "prefusion",
@@ -140,21 +141,13 @@ def test_batch_rests_on_nothing():
     assert IMPORTS["vgmr.data"] == {"vgmr.data.types"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "refiner",
-        "prefusion",
-        "backbones",
-        "classifier",
-        "systems",
-        *(n[5:] for n in FILES if n.startswith("vgmr.fusion.")),
-    ],
-)
+LIFTED = ("inputs", "evidence", "maps", "refiner", "prefusion", "backbones", "classifier", "systems")
+
+
+@pytest.mark.parametrize("name", [*LIFTED, *(n[5:] for n in FILES if n.startswith("vgmr.fusion."))])
 def test_the_model_can_be_lifted_out(name):
     """It knows nothing of data, training, files or notebooks."""
-    allowed = {"vgmr.inputs", "vgmr.evidence", "vgmr.refiner", "vgmr.prefusion", "vgmr.backbones"}
-    allowed |= {"vgmr.classifier", "vgmr.systems", *(other for other in FILES if other.startswith("vgmr.fusion"))}
+    allowed = {f"vgmr.{other}" for other in LIFTED} | {other for other in FILES if other.startswith("vgmr.fusion")}
     assert IMPORTS[f"vgmr.{name}"] <= allowed
     tree = ast.parse(FILES[f"vgmr.{name}"].read_text())
     outside = {

@@ -127,7 +127,7 @@ def test_what_is_reached_is_what_runs():
         "vgmr.training.fit",
         "vgmr.steps.mini_batches",
         "vgmr.inference.predict",
-        "vgmr.refiner.ModalityMaps",
+        "vgmr.maps.ModalityMaps",
         "vgmr.data.types.Batch",
         "vgmr.balancing.base.Balancing",
         "vgmr.contributions.contributions",

@@ -21,7 +21,8 @@ from vgmr.contributions import (
 )
 from vgmr.data.types import Batch
 from vgmr.inputs import is_weight
-from vgmr.refiner import Refinement, masked_mean
+from vgmr.maps import masked_mean
+from vgmr.refiner import Refinement
 
 
 def task_loss(logits: Tensor, label: Tensor, task: str = "classification") -> Tensor:

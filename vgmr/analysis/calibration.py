@@ -19,7 +19,8 @@ from vgmr.data.types import Batch
 from vgmr.evaluation import auroc
 from vgmr.evidence import pooled
 from vgmr.inference import evaluating, one_pass
-from vgmr.refiner import VGMR, masked_max, masked_mean
+from vgmr.maps import masked_max, masked_mean
+from vgmr.refiner import VGMR
 
 
 def truth(part: Batch) -> dict[str, Tensor]:

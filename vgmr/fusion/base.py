@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vgmr.inputs import check_dims, check_like
-from vgmr.refiner import masked_mean
+from vgmr.maps import masked_mean
 
 
 class Backbone(nn.Module):

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from vgmr.fusion.base import Backbone
 from vgmr.fusion.crossmodal import Attention
 from vgmr.inputs import check_dims, check_inputs
-from vgmr.refiner import Refinement, masked_mean
+from vgmr.maps import masked_mean
+from vgmr.refiner import Refinement
 
 ROUTERS = ("frozen", "softmax")
 VARIANTS = ("corrected", "official")

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from vgmr.fusion.base import Backbone, find_anchor, mean_vector
 from vgmr.inputs import check_dims, check_inputs
-from vgmr.refiner import Refinement, masked_mean
+from vgmr.maps import masked_mean
+from vgmr.refiner import Refinement
 
 
 def check_aligned(anchor: str, lengths: Mapping[str, int]) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from vgmr.inputs import check_dims, check_inputs
-from vgmr.refiner import Refinement, masked_mean
+from vgmr.maps import masked_mean
+from vgmr.refiner import Refinement
 
 
 class SqueezeExcitation(nn.Module):
