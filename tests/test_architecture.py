@@ -39,6 +39,7 @@ FLOORS = [
     "answers",
     "evaluation",
     "comparison",
+    "settings",
     "experiment",
     "keys",
     "runs",

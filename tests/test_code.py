@@ -7,9 +7,9 @@ import pytest
 
 from vgmr import code, keys
 from vgmr.balancing import METHODS
-from vgmr.experiment import Experiment
 from vgmr.prefusion import FeatureMLP
 from vgmr.refiner import VGMR
+from vgmr.settings import Experiment
 from vgmr.training import fit
 
 EXPERIMENTS = {

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from vgmr import experiment as module
 from vgmr import keys, runs
 from vgmr.devices import chosen_device, one_thread
-from vgmr.experiment import Experiment, experiment_data
+from vgmr.experiment import experiment_data
 from vgmr.inference import predict
 from vgmr.runs import read_run, run, run_all
+from vgmr.settings import PREFUSIONS, Experiment
 
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256, form="paper")
 
@@ -280,7 +281,7 @@ def test_unknown_parts_are_refused_at_once(field, message):
         Experiment("digits", **field)
 
 
-@pytest.mark.parametrize("prefusion", module.PREFUSIONS)
+@pytest.mark.parametrize("prefusion", PREFUSIONS)
 def test_the_backbone_starts_the_same_behind_every_module(prefusion):
     data = experiment_data(QUICK)
     plain = module.build(QUICK, data).backbone.state_dict()
@@ -310,6 +311,7 @@ from dataclasses import replace
 from vgmr import experiment as module
 fit, seeds = module.fit, []
 from vgmr.runs import run_all
+from vgmr.settings import Experiment
 @functools.wraps(fit)
 def third_kills(*given, **named):
     seeds.append(named["seed"])
@@ -317,7 +319,7 @@ def third_kills(*given, **named):
         os.kill(os.getpid(), signal.SIGKILL)
     return fit(*given, **named)
 module.fit = third_kills
-quick = module.Experiment("digits", prefusion="none", epochs=1, batch_size=256, form="paper")
+quick = Experiment("digits", prefusion="none", epochs=1, batch_size=256, form="paper")
 run_all([replace(quick, seed=seed, batch_size=256 - seed) for seed in range(5)], jobs=1, progress=False)
 """
 

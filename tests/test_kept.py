@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from vgmr import kept, runs, studies
-from vgmr.experiment import Experiment, Run
+from vgmr.experiment import Run
 from vgmr.files import in_repository
+from vgmr.settings import Experiment
 from vgmr.studies.search import SEARCHED
 
 QUICK = ("forms", "uci-mfeat-plugged", "utd-mhad-plugged")  # few rates by design: `vgmr.studies.forms`, `systems`

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from vgmr.experiment import Experiment
 from vgmr.keys import from_settings, settings
 from vgmr.refiner import FORMS
+from vgmr.settings import Experiment
 
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256, form="paper")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from vgmr import kept, keys, records
-from vgmr.experiment import Experiment
+from vgmr.settings import Experiment
 
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
 PLAN = {"plain": [QUICK, replace(QUICK, seed=1)], "other": [replace(QUICK, latent_dim=2)]}

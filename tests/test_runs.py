@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from vgmr import runs
-from vgmr.experiment import Experiment
+from vgmr.settings import Experiment
 
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256, form="paper")
 

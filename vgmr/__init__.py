@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from vgmr.classifier import Classifier
     from vgmr.comparison import compare
     from vgmr.data import Batch, MultimodalData, load
-    from vgmr.experiment import Experiment
     from vgmr.fusion.base import Backbone
     from vgmr.inference import predict
     from vgmr.objective import Objective
     from vgmr.refiner import VGMR, Refinement
     from vgmr.runs import run
+    from vgmr.settings import Experiment
     from vgmr.training import fit
 
 __version__ = "0.1.0"
@@ -28,7 +28,7 @@ _PLACES = {
     "Backbone": "vgmr.fusion.base",
     "Batch": "vgmr.data",
     "Classifier": "vgmr.classifier",
-    "Experiment": "vgmr.experiment",
+    "Experiment": "vgmr.settings",
     "MultimodalData": "vgmr.data",
     "Objective": "vgmr.objective",
     "PooledBackbone": "vgmr.backbones",

@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from vgmr.experiment import Experiment, Run
+from vgmr.experiment import Run
 from vgmr.files import in_repository, write
 from vgmr.keys import fingerprint, from_settings, key, settings
 from vgmr.runs import DAMAGED, check_run, groups, run_all
+from vgmr.settings import Experiment
 from vgmr.training import History
 
 L = TypeVar("L", bound=Hashable)  # a label: a name, or several

@@ -14,10 +14,11 @@ import torch
 from vgmr import code, corruption
 from vgmr.balancing import METHODS
 from vgmr.data import loader
-from vgmr.experiment import RIVALS, Experiment, Options, build, experiment_data, make_prefusion, train
+from vgmr.experiment import build, experiment_data, make_prefusion, train
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity, width_for_budget
 from vgmr.refiner import VGMR
+from vgmr.settings import RIVALS, Experiment, Options
 from vgmr.steps import use_byte_dropout
 from vgmr.systems import BACKBONES
 from vgmr.training import fit
@@ -87,11 +88,11 @@ STOPS = (
     "vgmr.data.loader",
     "vgmr.balancing.METHODS",
     "vgmr.balancing.make_method",
-    "vgmr.experiment.Experiment",
+    "vgmr.settings.Experiment",
     "vgmr.experiment.Run",
     "vgmr.systems.BACKBONES",
-    "vgmr.experiment.RIVALS",
-    "vgmr.experiment.PREFUSIONS",
+    "vgmr.settings.RIVALS",
+    "vgmr.settings.PREFUSIONS",
     "vgmr.prefusion.Identity",
     "vgmr.refiner.VGMR",
     "vgmr.objective.Objective",

@@ -19,7 +19,6 @@ from torch import nn
 
 from vgmr.devices import chosen_device
 from vgmr.experiment import (
-    Experiment,
     Run,
     Watch,
     alike,
@@ -30,6 +29,7 @@ from vgmr.experiment import (
 )
 from vgmr.files import cache_folder, whole_folder, writable
 from vgmr.keys import from_settings, key, settings
+from vgmr.settings import Experiment
 from vgmr.training import History
 from vgmr.work import bar, in_processes
 

@@ -26,11 +26,11 @@ from vgmr.classifier import Classifier
 from vgmr.comparison import differences
 from vgmr.data import load
 from vgmr.data.types import Batch
-from vgmr.experiment import Experiment
 from vgmr.inference import predict
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
 from vgmr.runs import run
+from vgmr.settings import Experiment
 
 DIMS = {"text": 6, "audio": 4}
 

@@ -25,11 +25,12 @@ from vgmr.balancing.grad_blending import blend_weights
 from vgmr.balancing.ogm_ge import damping
 from vgmr.balancing.pmr import pull_and_hold
 from vgmr.classifier import Classifier
-from vgmr.experiment import Experiment, build
+from vgmr.experiment import build
 from vgmr.inference import predict
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
 from vgmr.runs import run
+from vgmr.settings import Experiment
 from vgmr.steps import make_optimizer
 from vgmr.training import fit
 

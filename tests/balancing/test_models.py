@@ -8,11 +8,11 @@ from torch import nn
 from vgmr.backbones import PooledBackbone, TransformerBackbone
 from vgmr.balancing import METHODS, make_method
 from vgmr.classifier import Classifier
-from vgmr.experiment import Experiment
 from vgmr.fusion.heads import HEADS
 from vgmr.objective import Objective
 from vgmr.prefusion import CrossAttention, FeatureMLP, Identity, SigmoidTanhGate
 from vgmr.refiner import VGMR
+from vgmr.settings import Experiment
 from vgmr.training import fit
 
 PREFUSIONS = {

@@ -12,12 +12,13 @@ from vgmr.balancing import METHODS, make_method
 from vgmr.classifier import Classifier
 from vgmr.contributions import contributions
 from vgmr.data.types import Batch
-from vgmr.experiment import Experiment, build
+from vgmr.experiment import build
 from vgmr.fusion.base import steady
 from vgmr.inference import subset_logits
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
+from vgmr.settings import Experiment
 from vgmr.systems import BACKBONES, make_backbone
 from vgmr.training import fit
 

@@ -11,7 +11,8 @@ import torch
 from vgmr import plots
 from vgmr.comparison import compare, judged
 from vgmr.data import load
-from vgmr.experiment import Experiment, Run
+from vgmr.experiment import Run
+from vgmr.settings import Experiment
 from vgmr.statistics import interval
 from vgmr.training import History
 

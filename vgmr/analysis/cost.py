@@ -29,7 +29,7 @@ from vgmr.contributions import contributions
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.devices import chosen_device
-from vgmr.experiment import Experiment, build, experiment_data
+from vgmr.experiment import build, experiment_data
 from vgmr.files import try_place, user_path, write
 from vgmr.inference import predict, subset_logits
 from vgmr.inputs import trusted_values
@@ -38,6 +38,7 @@ from vgmr.paper import figures
 from vgmr.prefusion import Identity, count_parameters
 from vgmr.refiner import VGMR
 from vgmr.seeds import pays_together
+from vgmr.settings import Experiment
 from vgmr.steps import make_optimizer, mini_batches, prepare, train_epoch, use_byte_dropout
 from vgmr.systems import BACKBONES, make_backbone
 from vgmr.training import fit, fit_seeds

@@ -19,12 +19,13 @@ from vgmr.corruption import KINDS, Drawn
 from vgmr.data import folds
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.devices import one_thread
-from vgmr.experiment import Experiment, build, experiment_data, filled
+from vgmr.experiment import build, experiment_data
 from vgmr.inference import predict
 from vgmr.objective import Objective, value_loss
 from vgmr.prefusion import count_parameters
 from vgmr.refiner import VGMR
 from vgmr.seeds import why_alone
+from vgmr.settings import Experiment, filled
 from vgmr.studies.forms import FORM_COMMON, FORM_STUDIES, FORM_TRIALS, TRAINED_KINDS
 from vgmr.studies.search import OWN_SPLIT, SEARCH_SEEDS
 from vgmr.training import fit, fit_seeds
