@@ -39,6 +39,7 @@ FLOORS = [
     "answers",
     "evaluation",
     "comparison",
+    "verdicts",
     "settings",
     "experiment",
     "keys",

@@ -9,18 +9,10 @@ import pytest
 from scipy import stats
 
 from vgmr import comparison
-from vgmr.answers import answers
-from vgmr.comparison import (
-    VERDICTS,
-    compare,
-    contrasts,
-    differences,
-    judged,
-    pooled,
-    rank_agreement,
-    verdict,
-)
+from vgmr.answers import answers, rank_agreement
+from vgmr.comparison import compare, contrasts, differences, pooled
 from vgmr.statistics import interval, over_seeds
+from vgmr.verdicts import judged
 
 # Runs
 
@@ -187,30 +179,7 @@ def test_pooled_weighs_by_precision_where_data_sets_agree():
     assert pooled({"one": single}).loc[0, ["difference", "low", "datasets"]].tolist() == [0.1, 0.08, 1]
 
 
-# Verdicts
-
-
-@pytest.mark.parametrize(
-    ("numbers", "paper", "expected"),
-    [
-        ((0.02, 0.01, 0.03), 0.02, "held"),
-        ((0.02, 0.01, 0.03), None, "held"),
-        ((-0.02, -0.03, -0.01), 0.02, "contradicted"),
-        ((0.001, -0.005, 0.007), 0.02, "smaller than the paper's"),
-        ((0.001, -0.005, 0.010), 0.02, "undecided"),
-        ((0.001, -0.005, 0.007), None, "undecided"),
-        ((0.0, 0.0, 0.0), None, "undecided"),
-    ],
-)
-def test_verdict(numbers, paper, expected):
-    assert verdict(*numbers, paper) == expected and expected in VERDICTS
-
-
-def test_a_verdict_needs_an_interval_and_a_direction():
-    with pytest.raises(ValueError, match="low <= difference"):
-        verdict(float("nan"), 0.0, 1.0)
-    with pytest.raises(ValueError, match="turn the difference round"):
-        verdict(0.1, 0.0, 1.0, -0.1)
+# Judged tables, ranks
 
 
 def test_judged_adds_the_papers_difference_and_the_word():

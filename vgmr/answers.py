@@ -1,4 +1,4 @@
-"""What the runs of a variant answered, by seed and test sample, and metrics of that."""
+"""What the runs of a variant answered, by seed and test sample, and statistics of that."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+from scipy import stats
 
 from vgmr.statistics import Interval, Statistic, interval, over_seeds, resampled, weighted_f1, weighted_pearson
 
@@ -125,3 +126,19 @@ def mean(found: Answers, metric: str) -> float:
         return float(np.nanmean(values))
     ones = np.ones((1, found.label.shape[1]))
     return float(np.mean([_at(OTHERS[metric], found, seed, ones)[0] for seed in range(len(found.seeds))]))
+
+
+def rank_agreement(runs: Mapping[str, Sequence[Scored]], published: Mapping[str, float]) -> Interval:
+    """Spearman's rank correlation of test accuracies with published ones: mean over seeds, interval both ways."""
+    names = [name for name in published if name in runs]
+    found = [answers(runs[name]) for name in names]
+    right = np.array([MEANS["accuracy"](one.prediction, one.label) for one in found])  # (variants, seeds, samples)
+    ranks = stats.rankdata([published[name] for name in names])
+
+    def correlation(seed: int, weight: np.ndarray) -> np.ndarray:
+        own = stats.rankdata(np.round(right[:, seed] @ weight.T / weight.sum(1), 12), axis=0)
+        x, y = own - own.mean(0), (ranks - ranks.mean())[:, None]
+        scale = np.sqrt((x**2).sum(0) * (y**2).sum())
+        return np.divide((x * y).sum(0), scale, out=np.zeros(len(weight)), where=scale > 0)
+
+    return resampled(correlation, len(found[0].seeds), right.shape[2], found[0].group)

@@ -1,4 +1,4 @@
-"""Differences between trained variants and what they say: the only maker of such tables.
+"""Differences between trained variants, in tables: the only maker of such.
 
 Every table here is tidy: one row per difference, what a row is stands in columns, numbers stay floats. Above zero,
 the label's value is the larger one. Intervals are those of `vgmr.statistics`.
@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from vgmr.answers import MEANS, OTHERS, Scored, answers, mean, paired
-from vgmr.statistics import Interval, holm, interval, over_seeds, random_effects, resampled
+from vgmr.statistics import Interval, holm, interval, over_seeds, random_effects
 
-VERDICTS = ("held", "contradicted", "smaller than the paper's", "undecided")
 SEEDS_ONLY, BOTH_WAYS = "seeds only", "seeds and samples"
 NUMBERS = ("difference", "low", "high", "error", "df", "p", "smallest_effect")
 
@@ -182,56 +180,3 @@ def pooled(tables: pd.DataFrame | Mapping[str, pd.DataFrame], by: Sequence[str] 
             numbers = {"difference": found.mean, **{name: getattr(found, name) for name in NUMBERS[1:]}}
         rows.append({**place, **numbers, "tau": tau, "datasets": len(part)})
     return holm(pd.DataFrame(rows))
-
-
-def verdict(difference: float, low: float, high: float, paper_effect: float | None = None) -> str:
-    """What an interval says of a claim that a difference is above zero; one of `VERDICTS`.
-
-    Args:
-        paper_effect: the paper's difference, above zero, where it states one: an interval that holds zero and ends
-            below half of it is "smaller than the paper's" instead of "undecided".
-
-    Raises:
-        ValueError: numbers that are no interval around the difference, or a paper's effect not above zero.
-    """
-    if not low <= difference <= high:
-        raise ValueError(f"expected low <= difference <= high, got {low}, {difference}, {high}")
-    if paper_effect is not None and not paper_effect > 0:
-        raise ValueError(f"expected a paper's effect above zero, got {paper_effect}; turn the difference round")
-    if low > 0:
-        return "held"
-    if high < 0:
-        return "contradicted"
-    small = paper_effect is not None and high < paper_effect / 2
-    return "smaller than the paper's" if small else "undecided"
-
-
-def judged(table: pd.DataFrame, paper: Mapping[str, float] | None = None, label: str = "label") -> pd.DataFrame:
-    """The table with two more columns: paper (its difference, by label) and verdict; empty where no difference is.
-
-    Args:
-        paper: the paper's differences by label; those not above zero are shown, and do not enter the verdict.
-    """
-    paper = paper or {}
-    effects = [paper.get(name, float("nan")) for name in table[label]]
-    words = []
-    for row, effect in zip(table[["difference", "low", "high"]].to_numpy(float), effects, strict=True):
-        known = effect if effect > 0 else None
-        words.append("" if np.isnan(row).any() else verdict(float(row[0]), float(row[1]), float(row[2]), known))
-    return table.assign(paper=effects, verdict=words)
-
-
-def rank_agreement(runs: Mapping[str, Sequence[Scored]], published: Mapping[str, float]) -> Interval:
-    """Spearman's rank correlation of test accuracies with published ones: mean over seeds, interval both ways."""
-    names = [name for name in published if name in runs]
-    found = [answers(runs[name]) for name in names]
-    right = np.array([MEANS["accuracy"](one.prediction, one.label) for one in found])  # (variants, seeds, samples)
-    ranks = stats.rankdata([published[name] for name in names])
-
-    def correlation(seed: int, weight: np.ndarray) -> np.ndarray:
-        own = stats.rankdata(np.round(right[:, seed] @ weight.T / weight.sum(1), 12), axis=0)
-        x, y = own - own.mean(0), (ranks - ranks.mean())[:, None]
-        scale = np.sqrt((x**2).sum(0) * (y**2).sum())
-        return np.divide((x * y).sum(0), scale, out=np.zeros(len(weight)), where=scale > 0)
-
-    return resampled(correlation, len(found[0].seeds), right.shape[2], found[0].group)

@@ -1,4 +1,4 @@
-"""Metrics counted on tensors, what each modality is worth, and statistics over paired seeds."""
+"""Metrics counted on tensors, and what each modality is worth."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from vgmr.comparison import VERDICTS
 from vgmr.plots.look import look, looks
+from vgmr.verdicts import VERDICTS
 
 # each holds the part of the variance that seeds and samples have in common, see `vgmr.statistics.interval`
 PARTS = {
