@@ -27,11 +27,7 @@ from vgmr.files import environment, peak_memory
 from vgmr.fusion.base import Backbone
 from vgmr.inference import subset_logits
 from vgmr.objective import Objective
-from vgmr.prefusion import (
-    Identity,
-    count_parameters,
-    width_for_budget,
-)
+from vgmr.prefusion import Identity, count_parameters, width_for_budget
 from vgmr.refiner import VGMR
 from vgmr.seeds import pays_together, why_alone
 from vgmr.settings import RIVALS, Experiment, filled

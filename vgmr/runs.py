@@ -18,15 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vgmr.devices import chosen_device
-from vgmr.experiment import (
-    Run,
-    Watch,
-    alike,
-    experiment_data,
-    together,
-    train,
-    train_together,
-)
+from vgmr.experiment import Run, Watch, alike, experiment_data, together, train, train_together
 from vgmr.files import cache_folder, whole_folder, writable
 from vgmr.keys import from_settings, key, settings
 from vgmr.settings import Experiment
