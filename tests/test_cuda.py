@@ -20,12 +20,12 @@ from vgmr import (
     training,
 )
 from vgmr.analysis import cost
-from vgmr.backbones import BACKBONES
 from vgmr.balancing import METHODS, make_method
+from vgmr.contributions import contributions
 from vgmr.corruption import Drawn
 from vgmr.experiment import build
-from vgmr.objective import contributions
 from vgmr.prefusion import Identity
+from vgmr.systems import BACKBONES
 from vgmr.training import fit_seeds
 
 pytestmark = pytest.mark.cuda

@@ -4,16 +4,14 @@ import pytest
 import torch
 from test_evidence import CLASSES, DIMS, data, made
 
-from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.backbones import PooledBackbone
+from vgmr.classifier import Classifier
+from vgmr.contributions import contributions_by_swap, contributions_out_of_fold
 from vgmr.corruption import KINDS, Drawn, joined
-from vgmr.experiment import Experiment, build, experiment_data
-from vgmr.objective import (
-    Objective,
-    contributions_by_swap,
-    contributions_out_of_fold,
-    corruption_loss,
-)
+from vgmr.experiment import build, experiment_data
+from vgmr.objective import Objective, corruption_loss
 from vgmr.refiner import VGMR
+from vgmr.settings import Experiment
 from vgmr.training import fit
 
 

@@ -7,7 +7,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
-from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.backbones import PooledBackbone
+from vgmr.classifier import Classifier
 from vgmr.corruption import Drawn
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.evidence import Evidence, fold_of, out_of_fold_regression, pooled, relative_agreement

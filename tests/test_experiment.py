@@ -16,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vgmr import experiment as module
-from vgmr import runs
-from vgmr.experiment import Experiment, experiment_data
+from vgmr import keys, runs
+from vgmr.devices import chosen_device, one_thread
+from vgmr.experiment import experiment_data
 from vgmr.inference import predict
 from vgmr.runs import read_run, run, run_all
+from vgmr.settings import PREFUSIONS, Experiment
 
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256, form="paper")
 
@@ -202,7 +204,7 @@ def test_the_key_changes_with_data_and_code_but_not_with_the_root(monkeypatch):
     folder = runs.run_folder(QUICK, data.fingerprint)
     assert runs.run_folder(replace(QUICK, root="elsewhere"), data.fingerprint) == folder
     assert runs.run_folder(QUICK, "other") != folder
-    monkeypatch.setattr(runs, "code_of", lambda _: "other")
+    monkeypatch.setattr(keys, "code_of", lambda _: "other")
     assert runs.run_folder(QUICK, data.fingerprint) != folder
 
 
@@ -279,7 +281,7 @@ def test_unknown_parts_are_refused_at_once(field, message):
         Experiment("digits", **field)
 
 
-@pytest.mark.parametrize("prefusion", module.PREFUSIONS)
+@pytest.mark.parametrize("prefusion", PREFUSIONS)
 def test_the_backbone_starts_the_same_behind_every_module(prefusion):
     data = experiment_data(QUICK)
     plain = module.build(QUICK, data).backbone.state_dict()
@@ -309,6 +311,7 @@ from dataclasses import replace
 from vgmr import experiment as module
 fit, seeds = module.fit, []
 from vgmr.runs import run_all
+from vgmr.settings import Experiment
 @functools.wraps(fit)
 def third_kills(*given, **named):
     seeds.append(named["seed"])
@@ -316,7 +319,7 @@ def third_kills(*given, **named):
         os.kill(os.getpid(), signal.SIGKILL)
     return fit(*given, **named)
 module.fit = third_kills
-quick = module.Experiment("digits", prefusion="none", epochs=1, batch_size=256, form="paper")
+quick = Experiment("digits", prefusion="none", epochs=1, batch_size=256, form="paper")
 run_all([replace(quick, seed=seed, batch_size=256 - seed) for seed in range(5)], jobs=1, progress=False)
 """
 
@@ -433,7 +436,7 @@ def test_the_number_of_threads_is_given_back():
         torch.set_num_threads(2)
         run(QUICK)
         assert torch.get_num_threads() == 2
-        with pytest.raises(KeyError), module.one_thread():
+        with pytest.raises(KeyError), one_thread():
             assert torch.get_num_threads() == 1
             raise KeyError
         assert torch.get_num_threads() == 2
@@ -500,22 +503,22 @@ def test_a_fold_is_one_of_the_loaders(monkeypatch):
 
 
 def test_devices(monkeypatch):
-    assert module.chosen_device("cpu").type == "cpu"
+    assert chosen_device("cpu").type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert module.chosen_device("auto").type == "cpu"
+    assert chosen_device("auto").type == "cpu"
     for name in ("cuda", "mps", "cuda:1", "abacus"):
         with pytest.raises(ValueError, match=r"device '[\w:]+'( is not there)?; there are: auto, cpu$"):
-            module.chosen_device(name)
+            chosen_device(name)
     with pytest.raises(ValueError, match="device 'cuda' is not there"):
         run(replace(QUICK, device="cuda"))
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert module.chosen_device("auto").type == "mps"
+    assert chosen_device("auto").type == "mps"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert module.chosen_device("auto").type == module.chosen_device("cuda:0").type == "cuda"
+    assert chosen_device("auto").type == chosen_device("cuda:0").type == "cuda"
     with pytest.raises(ValueError, match="device 'cuda:1' is not there"):
-        module.chosen_device("cuda:1")
+        chosen_device("cuda:1")
 
 
 def test_the_device_is_said():

@@ -11,9 +11,10 @@ from torch.nn.parallel.scatter_gather import gather
 from torch.utils import _pytree as pytree
 
 from vgmr import VGMR, Classifier, PooledBackbone, TransformerBackbone
-from vgmr.backbones import Output
+from vgmr.classifier import Output
+from vgmr.inputs import trusted_values
 from vgmr.prefusion import CrossAttention, FeatureMLP, Identity, SigmoidTanhGate
-from vgmr.refiner import Refinement, trusted_values
+from vgmr.refiner import Refinement
 
 DIMS = {"text": 4, "audio": 3}
 LENGTHS = {"text": 2, "audio": 5}

@@ -10,7 +10,8 @@ from reference import made_inputs, randomise
 from torch.nn import functional as F
 
 from vgmr import VGMR, Batch, Classifier, Objective, PooledBackbone, Refinement, TransformerBackbone
-from vgmr.objective import contributions, contributions_before_refiner, regulariser, value_loss
+from vgmr.contributions import contributions, contributions_before_refiner
+from vgmr.objective import regulariser, value_loss
 from vgmr.prefusion import CrossAttention, FeatureMLP, Identity, SigmoidTanhGate
 
 few = settings(max_examples=20, derandomize=True, deadline=None)

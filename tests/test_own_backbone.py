@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vgmr.backbones import Classifier
+from vgmr.classifier import Classifier
+from vgmr.contributions import contributions
 from vgmr.fusion.base import Backbone
-from vgmr.objective import contributions
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README[README.index("## In front of your own model") :], re.S)

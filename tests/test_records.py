@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from vgmr import records, runs
-from vgmr.experiment import Experiment
+from vgmr import kept, keys, records
+from vgmr.settings import Experiment
 
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
 PLAN = {"plain": [QUICK, replace(QUICK, seed=1)], "other": [replace(QUICK, latent_dim=2)]}
@@ -18,7 +18,7 @@ def repository(tmp_path, monkeypatch):
     """A clean commit, a folder for records, and one plan."""
     monkeypatch.setenv("VGMR_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "records"
-    for module in (records, runs):
+    for module in (records, kept):
         monkeypatch.setattr(module, "records_folder", lambda: folder)
     commit(monkeypatch, "abc1234")
     monkeypatch.setattr(records.studies, "planned", lambda: {"some": lambda: PLAN})
@@ -48,7 +48,7 @@ def test_it_trains_once_and_then_nothing(repository, trained, capsys):
     rows = [json.loads(line) for line in first.splitlines() if b"experiment" in line]
     assert all(len(row["key"]) == 24 and row["environment"]["commit"] == "abc1234" for row in rows)
     assert all("prediction" in row and "history" in row for row in rows)
-    found = runs.recorded("some", PLAN, jobs=1)
+    found = kept.recorded("some", PLAN, jobs=1)
     assert trained == [0, 1, 0] and [len(group) for group in found.values()] == [2, 1]
 
 
@@ -67,19 +67,19 @@ def test_it_goes_on_from_the_rows_that_are_there(repository, trained, monkeypatc
     monkeypatch.setattr(module, "fit", dies)
     with pytest.raises(KeyboardInterrupt):
         main()
-    assert len(runs.read(repository / "some.jsonl")) == 2
+    assert len(kept.read(repository / "some.jsonl")) == 2
     assert main() == 0 and trained == [0, 1, 0]
-    assert len(runs.read(repository / "some.jsonl")) == 3
+    assert len(kept.read(repository / "some.jsonl")) == 3
 
 
 def test_other_code_makes_a_row_stale(repository, trained, monkeypatch, capsys):
     main()
-    monkeypatch.setattr(runs, "code_of", lambda one: "other" if one.latent_dim == 2 else "code")
+    monkeypatch.setattr(keys, "code_of", lambda one: "other" if one.latent_dim == 2 else "code")
     assert main("--check") == 1
     err = capsys.readouterr().err
     assert "some: 3 rows are missing or stale; run vgmr records" in err
     assert main() == 0 and len(trained) == 6 and main("--check") == 0
-    monkeypatch.setattr(runs, "code_of", lambda one: "third" if one.latent_dim == 2 else "code")
+    monkeypatch.setattr(keys, "code_of", lambda one: "third" if one.latent_dim == 2 else "code")
     assert main() == 0 and trained[6:] == [0], "only what changed"
 
 
@@ -87,10 +87,10 @@ def test_a_row_of_another_pass_is_stale(repository, trained, monkeypatch, capsys
     """Found where rows of passes of twenty seeds stood under the keys of passes of five."""
     main()
     path = repository / "some.jsonl"
-    found = runs.read(path)
+    found = kept.read(path)
     for together, missing in (([0, 1], []), ([0, 1, 2], [0, 1])):
         changed = [replace(one, history=replace(one.history, together=together)) for one in found[:2]]
-        runs.keep(path, [*changed, found[2]], curves=True)
+        kept.keep(path, [*changed, found[2]], curves=True)
         del trained[:]
         assert main("--check") == bool(missing)
         assert main() == 0 and trained == missing
@@ -103,7 +103,7 @@ def test_a_dirty_tree_is_refused_but_for_drafts(repository, trained, monkeypatch
         main()
     assert trained == []
     assert main("--draft") == 0 and len(trained) == 3
-    assert all(row.environment["draft"] == "yes" for row in runs.read(repository / "some.jsonl"))
+    assert all(row.environment["draft"] == "yes" for row in kept.read(repository / "some.jsonl"))
     assert main("--check") == 1
     assert "some: 3 rows are drafts, from a tree with changes" in capsys.readouterr().err
 
@@ -112,9 +112,9 @@ def test_confirm_finds_a_row_that_is_not_what_comes_out(repository, trained, cap
     main()
     assert main("--confirm") == 0 and len(trained) == 5  # three, then the pass of two again
     path = repository / "some.jsonl"
-    found = runs.read(path)
+    found = kept.read(path)
     wrong = [(x + 1) % 10 for x in found[0].prediction[:2]] + found[0].prediction[2:]
-    runs.keep(path, [replace(found[0], prediction=wrong), *found[1:]], curves=True)
+    kept.keep(path, [replace(found[0], prediction=wrong), *found[1:]], curves=True)
     assert main("--confirm") == 1
     assert "some: 0.56% of the predictions changed, at most 0.5% may" in capsys.readouterr().err
 
@@ -135,8 +135,8 @@ def test_an_unknown_record_is_refused():
 
 def test_numbers_are_packed_and_come_back():
     for values in ([0, 1, 9], [0, 300], [-1, 5], [], [0.5, -2.25]):
-        assert runs.unpack(runs.pack(values)) == values
-    assert len(runs.pack([0, 1] * 5000)) < 100
+        assert kept.unpack(kept.pack(values)) == values
+    assert len(kept.pack([0, 1] * 5000)) < 100
 
 
 def test_a_plan_searches_nothing_and_a_training_keeps_its_search(
@@ -145,7 +145,7 @@ def test_a_plan_searches_nothing_and_a_training_keeps_its_search(
     """Found where `--plan` and `--check` spent ten minutes on a search whose result nobody kept."""
     from vgmr.studies import search
 
-    kept = tmp_path / "searched"
+    searched = tmp_path / "searched"
     common = {"dataset": "digits", "prefusion": "none", "epochs": 1, "batch_size": 256}
     made = []
 
@@ -154,12 +154,12 @@ def test_a_plan_searches_nothing_and_a_training_keeps_its_search(
         return search.Search(search.pd.DataFrame({1e-3: [0.5], 3e-3: [0.6]}, ["plain"]), 2, {"plain": 3e-3}, [])
 
     def experiments():
-        chosen = search.choose("some-search", {"plain": {}}, common, folder=kept)
+        chosen = search.choose("some-search", {"plain": {}}, common, folder=searched)
         return {"plain": [Experiment(**{**common, **chosen["plain"]})]}
 
     monkeypatch.setattr(search, "search", found)
     monkeypatch.setattr(records.studies, "planned", lambda: {"some": experiments})
-    assert main("--plan") == 0 and made == trained == [] and not kept.exists()
+    assert main("--plan") == 0 and made == trained == [] and not searched.exists()
     assert (
         "some: no search some-search is kept; learning rates are to be searched first" in capsys.readouterr().out
     )
@@ -167,7 +167,7 @@ def test_a_plan_searches_nothing_and_a_training_keeps_its_search(
     assert "some: no search some-search is kept; run vgmr records" in capsys.readouterr().err
     assert main() == 0 and made == [["plain"]] and trained == [0]
     assert main() == 0 and made == [["plain"]] and trained == [0] and main("--check") == 0
-    row = runs.read(repository / "some.jsonl")[0].experiment
+    row = kept.read(repository / "some.jsonl")[0].experiment
     assert (row.learning_rate, row.epochs) == (3e-3, 2)
 
 

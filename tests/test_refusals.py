@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from vgmr import VGMR, Backbone, Classifier, Experiment, Objective, PooledBackbone, compare, fit, load, predict
-from vgmr.backbones import BACKBONES
 from vgmr.balancing import make_method
 from vgmr.experiment import build
 from vgmr.prefusion import FeatureMLP
+from vgmr.systems import BACKBONES
 from vgmr.training import unheeded
 
 

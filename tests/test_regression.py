@@ -11,13 +11,15 @@ from scipy import stats
 from sklearn.metrics import f1_score
 
 from vgmr import experiment
-from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.backbones import PooledBackbone
+from vgmr.classifier import Classifier
+from vgmr.contributions import contributions, contributions_before_refiner, sample_loss
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.evaluation import confusion, regression_scores, scores, weighted_f1
-from vgmr.experiment import Experiment
-from vgmr.objective import Objective, contributions, contributions_before_refiner, sample_loss, task_loss
+from vgmr.objective import Objective, task_loss
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
+from vgmr.settings import Experiment
 
 DIMS = {"a": 3, "b": 2}
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from vgmr import search, studies
-from vgmr.experiment import Experiment
+from vgmr.settings import Experiment
 from vgmr.studies import forms
 
 ROW = {"clean": 0.5, **dict.fromkeys(forms.UNSEEN_KINDS, 0.5), "value": 0.75, "gate": None}

@@ -11,10 +11,11 @@ import pytest
 from vgmr import studies
 from vgmr.analysis import cost, gradients, removal
 from vgmr.data import folds
-from vgmr.experiment import Experiment, Run, build, experiment_data
+from vgmr.experiment import Run, build, experiment_data
 from vgmr.paper import figures
 from vgmr.prefusion import count_parameters
 from vgmr.runs import run, run_all
+from vgmr.settings import Experiment
 from vgmr.studies import ADOPTED, FORM, search
 from vgmr.studies import COMPARED as METHODS
 from vgmr.training import History

@@ -9,15 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
+    from vgmr.backbones import PooledBackbone, TransformerBackbone
+    from vgmr.classifier import Classifier
     from vgmr.comparison import compare
     from vgmr.data import Batch, MultimodalData, load
-    from vgmr.experiment import Experiment
     from vgmr.fusion.base import Backbone
     from vgmr.inference import predict
     from vgmr.objective import Objective
     from vgmr.refiner import VGMR, Refinement
     from vgmr.runs import run
+    from vgmr.settings import Experiment
     from vgmr.training import fit
 
 __version__ = "0.1.0"
@@ -26,8 +27,8 @@ _PLACES = {
     "VGMR": "vgmr.refiner",
     "Backbone": "vgmr.fusion.base",
     "Batch": "vgmr.data",
-    "Classifier": "vgmr.backbones",
-    "Experiment": "vgmr.experiment",
+    "Classifier": "vgmr.classifier",
+    "Experiment": "vgmr.settings",
     "MultimodalData": "vgmr.data",
     "Objective": "vgmr.objective",
     "PooledBackbone": "vgmr.backbones",

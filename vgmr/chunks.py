@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vgmr.refiner import VGMR, Refinement, masked_max
+from vgmr.maps import masked_max
+from vgmr.refiner import VGMR, Refinement
 
 
 @torch.no_grad()

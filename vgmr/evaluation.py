@@ -1,17 +1,14 @@
-"""Metrics counted on tensors, what each modality is worth, and statistics over paired seeds."""
+"""Metrics counted on tensors, and what each modality is worth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
-import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
 
-from vgmr.backbones import Classifier
-from vgmr.data.types import Batch
-from vgmr.inference import predict, shapley_weights, subsets
+from vgmr.inference import shapley_weights, subsets
 
 
 def confusion(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
@@ -102,41 +99,6 @@ def shapley(value: Mapping[str, float]) -> dict[str, float]:
         raise ValueError(f"expected a value for every subset of {names}, missing {missing}")
     gain = torch.tensor([value[key] - value[""] for key in keys], dtype=torch.float64)
     return dict(zip(names, (shapley_weights(names).double().T @ gain).tolist(), strict=True))
-
-
-def accuracy_curve(
-    model: Classifier, part: Batch, corrupt: Callable[[Batch, float], Batch], severities: Sequence[float]
-) -> list[float]:
-    """Accuracy, 0 to 1, at each severity of a corruption.
-
-    Args:
-        corrupt: from a part and a severity to the corrupted part; at severity 0 it changes nothing.
-    """
-    found = []
-    for severity in severities:
-        corrupted = corrupt(part, severity)
-        logits = predict(model, corrupted)
-        found.append(accuracy(confusion(logits.argmax(1), corrupted.label, logits.shape[1])))
-    return found
-
-
-def _checked(severities: Sequence[float], values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.asarray(severities, float), np.asarray(values, float)
-    if len(x) != len(y) or len(x) < 2 or (np.diff(x) <= 0).any():
-        raise ValueError(
-            f"expected a value for each of at least two rising severities, got {len(y)} for {list(severities)}"
-        )
-    return x, y
-
-
-def area(severities: Sequence[float], values: Sequence[float]) -> float:
-    """Mean height of a curve over its severities: the area below it by trapezoids, divided by their range.
-
-    Raises:
-        ValueError: fewer than two severities, not rising, or not as many values.
-    """
-    x, y = _checked(severities, values)
-    return float(np.trapezoid(y, x) / (x[-1] - x[0]))
 
 
 def auroc(score: Tensor, truth: Tensor) -> float:

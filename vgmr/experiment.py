@@ -1,15 +1,13 @@
-"""`Experiment` says what to train, `train` trains and scores it, `Run` is what came of it."""
+"""Data and model of an `Experiment`; `train` trains and scores it, `Run` is what came of it."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,214 +17,26 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vgmr import corruption
-from vgmr.backbones import BACKBONES, Classifier, check_options
-from vgmr.balancing import METHODS, Balancing, make_method
-from vgmr.data import load, names
-from vgmr.data.types import Batch, MultimodalData
+from vgmr.balancing import Balancing, make_method
+from vgmr.classifier import Classifier
+from vgmr.data import load
+from vgmr.data.types import MultimodalData
+from vgmr.devices import chosen_device, one_thread
 from vgmr.evaluation import scores
 from vgmr.files import environment, peak_memory
 from vgmr.fusion.base import Backbone
-from vgmr.fusion.squeeze_excitation import SqueezeExcitation
 from vgmr.inference import subset_logits
-from vgmr.objective import TARGETS, Objective
-from vgmr.prefusion import (
-    CrossAttention,
-    FeatureMLP,
-    Identity,
-    SigmoidTanhGate,
-    count_parameters,
-    width_for_budget,
-)
-from vgmr.refiner import FORMS, VGMR, is_weight
+from vgmr.objective import Objective
+from vgmr.prefusion import Identity, count_parameters, width_for_budget
+from vgmr.refiner import VGMR
 from vgmr.seeds import pays_together, why_alone
-from vgmr.steps import OPTIMIZERS, use_byte_dropout
+from vgmr.settings import RIVALS, Experiment, filled
+from vgmr.steps import use_byte_dropout
+from vgmr.systems import BACKBONES
 from vgmr.training import History, fit, fit_seeds
 
-RIVALS: dict[str, tuple[Callable[..., nn.Module], int]] = {  # with what their width is a multiple of
-    "mlp": (FeatureMLP, 1),
-    "cross-attention": (CrossAttention, 4),
-    "sigmoid-tanh": (SigmoidTanhGate, 1),
-    "se": (SqueezeExcitation, 1),
-}
-PREFUSIONS = ("none", *RIVALS, "vgmr")
-NORMS = ("layer", "none")
 SCORE_PARTS = 4  # classes of like size into which anchors cut the scores of a regression
 Watch = Callable[[int, Classifier, Balancing], None]
-
-
-class Options(dict[str, Any]):
-    """A mapping that does not change, so that it has a hash."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(_hashable(self))
-
-    def __reduce__(self) -> Any:
-        return Options, (dict(self),)
-
-    def _refuse(self, *_: Any, **__: Any) -> Any:
-        raise TypeError("the options of an experiment do not change; use dataclasses.replace")
-
-    __setitem__ = __delitem__ = __ior__ = update = pop = popitem = clear = setdefault = _refuse
-
-
-def _hashable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return frozenset((name, _hashable(inner)) for name, inner in value.items())
-    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One training, flat and complete; see the functions that take these values for what they mean.
-
-    `prefusion` other than "none" and "vgmr" gets the width whose parameters equal VGMR's at `latent_dim`.
-    `backbone_options` go to the backbone, `data_options` to the data set's loader, `method_options` to the method,
-    one of `vgmr.balancing`. With the method "mla" the head is "shared", unless `backbone_options` say otherwise.
-    `training_noise` are arguments of `vgmr.corruption.noise` for the training and the validation part; the test
-    part stays as it is. `training_corruption` are arguments of `vgmr.corruption.Drawn.like`: drawn anew for every
-    mini-batch of any variant. `form`, a name in `vgmr.refiner.FORMS`, sets those of VGMR's switches that are
-    at their defaults here, which are the paper's; the calibrated form, the adopted one, learns no value, so the
-    value's loss and the regulariser do nothing in it. A rival's width follows from the parameters of that form.
-    `checkpoints` keeps the weights after every epoch. `fold` is one part of a cross-validation, for data
-    sets that have folds. `device` "auto" is a GPU where there is one.
-
-    Raises:
-        ValueError: what cannot be trained, when it is made.
-    """
-
-    dataset: str
-    prefusion: str = "vgmr"
-    backbone: str = "pooled"
-    seed: int = 0
-    root: str | None = None
-    data_options: Mapping[str, Any] = field(default_factory=Options)
-    modalities: tuple[str, ...] | None = None
-    backbone_options: Mapping[str, Any] = field(default_factory=Options)
-    latent_dim: int = 32
-    amplification: float = 0.5
-    retention: float = 0.2
-    norm: str = "layer"
-    dropout: float = 0.1
-    use_global_value: bool = True
-    use_channel_value: bool = True
-    use_agreement: bool = True
-    use_discrepancy: bool = True
-    neutral_start: bool = False
-    form: str = "calibrated"
-    value_from: str = "summaries"
-    retain: bool = False
-    value_target: str = "contribution"
-    value_weight: float = 0.1
-    regulariser_weight: float = 0.01
-    temperature: float = 1.0
-    warmup_epochs: int = 0
-    removal: str = "after"
-    epochs: int = 30
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    prefusion_learning_rate: float | None = None
-    weight_decay: float = 0.01
-    length_buckets: bool = False
-    byte_dropout: bool = False
-    device: str = "auto"
-    method: str = "none"
-    method_options: Mapping[str, Any] = field(default_factory=Options)
-    optimizer: str = "adamw"
-    training_noise: Mapping[str, Any] = field(default_factory=Options)
-    training_corruption: Mapping[str, Any] = field(default_factory=Options)
-    checkpoints: bool = False
-    fold: int | None = None
-    patience: int | None = None
-    sharing: bool = False
-    rank: int | None = None
-    sparsity: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.root is not None:
-            object.__setattr__(self, "root", str(self.root))
-        if isinstance(self.modalities, str):
-            raise ValueError(f"modalities must be a tuple of names, got {self.modalities!r}")
-        if self.modalities is not None:
-            object.__setattr__(self, "modalities", tuple(self.modalities))
-        for entry in fields(self):
-            if isinstance(value := getattr(self, entry.name), Mapping):
-                object.__setattr__(self, entry.name, Options(value))
-        for what, value, choices in (
-            ("data set", self.dataset, names()),
-            ("prefusion", self.prefusion, PREFUSIONS),
-            ("backbone", self.backbone, BACKBONES),
-            ("norm", self.norm, NORMS),
-            ("method", self.method, METHODS),
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("form", self.form, FORMS),
-            ("value_target", self.value_target, TARGETS),
-        ):
-            if not isinstance(value, str) and what in ("data set", "prefusion", "backbone", "method"):
-                raise ValueError(
-                    f"{what} must be a name, got {type(value).__name__}; give it one (README.md, To add), or "
-                    f"train with vgmr.fit, which takes objects; there are: {', '.join(choices)}"
-                )
-            if value not in choices:
-                raise ValueError(f"unknown {what} {value!r}; there are: {', '.join(choices)}")
-        least_of = {"seed": 0, "epochs": 1, "batch_size": 1, "latent_dim": 1, "fold": 0, "patience": 1}
-        for what, least in least_of.items():
-            value = getattr(self, what)
-            if what in ("fold", "patience") and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
-        for what in ("learning_rate", "prefusion_learning_rate", "weight_decay"):
-            value = getattr(self, what)
-            if not (is_weight(value) or (what == "prefusion_learning_rate" and value is None)):
-                raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
-        make_method(self.method, **self.method_options)
-        check_options(self.backbone, self.backbone_options)
-        needed = METHODS[self.method].head
-        if needed is not None and self.backbone not in ("pooled", "transformer"):
-            raise ValueError(
-                f"method {self.method!r} is defined for the head {needed!r} of the backbones pooled and "
-                f"transformer, got backbone {self.backbone!r}"
-            )
-        for name, value in FORMS[self.form].items():
-            if getattr(self, name) == type(self).__dataclass_fields__[name].default:
-                object.__setattr__(self, name, value)
-        _tried(
-            Options(filled(VGMR, self, num_classes=2)),
-            Options(filled(Objective, self, target=self.value_target)),
-            self.training_noise,
-            self.training_corruption,
-            self.device,
-        )
-
-
-@lru_cache(maxsize=256)
-def _tried(vgmr: Options, objective: Options, noise: Options, drawn: Options, device: str) -> None:
-    """What takes these settings, made or called once on two samples of nothing: ValueError where it refuses."""
-    with torch.device("meta"):
-        VGMR({"a": 1, "b": 1}, **vgmr)
-    Objective(**objective)
-    if device != "auto":
-        try:
-            torch.device(device)
-        except RuntimeError:
-            raise ValueError(f"unknown device {device!r}; there are: auto, cpu, cuda, mps") from None
-    for what, options, call in (
-        ("training_noise", noise, lambda few, **given: corruption.noise(few, few, **given)),
-        ("training_corruption", drawn, corruption.Drawn.like),
-    ):
-        try:
-            if options:
-                call(_nothing(options), **options)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{what}: {error}") from None
-
-
-def _nothing(options: Mapping[str, Any]) -> Batch:
-    """Two samples of the modalities that options name."""
-    named = options.get("modalities")
-    names = named if isinstance(named, list | tuple) and named else ("a", "b")
-    one = torch.zeros(2, 1, 1)
-    return Batch(dict.fromkeys(names, one), dict.fromkeys(names, one[..., 0] == 0), torch.arange(2))
 
 
 @dataclass(frozen=True)
@@ -249,7 +59,7 @@ class Run:
             neither coefficients nor weights.
         device: what it was trained on.
         group: of the test part's samples, such as the speaker; empty where the data have no groups.
-        key: of all that determines the run, see `vgmr.runs.key`; empty where it is not known.
+        key: of all that determines the run, see `vgmr.keys.key`; empty where it is not known.
         trained: the model of a run that was just trained; None for one that was read.
     """
 
@@ -305,13 +115,6 @@ def experiment_data(experiment: Experiment) -> MultimodalData:
     return data if experiment.modalities is None else data.select(list(experiment.modalities))
 
 
-def filled(function: Callable[..., Any], experiment: Experiment, **others: Any) -> dict[str, Any]:
-    """The arguments of `function` that an experiment has under the same names, and `others` instead of those."""
-    accepted = inspect.signature(function).parameters
-    named = [entry.name for entry in fields(experiment) if entry.name in accepted]
-    return {name: getattr(experiment, name) for name in named} | others
-
-
 def build(experiment: Experiment, data: MultimodalData) -> Classifier:
     """The untrained model of an experiment; initial weights follow from its seed.
 
@@ -342,36 +145,6 @@ def make_prefusion(experiment: Experiment, data: MultimodalData) -> nn.Module:
         budget = count_parameters(VGMR(dims, **options))
     width = width_for_budget(lambda width: rival(dims, width), budget, multiple)
     return rival(dims, width, **filled(rival, experiment))
-
-
-def chosen_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA, else Apple's MPS, else the CPU.
-
-    Raises:
-        ValueError: it is not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, has in there.items() if has))
-    listed = ", ".join(kind for kind, has in there.items() if has)
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"unknown device {name!r}; there are: auto, {listed}") from None
-    if not there.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
-        raise ValueError(f"device {name!r} is not there; there are: auto, {listed}")
-    return device
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for torch within: what many processes share best; the earlier number afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def train(experiment: Experiment, data: MultimodalData | None = None, watch: Watch | None = None) -> Run:
@@ -509,10 +282,3 @@ def _scores(model: Classifier, data: MultimodalData, history: History) -> dict[s
 
 def _listed(values: Tensor | None) -> list[int]:
     return [] if values is None else values.tolist()
-
-
-def __getattr__(name: str) -> Any:
-    """`run` and `run_all`, which live in `vgmr.runs`, one floor up, are also found under this name."""
-    if name in ("run", "run_all"):
-        return getattr(import_module("vgmr.runs"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

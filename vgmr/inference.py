@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vgmr.backbones import Classifier, Output
+from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch
 from vgmr.fusion.base import steady
 from vgmr.objective import task_loss

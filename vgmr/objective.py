@@ -10,73 +10,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vgmr.backbones import Classifier, Output
+from vgmr.classifier import Classifier, Output
+from vgmr.contributions import (
+    TASKS,
+    contributions,
+    contributions_before_refiner,
+    contributions_by_swap,
+    contributions_out_of_fold,
+    sample_loss,
+)
 from vgmr.data.types import Batch
-from vgmr.fusion.base import Backbone, steady
-from vgmr.refiner import Refinement, is_weight, masked_mean
-
-TASKS = ("classification", "regression")
-
-
-def sample_loss(logits: Tensor, label: Tensor, task: str = "classification") -> Tensor:
-    """Loss of each sample, (B,): cross-entropy in nats, or the absolute error in units of the label.
-
-    Args:
-        logits: (B, classes), or (B, 1) in regression.
-        label: (B,) int64, or floating point in regression.
-        task: one of `TASKS`.
-    """
-    if task == "regression":
-        return (logits.squeeze(1) - label).abs()
-    return F.cross_entropy(logits, label, reduction="none")
+from vgmr.inputs import is_weight
+from vgmr.maps import masked_mean
+from vgmr.refiner import Refinement
 
 
 def task_loss(logits: Tensor, label: Tensor, task: str = "classification") -> Tensor:
     """Mean of `sample_loss`, a scalar."""
     return F.cross_entropy(logits, label) if task == "classification" else sample_loss(logits, label, task).mean()
-
-
-@torch.no_grad()
-def contributions(
-    backbone: Backbone,
-    encodings: Mapping[str, Tensor],
-    label: Tensor,
-    mask: Mapping[str, Tensor] | None = None,
-    task: str = "classification",
-) -> dict[str, Tensor]:
-    """Loss increase by leaving each modality out: delta_m = loss(without m) - loss(full), section 3.8.
-
-    Takes the encodings of the full pass, since modalities meet in `fuse` alone; in training mode both losses share
-    the pass's dropout, and dropout within `fuse` is off.
-
-    Args:
-        encodings: name -> (B, width), or what else the backbone's `encode` gives.
-        label: (B,) int64, or floating point in regression.
-        mask: name -> (B, T_m) bool, for backbones whose modalities meet as sequences.
-        task: one of `TASKS`.
-
-    Returns name -> (B,), in nats (regression: units of the label); positive where the modality helped.
-    """
-    names = list(encodings)
-    keeps = [names, *([other for other in names if other != name] for name in names)]
-    with steady(backbone):
-        answers = backbone.fuse_many({name: x.detach() for name, x in encodings.items()}, keeps, mask)
-    full, *without = (sample_loss(logits, label, task) for logits in answers)
-    return {name: loss - full for name, loss in zip(names, without, strict=True)}
-
-
-@torch.no_grad()
-def contributions_before_refiner(
-    model: Classifier, batch: Batch, task: str = "classification"
-) -> dict[str, Tensor]:
-    """Like `contributions`, but X_m is zero before the refiner: one more full pass per modality."""
-    full = sample_loss(model(batch.features, batch.mask).logits, batch.label, task)
-    result = {}
-    for name, x in batch.features.items():
-        without = {**batch.features, name: torch.zeros_like(x)}
-        logits = model(without, batch.mask, keep=set(batch.features) - {name}).logits
-        result[name] = sample_loss(logits, batch.label, task) - full
-    return result
 
 
 def value_loss(refinement: Refinement, contribution: Mapping[str, Tensor], temperature: float = 1.0) -> Tensor:
@@ -113,38 +64,6 @@ def regulariser(
 
 
 TARGETS = ("contribution", "swap", "out-of-fold", "corruption")
-
-
-@torch.no_grad()
-def contributions_by_swap(
-    backbone: Backbone,
-    encodings: Mapping[str, Tensor],
-    label: Tensor,
-    mask: Mapping[str, Tensor] | None = None,
-    task: str = "classification",
-) -> dict[str, Tensor]:
-    """Like `contributions`, but m's encoding is that of the batch's next sample instead of absent.
-
-    Stays on the encodings that the head knows. For backbones whose encodings are one vector per sample.
-    """
-    with steady(backbone):
-        full = sample_loss(backbone.fuse(encodings, None, mask), label, task)
-        result = {}
-        for name, encoding in encodings.items():
-            swapped = {**encodings, name: encoding.roll(1, 0)}
-            result[name] = sample_loss(backbone.fuse(swapped, None, mask), label, task) - full
-    return result
-
-
-def contributions_out_of_fold(posterior: Mapping[str, Tensor], label: Tensor) -> dict[str, Tensor]:
-    """What each modality's posterior adds to the product of all, in nats: (B, C) by name -> (B,) by name.
-
-    The posteriors come from anchors that did not see the sample, so that harmful ones occur in training as well.
-    """
-    logs = {name: one.clamp_min(1e-6).log() for name, one in posterior.items()}
-    total = torch.stack(list(logs.values())).sum(0)
-    full = F.cross_entropy(total, label, reduction="none")
-    return {name: F.cross_entropy(total - log, label, reduction="none") - full for name, log in logs.items()}
 
 
 def corruption_loss(refinement: Refinement, corrupted: Mapping[str, Tensor]) -> Tensor:

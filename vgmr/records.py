@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from vgmr import studies
-from vgmr.experiment import Experiment, Run
+from vgmr.experiment import Run
 from vgmr.files import environment
-from vgmr.runs import confirm, fingerprint, groups, keep, key, read, records_folder, run_all
+from vgmr.kept import confirm, keep, read, records_folder
+from vgmr.keys import fingerprint, key
+from vgmr.runs import groups, run_all
+from vgmr.settings import Experiment
 from vgmr.studies.search import Unsearched, where_none_is_kept
 
 DRAFT = "draft"  # in a row's environment: recorded from a tree with changes

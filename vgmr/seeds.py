@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
-from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing
+from vgmr.classifier import Classifier
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.graphs import Replayed, replayable
+from vgmr.inputs import trusted_values
 from vgmr.objective import Objective
-from vgmr.refiner import trusted_values
 from vgmr.steps import Corruption, corrupted, sample_orders, trim
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgmr.backbones import Classifier
+from vgmr.classifier import Classifier
 from vgmr.data.types import Batch
 
 Corruption = Callable[[Batch, torch.Generator], Batch]

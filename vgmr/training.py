@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
+from vgmr.classifier import Classifier
 from vgmr.corruption import joined
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.fusion.base import steady
 from vgmr.graphs import Replayed, replayable
 from vgmr.inference import predict
+from vgmr.inputs import is_weight, is_whole, trusted_values
 from vgmr.objective import Objective, task_loss
-from vgmr.refiner import is_weight, is_whole, trusted_values
 from vgmr.seeds import Together, why_alone
 from vgmr.steps import Corruption, corrupted, make_optimizer, mini_batches, optimizer_of, prepare, train_epoch
 from vgmr.work import bar

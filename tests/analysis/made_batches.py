@@ -2,7 +2,8 @@
 
 import torch
 
-from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
+from vgmr.backbones import PooledBackbone, TransformerBackbone
+from vgmr.classifier import Classifier
 from vgmr.data import Batch
 from vgmr.prefusion import Identity
 

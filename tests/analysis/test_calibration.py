@@ -20,7 +20,8 @@ from vgmr.analysis.calibration import (
     truth,
     values,
 )
-from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.backbones import PooledBackbone
+from vgmr.classifier import Classifier
 from vgmr.corruption import KINDS, Drawn
 from vgmr.inference import predict
 from vgmr.refiner import VGMR

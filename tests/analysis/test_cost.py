@@ -7,10 +7,11 @@ import torch
 
 from vgmr.analysis import cost as bench
 from vgmr.data import load
-from vgmr.experiment import Experiment, build
+from vgmr.experiment import build
 from vgmr.inference import predict, subset_logits
 from vgmr.prefusion import count_parameters
 from vgmr.refiner import VGMR
+from vgmr.settings import Experiment
 
 SMALL = {"backbone_options": {"width": 8, "num_layers": 1, "num_heads": 2, "feedforward_dim": 8}, "latent_dim": 4}
 

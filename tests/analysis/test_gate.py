@@ -22,12 +22,14 @@ from vgmr.analysis.gate import (
     suppression,
     value_and_gate,
 )
-from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.backbones import PooledBackbone
+from vgmr.classifier import Classifier
+from vgmr.contributions import contributions
 from vgmr.data import Batch
 from vgmr.evaluation import auroc
-from vgmr.objective import contributions
+from vgmr.maps import masked_mean
 from vgmr.prefusion import Identity
-from vgmr.refiner import VGMR, masked_mean
+from vgmr.refiner import VGMR
 
 
 def test_value_and_gate_are_those_of_the_refiner_over_real_steps():

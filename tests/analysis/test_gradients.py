@@ -9,8 +9,9 @@ from torch import nn
 
 from vgmr.analysis import gradients as diagnostics
 from vgmr.analysis.gradients import branch_gradients, gradient_change, movement
-from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.backbones import PooledBackbone
 from vgmr.balancing import OGMGE, Balancing, Uniform
+from vgmr.classifier import Classifier
 from vgmr.data import Batch
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR

@@ -13,7 +13,8 @@ from vgmr.analysis.gradients import (
     halves,
     split_measures,
 )
-from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.backbones import PooledBackbone
+from vgmr.classifier import Classifier
 from vgmr.data import Batch
 from vgmr.prefusion import Identity
 

@@ -21,11 +21,12 @@ from vgmr.analysis.information import (
     pointwise_terms,
     within,
 )
-from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.backbones import PooledBackbone
+from vgmr.classifier import Classifier
+from vgmr.contributions import contributions
 from vgmr.data import Batch, load
 from vgmr.evaluation import shapley
 from vgmr.inference import subset_logits
-from vgmr.objective import contributions
 from vgmr.refiner import VGMR
 
 BIT = torch.tensor([0, 1])

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from vgmr.analysis.removal import removal_by_place, removal_claims, removal_values, with_idle_modality
-from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.backbones import PooledBackbone
+from vgmr.classifier import Classifier
 from vgmr.comparison import differences
 from vgmr.data import MultimodalData, load
 from vgmr.evaluation import shapley

@@ -6,20 +6,31 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from vgmr import experiment
-from vgmr.analysis.robustness import corruptions, curves, occlusion, one_missing, out_of_step, scores
-from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.analysis.robustness import (
+    accuracy_curve,
+    area,
+    corruptions,
+    curves,
+    occlusion,
+    one_missing,
+    out_of_step,
+    scores,
+)
+from vgmr.backbones import PooledBackbone
+from vgmr.classifier import Classifier
 from vgmr.comparison import differences
 from vgmr.data import load
 from vgmr.data.types import Batch
-from vgmr.evaluation import accuracy_curve
-from vgmr.experiment import Experiment
 from vgmr.inference import predict
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
 from vgmr.runs import run
+from vgmr.settings import Experiment
 
 DIMS = {"text": 6, "audio": 4}
 
@@ -219,3 +230,47 @@ def test_scores_need_whole_curves():
     people = pd.concat([frame.assign(fold=fold) for fold in (0, 1)])
     with pytest.raises(ValueError, match=r"expected every model and seed and fold at the severities"):
         scores(people.iloc[:-1], {"made": 0.1})
+
+
+def test_area_by_hand():
+    """Trapezoids 0.25 * 0.8 + 0.25 * 0.5 + 0.5 * 0.3 = 0.475 over a range of 1; the line through 1 and 0.4."""
+    assert area([0, 0.25, 0.5, 1], [1.0, 0.6, 0.4, 0.2]) == pytest.approx(0.475)
+    assert area([0, 0.5], [1.0, 0.4]) == pytest.approx(0.7), "divided by the range of severities"
+
+
+@given(st.floats(0, 1))
+def test_a_flat_curve_has_its_height_as_area(height):
+    assert area([0, 0.1, 1], [height] * 3) == pytest.approx(height)
+
+
+@pytest.mark.parametrize(("x", "y"), [([0], [1.0]), ([0, 1], [1.0]), ([0, 0], [1.0, 1.0]), ([1, 0], [1.0, 0.5])])
+def test_curves_need_rising_severities_and_a_value_for_each(x, y):
+    with pytest.raises(ValueError, match="expected a value for each of at least two rising severities"):
+        area(x, y)
+
+
+def test_accuracy_curve_sees_real_steps_only():
+    """Zeroing the real steps ruins a model that reads the label off them; garbage in padding does not."""
+    torch.manual_seed(0)
+    dims, label = {"a": 2}, torch.arange(40) % 2
+    model = Classifier(Identity(dims), PooledBackbone(dims, 2, width=2, dropout=0))
+    with torch.no_grad():
+        model.backbone.encoder["a"][0].weight.copy_(torch.eye(2))
+        model.backbone.encoder["a"][0].bias.zero_()
+        model.backbone.head.linear.weight.copy_(torch.eye(2))
+        model.backbone.head.linear.bias.copy_(torch.tensor([0.1, 0.0]))
+    mask = (torch.arange(5) < 3).expand(40, 5)
+    x = torch.eye(2)[label].unsqueeze(1).expand(40, 5, 2).masked_fill(~mask.unsqueeze(2), 0.0)
+    part = Batch({"a": x}, {"a": mask}, label)
+
+    def faded(part, severity):
+        return replace(part, features={"a": part.features["a"] * (1 - severity)})
+
+    def dirty_padding(part, severity):
+        noise = 100 * severity * torch.randn(40, 5, 2)
+        return replace(
+            part, features={"a": part.features["a"] + noise.masked_fill(part.mask["a"].unsqueeze(2), 0)}
+        )
+
+    assert accuracy_curve(model, part, faded, [0, 0.5, 1]) == [1.0, 1.0, 0.5]
+    assert accuracy_curve(model, part, dirty_padding, [0, 1]) == [1.0, 1.0]

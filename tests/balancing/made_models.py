@@ -5,8 +5,9 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
+from vgmr.backbones import PooledBackbone, TransformerBackbone
 from vgmr.balancing import Balancing, Loop
+from vgmr.classifier import Classifier
 from vgmr.data import MultimodalData, load
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity

@@ -16,7 +16,7 @@ from made_models import (
 )
 from torch import nn
 
-from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.backbones import PooledBackbone
 from vgmr.balancing import AGM, ARL, METHODS, OGMGE, PMR, Balancing, GradBlending, Relearning, make_method, uniform
 from vgmr.balancing.agm import signal_scale
 from vgmr.balancing.arl import dependence_weights
@@ -24,11 +24,13 @@ from vgmr.balancing.base import Loop
 from vgmr.balancing.grad_blending import blend_weights
 from vgmr.balancing.ogm_ge import damping
 from vgmr.balancing.pmr import pull_and_hold
-from vgmr.experiment import Experiment, build
+from vgmr.classifier import Classifier
+from vgmr.experiment import build
 from vgmr.inference import predict
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
 from vgmr.runs import run
+from vgmr.settings import Experiment
 from vgmr.steps import make_optimizer
 from vgmr.training import fit
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from made_models import THREE, TWO, digits, make_model
 
-from vgmr.backbones import Classifier
 from vgmr.balancing import MMIM, Loop
 from vgmr.balancing.mmim import GaussianBound, class_entropy, noise_contrast
+from vgmr.classifier import Classifier
 from vgmr.fusion.supervised_concat import InfoMaxConcat
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity

@@ -5,13 +5,14 @@ import torch
 from made_models import THREE, TWO, differing, digits, make_model, names_of, start, take_step
 from torch import nn
 
-from vgmr.backbones import Classifier, PooledBackbone, TransformerBackbone
+from vgmr.backbones import PooledBackbone, TransformerBackbone
 from vgmr.balancing import METHODS, make_method
-from vgmr.experiment import Experiment
+from vgmr.classifier import Classifier
 from vgmr.fusion.heads import HEADS
 from vgmr.objective import Objective
 from vgmr.prefusion import CrossAttention, FeatureMLP, Identity, SigmoidTanhGate
 from vgmr.refiner import VGMR
+from vgmr.settings import Experiment
 from vgmr.training import fit
 
 PREFUSIONS = {

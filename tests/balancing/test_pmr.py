@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from made_models import THREE, differing, digits, gradients, make_model, names_of, start
 
-from vgmr.backbones import Output
 from vgmr.balancing import PMR, Balancing
 from vgmr.balancing.base import Loop
 from vgmr.balancing.pmr import class_means, pull_and_hold
+from vgmr.classifier import Output
 from vgmr.data import Batch
 from vgmr.inference import encode_all
 from vgmr.refiner import Refinement

@@ -6,9 +6,9 @@ import pytest
 import torch
 from made_models import THREE, digits, make_model
 
-from vgmr.backbones import Classifier
 from vgmr.balancing import SelfMM
 from vgmr.balancing.self_mm import centres, lean, renewed
+from vgmr.classifier import Classifier
 from vgmr.fusion.supervised_concat import SelfSupervisedConcat
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from vgmr.backbones import make_backbone
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.systems import make_backbone
 
 DIMS = {"audio": 3, "text": 5, "vision": 4}
 LENGTHS = {"audio": 6, "text": 4, "vision": 1}

@@ -5,7 +5,8 @@ import torch
 from made_systems import close, fill, of, wave
 from torch import nn
 
-from vgmr.backbones import Classifier, PooledBackbone
+from vgmr.backbones import PooledBackbone
+from vgmr.classifier import Classifier
 from vgmr.data.types import Batch
 from vgmr.fusion.confidence import ConfidenceExperts, ConfidenceGate, ExpertMixture
 from vgmr.objective import Objective

@@ -8,15 +8,18 @@ import torch.nn.functional as F
 from made_systems import ALIGNED, DIMS, LENGTHS, SMALL, made_data, make
 from torch import nn
 
-from vgmr.backbones import BACKBONES, Classifier, make_backbone
 from vgmr.balancing import METHODS, make_method
+from vgmr.classifier import Classifier
+from vgmr.contributions import contributions
 from vgmr.data.types import Batch
-from vgmr.experiment import Experiment, build
+from vgmr.experiment import build
 from vgmr.fusion.base import steady
 from vgmr.inference import subset_logits
-from vgmr.objective import Objective, contributions
+from vgmr.objective import Objective
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
+from vgmr.settings import Experiment
+from vgmr.systems import BACKBONES, make_backbone
 from vgmr.training import fit
 
 SYSTEMS = list(BACKBONES)

@@ -6,12 +6,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from vgmr.comparison import Interval
 from vgmr.notebook import lesson, publish
 from vgmr.notebook.run import records
 from vgmr.paper import ledger
 from vgmr.paper.claims import ADOPTED, CLAIMS, CODE, LISTS, PAPER_FORM, Claim
 from vgmr.paper.ledger import ITEMS, NOT_TESTED, evidence
+from vgmr.statistics import Interval
 
 
 def around(difference: float, reach: float) -> dict[str, float]:

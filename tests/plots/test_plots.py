@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from vgmr import plots
-from vgmr.comparison import compare, interval, judged
+from vgmr.comparison import compare
 from vgmr.data import load
-from vgmr.experiment import Experiment, Run
+from vgmr.experiment import Run
+from vgmr.settings import Experiment
+from vgmr.statistics import interval
 from vgmr.training import History
+from vgmr.verdicts import judged
 
 
 def made_run(seed: int, prediction: list[int], label: list[int], prefusion: str = "none") -> Run:

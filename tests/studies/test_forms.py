@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
-from vgmr.experiment import Experiment
+from vgmr.settings import Experiment
 from vgmr.studies import forms as search
 
 

@@ -5,11 +5,11 @@ import torch
 
 from vgmr import studies
 from vgmr.analysis.cost import made_data
-from vgmr.backbones import BACKBONES
 from vgmr.experiment import build
 from vgmr.prefusion import count_parameters
 from vgmr.refiner import FORMS
 from vgmr.studies import systems
+from vgmr.systems import BACKBONES
 
 SHAPES = {
     "uci-mfeat": {"fou": (1, 76), "kar": (1, 64), "zer": (1, 47)},

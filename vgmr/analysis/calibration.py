@@ -12,14 +12,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from vgmr.backbones import Classifier, Output
+from vgmr.classifier import Classifier, Output
+from vgmr.contributions import contributions
 from vgmr.corruption import KINDS, Drawn
 from vgmr.data.types import Batch
 from vgmr.evaluation import auroc
 from vgmr.evidence import pooled
 from vgmr.inference import evaluating, one_pass
-from vgmr.objective import contributions
-from vgmr.refiner import VGMR, masked_max, masked_mean
+from vgmr.maps import masked_max, masked_mean
+from vgmr.refiner import VGMR
 
 
 def truth(part: Batch) -> dict[str, Tensor]:

@@ -24,20 +24,25 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vgmr.analysis import scale
-from vgmr.backbones import BACKBONES, Classifier, make_backbone
 from vgmr.balancing import METHODS, Balancing, Relearning, make_method
+from vgmr.classifier import Classifier
+from vgmr.contributions import contributions
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.experiment import Experiment, build, chosen_device, experiment_data
+from vgmr.devices import chosen_device
+from vgmr.experiment import build, experiment_data
 from vgmr.files import try_place, user_path, write
 from vgmr.graphs import WARM, Replayed
 from vgmr.inference import predict, subset_logits
-from vgmr.objective import Objective, contributions
+from vgmr.inputs import trusted_values
+from vgmr.objective import Objective
 from vgmr.paper import figures
 from vgmr.prefusion import Identity, count_parameters
-from vgmr.refiner import VGMR, trusted_values
+from vgmr.refiner import VGMR
 from vgmr.seeds import pays_together
+from vgmr.settings import Experiment
 from vgmr.steps import make_optimizer, mini_batches, prepare, train_epoch, use_byte_dropout
+from vgmr.systems import BACKBONES, make_backbone
 from vgmr.training import fit, fit_seeds
 from vgmr.work import bar
 

@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from scipy.stats import rankdata
 from torch import Tensor
 
-from vgmr.backbones import Classifier, Output
+from vgmr.classifier import Classifier, Output
+from vgmr.contributions import contributions
 from vgmr.data.types import Batch
 from vgmr.evaluation import auroc
 from vgmr.inference import evaluating, one_pass
-from vgmr.objective import contributions
-from vgmr.refiner import VGMR, Refinement, masked_mean
+from vgmr.maps import masked_mean
+from vgmr.refiner import VGMR, Refinement
 
 STATISTICS = ("global_value", "channel_value", "channel_deviation", "gate", "target")
 LEVELS = ("sample", "modality", "step", "channel")

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgmr.backbones import Classifier
 from vgmr.balancing import ARL, Balancing, Relearning
+from vgmr.classifier import Classifier
 from vgmr.data.types import Batch
-from vgmr.experiment import Experiment, experiment_data, train
+from vgmr.experiment import experiment_data, train
 from vgmr.inference import evaluating, mean_loss
 from vgmr.objective import Objective
+from vgmr.settings import Experiment
 from vgmr.steps import make_optimizer
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vgmr.analysis.calibration import values
-from vgmr.backbones import Classifier
+from vgmr.classifier import Classifier
 from vgmr.data.types import Batch
 from vgmr.evidence import pooled
 from vgmr.inference import shapley_weights, subset_logits, subsets

@@ -8,14 +8,15 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
-from vgmr.backbones import Classifier
 from vgmr.balancing import METHODS
+from vgmr.classifier import Classifier
 from vgmr.corruption import missing
 from vgmr.data.types import Batch, MultimodalData, fingerprint
 from vgmr.evaluation import shapley
-from vgmr.experiment import Experiment, Run, experiment_data, train
+from vgmr.experiment import Run, experiment_data, train
 from vgmr.inference import predict
 from vgmr.runs import run_all
+from vgmr.settings import Experiment
 
 FORMS = ("VGMR, calibrated", "VGMR, paper's form")
 

@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from vgmr.classifier import Classifier
 from vgmr.corruption import asynchrony, conflict, noise, sensor_dropout, temporal_masking
 from vgmr.data.types import Batch
-from vgmr.evaluation import accuracy_curve, area
+from vgmr.evaluation import accuracy, confusion
 from vgmr.experiment import Run, experiment_data
+from vgmr.inference import predict
 from vgmr.runs import run_all
 
 NOISE = ("noise ratio", "noise weight")
@@ -151,3 +154,33 @@ def scores(frame: pd.DataFrame, chance: Mapping[str, float]) -> pd.DataFrame:
                 rows.append((data, corruption, *place, name, value))
     named = ["sample" if name == "fold" else name for name in across]
     return pd.DataFrame(rows, columns=["data", "corruption", "model", *named, "quantity", "value"])
+
+
+def accuracy_curve(
+    model: Classifier, part: Batch, corrupt: Callable[[Batch, float], Batch], severities: Sequence[float]
+) -> list[float]:
+    """Accuracy, 0 to 1, at each severity of a corruption.
+
+    Args:
+        corrupt: from a part and a severity to the corrupted part; at severity 0 it changes nothing.
+    """
+    found = []
+    for severity in severities:
+        corrupted = corrupt(part, severity)
+        logits = predict(model, corrupted)
+        found.append(accuracy(confusion(logits.argmax(1), corrupted.label, logits.shape[1])))
+    return found
+
+
+def area(severities: Sequence[float], values: Sequence[float]) -> float:
+    """Mean height of a curve over its severities: the area below it by trapezoids, divided by their range.
+
+    Raises:
+        ValueError: fewer than two severities, not rising, or not as many values.
+    """
+    x, y = np.asarray(severities, float), np.asarray(values, float)
+    if len(x) != len(y) or len(x) < 2 or (np.diff(x) <= 0).any():
+        raise ValueError(
+            f"expected a value for each of at least two rising severities, got {len(y)} for {list(severities)}"
+        )
+    return float(np.trapezoid(y, x) / (x[-1] - x[0]))

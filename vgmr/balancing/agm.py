@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, check_window
+from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.fusion.base import steady
 from vgmr.inference import shapley_weights, subsets

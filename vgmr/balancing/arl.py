@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, split_logits
+from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
 
 

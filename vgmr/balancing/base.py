@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgmr.backbones import Classifier, Output
+from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.inference import evaluating
 from vgmr.objective import Objective

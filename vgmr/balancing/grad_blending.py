@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Loop, unimodal_losses
 from vgmr.balancing.uniform import Uniform
+from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData, holdout
 from vgmr.inference import mean_loss
 

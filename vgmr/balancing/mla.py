@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
+from vgmr.classifier import Classifier
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.fusion.heads import SharedHead
 from vgmr.objective import Objective

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, Loop, fused_sample
+from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
 
 LOWEST = -4.0  # log-variance: without a floor encoders shrink their vectors, and the likelihood grows for ever

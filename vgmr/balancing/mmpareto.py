@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from vgmr.backbones import Classifier
 from vgmr.balancing.uniform import Uniform
+from vgmr.classifier import Classifier
 
 
 def joint_weight(joint: Sequence[Tensor], unimodal: Sequence[Tensor]) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, Loop, check_window
+from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.inference import encode_all
 

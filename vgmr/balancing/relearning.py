@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vgmr.backbones import Classifier
 from vgmr.balancing.base import Balancing, Loop
+from vgmr.classifier import Classifier
 from vgmr.data.types import MultimodalData
 from vgmr.inference import encode_all
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, fused_sample
+from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing, unimodal_heads, unimodal_losses
+from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgmr.backbones import Classifier, Output
 from vgmr.balancing.base import Balancing
+from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
 
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from vgmr.refiner import check_dims, check_like, masked_mean
+from vgmr.inputs import check_dims, check_like
+from vgmr.maps import masked_mean
 
 
 class Backbone(nn.Module):

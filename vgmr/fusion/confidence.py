@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from vgmr.fusion.base import Backbone
 from vgmr.fusion.crossmodal import Attention
-from vgmr.refiner import Refinement, check_dims, check_inputs, masked_mean
+from vgmr.inputs import check_dims, check_inputs
+from vgmr.maps import masked_mean
+from vgmr.refiner import Refinement
 
 ROUTERS = ("frozen", "softmax")
 VARIANTS = ("corrected", "official")

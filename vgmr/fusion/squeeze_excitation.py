@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from vgmr.refiner import Refinement, check_dims, check_inputs, masked_mean
+from vgmr.inputs import check_dims, check_inputs
+from vgmr.maps import masked_mean
+from vgmr.refiner import Refinement
 
 
 class SqueezeExcitation(nn.Module):

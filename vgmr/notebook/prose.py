@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from vgmr.comparison import verdict
 from vgmr.data.types import MultimodalData
+from vgmr.verdicts import verdict
 
 LOWER_IS_BETTER = ("mae",)
 

@@ -15,10 +15,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from vgmr.comparison import VERDICTS
 from vgmr.plots.look import look, looks
+from vgmr.verdicts import VERDICTS
 
-# each holds the part of the variance that seeds and samples have in common, see `vgmr.comparison.interval`
+# each holds the part of the variance that seeds and samples have in common, see `vgmr.statistics.interval`
 PARTS = {
     "seed_variance": (-0.13, "other seeds, with the rest"),
     "sample_variance": (0.13, "other samples, with the rest"),

@@ -10,8 +10,9 @@ from typing import Any
 from vgmr.analysis import cost
 from vgmr.balancing import METHODS
 from vgmr.data import folds
-from vgmr.experiment import Experiment, experiment_data, train
+from vgmr.experiment import experiment_data, train
 from vgmr.refiner import FORMS
+from vgmr.settings import Experiment
 from vgmr.studies import systems
 from vgmr.studies.search import RATES, SEARCH_SEEDS, Choice, choose, with_seed
 from vgmr.studies.variants import ADOPTED, FORM, VARIANTS

@@ -14,9 +14,11 @@ from typing import Any
 
 import pandas as pd
 
-from vgmr.experiment import Experiment, Run
+from vgmr.experiment import Run
 from vgmr.files import in_repository, write
-from vgmr.runs import PLACES, run_all
+from vgmr.keys import PLACES
+from vgmr.runs import run_all
+from vgmr.settings import Experiment
 
 GRID = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 RATES = (1e-3, 3e-3, 1e-2)  # where a search begins; it is widened within GRID

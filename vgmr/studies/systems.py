@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from vgmr.analysis.cost import step_costs
-from vgmr.experiment import Experiment
-from vgmr.runs import tabled
+from vgmr.kept import tabled
+from vgmr.settings import Experiment
 from vgmr.studies.search import choose, with_seed
 from vgmr.studies.variants import VARIANTS
 

@@ -1,0 +1,144 @@
+"""What the runs of a variant answered, by seed and test sample, and statistics of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from scipy import stats
+
+from vgmr.statistics import Interval, Statistic, interval, over_seeds, resampled, weighted_f1, weighted_pearson
+
+MEANS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "accuracy": lambda prediction, label: (prediction == label).astype(float),
+    "mae": lambda prediction, label: np.abs(prediction.astype(float) - label.astype(float)),
+}
+
+
+OTHERS: dict[str, Statistic] = {"macro_f1": weighted_f1, "pearson": weighted_pearson}
+
+
+class Scored(Protocol):
+    """What of a `vgmr.experiment.Run` is read here; besides `group`, `sample` and `experiment.fold`, if any."""
+
+    @property
+    def experiment(self) -> Any: ...
+    @property
+    def prediction(self) -> Sequence[Any]: ...
+    @property
+    def label(self) -> Sequence[Any]: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+
+def _fold(run: Scored) -> Any:
+    fold = getattr(run.experiment, "fold", None)
+    return run.experiment.data_options.get("fold") if fold is None else fold
+
+
+@dataclass(frozen=True)
+class Answers:
+    """All answers of one variant: prediction and label (S, N), NaN where a sample is not in a seed's test part.
+
+    Columns are test samples, rows `seeds`. Folds of one seed stand side by side, so that a seed's row holds every
+    fold's test part; where every seed has a test part of its own, it has columns of its own, but for samples that
+    `Run.sample` says are the same.
+    """
+
+    seeds: tuple[int, ...]
+    keys: tuple[Any, ...]
+    prediction: np.ndarray
+    label: np.ndarray
+    group: list[Any] | None
+
+
+def answers(runs: Sequence[Scored]) -> Answers:
+    """The answers of one variant's runs, by seed and sample.
+
+    Raises:
+        ValueError: a run without predictions, or two runs of the same seed and fold.
+    """
+    found: dict[int, dict[Any, tuple[float, float]]] = {}
+    groups: dict[Any, Any] = {}
+    seen = set()
+    for run in runs:
+        seed, fold = run.experiment.seed, _fold(run)
+        if not len(run.prediction) or len(run.prediction) != len(run.label):
+            raise ValueError(
+                f"seed {seed}: expected a prediction for each label, got {len(run.prediction)} for "
+                f"{len(run.label)}; train again, so that predictions are kept"
+            )
+        if (seed, fold) in seen:
+            raise ValueError(f"seed {seed}, fold {fold}: expected one run, got two")
+        seen.add((seed, fold))
+        names = getattr(run, "sample", None)
+        place = [(run.fingerprint, fold, row) for row in range(len(run.label))]
+        own_keys: list[Any] = place if names is None else list(names)
+        own = found.setdefault(seed, {})
+        own |= dict(zip(own_keys, zip(run.prediction, run.label, strict=True), strict=True))
+        members = getattr(run, "group", None)
+        if members:  # empty where the data set knows of no groups
+            groups |= dict(zip(own_keys, members, strict=True))
+    seeds = tuple(sorted(found))
+    keys = tuple(dict.fromkeys(key for seed in seeds for key in found[seed]))
+    empty = (float("nan"), float("nan"))
+    cells = np.array([[found[seed].get(key, empty) for key in keys] for seed in seeds], float)
+    if groups and len(groups) < len(keys):
+        raise ValueError(f"expected a group for all of {len(keys)} test samples or for none, got {len(groups)}")
+    return Answers(seeds, keys, cells[..., 0], cells[..., 1], [groups[key] for key in keys] if groups else None)
+
+
+def paired(one: Answers, other: Answers, metric: str) -> Interval:
+    """The difference in a metric of one variant's answers to another's, which has the same seeds and samples."""
+    if metric in MEANS:
+        score = MEANS[metric]
+        there = ~np.isnan(one.label)
+        difference = np.where(there, score(one.prediction, one.label) - score(other.prediction, one.label), np.nan)
+        return interval(difference, one.group)
+    seeds, samples = one.label.shape
+
+    def difference_at(seed: int, weight: np.ndarray) -> np.ndarray:
+        return _at(OTHERS[metric], one, seed, weight) - _at(OTHERS[metric], other, seed, weight)
+
+    if np.isnan(one.label).any():  # every seed has its own test part: the seeds' spread holds that of the samples
+        ones = np.ones((1, samples))
+        found = over_seeds([float(difference_at(seed, ones)[0]) for seed in range(seeds)])
+        return replace(found, samples=samples)
+    return resampled(difference_at, seeds, samples, one.group)
+
+
+def _at(statistic: Statistic, found: Answers, seed: int, weight: np.ndarray) -> np.ndarray:
+    there = ~np.isnan(found.label[seed])
+    prediction, label = found.prediction[seed, there], found.label[seed, there]
+    if statistic is weighted_f1:
+        prediction, label = prediction.astype(int), label.astype(int)
+    return statistic(prediction, label, weight[:, there])
+
+
+def mean(found: Answers, metric: str) -> float:
+    """A metric of a variant's answers, the mean over seeds."""
+    if metric in MEANS:
+        values = np.where(np.isnan(found.label), np.nan, MEANS[metric](found.prediction, found.label))
+        return float(np.nanmean(values))
+    ones = np.ones((1, found.label.shape[1]))
+    return float(np.mean([_at(OTHERS[metric], found, seed, ones)[0] for seed in range(len(found.seeds))]))
+
+
+def rank_agreement(runs: Mapping[str, Sequence[Scored]], published: Mapping[str, float]) -> Interval:
+    """Spearman's rank correlation of test accuracies with published ones: mean over seeds, interval both ways."""
+    names = [name for name in published if name in runs]
+    found = [answers(runs[name]) for name in names]
+    right = np.array([MEANS["accuracy"](one.prediction, one.label) for one in found])  # (variants, seeds, samples)
+    ranks = stats.rankdata([published[name] for name in names])
+
+    def correlation(seed: int, weight: np.ndarray) -> np.ndarray:
+        own = stats.rankdata(np.round(right[:, seed] @ weight.T / weight.sum(1), 12), axis=0)
+        x, y = own - own.mean(0), (ranks - ranks.mean())[:, None]
+        scale = np.sqrt((x**2).sum(0) * (y**2).sum())
+        return np.divide((x * y).sum(0), scale, out=np.zeros(len(weight)), where=scale > 0)
+
+    return resampled(correlation, len(found[0].seeds), right.shape[2], found[0].group)

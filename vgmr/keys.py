@@ -1,0 +1,180 @@
+"""What determines a run: settings, data, code and the version of torch; and the key that they make."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+
+from vgmr import code, corruption
+from vgmr.balancing import METHODS
+from vgmr.data import loader
+from vgmr.experiment import build, experiment_data, make_prefusion, train
+from vgmr.objective import Objective
+from vgmr.prefusion import Identity, width_for_budget
+from vgmr.refiner import VGMR
+from vgmr.settings import RIVALS, Experiment, Options
+from vgmr.steps import use_byte_dropout
+from vgmr.systems import BACKBONES
+from vgmr.training import fit
+
+PLACES = ("root", "device")  # say where a training ran, not what was trained
+
+
+# What a row means where it says nothing. A new field is added with the value that means "as before"; a line is
+# never changed, also where the default of `Experiment` does.
+SILENT: dict[str, Any] = {
+    "prefusion": "vgmr",
+    "backbone": "pooled",
+    "seed": 0,
+    "root": None,
+    "data_options": {},
+    "modalities": None,
+    "backbone_options": {},
+    "latent_dim": 32,
+    "amplification": 0.5,
+    "retention": 0.2,
+    "norm": "layer",
+    "dropout": 0.1,
+    "use_global_value": True,
+    "use_channel_value": True,
+    "use_agreement": True,
+    "use_discrepancy": True,
+    "neutral_start": False,
+    "form": "paper",
+    "value_from": "summaries",
+    "retain": False,
+    "value_target": "contribution",
+    "value_weight": 0.1,
+    "regulariser_weight": 0.01,
+    "temperature": 1.0,
+    "warmup_epochs": 0,
+    "removal": "after",
+    "epochs": 30,
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+    "prefusion_learning_rate": None,
+    "weight_decay": 0.01,
+    "length_buckets": False,
+    "byte_dropout": False,
+    "device": "auto",
+    "method": "none",
+    "method_options": {},
+    "optimizer": "adamw",
+    "training_noise": {},
+    "training_corruption": {},
+    "checkpoints": False,
+    "fold": None,
+    "patience": None,
+    "sharing": False,
+    "rank": None,
+    "sparsity": 0.0,
+}
+
+
+# What is not followed from the code of a training: registries, of which the parts in use are taken one by one, and
+# what moves or describes files, whose content is checked elsewhere.
+STOPS = (
+    "vgmr.files",
+    "vgmr.data.fetch",
+    "vgmr.data.store",
+    "vgmr.data.load",
+    "vgmr.data.names",
+    "vgmr.data.loader",
+    "vgmr.balancing.METHODS",
+    "vgmr.balancing.make_method",
+    "vgmr.settings.Experiment",
+    "vgmr.experiment.Run",
+    "vgmr.systems.BACKBONES",
+    "vgmr.settings.RIVALS",
+    "vgmr.settings.PREFUSIONS",
+    "vgmr.prefusion.Identity",
+    "vgmr.refiner.VGMR",
+    "vgmr.objective.Objective",
+    "vgmr.corruption.noise",
+    "vgmr.corruption.Drawn",
+    "vgmr.steps.use_byte_dropout",
+)
+
+
+def settings(experiment: Experiment) -> dict[str, Any]:
+    """The fields of an experiment of which `SILENT` says otherwise, JSON-able; where it runs does not count."""
+    chosen = {name: value for name, value in asdict(experiment).items() if name not in PLACES}
+    found: dict[str, Any] = json.loads(
+        json.dumps({name: value for name, value in chosen.items() if name == "dataset" or value != SILENT[name]})
+    )
+    return found
+
+
+def from_settings(found: Mapping[str, Any]) -> Experiment:
+    """The experiment of which `settings` says `found`."""
+    given = SILENT | dict(found)
+    if given["modalities"] is not None:
+        given["modalities"] = tuple(given["modalities"])
+    return Experiment(**given)
+
+
+def code_of(experiment: Experiment) -> str:
+    """Digest of the code that the training of an experiment rests on; see `vgmr.code`.
+
+    A new system or data set, a mended docstring or message changes it for none that uses them not.
+    """
+    return _code(
+        experiment.dataset,
+        experiment.prefusion,
+        experiment.backbone,
+        experiment.method,
+        bool(experiment.training_noise),
+        bool(experiment.training_corruption),
+        experiment.byte_dropout,
+    )
+
+
+@cache
+def _code(
+    dataset: str, prefusion: str, backbone: str, method: str, noise: bool, drawn: bool, byte_dropout: bool
+) -> str:
+    roots: list[Callable[..., Any]] = [train, build, make_prefusion, experiment_data, fit]
+    roots += [loader(dataset), BACKBONES[backbone], METHODS[method]]
+    stops = set(STOPS)
+    parts: list[Callable[..., Any]] = [Identity] if prefusion == "none" else [VGMR, Objective]
+    if prefusion in RIVALS:
+        parts += [RIVALS[prefusion][0], width_for_budget]
+    optional: dict[Callable[..., Any], bool] = {
+        corruption.noise: noise,
+        corruption.Drawn: drawn,
+        use_byte_dropout: byte_dropout,
+    }
+    parts += [Objective, *(part for part, used in optional.items() if used)]
+    for part in parts:
+        stops.discard(f"{part.__module__}.{part.__qualname__}")
+    return code.digest([*roots, *parts], stops)
+
+
+def key(experiment: Experiment, fingerprint: str) -> str:
+    """Digest of all that determines what a training gives: settings, data, code, version of torch."""
+    everything = [settings(experiment), fingerprint, code_of(experiment), torch.__version__.split("+")[0]]
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def fingerprint(experiment: Experiment) -> str | None:
+    """Of the experiment's data, or None where they are not on this machine and cannot be had."""
+    try:
+        return _fingerprint(
+            experiment.dataset, experiment.root, experiment.data_options, experiment.fold, experiment.modalities
+        )
+    except FileNotFoundError:
+        return None
+
+
+@lru_cache(maxsize=4096)  # more splits than are held as data
+def _fingerprint(
+    dataset: str, root: str | None, data_options: Options, fold: int | None, modalities: tuple[str, ...] | None
+) -> str:
+    one = Experiment(dataset, root=root, data_options=data_options, fold=fold, modalities=modalities)
+    return experiment_data(one).fingerprint

@@ -1,0 +1,169 @@
+"""The maps of one modality: pooling over time, and the learned maps of Eqs. (2), (3) and (9) to (11).
+
+Axes as in `vgmr.refiner`, where modalities meet.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over real time steps: (B, T, d) -> (B, d)."""
+    if mask is None:
+        return x.mean(1)
+    weight = mask.to(x.dtype)
+    return torch.einsum("btd,bt->bd", x, weight) / weight.sum(1, keepdim=True)
+
+
+def masked_max(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Maximum over real time steps: (B, T, d) -> (B, d)."""
+    real = x if mask is None else x.masked_fill(~mask.unsqueeze(2), -torch.inf)
+    return real.amax(1)
+
+
+def mlp(width_in: int, width_out: int) -> nn.Sequential:
+    """The paper's lightweight two-layer MLP; GELU and hidden width = output width are our choice."""
+    return nn.Sequential(nn.Linear(width_in, width_out), nn.GELU(), nn.Linear(width_out, width_out))
+
+
+class ValueMaps(nn.Module):
+    """The maps from summaries to values. No width is a modality's own: modalities can share them."""
+
+    def __init__(self, latent_dim: int = 0, interaction_dim: int = 0):
+        super().__init__()
+        if latent_dim:
+            self._make(latent_dim, interaction_dim)
+
+    def _make(self, latent_dim: int, interaction_dim: int) -> None:
+        self.summary_encoder = mlp(2 * latent_dim, latent_dim)  # E^s
+        self.interaction_encoder = mlp(interaction_dim, latent_dim)  # E^i
+        self.value_encoder = mlp(2 * latent_dim, latent_dim)  # E^v
+        self.global_value = nn.Linear(latent_dim, 1)  # w, b
+        self.channel_value = nn.Linear(latent_dim, latent_dim)  # W, b^c
+
+    def summarise(self, latent: Tensor, mask: Tensor | None) -> Tensor:
+        """s of Eq. (3): (B, T, d) -> (B, d)."""
+        return self.summary(masked_mean(latent, mask), masked_max(latent, mask))
+
+    def summary(self, mean: Tensor, largest: Tensor) -> Tensor:
+        """s of Eq. (3) from the mean and the maximum over time, (B, d) each."""
+        summary: Tensor = self.summary_encoder(torch.cat([mean, largest], 1))
+        return summary
+
+    def values(self, summary: Tensor, interaction_input: Tensor) -> tuple[Tensor, Tensor]:
+        """v^g (B,) and v^c (B, d) of Eq. (10), by way of r and u of Eq. (9)."""
+        interaction = self.interaction_encoder(interaction_input)
+        state = self.value_encoder(torch.cat([summary, interaction], 1))
+        return torch.sigmoid(self.global_value(state)).squeeze(1), torch.sigmoid(self.channel_value(state))
+
+
+class ModalityMaps(ValueMaps):
+    """The maps of one modality m; every modality has its own.
+
+    With a rank r, phi and f^x read r values z of a step: H = phi(z), and its evidence is
+    diagonal * x + f^x(z + f^h(H)).
+    With rank 0 there are neither f^x nor f^h, and phi reads means and maxima over time.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        latent_dim: int,
+        interaction_dim: int,
+        dropout: float,
+        norm: str,
+        use_global_value: bool,
+        use_channel_value: bool,
+        neutral_start: bool,
+        learns_value: bool = True,
+        sharing: bool = False,
+        rank: int | None = None,
+        sparsity: float = 0.0,
+    ):
+        super().__init__()
+        self.latent_dim, self.rank, self.learns_value = latent_dim, rank, learns_value
+        self.gated = dim - int(sparsity * dim)  # channels of a step that may leave 1/2
+        self.bottleneck = nn.Linear(dim, rank, bias=False) if rank else None
+        inner = rank or dim
+        self.projection = nn.Linear(inner, latent_dim) if learns_value or rank != 0 else None  # phi
+        if learns_value and not sharing:
+            self._make(latent_dim, interaction_dim)
+        self.gate_from_features = nn.Linear(inner, dim) if rank != 0 else None  # f^x
+        self.gate_from_latent = nn.Linear(latent_dim, rank or dim) if rank != 0 else None  # f^h
+        self.diagonal = nn.Parameter(torch.zeros(dim)) if rank else None
+        self.gate_from_global = nn.Linear(1, dim) if use_global_value else None  # f^g
+        channels = latent_dim if learns_value else dim
+        self.gate_from_channel = nn.Linear(channels, dim) if use_channel_value else None  # f^c
+        self.norm = nn.LayerNorm(dim) if norm == "layer" else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.folded: nn.Linear | None = None
+        if neutral_start:
+            ending = [self.gate_from_features, self.gate_from_global, self.gate_from_channel]
+            if rank is None:
+                ending.append(self.gate_from_latent)
+            for gate in ending:
+                if gate is not None:
+                    nn.init.zeros_(gate.weight)
+                    nn.init.zeros_(gate.bias)
+
+    def gate_weight(self) -> tuple[Tensor, Tensor]:
+        """f^x(X) + f^h(phi(X)) as one affine map: weight (d_m, d_m) and bias (d_m,).
+
+        With a rank r that of f^x(z + f^h(phi(z))), weight (d_m, r), the diagonal left out.
+        """
+        outer, features, inner = self.gate_from_latent, self.gate_from_features, self.projection
+        assert outer is not None and features is not None and inner is not None
+        weight, bias = outer.weight @ inner.weight, outer.weight @ inner.bias
+        if self.rank is None:
+            return features.weight + weight, features.bias + outer.bias + bias
+        return features.weight + features.weight @ weight, features.bias + features.weight @ (outer.bias + bias)
+
+    def project(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """H of Eq. (2), (B, T, d), and the feature evidence f^x(X) + f^h(H) of Eq. (11), (B, T, d_m).
+
+        None for H where no value is learned from it, and for both with rank 0.
+        """
+        if self.rank == 0:
+            return None, None
+        dim = x.shape[2]
+        z = x if self.bottleneck is None else self.bottleneck(x)
+        if self.folded is not None:
+            product, first = self.folded(z), self.latent_dim if self.learns_value else 0
+            latent, evidence = product[..., :first], product[..., first : first + dim]
+        else:
+            assert self.projection is not None
+            latent = self.projection(z) if self.learns_value else None
+            # folding costs d_m rows and saves B * T of them; traced graphs fold for any number of samples
+            if torch.compiler.is_compiling() or x.shape[0] * x.shape[1] > z.shape[2]:
+                evidence = F.linear(z, *self.gate_weight())
+            else:
+                assert self.gate_from_features is not None and self.gate_from_latent is not None
+                told = self.gate_from_latent(self.projection(z) if latent is None else latent)
+                evidence = self.gate_from_features(z if self.rank is None else z + told)
+                evidence = evidence + told if self.rank is None else evidence
+        return latent, evidence if self.diagonal is None else torch.addcmul(evidence, x, self.diagonal)
+
+    def pooled_latent(self, mean: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and maximum over time of H, (B, d) each, as they came; with rank 0 phi of those of X."""
+        if self.rank != 0:
+            return mean, largest
+        assert self.projection is not None
+        mean, largest = self.projection(torch.stack([mean, largest])).unbind(0)
+        return mean, largest
+
+    def gate(self, evidence: Tensor | None, global_value: Tensor, channel_value: Tensor) -> Tensor:
+        """G of Eq. (11): (B, T, d_m), or (B, 1, d_m) without evidence."""
+        context = global_value.new_zeros(1)
+        if self.gate_from_global is not None:
+            context = context + self.gate_from_global(global_value.unsqueeze(1) - 0.5)
+        if self.gate_from_channel is not None:
+            context = context + self.gate_from_channel(channel_value - 0.5)
+        logits = context.unsqueeze(-2) if evidence is None else evidence + context.unsqueeze(-2)
+        if self.gated < logits.shape[-1]:
+            size = logits.detach().abs()
+            least = size.topk(self.gated, -1, sorted=True).values[..., -1:]
+            logits = logits * (size >= least)
+        return torch.sigmoid(logits)
