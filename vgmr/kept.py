@@ -163,20 +163,16 @@ def recorded(
     lacking = {place for place in range(len(flat)) if place not in found}
     # whole groups, so that a row that is missing comes out as it was
     missing = [
-        place
-        for members in groups(enumerate(flat))
-        if lacking & {place for place, _ in members}
-        for place, _ in members
+        place for members in groups(enumerate(flat)) if lacking & set(dict(members)) for place, _ in members
     ]
-    trained = dict(zip(missing, run_all([flat[place] for place in missing], jobs) if missing else [], strict=True))
+    trained = dict(zip(missing, run_all([flat[place] for place in missing], jobs), strict=True)) if missing else {}
     found |= {place: trained[place] for place in lacking}
-    missing = sorted(lacking)
     runs = [found[place] for place in range(len(flat))]
     if again:
         keep(path, runs, curves)
     written = ", record written" if again else ""
     shown = f"{path.parent.name}/{path.name}"
-    print(f"{shown}: {len(flat) - len(missing)} trainings read, {len(missing)} trained here{written}")
+    print(f"{shown}: {len(flat) - len(lacking)} trainings read, {len(lacking)} trained here{written}")
     given = iter(runs)
     return {label: [next(given) for _ in group] for label, group in experiments.items()}
 

@@ -2,6 +2,7 @@
 
 Axes: B samples, T_m time steps and d_m features of modality m, d latent dimension. Symbols of the paper stand
 beside the code that computes them; what the paper leaves open are arguments, with the choice made as default.
+The maps that a modality has of its own are those of `vgmr.maps`; here modalities meet.
 """
 
 from __future__ import annotations
