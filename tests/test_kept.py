@@ -190,7 +190,7 @@ def test_a_table_is_read_only_under_the_parameters_that_made_it(tmp_path, capsys
         made.append(1)
         return pd.DataFrame({"name": ["a", "b"], "accuracy": [0.123456, 1.0]})
 
-    kept.tabled("some", {"seeds": 2, "share": 0.3}, make, again=True, folder=tmp_path)
+    kept.tabled("some", {"seeds": 2, "share": 0.3}, make, again=True, folder=tmp_path, rests_on=[runs.run_all])
     table = kept.tabled("some", {"share": 0.3, "seeds": 2}, make, folder=tmp_path)
     assert len(made) == 1 and table["accuracy"].tolist() == [0.1235, 1.0] and table["name"].tolist() == ["a", "b"]
     other = kept.tabled("some", {"seeds": 3, "share": 0.3}, make, folder=tmp_path)
@@ -198,3 +198,10 @@ def test_a_table_is_read_only_under_the_parameters_that_made_it(tmp_path, capsys
     kept.tabled("none", {}, make, folder=tmp_path)
     assert len(made) == 3 and not (tmp_path / "none.csv").exists()
     assert "2 rows written" in capsys.readouterr().out
+
+
+def test_the_tables_that_are_kept_are_those_that_are_named():
+    """And notebooks make them all: a number at the front says which."""
+    folder = kept.records_folder()
+    assert tuple(sorted(path.stem for path in folder.glob("*.csv"))) == studies.TABLES
+    assert all(any(folder.parent.glob(f"{name[:2]}_*.ipynb")) for name in studies.TABLES)

@@ -2,11 +2,14 @@
 
 import inspect
 import json
+import subprocess
 from dataclasses import replace
+from functools import partial
 
+import pandas as pd
 import pytest
 
-from vgmr import kept, keys, records
+from vgmr import code, kept, keys, records, runs
 from vgmr.settings import Experiment
 
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
@@ -22,6 +25,7 @@ def repository(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "records_folder", lambda: folder)
     commit(monkeypatch, "abc1234")
     monkeypatch.setattr(records.studies, "planned", lambda: {"some": lambda: PLAN})
+    monkeypatch.setattr(records.studies, "TABLES", ())
     return folder
 
 
@@ -182,3 +186,69 @@ def test_rows_whose_data_are_not_here_are_left_alone(repository, trained, monkey
     capsys.readouterr()
     assert main("--check") == main() == 0 and (repository / "some.jsonl").read_bytes() == first
     assert "left alone, data not here: digits" in capsys.readouterr().out and trained == [0, 1, 0]
+
+
+@pytest.fixture
+def table(repository, monkeypatch):
+    """A table of notebook 42, which counts how often it is executed."""
+    executed = []
+    monkeypatch.setattr(records.studies, "TABLES", ("42-shares",))
+    monkeypatch.setattr(records.studies, "planned", lambda: {})
+    monkeypatch.setattr(kept, "environment", lambda: records.environment())
+
+    def execute(command):
+        executed.append(command[3:])
+        kept.tabled("42-shares", {"share": 0.5}, partial(shares, 2), again=True, rests_on=[runs.run_all])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(records.subprocess, "run", execute)
+    return executed
+
+
+def shares(count):
+    return pd.DataFrame({"place": range(count), "share": 0.5})
+
+
+def test_a_table_that_is_missing_is_made_by_its_notebook(repository, table, capsys):
+    path = repository / "42-shares.csv"
+    assert main("--check") == 1 and "42-shares: missing; run vgmr records" in capsys.readouterr().err
+    assert main("--plan") == 0 and table == []
+    assert main() == 0 and table == [["run", "42", "-p", "again=true", "-p", "jobs=1"]]
+    first = path.read_bytes()
+    assert json.loads(first.splitlines()[1][2:])["commit"] == "abc1234"
+    capsys.readouterr()
+    assert main() == 0 and len(table) == 1
+    assert capsys.readouterr().out.endswith("nothing to train\ntables: 1 of 1 there\n")
+    path.unlink()
+    assert main("42-shares") == 0 and len(table) == 2 and path.read_bytes() == first
+
+
+def test_a_table_knows_code_parameters_and_commit(repository, table, monkeypatch, capsys):
+    main()
+    path = repository / "42-shares.csv"
+    sound = path.read_text()
+    for old, new, fault in (
+        ('"share": 0.5', '"share": 0.6', "made by other code"),
+        ('"commit": "abc1234"', '"commit": "abc1234-dirty"', "a draft, from a tree with changes"),
+        ('"key"', '"kye"', "without key and commit"),
+        ("# {", "", "without key and commit"),
+    ):
+        assert old in sound
+        path.write_text(sound.replace(old, new, 1) if old != "# {" else sound.replace("# {", "", 2))
+        assert kept.table_fault(path) == fault
+    path.write_text(sound)
+    assert kept.table_fault(path) == ""
+    monkeypatch.setitem(code.SOURCES, "vgmr.runs", code.SOURCES["vgmr.runs"].replace("AT_ONCE = 5", "AT_ONCE = 6"))
+    assert kept.table_fault(path) == "made by other code"
+
+
+def test_a_table_says_what_it_rests_on(tmp_path):
+    with pytest.raises(ValueError, match=r"test_records\.shares is no function of this package"):
+        kept.tabled("42-shares", {}, partial(shares, 2), again=True, folder=tmp_path)
+    assert len(kept.tabled("42-shares", {}, partial(shares, 2), folder=tmp_path)) == 2, "nothing is written"
+
+
+def test_a_notebook_that_fails_is_said(table, monkeypatch):
+    monkeypatch.setattr(records.subprocess, "run", lambda command: subprocess.CompletedProcess(command, 1))
+    with pytest.raises(RuntimeError, match="notebook 42 failed"):
+        main()

@@ -12,6 +12,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from vgmr.experiment import Run
-from vgmr.files import in_repository, write
-from vgmr.keys import fingerprint, from_settings, key, settings
+from vgmr.files import environment, in_repository, write
+from vgmr.keys import fingerprint, from_settings, key, settings, table_key
 from vgmr.runs import DAMAGED, check_run, groups, run_all
 from vgmr.settings import Experiment
 from vgmr.training import History
@@ -183,14 +184,21 @@ def tabled(
     make: Callable[[], pd.DataFrame],
     again: bool = False,
     folder: Path | None = None,
+    rests_on: Sequence[Callable[..., Any]] = (),
 ) -> pd.DataFrame:
     """A tidy table from the record FOLDER/NAME.csv, or made here where it was made under other `parameters`.
 
-    The file's first line holds the parameters as a JSON comment; floats are kept to 4 digits.
+    The file's first line holds the parameters as a JSON comment, the second what made it: functions, key and
+    commit; floats are kept to 4 digits.
 
     Args:
+        make: a function of this package, or a partial of one, unless `rests_on` says what it calls.
         again: make it and write the record anew.
         folder: of the record; by default that of the repository.
+        rests_on: functions of this package whose code decides what is in the table.
+
+    Raises:
+        ValueError: it is to be written, and rests on no function of this package.
     """
     path = (records_folder() if folder is None else folder) / f"{name}.csv"
     heading = f"# {json.dumps(parameters, sort_keys=True)}"
@@ -202,13 +210,33 @@ def tabled(
                 return table
         except ValueError as error:
             warnings.warn(f"{path}: no intact table ({error}); made again", stacklevel=2)
+    made_by: dict[str, Any] = {}
+    if again:
+        functions = rests_on or [make.func if isinstance(make, partial) else make]
+        made_by["rests_on"] = [f"{one.__module__}.{one.__qualname__}" for one in functions]
+        made_by |= {"key": table_key(parameters, made_by["rests_on"]), "commit": environment()["commit"]}
     table = make()
     if again:
         text = table.to_csv(index=False, float_format="%.4f", lineterminator="\n")
-        write(path, f"{heading}\n{text}")
+        write(path, f"{heading}\n# {json.dumps(made_by)}\n{text}")
     how = "written" if again else "made here, under other parameters than the record"
     print(f"{path.parent.name}/{path.name}: {len(table)} rows {how}")
     return table
+
+
+def table_fault(path: Path) -> str:
+    """What is wrong with a kept table, in a few words; empty if nothing is."""
+    if not path.exists():
+        return "missing"
+    try:
+        parameters, made_by = (
+            json.loads(line.removeprefix("# ")) for line in path.read_text(encoding="utf-8").split("\n")[:2]
+        )
+        if made_by["key"] != table_key(parameters, made_by["rests_on"]):
+            return "made by other code"
+        return "a draft, from a tree with changes" if made_by["commit"].endswith("-dirty") else ""
+    except DAMAGED:
+        return "without key and commit"
 
 
 def confirm(runs: Sequence[Run], jobs: int = 2) -> pd.DataFrame:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, lru_cache
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -159,6 +160,27 @@ def _code(
 def key(experiment: Experiment, fingerprint: str) -> str:
     """Digest of all that determines what a training gives: settings, data, code, version of torch."""
     everything = [settings(experiment), fingerprint, code_of(experiment), torch.__version__.split("+")[0]]
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def table_key(parameters: Mapping[str, Any], rests_on: Sequence[str]) -> str:
+    """Digest of what determines a table: its parameters, the code it rests on, the version of torch.
+
+    Args:
+        rests_on: functions of this package, as "vgmr.module.function".
+
+    Raises:
+        ValueError: one of them is no function of this package.
+    """
+    functions: list[Callable[..., Any]] = [VGMR, Objective, BACKBONES["pooled"], BACKBONES["transformer"]]
+    for name in rests_on:
+        module, _, function = name.rpartition(".")
+        if module not in code.SOURCES or not callable(found := getattr(import_module(module), function, None)):
+            raise ValueError(f"{name} is no function of this package; name what the table rests on")
+        functions.append(found)
+    stops = {*STOPS, "vgmr.keys", "vgmr.code", "vgmr.kept", "vgmr.work"}
+    stops -= {"vgmr.refiner.VGMR", "vgmr.objective.Objective"}
+    everything = [parameters, code.digest(functions, stops), torch.__version__.split("+")[0]]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:24]
 
 

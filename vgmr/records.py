@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
 import sys
 import time
 import warnings
@@ -15,7 +16,7 @@ from typing import Any
 from vgmr import studies
 from vgmr.experiment import Run
 from vgmr.files import environment
-from vgmr.kept import confirm, keep, read, records_folder
+from vgmr.kept import confirm, keep, read, records_folder, table_fault
 from vgmr.keys import fingerprint, key
 from vgmr.runs import groups, run_all
 from vgmr.settings import Experiment
@@ -182,6 +183,22 @@ def train(plans: Sequence[Plan], jobs: int, draft: bool) -> None:
         print(f"{one.name}: {count} trained in {duration(time.perf_counter() - started)}")
 
 
+def tables(names: Sequence[str]) -> dict[str, str]:
+    """What is wrong with kept tables, by name; those that are sound are left out."""
+    found = {name: table_fault(records_folder() / f"{name}.csv") for name in names}
+    return {name: fault for name, fault in found.items() if fault}
+
+
+def make_tables(names: Sequence[str], jobs: int) -> None:
+    """Make tables anew, each by the notebook that its number names, which also completes its rows of trainings."""
+    for number in dict.fromkeys(name[:2] for name in names):
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "vgmr", "run", number, "-p", "again=true", "-p", f"jobs={jobs}"]
+        if subprocess.run(command).returncode:
+            raise RuntimeError(f"notebook {number} failed, see above; its tables are left as they were")
+        print(f"notebook {number}: its tables made in {duration(time.perf_counter() - started)}")
+
+
 def confirmed(plans: Sequence[Plan], jobs: int) -> list[str]:
     """One pass of each record trained again: a line for each that gives other predictions."""
     found = []
@@ -206,19 +223,28 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once")
     options = parser.parse_args(arguments)
     known = studies.planned()
-    unknown = sorted(set(options.names) - set(known))
+    there = [*known, *studies.TABLES]
+    unknown = sorted(set(options.names) - set(there))
     if unknown:
-        raise ValueError(f"unknown record {', '.join(unknown)}; there are: {', '.join(known)}")
+        raise ValueError(f"unknown record {', '.join(unknown)}; there are: {', '.join(there)}")
     with where_none_is_kept("refuse"):
         plans = [plan(name, make) for name, make in known.items() if name in (options.names or known)]
+    kept = [name for name in studies.TABLES if name in (options.names or there)]
+    lacking = tables(kept)
     show(plans, options.jobs)
+    if kept:
+        due = f"; to make: {', '.join(lacking)}" if lacking else ""
+        print(f"tables: {len(kept) - len(lacking)} of {len(kept)} there{due}")
     if options.check or options.confirm:
         wrong = faults(plans) if options.check else confirmed(plans, options.jobs)
+        if options.check:
+            wrong += [f"{name}: {fault}; run vgmr records" for name, fault in lacking.items()]
         print("\n".join(wrong), file=sys.stderr, end="\n" * bool(wrong))
         return int(bool(wrong))
     dirty = environment()["commit"].endswith(DIRTY)
-    if any(one.missing or one.unsearched for one in plans) and not options.plan:
+    if (lacking or any(one.missing or one.unsearched for one in plans)) and not options.plan:
         if dirty and not options.draft:
             raise ValueError("the package has changes that are not committed; commit them, or record with --draft")
         train(plans, options.jobs, options.draft)
+        make_tables(list(lacking), options.jobs)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -115,4 +116,4 @@ def step_table(dataset: str) -> pd.DataFrame:
 def costs(dataset: str, again: bool = False) -> pd.DataFrame:
     """`step_table`, kept as 18-costs-DATASET."""
     parameters = {"dataset": dataset, "hosts": list(HOSTS[dataset]), "variants": list(VARIANTS)}
-    return tabled(f"18-costs-{dataset}", parameters, lambda: step_table(dataset), again)
+    return tabled(f"18-costs-{dataset}", parameters, partial(step_table, dataset), again)
