@@ -213,7 +213,7 @@ def test_a_table_that_is_missing_is_made_by_its_notebook(repository, table, caps
     path = repository / "42-shares.csv"
     assert main("--check") == 1 and "42-shares: missing; run vgmr records" in capsys.readouterr().err
     assert main("--plan") == 0 and table == []
-    assert main() == 0 and table == [["run", "42", "-p", "again=true", "-p", "jobs=1"]]
+    assert main() == 0 and table == [["run", "42", "-p", "again=True", "-p", "jobs=1"]]
     first = path.read_bytes()
     assert json.loads(first.splitlines()[1][2:])["commit"] == "abc1234"
     capsys.readouterr()

@@ -193,7 +193,7 @@ def make_tables(names: Sequence[str], jobs: int) -> None:
     """Make tables anew, each by the notebook that its number names, which also completes its rows of trainings."""
     for number in dict.fromkeys(name[:2] for name in names):
         started = time.perf_counter()
-        command = [sys.executable, "-m", "vgmr", "run", number, "-p", "again=true", "-p", f"jobs={jobs}"]
+        command = [sys.executable, "-m", "vgmr", "run", number, "-p", "again=True", "-p", f"jobs={jobs}"]
         if subprocess.run(command).returncode:
             raise RuntimeError(f"notebook {number} failed, see above; its tables are left as they were")
         print(f"notebook {number}: its tables made in {duration(time.perf_counter() - started)}")
