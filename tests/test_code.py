@@ -5,9 +5,9 @@ import dataclasses
 
 import pytest
 
-from vgmr import code, keys
 from vgmr.balancing import METHODS
 from vgmr.prefusion import FeatureMLP
+from vgmr.records import code, keys
 from vgmr.refiner import VGMR
 from vgmr.settings import Experiment
 from vgmr.training import fit
@@ -54,14 +54,14 @@ def test_what_says_but_does_nothing_makes_nothing_stale(changed):
 
 def test_what_moves_makes_nothing_stale(monkeypatch):
     """A definition in another module, imported from there, is the same code."""
-    text = code.SOURCES["vgmr.steps"]
+    text = code.SOURCES["vgmr.loop.steps"]
     start, end = text.index("def prepare("), text.index("def corrupted(")
     before = code.digest([fit])
     with monkeypatch.context() as patch:
         head = "from typing import Any\nfrom vgmr.backbones import Classifier\nfrom vgmr.data.types import Batch\n"
         patch.setitem(code.SOURCES, "vgmr.elsewhere", head + text[start:end])
         moved = "from vgmr.elsewhere import prepare\n" + text[:start] + text[end:]
-        patch.setitem(code.SOURCES, "vgmr.steps", moved)
+        patch.setitem(code.SOURCES, "vgmr.loop.steps", moved)
         assert "vgmr.elsewhere.prepare" in code.reached([fit]) and code.digest([fit]) == before
         patch.setitem(code.SOURCES, "vgmr.elsewhere", head + text[start:end].replace("is not None", "is None"))
         assert code.digest([fit]) != before
@@ -125,9 +125,9 @@ def test_what_is_reached_is_what_runs():
     found = code.reached([fit, VGMR, FeatureMLP, METHODS["agm"]])
     for name in (
         "vgmr.training.fit",
-        "vgmr.steps.mini_batches",
+        "vgmr.loop.steps.mini_batches",
         "vgmr.inference.predict",
-        "vgmr.maps.ModalityMaps",
+        "vgmr.refining.maps.ModalityMaps",
         "vgmr.data.types.Batch",
         "vgmr.balancing.base.Balancing",
         "vgmr.contributions.contributions",

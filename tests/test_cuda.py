@@ -5,25 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vgmr import (
-    Batch,
-    Classifier,
-    Experiment,
-    Objective,
-    PooledBackbone,
-    fit,
-    graphs,
-    load,
-    predict,
-    run,
-    seeds,
-    training,
-)
+from vgmr import Batch, Classifier, Experiment, Objective, PooledBackbone, fit, load, predict, run, training
 from vgmr.analysis import cost
 from vgmr.balancing import METHODS, make_method
 from vgmr.contributions import contributions
 from vgmr.corruption import Drawn
 from vgmr.experiment import build
+from vgmr.loop import graphs, seeds
 from vgmr.prefusion import Identity
 from vgmr.systems import BACKBONES
 from vgmr.training import fit_seeds

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vgmr import experiment as module
-from vgmr import keys, runs
-from vgmr.devices import chosen_device, one_thread
+from vgmr import runs
 from vgmr.experiment import experiment_data
 from vgmr.inference import predict
+from vgmr.machine.devices import chosen_device, one_thread
+from vgmr.records import keys
 from vgmr.runs import read_run, run, run_all
 from vgmr.settings import PREFUSIONS, Experiment
 

@@ -9,7 +9,9 @@ from functools import partial
 import pandas as pd
 import pytest
 
-from vgmr import code, kept, keys, records, runs
+from vgmr import runs
+from vgmr.records import code, kept, keys
+from vgmr.records import command as records
 from vgmr.settings import Experiment
 
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)

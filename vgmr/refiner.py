@@ -2,7 +2,7 @@
 
 Axes: B samples, T_m time steps and d_m features of modality m, d latent dimension. Symbols of the paper stand
 beside the code that computes them; what the paper leaves open are arguments, with the choice made as default.
-The maps that a modality has of its own are those of `vgmr.maps`; here modalities meet.
+The maps that a modality has of its own are those of `vgmr.refining.maps`; here modalities meet.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgmr.evidence import Evidence, relative_agreement
-from vgmr.inputs import check_dims, check_inputs, check_like, whole
-from vgmr.maps import ModalityMaps, ValueMaps, masked_max, masked_mean
+from vgmr.refining.evidence import Evidence, relative_agreement
+from vgmr.refining.inputs import check_dims, check_inputs, check_like, whole
+from vgmr.refining.maps import ModalityMaps, ValueMaps, masked_max, masked_mean
 
 
 class Refinement(NamedTuple):
@@ -93,7 +93,7 @@ class VGMR(nn.Module):
         value_from: where the values come from. "summaries" is the paper's: learned from the summaries, Eqs. (3)
             to (10). "anchors": fixed before the training by `prepare`; the global value is the relative agreement
             of the modality's posterior with the others' times how typical its course over time is, the channel
-            value that of each channel, see `vgmr.evidence`. "both": learned, from the summaries and from that.
+            value that of each channel. "both": learned, from the summaries and from that.
         num_classes: of the anchors' posteriors; needed unless the values come from the summaries alone.
         evidence_frequencies: how finely the anchors see the course over time; 1 for single vectors.
         retain: multiply the refined features by the global value, behind the norm, so that a modality without
@@ -334,7 +334,7 @@ class VGMR(nn.Module):
     def judged(
         self, described: Mapping[str, tuple[Tensor, Tensor]]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """The same from what `vgmr.evidence.pooled` gives of each modality."""
+        """The same from what `vgmr.refining.evidence.pooled` gives of each modality."""
         return ({}, {}, {}) if self.evidence is None else _compared(*self.evidence.judge(described))
 
     def fold(self) -> VGMR:

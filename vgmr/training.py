@@ -17,13 +17,13 @@ from vgmr.classifier import Classifier
 from vgmr.corruption import joined
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.fusion.base import steady
-from vgmr.graphs import Replayed, replayable
 from vgmr.inference import predict
-from vgmr.inputs import is_weight, is_whole, trusted_values
+from vgmr.loop.graphs import Replayed, replayable
+from vgmr.loop.seeds import Together, why_alone
+from vgmr.loop.steps import Corruption, corrupted, make_optimizer, mini_batches, optimizer_of, prepare, train_epoch
+from vgmr.machine.work import bar
 from vgmr.objective import Objective, task_loss
-from vgmr.seeds import Together, why_alone
-from vgmr.steps import Corruption, corrupted, make_optimizer, mini_batches, optimizer_of, prepare, train_epoch
-from vgmr.work import bar
+from vgmr.refining.inputs import is_weight, is_whole, trusted_values
 
 
 @dataclass

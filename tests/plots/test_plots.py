@@ -13,9 +13,9 @@ from vgmr.comparison import compare
 from vgmr.data import load
 from vgmr.experiment import Run
 from vgmr.settings import Experiment
-from vgmr.statistics import interval
+from vgmr.statistics.intervals import interval
+from vgmr.statistics.verdicts import judged
 from vgmr.training import History
-from vgmr.verdicts import judged
 
 
 def made_run(seed: int, prediction: list[int], label: list[int], prefusion: str = "none") -> Run:

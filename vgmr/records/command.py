@@ -15,9 +15,9 @@ from typing import Any
 
 from vgmr import studies
 from vgmr.experiment import Run
-from vgmr.files import environment
-from vgmr.kept import confirm, keep, read, records_folder, table_fault
-from vgmr.keys import fingerprint, key
+from vgmr.machine.files import environment
+from vgmr.records.kept import confirm, keep, read, records_folder, table_fault
+from vgmr.records.keys import fingerprint, key
 from vgmr.runs import groups, run_all
 from vgmr.settings import Experiment
 from vgmr.studies.search import Unsearched, where_none_is_kept

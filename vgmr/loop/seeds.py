@@ -18,10 +18,10 @@ from torch.utils._pytree import tree_map
 from vgmr.balancing.base import Balancing
 from vgmr.classifier import Classifier
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.graphs import Replayed, replayable
-from vgmr.inputs import trusted_values
+from vgmr.loop.graphs import Replayed, replayable
+from vgmr.loop.steps import Corruption, corrupted, sample_orders, trim
 from vgmr.objective import Objective
-from vgmr.steps import Corruption, corrupted, sample_orders, trim
+from vgmr.refining.inputs import trusted_values
 
 
 class _Rows(NamedTuple):
