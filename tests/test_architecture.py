@@ -19,6 +19,7 @@ FLOORS = [
     "data",
     "corruption",
     "refining.inputs",
+    "refining.refinement",
     "refining.evidence",
     "refining.maps",
     "refiner",
@@ -32,9 +33,12 @@ FLOORS = [
     "objective",
     "inference",
     "balancing",
+    "loop.history",
     "loop.steps",
     "loop.graphs",
+    "loop.alone",
     "loop.seeds",
+    "loop.refusals",
     "training",
     "statistics.intervals",
     "statistics.answers",
@@ -156,7 +160,9 @@ def test_batch_rests_on_nothing():
 
 
 LIFTED = (
+    "refining.refinement",
     "refining.inputs",
+    "refining.refinement",
     "refining.evidence",
     "refining.maps",
     "refiner",
@@ -324,3 +330,10 @@ def test_errors_of_a_command_are_one_line(capsys, tmp_path, monkeypatch):
     assert main(["run", "99"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("vgmr run: no notebook '99'; there are: none in") and error.count("\n") == 1
+
+
+CORE = "refiner objective prefusion backbones inference training experiment runs comparison evaluation"
+
+
+def test_the_core_is_read_in_an_evening():
+    assert sum(len(FILES[f"vgmr.{name}"].read_text().splitlines()) for name in CORE.split()) <= 2000

@@ -48,8 +48,8 @@ def changed(monkeypatch):
 def test_what_says_but_does_nothing_makes_nothing_stale(changed):
     assert changed("vgmr.training", '"""Train and leave the model', '"""Fit and leave the model') == set()
     assert changed("vgmr.refiner", "# Eq. (4)", "# the others") == set()
-    assert changed("vgmr.training", "must be at least 1, got", "must be one or more, got") == set()
-    assert changed("vgmr.training", "\nclass History", "\n\n\n\nclass History") == set()
+    assert changed("vgmr.loop.refusals", "must be at least 1, got", "must be one or more, got") == set()
+    assert changed("vgmr.loop.history", "\nclass History", "\n\n\n\nclass History") == set()
 
 
 def test_what_moves_makes_nothing_stale(monkeypatch):
@@ -73,7 +73,7 @@ def test_what_only_refuses_makes_nothing_stale(changed):
     assert changed("vgmr.training", before, refusal + before) == set()
     loop = "    for model in models:\n        if model is None:\n            raise TypeError('no model')\n"
     assert changed("vgmr.training", before, loop + before) == set()
-    assert changed("vgmr.training", "if each.task != task", "if not each.task == task") == set()
+    assert changed("vgmr.loop.refusals", "if each.task != task", "if not each.task == task") == set()
 
 
 def test_what_refuses_and_does_something_makes_all_stale(changed):

@@ -24,6 +24,7 @@ from vgmr.data.types import MultimodalData
 from vgmr.evaluation import scores
 from vgmr.fusion.base import Backbone
 from vgmr.inference import subset_logits
+from vgmr.loop.history import History
 from vgmr.loop.seeds import pays_together, why_alone
 from vgmr.loop.steps import use_byte_dropout
 from vgmr.machine.devices import chosen_device, one_thread
@@ -33,7 +34,7 @@ from vgmr.prefusion import Identity, count_parameters, width_for_budget
 from vgmr.refiner import VGMR
 from vgmr.settings import RIVALS, Experiment, filled
 from vgmr.systems import BACKBONES
-from vgmr.training import History, fit, fit_seeds
+from vgmr.training import fit, fit_seeds
 
 SCORE_PARTS = 4  # classes of like size into which anchors cut the scores of a regression
 Watch = Callable[[int, Classifier, Balancing], None]

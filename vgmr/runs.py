@@ -18,12 +18,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vgmr.experiment import Run, Watch, alike, experiment_data, together, train, train_together
+from vgmr.loop.history import History
 from vgmr.machine.devices import chosen_device
 from vgmr.machine.files import cache_folder, whole_folder, writable
 from vgmr.machine.work import bar, in_processes
 from vgmr.records.keys import from_settings, key, settings
 from vgmr.settings import Experiment
-from vgmr.training import History
 
 L = TypeVar("L", bound=Hashable)  # a label: a name, or several
 K = TypeVar("K")

@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 
 from vgmr.experiment import Run
+from vgmr.loop.history import History
 from vgmr.machine.files import environment, in_repository, write
 from vgmr.records.keys import fingerprint, from_settings, key, settings, table_key
 from vgmr.runs import DAMAGED, check_run, groups, run_all
 from vgmr.settings import Experiment
-from vgmr.training import History
 
 L = TypeVar("L", bound=Hashable)  # a label: a name, or several
 

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vgmr.refiner import VGMR, Refinement
+from vgmr.refiner import VGMR
 from vgmr.refining.maps import masked_max
+from vgmr.refining.refinement import Refinement
 
 
 @torch.no_grad()
