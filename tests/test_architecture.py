@@ -160,7 +160,6 @@ def test_batch_rests_on_nothing():
 
 
 LIFTED = (
-    "refining.refinement",
     "refining.inputs",
     "refining.refinement",
     "refining.evidence",
