@@ -81,6 +81,7 @@ def unheeded(model: Classifier, part: Batch) -> list[str]:
 
 
 def check_labels(model: Classifier, data: MultimodalData) -> None:
+    """ValueError where a label is out of the model's range, or a part is unsound, with the part's name."""
     outputs = getattr(model.backbone, "num_outputs", len(data.classes))
     for name, part in (("train", data.train), ("validation", data.validation)):
         try:
