@@ -29,6 +29,7 @@ from vgmr.settings import Experiment
 L = TypeVar("L", bound=Hashable)  # a label: a name, or several
 
 
+MISSING = "missing"
 KEPT = (
     "metrics",
     "subset_accuracy",
@@ -227,7 +228,7 @@ def tabled(
 def table_fault(path: Path) -> str:
     """What is wrong with a kept table, in a few words; empty if nothing is."""
     if not path.exists():
-        return "missing"
+        return MISSING
     try:
         parameters, made_by = (
             json.loads(line.removeprefix("# ")) for line in path.read_text(encoding="utf-8").split("\n")[:2]
