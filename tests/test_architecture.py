@@ -52,14 +52,12 @@ FLOORS = [
     "records.kept",
     "analysis",
     "studies",
-    "records.command",
     "plots",
     "notebook.given",
     "notebook.lesson",
     "notebook.run",
     "paper",
     "notebook",
-    "search",
     "cli",
 ]
 DOORS = {"vgmr", "vgmr.__main__"}

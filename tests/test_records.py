@@ -11,8 +11,8 @@ import pytest
 
 from vgmr import runs
 from vgmr.records import code, kept, keys
-from vgmr.records import command as records
 from vgmr.settings import Experiment
+from vgmr.studies import records
 
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
 PLAN = {"plain": [QUICK, replace(QUICK, seed=1)], "other": [replace(QUICK, latent_dim=2)]}

@@ -1,1 +1,1 @@
-"""What the repository keeps of trainings: keys, rows and tables, and the command that makes them."""
+"""What is kept of trainings: keys, rows and tables."""
