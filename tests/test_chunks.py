@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vgmr import VGMR
-from vgmr.chunks import refine_in_chunks
 from vgmr.refiner import FORMS
+from vgmr.refining.chunks import refine_in_chunks
 
 DIMS = {"text": 4, "audio": 3, "vision": 2}
 LENGTHS = {"text": 23, "audio": 9, "vision": 1}

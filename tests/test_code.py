@@ -5,9 +5,9 @@ import dataclasses
 
 import pytest
 
-from vgmr import code, keys
 from vgmr.balancing import METHODS
 from vgmr.prefusion import FeatureMLP
+from vgmr.records import code, keys
 from vgmr.refiner import VGMR
 from vgmr.settings import Experiment
 from vgmr.training import fit
@@ -48,20 +48,20 @@ def changed(monkeypatch):
 def test_what_says_but_does_nothing_makes_nothing_stale(changed):
     assert changed("vgmr.training", '"""Train and leave the model', '"""Fit and leave the model') == set()
     assert changed("vgmr.refiner", "# Eq. (4)", "# the others") == set()
-    assert changed("vgmr.training", "must be at least 1, got", "must be one or more, got") == set()
-    assert changed("vgmr.training", "\nclass History", "\n\n\n\nclass History") == set()
+    assert changed("vgmr.loop.refusals", "must be at least 1, got", "must be one or more, got") == set()
+    assert changed("vgmr.loop.history", "\nclass History", "\n\n\n\nclass History") == set()
 
 
 def test_what_moves_makes_nothing_stale(monkeypatch):
     """A definition in another module, imported from there, is the same code."""
-    text = code.SOURCES["vgmr.steps"]
+    text = code.SOURCES["vgmr.loop.steps"]
     start, end = text.index("def prepare("), text.index("def corrupted(")
     before = code.digest([fit])
     with monkeypatch.context() as patch:
         head = "from typing import Any\nfrom vgmr.backbones import Classifier\nfrom vgmr.data.types import Batch\n"
         patch.setitem(code.SOURCES, "vgmr.elsewhere", head + text[start:end])
         moved = "from vgmr.elsewhere import prepare\n" + text[:start] + text[end:]
-        patch.setitem(code.SOURCES, "vgmr.steps", moved)
+        patch.setitem(code.SOURCES, "vgmr.loop.steps", moved)
         assert "vgmr.elsewhere.prepare" in code.reached([fit]) and code.digest([fit]) == before
         patch.setitem(code.SOURCES, "vgmr.elsewhere", head + text[start:end].replace("is not None", "is None"))
         assert code.digest([fit]) != before
@@ -73,7 +73,7 @@ def test_what_only_refuses_makes_nothing_stale(changed):
     assert changed("vgmr.training", before, refusal + before) == set()
     loop = "    for model in models:\n        if model is None:\n            raise TypeError('no model')\n"
     assert changed("vgmr.training", before, loop + before) == set()
-    assert changed("vgmr.training", "if each.task != task", "if not each.task == task") == set()
+    assert changed("vgmr.loop.refusals", "if each.task != task", "if not each.task == task") == set()
 
 
 def test_what_refuses_and_does_something_makes_all_stale(changed):
@@ -125,9 +125,9 @@ def test_what_is_reached_is_what_runs():
     found = code.reached([fit, VGMR, FeatureMLP, METHODS["agm"]])
     for name in (
         "vgmr.training.fit",
-        "vgmr.steps.mini_batches",
+        "vgmr.loop.steps.mini_batches",
         "vgmr.inference.predict",
-        "vgmr.maps.ModalityMaps",
+        "vgmr.refining.maps.ModalityMaps",
         "vgmr.data.types.Batch",
         "vgmr.balancing.base.Balancing",
         "vgmr.contributions.contributions",

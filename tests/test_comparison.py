@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 from vgmr import comparison
-from vgmr.answers import answers, rank_agreement
 from vgmr.comparison import compare, contrasts, differences, pooled
-from vgmr.statistics import interval, over_seeds
-from vgmr.verdicts import judged
+from vgmr.statistics.answers import answers, rank_agreement
+from vgmr.statistics.intervals import interval, over_seeds
+from vgmr.statistics.verdicts import judged
 
 # Runs
 

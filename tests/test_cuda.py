@@ -5,25 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vgmr import (
-    Batch,
-    Classifier,
-    Experiment,
-    Objective,
-    PooledBackbone,
-    fit,
-    graphs,
-    load,
-    predict,
-    run,
-    seeds,
-    training,
-)
+from vgmr import Batch, Classifier, Experiment, Objective, PooledBackbone, fit, load, predict, run
 from vgmr.analysis import cost
 from vgmr.balancing import METHODS, make_method
 from vgmr.contributions import contributions
 from vgmr.corruption import Drawn
 from vgmr.experiment import build
+from vgmr.loop import alone, graphs, seeds
 from vgmr.prefusion import Identity
 from vgmr.systems import BACKBONES
 from vgmr.training import fit_seeds
@@ -103,7 +91,7 @@ def watched(monkeypatch):
             super().__init__(step)
             made.append(self)
 
-    for module in (training, seeds):
+    for module in (alone, seeds):
         monkeypatch.setattr(module, "Replayed", Watched)
     return made
 
@@ -117,7 +105,7 @@ def test_replayed_steps_are_the_steps(data, watched, monkeypatch, system, form):
         model = build(experiment(form, system, backbone_options={"dropout": 0.0}), data).to(DEVICE)
         history = fit(model, far, epochs=3, batch_size=4)
         found[way] = history.train_loss, {name: x.clone() for name, x in model.state_dict().items()}
-        monkeypatch.setattr(training, "replayable", lambda *_: False)
+        monkeypatch.setattr(alone, "replayable", lambda *_: False)
     (replayed,) = watched
     if system == "tetfn":  # waits for the device
         assert replayed.waits and not replayed._graphs

@@ -11,8 +11,8 @@ from vgmr.backbones import PooledBackbone
 from vgmr.classifier import Classifier
 from vgmr.corruption import Drawn
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.evidence import Evidence, fold_of, out_of_fold_regression, pooled, relative_agreement
 from vgmr.refiner import FORMS, VGMR
+from vgmr.refining.evidence import Evidence, fold_of, out_of_fold_regression, pooled, relative_agreement
 from vgmr.training import fit
 
 DIMS = {"voice": 6, "face": 5, "word": 4}
@@ -171,7 +171,7 @@ def test_the_fold_follows_the_sequence_and_not_its_place():
 
 
 def test_regressions_equal_those_of_a_library_at_one_decay(monkeypatch):
-    monkeypatch.setattr("vgmr.evidence.DECAYS", (0.05,))
+    monkeypatch.setattr("vgmr.refining.evidence.DECAYS", (0.05,))
     batch = made(90, 6)
     x = batch.features["voice"].mean(1)
     fold = torch.arange(90) // 30

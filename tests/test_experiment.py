@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vgmr import experiment as module
-from vgmr import keys, runs
-from vgmr.devices import chosen_device, one_thread
+from vgmr import runs
 from vgmr.experiment import experiment_data
 from vgmr.inference import predict
+from vgmr.machine.devices import chosen_device, one_thread
+from vgmr.records import keys
 from vgmr.runs import read_run, run, run_all
 from vgmr.settings import PREFUSIONS, Experiment
 
@@ -384,6 +385,18 @@ def test_a_pass_whose_run_is_missing_is_trained_again_to_the_same_bits(trained, 
     again = run_all(seeds(4), jobs=1, progress=False)
     assert [without_time(one) for one in again] == [without_time(one) for one in first]
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "those that were there are left alone"
+
+
+def test_a_pass_takes_no_run_that_was_trained_in_another(trained, cache):
+    """Found where a table changed because three of its runs lay in the cache, trained one by one before."""
+    fresh = run_all(seeds(4), jobs=1, progress=False)
+    shutil.rmtree(cache)
+    alone, few = run(seeds(4)[1]), run_all([seeds(5)[0], *seeds(5)[2:]], jobs=1, progress=False)
+    assert trained == [1] and few[0].history.together == [0, 2, 3, 4]
+    again = run_all(seeds(4), jobs=1, progress=False)
+    assert [without_time(one) for one in again] == [without_time(one) for one in fresh]
+    assert run(seeds(4)[1]) == alone and len(list(cache.iterdir())) == 1 + 4 + 4
+    assert run_all(seeds(4), jobs=1, progress=False) == again and trained == [1], "each is found again"
 
 
 # One training

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from vgmr import files
+from vgmr.machine import files
 
 ROOT = Path(__file__).parent.parent
 
@@ -76,7 +76,9 @@ def test_every_reader_of_a_root_refuses_addresses(name, monkeypatch):
 
 
 def test_the_repository_is_found_from_any_folder():
-    done = python("from vgmr import files; print(files.repository()); print(files.in_repository('notebooks/x'))")
+    done = python(
+        "from vgmr.machine import files; print(files.repository()); print(files.in_repository('notebooks/x'))"
+    )
     assert done.stdout.split() == [str(ROOT), str(ROOT / "notebooks" / "x")], done.stderr
 
 
@@ -126,7 +128,7 @@ def test_what_cannot_be_written_is_said_in_one_line(tmp_path):
 HOLDER = """
     import sys, time
     from pathlib import Path
-    from vgmr.files import locked
+    from vgmr.machine.files import locked
     with locked(Path(sys.argv[1])):
         print("held", flush=True)
         sys.stdin.read()
@@ -190,7 +192,7 @@ WINDOWS = """
         if path.name != "__main__.py":
             parts = path.relative_to(package.parent).with_suffix("").parts
             import_module(".".join(parts).removesuffix(".__init__"))
-    from vgmr.files import peak_memory
+    from vgmr.machine.files import peak_memory
     print(peak_memory())
 """
 

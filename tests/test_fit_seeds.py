@@ -12,9 +12,9 @@ from vgmr import VGMR, Batch, Classifier, Objective, PooledBackbone, Transformer
 from vgmr.balancing import make_method
 from vgmr.corruption import Drawn
 from vgmr.inference import predict
+from vgmr.loop.seeds import pays_together, why_alone
+from vgmr.loop.steps import use_byte_dropout
 from vgmr.prefusion import CrossAttention, FeatureMLP, Identity
-from vgmr.seeds import pays_together, why_alone
-from vgmr.steps import use_byte_dropout
 from vgmr.training import _fit, fit, fit_seeds
 
 PREFUSIONS = {

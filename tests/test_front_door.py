@@ -12,9 +12,9 @@ from torch.utils import _pytree as pytree
 
 from vgmr import VGMR, Classifier, PooledBackbone, TransformerBackbone
 from vgmr.classifier import Output
-from vgmr.inputs import trusted_values
 from vgmr.prefusion import CrossAttention, FeatureMLP, Identity, SigmoidTanhGate
-from vgmr.refiner import Refinement
+from vgmr.refining.inputs import trusted_values
+from vgmr.refining.refinement import Refinement
 
 DIMS = {"text": 4, "audio": 3}
 LENGTHS = {"text": 2, "audio": 5}

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from vgmr import VGMR, Batch, Classifier, Objective, PooledBackbone, graphs
+from vgmr import VGMR, Batch, Classifier, Objective, PooledBackbone
 from vgmr.balancing import make_method
 from vgmr.balancing.base import Balancing
-from vgmr.graphs import WARM, Replayed, replayable
+from vgmr.loop import graphs
+from vgmr.loop.graphs import WARM, Replayed, replayable
 
 DIMS = {"a": 3, "b": 2}
 

@@ -11,9 +11,10 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from vgmr import kept, runs, studies
+from vgmr import runs, studies
 from vgmr.experiment import Run
-from vgmr.files import in_repository
+from vgmr.machine.files import in_repository
+from vgmr.records import kept
 from vgmr.settings import Experiment
 from vgmr.studies.search import SEARCHED
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from vgmr.keys import from_settings, settings
+from vgmr.records.keys import from_settings, settings
 from vgmr.refiner import FORMS
 from vgmr.settings import Experiment
 

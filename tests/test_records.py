@@ -9,8 +9,10 @@ from functools import partial
 import pandas as pd
 import pytest
 
-from vgmr import code, kept, keys, records, runs
+from vgmr import runs
+from vgmr.records import code, kept, keys
 from vgmr.settings import Experiment
+from vgmr.studies import records
 
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
 PLAN = {"plain": [QUICK, replace(QUICK, seed=1)], "other": [replace(QUICK, latent_dim=2)]}
@@ -211,16 +213,21 @@ def shares(count):
 
 def test_a_table_that_is_missing_is_made_by_its_notebook(repository, table, capsys):
     path = repository / "42-shares.csv"
-    assert main("--check") == 1 and "42-shares: missing; run vgmr records" in capsys.readouterr().err
+    assert main("--check") == 1 and "42-shares: missing; run vgmr records 42-shares" in capsys.readouterr().err
     assert main("--plan") == 0 and table == []
     assert main() == 0 and table == [["run", "42", "-p", "again=True", "-p", "jobs=1"]]
     first = path.read_bytes()
     assert json.loads(first.splitlines()[1][2:])["commit"] == "abc1234"
     capsys.readouterr()
     assert main() == 0 and len(table) == 1
-    assert capsys.readouterr().out.endswith("nothing to train\ntables: 1 of 1 there\n")
+    assert capsys.readouterr().out.endswith("nothing to train\ntables: 1 of 1 as they should be\n")
     path.unlink()
     assert main("42-shares") == 0 and len(table) == 2 and path.read_bytes() == first
+    path.write_bytes(first.replace(b"0.5}", b"0.7}"))
+    capsys.readouterr()
+    assert main() == 0 and len(table) == 2, "hours of work wait until they are asked for"
+    assert "42-shares: made by other code; made anew by vgmr records 42-shares" in capsys.readouterr().out
+    assert main("42-shares") == 0 and len(table) == 3 and path.read_bytes() == first
 
 
 def test_a_table_knows_code_parameters_and_commit(repository, table, monkeypatch, capsys):

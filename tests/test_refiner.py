@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from reference import made_inputs, numpy_weights, randomise, real_steps, refine_sample
 
 from vgmr import VGMR
-from vgmr.maps import ModalityMaps, masked_mean
 from vgmr.prefusion import CrossAttention, FeatureMLP, Identity, SigmoidTanhGate, count_parameters
+from vgmr.refining.maps import ModalityMaps, masked_mean
 
 few = settings(max_examples=20, derandomize=True, deadline=None)
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from vgmr import VGMR, Backbone, Classifier, Experiment, Objective, PooledBackbone, compare, fit, load, predict
 from vgmr.balancing import make_method
 from vgmr.experiment import build
+from vgmr.loop.refusals import unheeded
 from vgmr.prefusion import FeatureMLP
 from vgmr.systems import BACKBONES
-from vgmr.training import unheeded
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,9 @@ import json
 import pandas as pd
 import pytest
 
-from vgmr import search, studies
+from vgmr import studies
 from vgmr.settings import Experiment
+from vgmr.studies import form_search as search
 from vgmr.studies import forms
 
 ROW = {"clean": 0.5, **dict.fromkeys(forms.UNSEEN_KINDS, 0.5), "value": 0.75, "gate": None}

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from vgmr import statistics
-from vgmr.statistics import holm, interval, over_seeds, resampled, weighted_f1, weighted_pearson
+from vgmr.statistics import intervals as statistics
+from vgmr.statistics.intervals import holm, interval, over_seeds, resampled, weighted_f1, weighted_pearson
 
 # Coverage: two classifiers whose true difference is known, met by S seeds and N samples of G groups
 

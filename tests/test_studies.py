@@ -12,13 +12,13 @@ from vgmr import studies
 from vgmr.analysis import cost, gradients, removal
 from vgmr.data import folds
 from vgmr.experiment import Run, build, experiment_data
+from vgmr.loop.history import History
 from vgmr.paper import figures
 from vgmr.prefusion import count_parameters
 from vgmr.runs import run, run_all
 from vgmr.settings import Experiment
 from vgmr.studies import ADOPTED, FORM, search
 from vgmr.studies import COMPARED as METHODS
-from vgmr.training import History
 
 COMMON = {"dataset": "digits", "epochs": 1, "batch_size": 256, "latent_dim": 2}
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from vgmr import VGMR, Batch, Classifier, MultimodalData, Objective, PooledBackbone, TransformerBackbone
 from vgmr.inference import predict
+from vgmr.loop.steps import ByteDropout, mini_batches, trim, use_byte_dropout
 from vgmr.prefusion import Identity
-from vgmr.steps import ByteDropout, mini_batches, trim, use_byte_dropout
 from vgmr.training import fit
 
 DIMS = {"text": 5, "audio": 3}

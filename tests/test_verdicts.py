@@ -2,7 +2,7 @@
 
 import pytest
 
-from vgmr.verdicts import VERDICTS, verdict
+from vgmr.statistics.verdicts import VERDICTS, verdict
 
 
 @pytest.mark.parametrize(

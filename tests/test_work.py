@@ -11,13 +11,13 @@ import psutil
 import pytest
 import tiny
 
-from vgmr import work
+from vgmr.machine import work
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.timeout(1800)  # seconds; nothing here depends on the machine's speed
 DRIVER = """
 import os, sys, time
-from vgmr.work import in_processes
+from vgmr.machine.work import in_processes
 
 def slow(number):
     open(f"{sys.argv[1]}/{os.getpid()}", "w").close()

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from vgmr.fusion.base import Backbone
     from vgmr.inference import predict
     from vgmr.objective import Objective
-    from vgmr.refiner import VGMR, Refinement
+    from vgmr.refiner import VGMR
+    from vgmr.refining.refinement import Refinement
     from vgmr.runs import run
     from vgmr.settings import Experiment
     from vgmr.training import fit
@@ -32,7 +33,7 @@ _PLACES = {
     "MultimodalData": "vgmr.data",
     "Objective": "vgmr.objective",
     "PooledBackbone": "vgmr.backbones",
-    "Refinement": "vgmr.refiner",
+    "Refinement": "vgmr.refining.refinement",
     "TransformerBackbone": "vgmr.backbones",
     "compare": "vgmr.comparison",
     "fit": "vgmr.training",

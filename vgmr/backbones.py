@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vgmr.fusion.base import Backbone
 from vgmr.fusion.heads import ConcatHead, SharedHead, SumHead, TensorHead, make_head
-from vgmr.maps import masked_mean
+from vgmr.refining.maps import masked_mean
 
 
 class _HeadedBackbone(Backbone):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from vgmr.fusion.base import Backbone
-from vgmr.refiner import Refinement
+from vgmr.refining.refinement import Refinement
 
 
 class Output(NamedTuple):

@@ -1,7 +1,7 @@
 """Differences between trained variants, in tables: the only maker of such.
 
 Every table here is tidy: one row per difference, what a row is stands in columns, numbers stay floats. Above zero,
-the label's value is the larger one. Intervals are those of `vgmr.statistics`.
+the label's value is the larger one. Intervals are those of `vgmr.statistics.intervals`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vgmr.answers import MEANS, OTHERS, Scored, answers, mean, paired
-from vgmr.statistics import Interval, holm, interval, over_seeds, random_effects
+from vgmr.statistics.answers import MEANS, OTHERS, Scored, answers, mean, paired
+from vgmr.statistics.intervals import Interval, holm, interval, over_seeds, random_effects
 
 SEEDS_ONLY, BOTH_WAYS = "seeds only", "seeds and samples"
 NUMBERS = ("difference", "low", "high", "error", "df", "p", "smallest_effect")
@@ -162,7 +162,7 @@ def _measured(part: pd.DataFrame, baseline: pd.DataFrame | None, value: str, ref
 def pooled(tables: pd.DataFrame | Mapping[str, pd.DataFrame], by: Sequence[str] = ("label",)) -> pd.DataFrame:
     """The mean effect over data sets, one row per group of `by`: what to expect of a further one.
 
-    Data sets differ by a variance tau^2 besides their errors, see `vgmr.statistics.random_effects`.
+    Data sets differ by a variance tau^2 besides their errors, see `vgmr.statistics.intervals.random_effects`.
     Two data sets give a very wide interval. A single one keeps its own.
 
     Args:

@@ -21,19 +21,20 @@ from vgmr.balancing import Balancing, make_method
 from vgmr.classifier import Classifier
 from vgmr.data import load
 from vgmr.data.types import MultimodalData
-from vgmr.devices import chosen_device, one_thread
 from vgmr.evaluation import scores
-from vgmr.files import environment, peak_memory
 from vgmr.fusion.base import Backbone
 from vgmr.inference import subset_logits
+from vgmr.loop.history import History
+from vgmr.loop.seeds import pays_together, why_alone
+from vgmr.loop.steps import use_byte_dropout
+from vgmr.machine.devices import chosen_device, one_thread
+from vgmr.machine.files import environment, peak_memory
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity, count_parameters, width_for_budget
 from vgmr.refiner import VGMR
-from vgmr.seeds import pays_together, why_alone
 from vgmr.settings import RIVALS, Experiment, filled
-from vgmr.steps import use_byte_dropout
 from vgmr.systems import BACKBONES
-from vgmr.training import History, fit, fit_seeds
+from vgmr.training import fit, fit_seeds
 
 SCORE_PARTS = 4  # classes of like size into which anchors cut the scores of a regression
 Watch = Callable[[int, Classifier, Balancing], None]
@@ -59,7 +60,7 @@ class Run:
             neither coefficients nor weights.
         device: what it was trained on.
         group: of the test part's samples, such as the speaker; empty where the data have no groups.
-        key: of all that determines the run, see `vgmr.keys.key`; empty where it is not known.
+        key: of all that determines the run, see `vgmr.records.keys.key`; empty where it is not known.
         trained: the model of a run that was just trained; None for one that was read.
     """
 

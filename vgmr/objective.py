@@ -20,9 +20,9 @@ from vgmr.contributions import (
     sample_loss,
 )
 from vgmr.data.types import Batch
-from vgmr.inputs import is_weight
-from vgmr.maps import masked_mean
-from vgmr.refiner import Refinement
+from vgmr.refining.inputs import is_weight
+from vgmr.refining.maps import masked_mean
+from vgmr.refining.refinement import Refinement
 
 
 def task_loss(logits: Tensor, label: Tensor, task: str = "classification") -> Tensor:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from vgmr.inputs import check_dims, check_inputs, check_like
-from vgmr.refiner import Refinement
+from vgmr.refining.inputs import check_dims, check_inputs, check_like
+from vgmr.refining.refinement import Refinement
 
 
 def _silence_padding(features: dict[str, Tensor], masks: Mapping[str, Tensor | None]) -> Refinement:

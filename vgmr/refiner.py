@@ -2,49 +2,23 @@
 
 Axes: B samples, T_m time steps and d_m features of modality m, d latent dimension. Symbols of the paper stand
 beside the code that computes them; what the paper leaves open are arguments, with the choice made as default.
-The maps that a modality has of its own are those of `vgmr.maps`; here modalities meet.
+The maps that a modality has of its own are those of `vgmr.refining.maps`; here modalities meet.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgmr.evidence import Evidence, relative_agreement
-from vgmr.inputs import check_dims, check_inputs, check_like, whole
-from vgmr.maps import ModalityMaps, ValueMaps, masked_max, masked_mean
-
-
-class Refinement(NamedTuple):
-    """What stands before fusion gives to what comes behind; dicts by modality name.
-
-    A tuple with named fields, so that torch's graphs and replicas can take it apart and put it together again.
-
-    Attributes:
-        features: (B, T_m, d_m), the same shapes as the input; padded steps hold zeros.
-        global_value: (B,) in (0, 1), v^g of Eq. (10).
-        channel_value: (B, d) in (0, 1), v^c of Eq. (10).
-        gate: (B, T_m, d_m) in (0, 1), G of Eq. (11).
-        effective_gate: (B, T_m, d_m), E of Eq. (13); what the features were multiplied by.
-        auxiliary: what the module's own loss needs, for modules that have an `auxiliary_loss`.
-        posterior: (B, C), what the modality's anchors say of the class; empty where VGMR uses none.
-
-    All but `features` and `auxiliary` are empty for anything but VGMR. Where the value comes from the anchors,
-    the channel value is (B, d_m) and speaks of the input's channels.
-    """
-
-    features: dict[str, Tensor]
-    global_value: dict[str, Tensor] = {}  # noqa: RUF012
-    channel_value: dict[str, Tensor] = {}  # noqa: RUF012
-    gate: dict[str, Tensor] = {}  # noqa: RUF012
-    effective_gate: dict[str, Tensor] = {}  # noqa: RUF012
-    auxiliary: dict[str, Tensor] = {}  # noqa: RUF012
-    posterior: dict[str, Tensor] = {}  # noqa: RUF012
+from vgmr.refining.evidence import Evidence, relative_agreement
+from vgmr.refining.inputs import check_dims, check_inputs, check_like, whole
+from vgmr.refining.maps import ModalityMaps, ValueMaps, masked_max, masked_mean
+from vgmr.refining.refinement import Refinement
 
 
 def _compared(
@@ -93,7 +67,7 @@ class VGMR(nn.Module):
         value_from: where the values come from. "summaries" is the paper's: learned from the summaries, Eqs. (3)
             to (10). "anchors": fixed before the training by `prepare`; the global value is the relative agreement
             of the modality's posterior with the others' times how typical its course over time is, the channel
-            value that of each channel, see `vgmr.evidence`. "both": learned, from the summaries and from that.
+            value that of each channel. "both": learned, from the summaries and from that.
         num_classes: of the anchors' posteriors; needed unless the values come from the summaries alone.
         evidence_frequencies: how finely the anchors see the course over time; 1 for single vectors.
         retain: multiply the refined features by the global value, behind the norm, so that a modality without
@@ -334,7 +308,7 @@ class VGMR(nn.Module):
     def judged(
         self, described: Mapping[str, tuple[Tensor, Tensor]]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """The same from what `vgmr.evidence.pooled` gives of each modality."""
+        """The same from what `vgmr.refining.evidence.pooled` gives of each modality."""
         return ({}, {}, {}) if self.evidence is None else _compared(*self.evidence.judge(described))
 
     def fold(self) -> VGMR:

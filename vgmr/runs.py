@@ -17,13 +17,13 @@ from typing import Any, TypeVar, overload
 from safetensors.torch import save_file
 from torch import nn
 
-from vgmr.devices import chosen_device
 from vgmr.experiment import Run, Watch, alike, experiment_data, together, train, train_together
-from vgmr.files import cache_folder, whole_folder, writable
-from vgmr.keys import from_settings, key, settings
+from vgmr.loop.history import History
+from vgmr.machine.devices import chosen_device
+from vgmr.machine.files import cache_folder, whole_folder, writable
+from vgmr.machine.work import bar, in_processes
+from vgmr.records.keys import from_settings, key, settings
 from vgmr.settings import Experiment
-from vgmr.training import History
-from vgmr.work import bar, in_processes
 
 L = TypeVar("L", bound=Hashable)  # a label: a name, or several
 K = TypeVar("K")
@@ -211,35 +211,39 @@ def run_all(
     todo = list(experiments)
     folders = [run_folder(one, experiment_data(one).fingerprint) for one in todo]
     done: dict[Path, Run] = {}
-    missing: dict[Path, Experiment] = {}
-    for folder, one in zip(folders, todo, strict=True):
-        if folder not in done and folder not in missing:
-            finished = _finished(folder) if cached else None
-            if finished is None:
-                missing[folder] = one
-            else:
-                done[folder] = finished
-    reason = writable(cache_folder() / "runs") if missing and cached else None
-    if reason is not None:
-        again = "runs are not kept and are trained again the next time; set VGMR_CACHE"
-        warnings.warn(f"{reason}; {again}", stacklevel=3)
+    home: dict[Path, Path] = {}
+    missing: list[Path] = []
     tasks: list[list[tuple[Path, Experiment]]] = []
     for members in groups(dict(zip(folders, todo, strict=True)).items()):
-        lacking = [(folder, one) for folder, one in members if folder in missing]
-        if lacking and together([one for _, one in members]):
-            tasks.append(members)
-        else:
-            tasks += [[alone] for alone in lacking]
+        places = _places(members)
+        home |= {place: folder for (place, _), (folder, _) in zip(places, members, strict=True)}
+        there = {place: _finished(place) if cached else None for place, _ in places}
+        done |= {home[place]: finished for place, finished in there.items() if finished is not None}
+        lacking = [(place, one) for place, one in places if there[place] is None]
+        missing += [place for place, _ in lacking]
+        tasks += [places] if lacking and places != members else [[alone] for alone in lacking]
+    reason = writable(cache_folder() / "runs") if missing and cached else None
+    if reason is not None:
+        warnings.warn(f"{reason}; runs are not kept and are trained again next time; set VGMR_CACHE", stacklevel=3)
     make = partial(_made, keep=cached and reason is None, wanted=set(missing))
     start, workers = {"total": len(todo), "initial": len(todo) - len(missing)}, min(jobs, len(missing))
     with bar(**start, desc="runs", disable=not progress, leave=False) as state:
         for made in in_processes(make, tasks, workers) if workers > 1 else map(make, tasks):
-            for folder, fresh in made:
-                done[folder] = fresh = fresh if cached else replace(fresh, trained=None)
+            for place, fresh in made:
+                done[home[place]] = fresh = fresh if cached else replace(fresh, trained=None)
                 state.update()
                 if each is not None:
                     each(fresh)
     return [replace(done[folder], experiment=one) for folder, one in zip(folders, todo, strict=True)]
+
+
+def _places(members: list[tuple[Path, Experiment]]) -> list[tuple[Path, Experiment]]:
+    """The same with folders of their own where they are trained in one pass, whose seeds share their dropout."""
+    names = "".join(folder.name for folder, _ in members)
+    digest = hashlib.sha256(names.encode()).hexdigest()[:8]
+    places = [(folder.with_name(f"{folder.name}-{digest}"), one) for folder, one in members]
+    one_pass = any(place.is_dir() for place, _ in places) or together([one for _, one in members])
+    return places if one_pass else members
 
 
 def groups(items: Iterable[tuple[K, Experiment]]) -> list[list[tuple[K, Experiment]]]:
@@ -247,8 +251,4 @@ def groups(items: Iterable[tuple[K, Experiment]]) -> list[list[tuple[K, Experime
     by_kind: dict[Experiment, list[tuple[K, Experiment]]] = {}
     for name, one in items:
         by_kind.setdefault(alike(one), []).append((name, one))
-    return [
-        members[start : start + AT_ONCE]
-        for members in by_kind.values()
-        for start in range(0, len(members), AT_ONCE)
-    ]
+    return [some[at : at + AT_ONCE] for some in by_kind.values() for at in range(0, len(some), AT_ONCE)]

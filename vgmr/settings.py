@@ -16,11 +16,11 @@ from vgmr.balancing import METHODS, make_method
 from vgmr.data import names
 from vgmr.data.types import Batch
 from vgmr.fusion.squeeze_excitation import SqueezeExcitation
-from vgmr.inputs import is_weight
+from vgmr.loop.steps import OPTIMIZERS
 from vgmr.objective import TARGETS, Objective
 from vgmr.prefusion import CrossAttention, FeatureMLP, SigmoidTanhGate
 from vgmr.refiner import FORMS, VGMR
-from vgmr.steps import OPTIMIZERS
+from vgmr.refining.inputs import is_weight
 from vgmr.systems import BACKBONES, check_options
 
 RIVALS: dict[str, tuple[Callable[..., nn.Module], int]] = {  # with what their width is a multiple of

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -16,90 +14,14 @@ from vgmr.balancing.base import Balancing, Loop
 from vgmr.classifier import Classifier
 from vgmr.corruption import joined
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.fusion.base import steady
-from vgmr.graphs import Replayed, replayable
-from vgmr.inference import predict
-from vgmr.inputs import is_weight, is_whole, trusted_values
+from vgmr.loop.alone import Alone, train_copy
+from vgmr.loop.history import History
+from vgmr.loop.refusals import check_labels, unsound
+from vgmr.loop.seeds import Together, why_alone
+from vgmr.loop.steps import Corruption, make_optimizer, optimizer_of, prepare
+from vgmr.machine.work import bar
 from vgmr.objective import Objective, task_loss
-from vgmr.seeds import Together, why_alone
-from vgmr.steps import Corruption, corrupted, make_optimizer, mini_batches, optimizer_of, prepare, train_epoch
-from vgmr.work import bar
-
-
-@dataclass
-class History:
-    """One value per epoch: losses in nats (train with all terms, validation the task loss), accuracy in 0 to 1.
-
-    `coefficients` holds what a balancing method did, by modality: the mean over steps, for epochs in which it did.
-    In regression there is no accuracy. `best_epoch` counts from 0; `seconds` is the wall time of the training, of
-    epochs with several seeds in one pass this seed's share. `together` are the seeds of that pass, if it had
-    several: the last bits of a training, and its dropout, depend on them.
-    """
-
-    train_loss: list[float] = field(default_factory=list)
-    validation_loss: list[float] = field(default_factory=list)
-    validation_accuracy: list[float] = field(default_factory=list)
-    coefficients: dict[str, list[float]] = field(default_factory=dict)
-    best_epoch: int = 0
-    seconds: float = 0.0
-    together: list[int] = field(default_factory=list)
-
-
-class _Alone:
-    """The epochs of one seed, each step as its balancing method takes it."""
-
-    def __init__(
-        self,
-        model: Classifier,
-        data: MultimodalData,
-        validation: Batch,
-        seed: int,
-        objective: Objective,
-        method: Balancing,
-        loop: Loop,
-        corruption: Corruption | None,
-        feeding: Mapping[str, Any],
-    ):
-        self.model, self.data, self.validation = model, data, validation
-        self.objective, self.method, self.loop = objective, method, loop
-        self.corruption, self.feeding = corruption, feeding
-        self.order, self.corrupting = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
-        self.part = method.training_part(data).noting_padding()
-        prepare(model, self.part)
-        self.replayed: Replayed | None = None
-        if replayable(model, objective, method) and not feeding["length_buckets"]:
-            self.replayed = Replayed(partial(self._step, objective.warmup_epochs))
-
-    def _step(self, epoch: int, batch: Batch) -> Tensor:
-        return self.method.step(self.model, batch, self.objective, self.loop.optimizer, epoch)
-
-    def train(self, epoch: int) -> list[Tensor]:
-        """Every step of an epoch; the mean loss."""
-        self.method.epoch_start(self.model, self.data, epoch, self.loop)
-        batches: Iterable[Batch] = mini_batches(self.part, generator=self.order, **self.feeding)
-        if self.corruption is not None:
-            batches = map(partial(corrupted, self.corruption, self.corrupting), batches)
-        step: Callable[[Batch], Tensor] = partial(self._step, epoch)
-        if self.replayed is not None and epoch >= self.objective.warmup_epochs:
-            step = self.replayed
-        return [train_epoch(self.model, batches, step) / len(self.part)]
-
-    def validate(self) -> list[Tensor]:
-        """Logits of the validation part."""
-        return [predict(self.model, self.validation)]
-
-    def state(self, _: int) -> dict[str, Tensor]:
-        """A copy of the model's state."""
-        return {name: value.clone() for name, value in self.model.state_dict().items()}
-
-    def end(self, epoch: int, histories: Sequence[History]) -> None:
-        """What the method does after an epoch."""
-        self.method.epoch_end(self.model, self.data, epoch, self.loop)
-        for name, value in self.method.noted().items():
-            histories[0].coefficients.setdefault(name, []).append(value)
-
-    def keep(self, which: Sequence[int]) -> None:
-        """One seed goes on until the training ends."""
+from vgmr.refining.inputs import trusted_values
 
 
 def fit(
@@ -219,7 +141,7 @@ def _fit(
     corruption: Corruption | None = None,
     checkpoint: Callable[[int, int, Classifier], None] | None = None,
 ) -> list[History]:
-    for error in _unsound(
+    for error in unsound(
         models,
         data,
         seeds,
@@ -235,7 +157,7 @@ def _fit(
     ):
         raise error
     for model, each in zip(models, data, strict=True):
-        _check(model, each)
+        check_labels(model, each)
     objective = Objective() if objective is None else objective
     task = getattr(objective, "task", "classification")
     torch.manual_seed(seeds[0])
@@ -243,7 +165,7 @@ def _fit(
     feeding = {"batch_size": batch_size, "length_buckets": length_buckets}
     seen = {id(each): _seen_for_choice(each.validation, corruption) for each in data}
     validation = [seen[id(each)] for each in data]
-    steps: _Alone | Together
+    steps: Alone | Together
     if len(models) == 1:
         method = Balancing() if method is None else method
         method.start(models[0], data[0], epochs, seeds[0])
@@ -254,8 +176,8 @@ def _fit(
             prefusion_learning_rate=prefusion_learning_rate,
             weight_decay=weight_decay,
         )
-        loop = Loop(new(models[0], method=method), partial(_train_copy, new, feeding))
-        steps = _Alone(models[0], data[0], validation[0], seeds[0], objective, method, loop, corruption, feeding)
+        loop = Loop(new(models[0], method=method), partial(train_copy, new, feeding))
+        steps = Alone(models[0], data[0], validation[0], seeds[0], objective, method, loop, corruption, feeding)
     else:
         if reason := why_alone(models, data, objective, method, corruption):
             raise ValueError(f"these seeds cannot be trained in one pass: {reason}")
@@ -318,103 +240,7 @@ def _fit(
     return histories
 
 
-def _unsound(
-    models: Sequence[Classifier],
-    data: Sequence[MultimodalData],
-    seeds: Sequence[int],
-    objective: Objective | None,
-    method: Balancing | None,
-    corruption: Corruption | None,
-    counts: Mapping[str, int],
-    weights: Mapping[str, float],
-) -> Iterator[Exception]:
-    """What `fit` refuses of its arguments, in the order in which a reader would look."""
-    for what, value in counts.items():
-        if not is_whole(value):
-            yield ValueError(f"{what} must be at least 1, got {value!r}; give a whole number")
-    for what, weight in weights.items():
-        if not is_weight(weight):
-            yield ValueError(f"{what} must be a number of at least 0, got {weight!r}")
-    for seed in seeds:
-        if not isinstance(seed, Integral):
-            yield ValueError(f"seed must be a whole number, got {seed!r}")
-    for model in models:
-        if not (hasattr(model, "prefusion") and hasattr(model, "backbone")):
-            yield TypeError(f"model: expected a Classifier(prefusion, backbone), got {type(model).__name__}")
-    for each in data:
-        if not isinstance(each, MultimodalData):
-            yield TypeError(f"data: expected MultimodalData, with its parts, got {type(each).__name__}")
-    if not (method is None or isinstance(method, Balancing)):
-        made = "vgmr.balancing.make_method(name)"
-        yield TypeError(f"method: expected one made by {made}, got {type(method).__name__}")
-    for what, given in (("objective", objective), ("corruption", corruption)):
-        if not (given is None or callable(given)):
-            yield TypeError(f"{what}: expected an object that can be called, got {type(given).__name__}")
-    task = getattr(objective, "task", "classification")
-    for each in data:
-        if each.task != task:
-            yield ValueError(
-                f"{each.name} has labels for {each.task}, and the objective is for {task}; "
-                f"give objective=Objective(task={each.task!r})"
-            )
-    for name in unheeded(models[0], data[0].train):
-        yield ValueError(
-            f"{type(models[0].backbone).__name__}.fuse changes its answer with the encoding of {name!r} where "
-            "keep leaves that out: use the encodings in keep alone; self.present(keep) lists them"
-        )
-
-
-@torch.no_grad()
-def unheeded(model: Classifier, part: Batch) -> list[str]:
-    """Modalities whose encodings change what the backbone answers although `keep` leaves them out."""
-    few = part.span(0, 4).noting_padding()
-    with steady(model), trusted_values():
-        encodings = model(few.features, few.model_mask).encodings
-        found = []
-        for name in encodings if len(encodings) > 1 else ():
-            others = [other for other in encodings if other != name]
-            answer, other = (
-                model.backbone.fuse({**encodings, name: x}, others, few.model_mask)
-                for x in (encodings[name], encodings[name].flip(0))
-            )
-            if not torch.allclose(answer, other, rtol=1e-3, atol=1e-4, equal_nan=True):
-                found.append(name)
-    return found
-
-
 def _seen_for_choice(validation: Batch, corruption: Corruption | None) -> Batch:
     if corruption is not None:
         validation = joined(validation, corruption(validation, torch.Generator().manual_seed(0)))
     return validation.noting_padding()
-
-
-def _check(model: Classifier, data: MultimodalData) -> None:
-    outputs = getattr(model.backbone, "num_outputs", len(data.classes))
-    for name, part in (("train", data.train), ("validation", data.validation)):
-        try:
-            part.check(min(len(data.classes), outputs))
-        except ValueError as error:
-            raise ValueError(f"{data.name}, {name}: {error}") from None
-
-
-def _train_copy(
-    new_optimizer: Callable[[Classifier], torch.optim.Optimizer],
-    feeding: Mapping[str, Any],
-    model: Classifier,
-    part: Batch,
-    epochs: int,
-    seed: int,
-) -> None:
-    """The `train` of `Loop`."""
-    device = part.label.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        order = torch.Generator().manual_seed(seed)
-        part, own = part.noting_padding(), new_optimizer(model)
-        step = partial(_plain_step, model, Objective(0, 0, auxiliary=False), own)
-        for _ in range(epochs):
-            train_epoch(model, mini_batches(part, generator=order, **feeding), step)
-
-
-def _plain_step(model: Classifier, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
-    return Balancing().step(model, batch, objective, optimizer, 0)

@@ -27,9 +27,9 @@ from vgmr.classifier import Classifier
 from vgmr.contributions import contributions
 from vgmr.data import Batch
 from vgmr.evaluation import auroc
-from vgmr.maps import masked_mean
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
+from vgmr.refining.maps import masked_mean
 
 
 def test_value_and_gate_are_those_of_the_refiner_over_real_steps():

@@ -9,10 +9,10 @@ from vgmr.backbones import PooledBackbone, TransformerBackbone
 from vgmr.balancing import Balancing, Loop
 from vgmr.classifier import Classifier
 from vgmr.data import MultimodalData, load
+from vgmr.loop.steps import make_optimizer
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
-from vgmr.steps import make_optimizer
 
 THREE = ("left", "right", "spectrum")
 TWO = ("left", "spectrum")

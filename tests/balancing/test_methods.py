@@ -27,11 +27,11 @@ from vgmr.balancing.pmr import pull_and_hold
 from vgmr.classifier import Classifier
 from vgmr.experiment import build
 from vgmr.inference import predict
+from vgmr.loop.steps import make_optimizer
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
 from vgmr.runs import run
 from vgmr.settings import Experiment
-from vgmr.steps import make_optimizer
 from vgmr.training import fit
 
 

@@ -8,9 +8,9 @@ from vgmr.balancing import MMIM, Loop
 from vgmr.balancing.mmim import GaussianBound, class_entropy, noise_contrast
 from vgmr.classifier import Classifier
 from vgmr.fusion.supervised_concat import InfoMaxConcat
+from vgmr.loop.steps import make_optimizer
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
-from vgmr.steps import make_optimizer
 
 
 def wave(*shape, c=0.0):

@@ -11,7 +11,7 @@ from vgmr.balancing.pmr import class_means, pull_and_hold
 from vgmr.classifier import Output
 from vgmr.data import Batch
 from vgmr.inference import encode_all
-from vgmr.refiner import Refinement
+from vgmr.refining.refinement import Refinement
 
 
 def made_terms(encodings, prototypes, label, **options):

@@ -9,7 +9,7 @@ from made_models import THREE, digits, make_model, names_of
 
 from vgmr.balancing import Relearning, relearning
 from vgmr.balancing.relearning import encoding_purity, purity, reset_share
-from vgmr.steps import make_optimizer
+from vgmr.loop.steps import make_optimizer
 from vgmr.training import fit
 
 

@@ -10,9 +10,9 @@ from vgmr.balancing import SelfMM
 from vgmr.balancing.self_mm import centres, lean, renewed
 from vgmr.classifier import Classifier
 from vgmr.fusion.supervised_concat import SelfSupervisedConcat
+from vgmr.loop.steps import make_optimizer
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
-from vgmr.steps import make_optimizer
 
 LABEL = torch.tensor([2.0, 1.0, -1.0, -2.0]).double()
 JOINT = torch.tensor([[2.0, 0.0], [1.0, 1.0], [-1.0, 0.0], [-2.0, 1.0]]).double()

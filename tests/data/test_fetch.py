@@ -11,7 +11,7 @@ import pytest
 
 from vgmr.data import utd_mhad
 from vgmr.data.fetch import Source, download, download_folder, locate, problems
-from vgmr.files import cache_folder, write
+from vgmr.machine.files import cache_folder, write
 
 CONTENT = {"a.csv": b"1,2\n", "sub/b.csv": b"3,4\n" * 1000}
 

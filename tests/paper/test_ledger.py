@@ -11,7 +11,7 @@ from vgmr.notebook.run import records
 from vgmr.paper import ledger
 from vgmr.paper.claims import ADOPTED, CLAIMS, CODE, LISTS, PAPER_FORM, Claim
 from vgmr.paper.ledger import ITEMS, NOT_TESTED, evidence
-from vgmr.statistics import Interval
+from vgmr.statistics.intervals import Interval
 
 
 def around(difference: float, reach: float) -> dict[str, float]:

@@ -12,10 +12,10 @@ from vgmr import plots
 from vgmr.comparison import compare
 from vgmr.data import load
 from vgmr.experiment import Run
+from vgmr.loop.history import History
 from vgmr.settings import Experiment
-from vgmr.statistics import interval
-from vgmr.training import History
-from vgmr.verdicts import judged
+from vgmr.statistics.intervals import interval
+from vgmr.statistics.verdicts import judged
 
 
 def made_run(seed: int, prediction: list[int], label: list[int], prefusion: str = "none") -> Run:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from vgmr.objective import value_loss
-from vgmr.refiner import VGMR, Refinement
+from vgmr.refiner import VGMR
+from vgmr.refining.refinement import Refinement
 from vgmr.studies import calibration, value
 
 

@@ -17,10 +17,10 @@ from vgmr.contributions import contributions
 from vgmr.corruption import KINDS, Drawn
 from vgmr.data.types import Batch
 from vgmr.evaluation import auroc
-from vgmr.evidence import pooled
 from vgmr.inference import evaluating, one_pass
-from vgmr.maps import masked_max, masked_mean
 from vgmr.refiner import VGMR
+from vgmr.refining.evidence import pooled
+from vgmr.refining.maps import masked_max, masked_mean
 
 
 def truth(part: Batch) -> dict[str, Tensor]:

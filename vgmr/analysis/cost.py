@@ -29,22 +29,22 @@ from vgmr.classifier import Classifier
 from vgmr.contributions import contributions
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.devices import chosen_device
 from vgmr.experiment import build, experiment_data
-from vgmr.files import try_place, user_path, write
-from vgmr.graphs import WARM, Replayed
 from vgmr.inference import predict, subset_logits
-from vgmr.inputs import trusted_values
+from vgmr.loop.graphs import WARM, Replayed
+from vgmr.loop.seeds import pays_together
+from vgmr.loop.steps import make_optimizer, mini_batches, prepare, train_epoch, use_byte_dropout
+from vgmr.machine.devices import chosen_device
+from vgmr.machine.files import try_place, user_path, write
+from vgmr.machine.work import bar
 from vgmr.objective import Objective
 from vgmr.paper import figures
 from vgmr.prefusion import Identity, count_parameters
 from vgmr.refiner import VGMR
-from vgmr.seeds import pays_together
+from vgmr.refining.inputs import trusted_values
 from vgmr.settings import Experiment
-from vgmr.steps import make_optimizer, mini_batches, prepare, train_epoch, use_byte_dropout
 from vgmr.systems import BACKBONES, make_backbone
 from vgmr.training import fit, fit_seeds
-from vgmr.work import bar
 
 VARIANTS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
 LABELS = {

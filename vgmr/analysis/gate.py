@@ -13,8 +13,9 @@ from vgmr.contributions import contributions
 from vgmr.data.types import Batch
 from vgmr.evaluation import auroc
 from vgmr.inference import evaluating, one_pass
-from vgmr.maps import masked_mean
-from vgmr.refiner import VGMR, Refinement
+from vgmr.refiner import VGMR
+from vgmr.refining.maps import masked_mean
+from vgmr.refining.refinement import Refinement
 
 STATISTICS = ("global_value", "channel_value", "channel_deviation", "gate", "target")
 LEVELS = ("sample", "modality", "step", "channel")

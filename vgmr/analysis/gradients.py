@@ -18,9 +18,9 @@ from vgmr.classifier import Classifier
 from vgmr.data.types import Batch
 from vgmr.experiment import experiment_data, train
 from vgmr.inference import evaluating, mean_loss
+from vgmr.loop.steps import make_optimizer
 from vgmr.objective import Objective
 from vgmr.settings import Experiment
-from vgmr.steps import make_optimizer
 
 
 def common_parameters(model: Classifier) -> list[nn.Parameter]:

@@ -22,8 +22,8 @@ from torch import Tensor
 from vgmr.analysis.calibration import values
 from vgmr.classifier import Classifier
 from vgmr.data.types import Batch
-from vgmr.evidence import pooled
 from vgmr.inference import shapley_weights, subset_logits, subsets
+from vgmr.refining.evidence import pooled
 
 MEASURES = {"I_min": "PID_WB", "I_BROJA": "PID_BROJA"}
 # dit looks for I_BROJA, the largest synergy that fits, from a random place, and may end short of it

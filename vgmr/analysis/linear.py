@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vgmr.data import folds, load
 from vgmr.data.types import Batch
-from vgmr.evidence import pooled
+from vgmr.refining.evidence import pooled
 
 Change = Callable[[Tensor, Tensor], Tensor]
 
@@ -27,7 +27,7 @@ def summaries(
     """Means over real steps of the modalities `names`, side by side: (N, sum of widths).
 
     Args:
-        roughness: with deviation over time and mean jump of each channel, see `vgmr.evidence.pooled`.
+        roughness: with deviation over time and mean jump of each channel, see `vgmr.refining.evidence.pooled`.
         change: of the features (N, T, d) and their mask (N, T) beforehand, such as `without_scale`.
     """
     blocks = []

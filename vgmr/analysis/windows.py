@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vgmr.data.types import Batch
 from vgmr.evaluation import auroc
-from vgmr.evidence import Anchor, pooled
+from vgmr.refining.evidence import Anchor, pooled
 
 
 class _Usual:

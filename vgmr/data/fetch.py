@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 
 import pooch
 
-from vgmr.files import cache_folder, place, user_path, write
-from vgmr.work import bar
+from vgmr.machine.files import cache_folder, place, user_path, write
+from vgmr.machine.work import bar
 
 PATIENCE = 30.0
 ATTEMPTS = 2

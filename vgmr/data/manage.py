@@ -18,7 +18,7 @@ from vgmr.data.fetch import Source, expected, find, problems
 from vgmr.data.own import extract
 from vgmr.data.store import MANIFEST, NOT_KEPT
 from vgmr.data.types import MultimodalData
-from vgmr.files import cache_folder, place, user_path, writable
+from vgmr.machine.files import cache_folder, place, user_path, writable
 
 SHOWN = 10
 

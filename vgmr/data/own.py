@@ -21,7 +21,7 @@ from vgmr.data.extract.images import Extractor, ImageNetwork, folder_images, rea
 from vgmr.data.extract.images import spread as spread_over
 from vgmr.data.extract.text import TextEncoder, read_words, word_timing
 from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad
-from vgmr.files import cache_folder, place, user_path, writable
+from vgmr.machine.files import cache_folder, place, user_path, writable
 
 TABLE = "table.csv"
 COLUMNS = ("id", "label", "text", "text_file", "audio", "video", "group", "split")

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.files import keyed_folder, whole_folder
+from vgmr.machine.files import keyed_folder, whole_folder
 
 FORMAT = 2
 MANIFEST = "manifest.json"

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from vgmr.inputs import check_dims, check_like
-from vgmr.maps import masked_mean
+from vgmr.refining.inputs import check_dims, check_like
+from vgmr.refining.maps import masked_mean
 
 
 class Backbone(nn.Module):

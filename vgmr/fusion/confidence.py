@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from vgmr.fusion.base import Backbone
 from vgmr.fusion.crossmodal import Attention
-from vgmr.inputs import check_dims, check_inputs
-from vgmr.maps import masked_mean
-from vgmr.refiner import Refinement
+from vgmr.refining.inputs import check_dims, check_inputs
+from vgmr.refining.maps import masked_mean
+from vgmr.refining.refinement import Refinement
 
 ROUTERS = ("frozen", "softmax")
 VARIANTS = ("corrected", "official")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from vgmr.fusion.base import Backbone, find_anchor, mean_vector
-from vgmr.inputs import check_dims, check_inputs
-from vgmr.maps import masked_mean
-from vgmr.refiner import Refinement
+from vgmr.refining.inputs import check_dims, check_inputs
+from vgmr.refining.maps import masked_mean
+from vgmr.refining.refinement import Refinement
 
 
 def check_aligned(anchor: str, lengths: Mapping[str, int]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vgmr.fusion.base import Backbone
-from vgmr.maps import masked_mean
+from vgmr.refining.maps import masked_mean
 
 GATES = ("tanh", "sigmoid", "none")
 

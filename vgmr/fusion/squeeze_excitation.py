@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from vgmr.inputs import check_dims, check_inputs
-from vgmr.maps import masked_mean
-from vgmr.refiner import Refinement
+from vgmr.refining.inputs import check_dims, check_inputs
+from vgmr.refining.maps import masked_mean
+from vgmr.refining.refinement import Refinement
 
 
 class SqueezeExcitation(nn.Module):

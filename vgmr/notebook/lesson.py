@@ -21,10 +21,10 @@ from pandas.io.formats.style import Styler
 
 import vgmr
 from vgmr import plots
-from vgmr.files import write
+from vgmr.machine.files import write
 from vgmr.notebook.given import RECORD, described, fits
-from vgmr.statistics import Interval
-from vgmr.verdicts import VERDICTS, verdict
+from vgmr.statistics.intervals import Interval
+from vgmr.statistics.verdicts import VERDICTS, verdict
 
 
 def setup() -> None:
@@ -151,7 +151,7 @@ def explore(draw: Callable[..., Figure | tuple[Figure, str]], **controls: widget
 def claim(text: str, found: Any, paper: float | None = None) -> None:
     """Print what became of a claim of the text in this run; at the defaults a test compares the printed line.
 
-    The words are those of `vgmr.verdicts.verdict`.
+    The words are those of `vgmr.statistics.verdicts.verdict`.
 
     Args:
         found: an `Interval` or a row of a table of `vgmr.comparison`, of which the claim says that it lies above
@@ -174,7 +174,7 @@ def answers(questions: Mapping[str, pd.DataFrame], place: str = "dataset") -> Ma
 
     Args:
         questions: rows of a table of `vgmr.comparison` by question, of which a yes says that they lie above zero;
-            a column verdict is kept, where there is none `vgmr.verdicts.verdict` gives it.
+            a column verdict is kept, where there is none `vgmr.statistics.verdicts.verdict` gives it.
         place: column that names a row in the answer, if the rows have it.
     """
     said = []

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from vgmr.data.types import MultimodalData
-from vgmr.verdicts import verdict
+from vgmr.statistics.verdicts import verdict
 
 LOWER_IS_BETTER = ("mae",)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import nbformat
 
-from vgmr.files import try_place, write
+from vgmr.machine.files import try_place, write
 from vgmr.notebook.run import Kernel, ended, find_notebook, in_thread, ran
 
 FOLDER = Path("notebooks")

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vgmr.files import locked, try_place, user_path
+from vgmr.machine.files import locked, try_place, user_path
+from vgmr.machine.work import bar_options
 from vgmr.notebook.given import RECORD, described, fits, read_file, shown, trouble
-from vgmr.work import bar_options
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict}
 CELL_TIMEOUT = 24 * 3600  # seconds; without a limit a lost message between kernel and client waits for ever

@@ -11,7 +11,7 @@ from typing import Any
 
 import nbformat
 
-from vgmr.files import try_place, user_path
+from vgmr.machine.files import try_place, user_path
 from vgmr.notebook import publish
 
 LEDGER = "16_claims"  # the front page, once it is there

@@ -33,7 +33,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vgmr.files import environment, locked, try_place, user_path, write
+from vgmr.machine.files import environment, locked, try_place, user_path, write
+from vgmr.machine.work import bar
 from vgmr.notebook.given import read_file, shown
 from vgmr.notebook.run import (
     CELL_TIMEOUT,
@@ -48,7 +49,6 @@ from vgmr.notebook.run import (
     run_notebook,
     tags,
 )
-from vgmr.work import bar
 
 if TYPE_CHECKING:
     import pandas as pd

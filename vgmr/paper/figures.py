@@ -92,7 +92,7 @@ def scores(dataset: str, backbone: str, metric: str = "accuracy") -> dict[str, f
 
 
 def effects(figures: Mapping[str, float], baseline: str) -> dict[str, float]:
-    """The paper's difference of each entry to `baseline`, to be handed to `vgmr.verdicts.judged`."""
+    """The paper's difference of each entry to `baseline`, to be handed to `vgmr.statistics.verdicts.judged`."""
     return {name: figure - figures[baseline] for name, figure in figures.items() if name != baseline}
 
 

@@ -1,7 +1,7 @@
 """The claim ledger: what the paper claims, and what became of it in the notebooks here.
 
 Nothing is typed but the claims: numbers come, as floats, out of what the committed notebooks recorded, and the
-words are those of `vgmr.verdicts.verdict`. Results of the paper's form, results of the adopted form, and the
+words are those of `vgmr.statistics.verdicts`. Results of the paper's form, results of the adopted form, and the
 code against our reconstruction of the equations are three lists that are never added up: the third says nothing
 of the paper.
 """
@@ -17,8 +17,8 @@ import pandas as pd
 from vgmr.comparison import BOTH_WAYS, SEEDS_ONLY, pooled
 from vgmr.notebook.run import records
 from vgmr.paper.claims import CLAIMS, CODE, LISTS, Claim
-from vgmr.statistics import holm
-from vgmr.verdicts import VERDICTS, verdict
+from vgmr.statistics.intervals import holm
+from vgmr.statistics.verdicts import VERDICTS, verdict
 
 __all__ = [
     "CLAIMS",

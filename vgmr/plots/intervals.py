@@ -16,9 +16,9 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from vgmr.plots.look import look, looks
-from vgmr.verdicts import VERDICTS
+from vgmr.statistics.verdicts import VERDICTS
 
-# each holds the part of the variance that seeds and samples have in common, see `vgmr.statistics.interval`
+# each holds the part of the variance that seeds and samples have in common, see `vgmr.statistics.intervals`
 PARTS = {
     "seed_variance": (-0.13, "other seeds, with the rest"),
     "sample_variance": (0.13, "other samples, with the rest"),

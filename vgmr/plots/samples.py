@@ -15,12 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from vgmr.answers import answers
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.evaluation import confusion
 from vgmr.experiment import Run
 from vgmr.plots.look import COLOURS
-from vgmr.statistics import interval
+from vgmr.statistics.answers import answers
+from vgmr.statistics.intervals import interval
 
 
 def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.ndarray:

@@ -18,13 +18,13 @@ from vgmr.contributions import contributions
 from vgmr.corruption import KINDS, Drawn
 from vgmr.data import folds
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.devices import one_thread
 from vgmr.experiment import build, experiment_data
 from vgmr.inference import predict
+from vgmr.loop.seeds import why_alone
+from vgmr.machine.devices import one_thread
 from vgmr.objective import Objective, value_loss
 from vgmr.prefusion import count_parameters
 from vgmr.refiner import VGMR
-from vgmr.seeds import why_alone
 from vgmr.settings import Experiment, filled
 from vgmr.studies.forms import FORM_COMMON, FORM_STUDIES, FORM_TRIALS, TRAINED_KINDS
 from vgmr.studies.search import OWN_SPLIT, SEARCH_SEEDS
@@ -294,7 +294,7 @@ MAIN = ("utd-mhad", "uci-mfeat", "avdigits")
 
 
 def parameters(datasets: Sequence[str] = MAIN) -> dict[str, Any]:
-    """What a table of notebook 17 depends on, for `vgmr.kept.tabled`."""
+    """What a table of notebook 17 depends on, for `vgmr.records.kept.tabled`."""
     common = {**FORM_COMMON, **LENGTH}
     repeats, settings = ({name: each[name] for name in datasets} for each in (REPEATS, SETTINGS))
     return {"repeats": repeats, "trained kinds": list(TRAINED_KINDS), "common": common, "settings": settings}

@@ -11,9 +11,9 @@ from joblib import Parallel, delayed
 
 from vgmr.analysis.calibration import detection, values
 from vgmr.corruption import Drawn
-from vgmr.devices import one_thread
 from vgmr.experiment import build, experiment_data
 from vgmr.inference import predict
+from vgmr.machine.devices import one_thread
 from vgmr.objective import Objective
 from vgmr.settings import Experiment, filled
 from vgmr.studies.search import SEARCH_SEEDS

@@ -26,7 +26,7 @@ from vgmr.analysis.windows import Windows, step_detection
 from vgmr.corruption import SPANS, span
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.devices import one_thread
+from vgmr.machine.devices import one_thread
 from vgmr.studies.calibration import CALIBRATED, DRAWN_AT, PAPER, SETTINGS, STEPS, by_seed, experiments, trained
 
 # Planted parts. "one modality": redundant evidence, but the visual sequences stand in another sample's place.
@@ -214,7 +214,7 @@ TABLES = {"20-beside": beside_values, "20-pairs": pairs, "20-spans": spans, "20-
 
 
 def parameters(name: str) -> dict[str, Any]:
-    """What a table of `TABLES` depends on, for `vgmr.kept.tabled`."""
+    """What a table of `TABLES` depends on, for `vgmr.records.kept.tabled`."""
     found: dict[str, dict[str, Any]] = {
         "20-dials": {
             "dials": DIALS,

@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 
 from vgmr.experiment import Run
-from vgmr.files import in_repository, write
-from vgmr.keys import PLACES
+from vgmr.machine.files import in_repository, write
+from vgmr.records.keys import PLACES
 from vgmr.runs import run_all
 from vgmr.settings import Experiment
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from vgmr.analysis.cost import step_costs
-from vgmr.kept import tabled
+from vgmr.records.kept import tabled
 from vgmr.settings import Experiment
 from vgmr.studies.search import choose, with_seed
 from vgmr.studies.variants import VARIANTS

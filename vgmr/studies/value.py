@@ -175,7 +175,7 @@ def cell(dataset: str, label: str, target: str, seeds: int = SEEDS) -> pd.DataFr
 
 
 def parameters() -> dict[str, Any]:
-    """What the table of notebook 14 depends on, for `vgmr.kept.tabled`."""
+    """What the table of notebook 14 depends on, for `vgmr.records.kept.tabled`."""
     settings = {name: SETTINGS[name] for name in VALUE_SETS}
     common = {**FORM_COMMON, "training_corruption": {}}  # nothing is corrupted on purpose, see `models`
     return {"seeds": SEEDS, "valued": [list(pair) for pair in VALUED], "common": common, "settings": settings}

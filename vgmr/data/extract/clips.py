@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vgmr.files import place, user_path, write
-from vgmr.work import bar
+from vgmr.machine.files import place, user_path, write
+from vgmr.machine.work import bar
 
 POINTER = b"version https://git-lfs"
 

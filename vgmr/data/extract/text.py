@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vgmr.data.extract.clips import BrokenFile, read_lines
-from vgmr.work import bar
+from vgmr.machine.work import bar
 
 BATCH = 32
 

@@ -15,7 +15,7 @@ import torch
 from vgmr.data.gated.csd import Sequence, clean, frames_of, mean_over, numbers, read_folds
 from vgmr.data.gated.unpickle import read_pickle
 from vgmr.data.types import Batch, MultimodalData, fingerprint, pad
-from vgmr.files import place, user_path
+from vgmr.machine.files import place, user_path
 
 MODALITIES = ("text", "audio", "vision")
 PARTS = {"train": "train", "validation": "valid", "test": "test"}

@@ -18,10 +18,11 @@ from torch.utils._pytree import tree_map
 from vgmr.balancing.base import Balancing
 from vgmr.classifier import Classifier
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.graphs import Replayed, replayable
-from vgmr.inputs import trusted_values
+from vgmr.loop.graphs import Replayed, replayable
+from vgmr.loop.history import History
+from vgmr.loop.steps import Corruption, corrupted, sample_orders, trim
 from vgmr.objective import Objective
-from vgmr.steps import Corruption, corrupted, sample_orders, trim
+from vgmr.refining.inputs import trusted_values
 
 
 class _Rows(NamedTuple):
@@ -282,7 +283,7 @@ class Together:
         fixed = {name: x[place] for name, x in self.fixed.items()}
         return {name: x.clone() for name, x in (self._named(self.matrix[place]) | fixed).items()}
 
-    def end(self, epoch: int, histories: Sequence[Any]) -> None:
+    def end(self, epoch: int, histories: Sequence[History]) -> None:
         """Nothing: no balancing method is at work."""
 
     def keep(self, which: Sequence[int]) -> None:

@@ -9,7 +9,15 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import stats
 
-from vgmr.statistics import Interval, Statistic, interval, over_seeds, resampled, weighted_f1, weighted_pearson
+from vgmr.statistics.intervals import (
+    Interval,
+    Statistic,
+    interval,
+    over_seeds,
+    resampled,
+    weighted_f1,
+    weighted_pearson,
+)
 
 MEANS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "accuracy": lambda prediction, label: (prediction == label).astype(float),

@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 
-from vgmr import code, corruption
+from vgmr import corruption
 from vgmr.balancing import METHODS
 from vgmr.data import loader
 from vgmr.experiment import build, experiment_data, make_prefusion, train
+from vgmr.loop.steps import use_byte_dropout
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity, width_for_budget
+from vgmr.records import code
 from vgmr.refiner import VGMR
 from vgmr.settings import RIVALS, Experiment, Options
-from vgmr.steps import use_byte_dropout
 from vgmr.systems import BACKBONES
 from vgmr.training import fit
 
@@ -81,7 +82,7 @@ SILENT: dict[str, Any] = {
 # What is not followed from the code of a training: registries, of which the parts in use are taken one by one, and
 # what moves or describes files, whose content is checked elsewhere.
 STOPS = (
-    "vgmr.files",
+    "vgmr.machine.files",
     "vgmr.data.fetch",
     "vgmr.data.store",
     "vgmr.data.load",
@@ -99,7 +100,7 @@ STOPS = (
     "vgmr.objective.Objective",
     "vgmr.corruption.noise",
     "vgmr.corruption.Drawn",
-    "vgmr.steps.use_byte_dropout",
+    "vgmr.loop.steps.use_byte_dropout",
 )
 
 
@@ -121,7 +122,7 @@ def from_settings(found: Mapping[str, Any]) -> Experiment:
 
 
 def code_of(experiment: Experiment) -> str:
-    """Digest of the code that the training of an experiment rests on; see `vgmr.code`.
+    """Digest of the code that the training of an experiment rests on; see `vgmr.records.code`.
 
     A new system or data set, a mended docstring or message changes it for none that uses them not.
     """
@@ -178,7 +179,7 @@ def table_key(parameters: Mapping[str, Any], rests_on: Sequence[str]) -> str:
         if module not in code.SOURCES or not callable(found := getattr(import_module(module), function, None)):
             raise ValueError(f"{name} is no function of this package; name what the table rests on")
         functions.append(found)
-    stops = {*STOPS, "vgmr.keys", "vgmr.code", "vgmr.kept", "vgmr.work"}
+    stops = {*STOPS, "vgmr.records.keys", "vgmr.records.code", "vgmr.records.kept", "vgmr.machine.work"}
     stops -= {"vgmr.refiner.VGMR", "vgmr.objective.Objective"}
     everything = [parameters, code.digest(functions, stops), torch.__version__.split("+")[0]]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:24]

@@ -78,7 +78,7 @@ def keyed_folder(kind: str, name: str, key: Any) -> Path:
 def repository() -> Path | None:
     """The root of the repository: where this package lies in a checkout, else the next one above the working
     directory; None where there is neither."""
-    starts = [Path(__file__).resolve().parent.parent, Path.cwd(), *Path.cwd().parents]
+    starts = [Path(__file__).resolve().parents[2], Path.cwd(), *Path.cwd().parents]
     return next((folder for folder in starts if (folder / "notebooks" / "records").is_dir()), None)
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vgmr.maps import masked_max
-from vgmr.refiner import VGMR, Refinement
+from vgmr.refiner import VGMR
+from vgmr.refining.maps import masked_max
+from vgmr.refining.refinement import Refinement
 
 
 @torch.no_grad()
@@ -120,7 +121,7 @@ class _Totals:
             self.last = x[:, -1:], real[:, -1:]
 
     def described(self) -> tuple[Tensor, Tensor]:
-        """What `vgmr.evidence.pooled` gives for the whole sequence."""
+        """What `vgmr.refining.evidence.pooled` gives for the whole sequence."""
         shape = self.waves
         if self.steps == 1:
             return shape.flatten(1), shape.new_zeros(len(shape), 2 * shape.shape[2])

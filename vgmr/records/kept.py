@@ -20,15 +20,16 @@ import numpy as np
 import pandas as pd
 
 from vgmr.experiment import Run
-from vgmr.files import environment, in_repository, write
-from vgmr.keys import fingerprint, from_settings, key, settings, table_key
+from vgmr.loop.history import History
+from vgmr.machine.files import environment, in_repository, write
+from vgmr.records.keys import fingerprint, from_settings, key, settings, table_key
 from vgmr.runs import DAMAGED, check_run, groups, run_all
 from vgmr.settings import Experiment
-from vgmr.training import History
 
 L = TypeVar("L", bound=Hashable)  # a label: a name, or several
 
 
+MISSING = "missing"
 KEPT = (
     "metrics",
     "subset_accuracy",
@@ -227,7 +228,7 @@ def tabled(
 def table_fault(path: Path) -> str:
     """What is wrong with a kept table, in a few words; empty if nothing is."""
     if not path.exists():
-        return "missing"
+        return MISSING
     try:
         parameters, made_by = (
             json.loads(line.removeprefix("# ")) for line in path.read_text(encoding="utf-8").split("\n")[:2]

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from vgmr.files import try_place, write
+from vgmr.machine.files import try_place, write
 from vgmr.studies.forms import FORM_COMMON, FORM_STUDIES, FORM_TRIALS, TRAINED_KINDS, chosen_forms, search_forms
 from vgmr.studies.search import SEARCH_SEEDS
 

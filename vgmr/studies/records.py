@@ -15,9 +15,9 @@ from typing import Any
 
 from vgmr import studies
 from vgmr.experiment import Run
-from vgmr.files import environment
-from vgmr.kept import confirm, keep, read, records_folder, table_fault
-from vgmr.keys import fingerprint, key
+from vgmr.machine.files import environment
+from vgmr.records.kept import MISSING, confirm, keep, read, records_folder, table_fault
+from vgmr.records.keys import fingerprint, key
 from vgmr.runs import groups, run_all
 from vgmr.settings import Experiment
 from vgmr.studies.search import Unsearched, where_none_is_kept
@@ -232,19 +232,22 @@ def main(arguments: list[str]) -> int:
     kept = [name for name in studies.TABLES if name in (options.names or there)]
     lacking = tables(kept)
     show(plans, options.jobs)
+    # what is there but of other code takes hours in all, and is made anew where it is asked for by name
+    due = [name for name, fault in lacking.items() if name in options.names or fault == MISSING]
     if kept:
-        due = f"; to make: {', '.join(lacking)}" if lacking else ""
-        print(f"tables: {len(kept) - len(lacking)} of {len(kept)} there{due}")
+        print(f"tables: {len(kept) - len(lacking)} of {len(kept)} as they should be")
+        for name, fault in lacking.items():
+            print(f"  {name}: {fault}" + ("" if name in due else f"; made anew by vgmr records {name}"))
     if options.check or options.confirm:
         wrong = faults(plans) if options.check else confirmed(plans, options.jobs)
         if options.check:
-            wrong += [f"{name}: {fault}; run vgmr records" for name, fault in lacking.items()]
+            wrong += [f"{name}: {fault}; run vgmr records {name}" for name, fault in lacking.items()]
         print("\n".join(wrong), file=sys.stderr, end="\n" * bool(wrong))
         return int(bool(wrong))
     dirty = environment()["commit"].endswith(DIRTY)
-    if (lacking or any(one.missing or one.unsearched for one in plans)) and not options.plan:
+    if (due or any(one.missing or one.unsearched for one in plans)) and not options.plan:
         if dirty and not options.draft:
             raise ValueError("the package has changes that are not committed; commit them, or record with --draft")
         train(plans, options.jobs, options.draft)
-        make_tables(list(lacking), options.jobs)
+        make_tables(due, options.jobs)
     return 0

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 SILENT = ("__repr__", "__str__", "extra_repr")  # what is said, not computed
 
 

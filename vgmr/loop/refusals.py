@@ -1,0 +1,90 @@
+"""What `fit` refuses of its arguments, before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
+
+import torch
+
+from vgmr.balancing.base import Balancing
+from vgmr.classifier import Classifier
+from vgmr.data.types import Batch, MultimodalData
+from vgmr.fusion.base import steady
+from vgmr.loop.steps import Corruption
+from vgmr.objective import Objective
+from vgmr.refining.inputs import is_weight, is_whole, trusted_values
+
+
+def unsound(
+    models: Sequence[Classifier],
+    data: Sequence[MultimodalData],
+    seeds: Sequence[int],
+    objective: Objective | None,
+    method: Balancing | None,
+    corruption: Corruption | None,
+    counts: Mapping[str, int],
+    weights: Mapping[str, float],
+) -> Iterator[Exception]:
+    """What `fit` refuses of its arguments, in the order in which a reader would look."""
+    for what, value in counts.items():
+        if not is_whole(value):
+            yield ValueError(f"{what} must be at least 1, got {value!r}; give a whole number")
+    for what, weight in weights.items():
+        if not is_weight(weight):
+            yield ValueError(f"{what} must be a number of at least 0, got {weight!r}")
+    for seed in seeds:
+        if not isinstance(seed, Integral):
+            yield ValueError(f"seed must be a whole number, got {seed!r}")
+    for model in models:
+        if not (hasattr(model, "prefusion") and hasattr(model, "backbone")):
+            yield TypeError(f"model: expected a Classifier(prefusion, backbone), got {type(model).__name__}")
+    for each in data:
+        if not isinstance(each, MultimodalData):
+            yield TypeError(f"data: expected MultimodalData, with its parts, got {type(each).__name__}")
+    if not (method is None or isinstance(method, Balancing)):
+        made = "vgmr.balancing.make_method(name)"
+        yield TypeError(f"method: expected one made by {made}, got {type(method).__name__}")
+    for what, given in (("objective", objective), ("corruption", corruption)):
+        if not (given is None or callable(given)):
+            yield TypeError(f"{what}: expected an object that can be called, got {type(given).__name__}")
+    task = getattr(objective, "task", "classification")
+    for each in data:
+        if each.task != task:
+            yield ValueError(
+                f"{each.name} has labels for {each.task}, and the objective is for {task}; "
+                f"give objective=Objective(task={each.task!r})"
+            )
+    for name in unheeded(models[0], data[0].train):
+        yield ValueError(
+            f"{type(models[0].backbone).__name__}.fuse changes its answer with the encoding of {name!r} where "
+            "keep leaves that out: use the encodings in keep alone; self.present(keep) lists them"
+        )
+
+
+@torch.no_grad()
+def unheeded(model: Classifier, part: Batch) -> list[str]:
+    """Modalities whose encodings change what the backbone answers although `keep` leaves them out."""
+    few = part.span(0, 4).noting_padding()
+    with steady(model), trusted_values():
+        encodings = model(few.features, few.model_mask).encodings
+        found = []
+        for name in encodings if len(encodings) > 1 else ():
+            others = [other for other in encodings if other != name]
+            answer, other = (
+                model.backbone.fuse({**encodings, name: x}, others, few.model_mask)
+                for x in (encodings[name], encodings[name].flip(0))
+            )
+            if not torch.allclose(answer, other, rtol=1e-3, atol=1e-4, equal_nan=True):
+                found.append(name)
+    return found
+
+
+def check_labels(model: Classifier, data: MultimodalData) -> None:
+    """ValueError where a label is out of the model's range, or a part is unsound, with the part's name."""
+    outputs = getattr(model.backbone, "num_outputs", len(data.classes))
+    for name, part in (("train", data.train), ("validation", data.validation)):
+        try:
+            part.check(min(len(data.classes), outputs))
+        except ValueError as error:
+            raise ValueError(f"{data.name}, {name}: {error}") from None

@@ -1,0 +1,1 @@
+"""What is kept of trainings: keys, rows and tables."""

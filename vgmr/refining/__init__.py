@@ -1,0 +1,1 @@
+"""What the refiner is made of: checks of inputs, maps of one modality, evidence of the calibrated form, chunks."""
