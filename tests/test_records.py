@@ -6,14 +6,17 @@ import subprocess
 from dataclasses import replace
 from functools import partial
 
+import nbformat
 import pandas as pd
 import pytest
 
 from vgmr import runs
+from vgmr.machine.files import in_repository
 from vgmr.records import code, kept, keys
 from vgmr.settings import Experiment
 from vgmr.studies import records
 
+ALL_TABLES = records.studies.TABLES
 QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256)
 PLAN = {"plain": [QUICK, replace(QUICK, seed=1)], "other": [replace(QUICK, latent_dim=2)]}
 
@@ -215,7 +218,7 @@ def test_a_table_that_is_missing_is_made_by_its_notebook(repository, table, caps
     path = repository / "42-shares.csv"
     assert main("--check") == 1 and "42-shares: missing; run vgmr records 42-shares" in capsys.readouterr().err
     assert main("--plan") == 0 and table == []
-    assert main() == 0 and table == [["run", "42", "-p", "again=True", "-p", "jobs=1"]]
+    assert main() == 0 and table == [["run", "42", "-p", "again=True"]]
     first = path.read_bytes()
     assert json.loads(first.splitlines()[1][2:])["commit"] == "abc1234"
     capsys.readouterr()
@@ -259,3 +262,12 @@ def test_a_notebook_that_fails_is_said(table, monkeypatch):
     monkeypatch.setattr(records.subprocess, "run", lambda command: subprocess.CompletedProcess(command, 1))
     with pytest.raises(RuntimeError, match="notebook 42 failed"):
         main()
+
+
+def test_the_notebooks_of_tables_take_what_the_command_gives_them():
+    for number in sorted({name[:2] for name in ALL_TABLES}):
+        (path,) = in_repository("notebooks").glob(f"{number}_*.ipynb")
+        given = next(
+            cell for cell in nbformat.read(path, 4).cells if "parameters" in cell.metadata.get("tags", ())
+        )
+        assert "again: bool = False" in given.source, path.name

@@ -189,11 +189,11 @@ def tables(names: Sequence[str]) -> dict[str, str]:
     return {name: fault for name, fault in found.items() if fault}
 
 
-def make_tables(names: Sequence[str], jobs: int) -> None:
+def make_tables(names: Sequence[str]) -> None:
     """Make tables anew, each by the notebook that its number names, which also completes its rows of trainings."""
     for number in dict.fromkeys(name[:2] for name in names):
         started = time.perf_counter()
-        command = [sys.executable, "-m", "vgmr", "run", number, "-p", "again=True", "-p", f"jobs={jobs}"]
+        command = [sys.executable, "-m", "vgmr", "run", number, "-p", "again=True"]
         if subprocess.run(command).returncode:
             raise RuntimeError(f"notebook {number} failed, see above; its tables are left as they were")
         print(f"notebook {number}: its tables made in {duration(time.perf_counter() - started)}")
@@ -249,5 +249,5 @@ def main(arguments: list[str]) -> int:
         if dirty and not options.draft:
             raise ValueError("the package has changes that are not committed; commit them, or record with --draft")
         train(plans, options.jobs, options.draft)
-        make_tables(due, options.jobs)
+        make_tables(due)
     return 0
