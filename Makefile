@@ -11,7 +11,7 @@ help:
 	@echo "make install    only the installation, into .venv"
 	@echo "make lab        JupyterLab on this machine's loopback address"
 	@echo "make notebooks  execute all notebooks at their defaults and write them clean"
-	@echo "make records    train what the repository keeps and what is missing or stale in it"
+	@echo "make records    train what is missing or stale of what the repository keeps; stale tables by name"
 	@echo "make check      say what is off in the committed notebooks and records"
 	@echo "make site       static pages of the committed notebooks, into build/site"
 	@echo "make colab      the quickstart in an environment of lower bounds, as in Colab"

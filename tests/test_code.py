@@ -58,7 +58,9 @@ def test_what_moves_makes_nothing_stale(monkeypatch):
     start, end = text.index("def prepare("), text.index("def corrupted(")
     before = code.digest([fit])
     with monkeypatch.context() as patch:
-        head = "from typing import Any\nfrom vgmr.backbones import Classifier\nfrom vgmr.data.types import Batch\n"
+        head = (
+            "from typing import Any\nfrom vgmr.classifier import Classifier\nfrom vgmr.data.types import Batch\n"
+        )
         patch.setitem(code.SOURCES, "vgmr.elsewhere", head + text[start:end])
         moved = "from vgmr.elsewhere import prepare\n" + text[:start] + text[end:]
         patch.setitem(code.SOURCES, "vgmr.loop.steps", moved)

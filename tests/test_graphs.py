@@ -4,7 +4,7 @@ A stand-in for the device keeps what a capture recorded; tests/test_cuda.py does
 """
 
 import gc
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -52,6 +52,8 @@ def device(monkeypatch):
 
     state["random"] = Generator()
     monkeypatch.setattr(torch.cuda, "default_generators", [state["random"]])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "the stream before")
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext(stream))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", graph)
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: state["mode"])
@@ -87,6 +89,13 @@ def test_a_step_is_captured_once_and_sees_the_next_data(device):
     assert step.calls == WARM + 1 and device["captured"] == 1
     expected = [float(start) * 4 * 2 * sum(DIMS.values()) for start in range(WARM + 5)]
     assert [float(loss) for loss in losses] == expected, "each loss is a copy of its own"
+
+
+def test_a_batch_whose_samples_share_memory_is_copied(device):
+    replayed, shared = Replayed(Step(device)), batch(start=1.0)
+    shared.features["a"] = torch.ones(1, 2, 3).expand(4, 2, 3)
+    losses = [float(replayed(shared)) for _ in range(WARM + 3)]
+    assert losses == [40.0] * (WARM + 3) and device["captured"] == 1
 
 
 def test_every_shape_has_a_graph_of_its_own(device):
@@ -139,8 +148,11 @@ def test_what_may_be_replayed(monkeypatch):
         return model
 
     assert not replayable(made(), Objective(), Balancing()), "no GPU"
-    monkeypatch.setattr(graphs, "_on_gpu", lambda model: True)
+    monkeypatch.setattr(graphs, "_on_current_gpu", lambda model: True)
     assert replayable(made(), Objective(), Balancing())
     assert not replayable(made(Foreign()), Objective(), Balancing())
     assert not replayable(made(), lambda *_: None, Balancing())
+    hooked = made()
+    hooked.backbone.head.register_forward_hook(lambda *_: None)
+    assert not replayable(hooked, Objective(), Balancing())
     assert not replayable(made(), Objective(), make_method("ogm-ge"))

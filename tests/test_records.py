@@ -241,6 +241,8 @@ def test_a_table_knows_code_parameters_and_commit(repository, table, monkeypatch
         ('"share": 0.5', '"share": 0.6', "made by other code"),
         ('"commit": "abc1234"', '"commit": "abc1234-dirty"', "a draft, from a tree with changes"),
         ('"key"', '"kye"', "without key and commit"),
+        ("vgmr.runs.run_all", "vgmr.runs.run_some", "made by other code"),
+        ("0,0.5", "0,0.6", "changed by hand"),
         ("# {", "", "without key and commit"),
     ):
         assert old in sound
@@ -248,14 +250,28 @@ def test_a_table_knows_code_parameters_and_commit(repository, table, monkeypatch
         assert kept.table_fault(path) == fault
     path.write_text(sound)
     assert kept.table_fault(path) == ""
-    monkeypatch.setitem(code.SOURCES, "vgmr.runs", code.SOURCES["vgmr.runs"].replace("AT_ONCE = 5", "AT_ONCE = 6"))
-    assert kept.table_fault(path) == "made by other code"
+    for module, old, new in (
+        ("vgmr.runs", "AT_ONCE = 5", "AT_ONCE = 6"),
+        ("vgmr.balancing.ogm_ge", "class OGMGE(Balancing):", "class OGMGE(Balancing):\n    one = 1"),
+        ("vgmr.corruption", "(1 - weight) * x + weight * drawn", "x + weight * drawn"),
+        ("vgmr.prefusion", "nn.GELU(), nn.Dropout(dropout)", "nn.ReLU(), nn.Dropout(dropout)"),
+    ):
+        assert old in code.SOURCES[module]
+        with monkeypatch.context() as patch:
+            patch.setitem(code.SOURCES, module, code.SOURCES[module].replace(old, new, 1))
+            assert kept.table_fault(path) == "made by other code", module
+    assert kept.table_fault(path) == ""
 
 
 def test_a_table_says_what_it_rests_on(tmp_path):
     with pytest.raises(ValueError, match=r"test_records\.shares is no function of this package"):
         kept.tabled("42-shares", {}, partial(shares, 2), again=True, folder=tmp_path)
     assert len(kept.tabled("42-shares", {}, partial(shares, 2), folder=tmp_path)) == 2, "nothing is written"
+
+
+def test_a_table_that_its_notebook_left_out_is_said(table, monkeypatch, capsys):
+    monkeypatch.setattr(records.subprocess, "run", lambda command: subprocess.CompletedProcess(command, 0))
+    assert main() == 1 and "42-shares: missing" in capsys.readouterr().err
 
 
 def test_a_notebook_that_fails_is_said(table, monkeypatch):

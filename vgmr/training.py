@@ -63,7 +63,7 @@ def fit(
         corruption: done to every mini-batch, drawn anew each time, whatever is trained, such as
             `vgmr.corruption.Drawn`. The best epoch is then chosen on the validation part as it is together with
             one corrupted copy of it, the same for all.
-        checkpoint: called with the epoch, from 0, and the model after every epoch's validation.
+        checkpoint: called with the epoch, from 0, and the model, to look at, after every epoch's validation.
 
     Raises:
         TypeError: a model, data set, method, objective or corruption that is none.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,24 +16,27 @@ from vgmr.objective import Objective
 
 WARM = 10  # steps before the capture, which costs as much as a few of them
 OWN = ("torch", "vgmr")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def replayable(model: nn.Module, objective: Any, method: Any) -> bool:
     """Whether all steps of a training do the same, so that one may stand for the others.
 
-    It takes the package's modules, since a module of someone else may count, draw numbers or choose in Python,
-    which a graph would never do again; and no balancing method, since they do.
+    It takes the package's modules without hooks, since what someone else wrote may count, draw numbers or choose
+    in Python, which a graph would never do again; and no balancing method, since they do.
     """
     return (
-        _on_gpu(model)
+        _on_current_gpu(model)
         and type(objective) is Objective
         and type(method) is Balancing
         and all(type(module).__module__.partition(".")[0] in OWN for module in model.modules())
+        and not any(getattr(module, hooks) for module in model.modules() for hooks in HOOKS)
     )
 
 
-def _on_gpu(model: nn.Module) -> bool:
-    return next(model.parameters()).device.type == "cuda"
+def _on_current_gpu(model: nn.Module) -> bool:
+    device = next(model.parameters()).device
+    return device.type == "cuda" and device.index == torch.cuda.current_device()
 
 
 class Replayed:
@@ -43,7 +46,8 @@ class Replayed:
 
     Args:
         step: from a batch to its loss, a tensor; the same operations for all batches of the same shapes. The
-            batch has `features`, `mask`, `label` and `corrupted`, as `vgmr.Batch`.
+            batch has `features`, `mask`, `label` and `corrupted`, as `vgmr.Batch`. Where the step waits, it must
+            do so before it changes anything, as it is then taken once more.
     """
 
     def __init__(self, step: Callable[[Any], Tensor]):
@@ -85,14 +89,14 @@ class Replayed:
         return self.step(batch)
 
     def _captured(self, batch: Any) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]:
-        own = copy.deepcopy(batch)
-        graph = torch.cuda.CUDAGraph()
+        own, graph = _copied(batch), torch.cuda.CUDAGraph()
         random = torch.cuda.default_generators[batch.label.get_device()]
         before = random.clone_state()
         try:
-            with _no_garbage(), torch.cuda.graph(graph):
+            # the outer stream is the one to go back to, which a capture that fails forgets
+            with _no_garbage(), torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
                 loss = self.step(own)
-        except RuntimeError:
+        except BaseException:
             random.graphsafe_set_state(before)  # else it draws nothing any more
             raise
         return graph, _tensors(own), loss
@@ -109,6 +113,17 @@ def _no_garbage() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
+
+
+def _copied(batch: Any) -> Any:
+    """The batch with memory of its own."""
+    parts = {name: getattr(batch, name) for name in ("features", "mask", "corrupted")}
+    fresh: dict[str, Any] = {
+        name: part and {key: x.clone(memory_format=torch.contiguous_format) for key, x in part.items()}
+        for name, part in parts.items()
+    }
+    fresh["label"] = batch.label.clone()
+    return batch._replace(**fresh) if hasattr(batch, "_replace") else replace(batch, **fresh)
 
 
 def _tensors(batch: Any) -> list[Tensor]:

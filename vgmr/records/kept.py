@@ -10,9 +10,10 @@ import hashlib
 import json
 import warnings
 import zlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ from vgmr.runs import DAMAGED, check_run, groups, run_all
 from vgmr.settings import Experiment
 
 L = TypeVar("L", bound=Hashable)  # a label: a name, or several
+K = TypeVar("K", bound=Hashable)
 
 
 MISSING = "missing"
@@ -156,10 +158,16 @@ def recorded(
     by_settings = {named: one for (named, _), one in rows.items()}
     found: dict[int, Run] = {}
     flat = [one for group in experiments.values() for one in group]
+    passes = in_passes(enumerate(flat))
     for place, one in enumerate(flat):
         data = fingerprint(one)
         row = by_settings.get(_named(one)) if data is None else rows.get((_named(one), data))
-        stale = again and row is not None and data is not None and row.key != key(one, data)
+        stale = (
+            again
+            and row is not None
+            and data is not None
+            and (row.key != key(one, data) or row.history.together not in ([], passes[place]))
+        )
         if row is not None and not stale and (row.history.train_loss or not curves):
             found[place] = replace(row, experiment=one)
     lacking = {place for place in range(len(flat)) if place not in found}
@@ -203,10 +211,13 @@ def tabled(
     """
     path = (records_folder() if folder is None else folder) / f"{name}.csv"
     heading = f"# {json.dumps(parameters, sort_keys=True)}"
+    how = "made here, since no record has them"
     if not again and path.exists():
+        how = "made here, under other parameters than the record"
         try:
-            if path.read_text(encoding="utf-8").partition("\n")[0] == heading:
-                table = pd.read_csv(path, comment="#")
+            head, body = _parted(path)
+            if head[0] == heading:
+                table = pd.read_csv(StringIO(body), keep_default_na=False, na_values=[""])
                 print(f"{path.parent.name}/{path.name}: {len(table)} rows read")
                 return table
         except ValueError as error:
@@ -218,26 +229,51 @@ def tabled(
         made_by |= {"key": table_key(parameters, made_by["rests_on"]), "commit": environment()["commit"]}
     table = make()
     if again:
-        text = table.to_csv(index=False, float_format="%.4f", lineterminator="\n")
+        text, how = table.to_csv(index=False, float_format="%.4f", lineterminator="\n"), "written"
+        made_by["digest"] = _digest(text)
         write(path, f"{heading}\n# {json.dumps(made_by)}\n{text}")
-    how = "written" if again else "made here, under other parameters than the record"
     print(f"{path.parent.name}/{path.name}: {len(table)} rows {how}")
     return table
 
 
+def _parted(path: Path) -> tuple[list[str], str]:
+    """The lines of JSON at the head of a table, and the table."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    count = next((place for place, line in enumerate(lines) if not line.startswith("# ")), len(lines))
+    return [line.rstrip("\n") for line in lines[:count]], "".join(lines[count:])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def table_fault(path: Path) -> str:
-    """What is wrong with a kept table, in a few words; empty if nothing is."""
+    """What is wrong with a kept table, in a few words; empty if nothing is.
+
+    Whether its parameters are still those that the notebook asks for is seen where it is read, by `tabled`.
+    """
     if not path.exists():
         return MISSING
     try:
-        parameters, made_by = (
-            json.loads(line.removeprefix("# ")) for line in path.read_text(encoding="utf-8").split("\n")[:2]
-        )
-        if made_by["key"] != table_key(parameters, made_by["rests_on"]):
-            return "made by other code"
-        return "a draft, from a tree with changes" if made_by["commit"].endswith("-dirty") else ""
+        head, body = _parted(path)
+        parameters, made_by = (json.loads(line.removeprefix("# ")) for line in head)
+        kept_key, digest, commit = (made_by[what] for what in ("key", "digest", "commit"))
+        rests_on = list(made_by["rests_on"])
     except DAMAGED:
         return "without key and commit"
+    if digest != _digest(body):
+        return "changed by hand"
+    try:
+        if kept_key == table_key(parameters, rests_on):
+            return "a draft, from a tree with changes" if commit.endswith("-dirty") else ""
+    except ValueError:  # a function that is no more
+        pass
+    return "made by other code"
+
+
+def in_passes(items: Iterable[tuple[K, Experiment]]) -> dict[K, list[int]]:
+    """The seeds of the pass that an experiment is trained in, where it is trained in one, by its name."""
+    return {name: [one.seed for _, one in members] for members in groups(items) for name, _ in members}
 
 
 def confirm(runs: Sequence[Run], jobs: int = 2) -> pd.DataFrame:

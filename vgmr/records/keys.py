@@ -104,6 +104,17 @@ STOPS = (
 )
 
 
+NOT_OF_TABLES = (
+    "vgmr.machine.files",
+    "vgmr.machine.work",
+    "vgmr.data.fetch",
+    "vgmr.data.store",
+    "vgmr.records.code",
+    "vgmr.records.keys",
+    "vgmr.records.kept",
+)
+
+
 def settings(experiment: Experiment) -> dict[str, Any]:
     """The fields of an experiment of which `SILENT` says otherwise, JSON-able; where it runs does not count."""
     chosen = {name: value for name, value in asdict(experiment).items() if name not in PLACES}
@@ -167,21 +178,21 @@ def key(experiment: Experiment, fingerprint: str) -> str:
 def table_key(parameters: Mapping[str, Any], rests_on: Sequence[str]) -> str:
     """Digest of what determines a table: its parameters, the code it rests on, the version of torch.
 
+    A table does not say which methods and systems it is about, so a new one of them makes it stale as well.
+
     Args:
         rests_on: functions of this package, as "vgmr.module.function".
 
     Raises:
         ValueError: one of them is no function of this package.
     """
-    functions: list[Callable[..., Any]] = [VGMR, Objective, BACKBONES["pooled"], BACKBONES["transformer"]]
+    functions: list[Callable[..., Any]] = [train, *BACKBONES.values(), *METHODS.values(), corruption.Drawn]
     for name in rests_on:
         module, _, function = name.rpartition(".")
         if module not in code.SOURCES or not callable(found := getattr(import_module(module), function, None)):
             raise ValueError(f"{name} is no function of this package; name what the table rests on")
         functions.append(found)
-    stops = {*STOPS, "vgmr.records.keys", "vgmr.records.code", "vgmr.records.kept", "vgmr.machine.work"}
-    stops -= {"vgmr.refiner.VGMR", "vgmr.objective.Objective"}
-    everything = [parameters, code.digest(functions, stops), torch.__version__.split("+")[0]]
+    everything = [parameters, code.digest(functions, NOT_OF_TABLES), torch.__version__.split("+")[0]]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:24]
 
 

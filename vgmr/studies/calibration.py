@@ -60,7 +60,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 FOLDED = ("utd-mhad", "avdigits", "mosi-words")  # a seed stands for a fold
 REPEATS = {"uci-mfeat": 20, "utd-mhad": 8, "avdigits": 6, "digits": 20}
-UNSEEN = tuple(kind for kind in KINDS if kind not in TRAINED_KINDS)
 LENGTH: dict[str, Any] = {"epochs": 30, "patience": 8}
 RATES = (3e-3, 1e-2, 3e-2)
 DRAWN_AT = 1_000_003  # added to the seed of a test's corruptions, so that none was drawn in training

@@ -16,7 +16,7 @@ from typing import Any
 from vgmr import studies
 from vgmr.experiment import Run
 from vgmr.machine.files import environment
-from vgmr.records.kept import MISSING, confirm, keep, read, records_folder, table_fault
+from vgmr.records.kept import MISSING, confirm, in_passes, keep, read, records_folder, table_fault
 from vgmr.records.keys import fingerprint, key
 from vgmr.runs import groups, run_all
 from vgmr.settings import Experiment
@@ -95,7 +95,7 @@ def plan(name: str, make: Callable[[], Mapping[Any, Sequence[Experiment]]]) -> P
             absent.append(one.dataset)
         else:
             wanted[key(one, data)] = one
-    passes = {key: [one.seed for _, one in members] for members in groups(wanted.items()) for key, _ in members}
+    passes = in_passes(wanted.items())
     rows, others = {}, []
     for row in found:  # seeds of a pass share their dropout: in another pass a seed comes out otherwise
         if row.key in wanted and row.history.together in ([], passes[row.key]):
@@ -250,4 +250,7 @@ def main(arguments: list[str]) -> int:
             raise ValueError("the package has changes that are not committed; commit them, or record with --draft")
         train(plans, options.jobs, options.draft)
         make_tables(due)
+        for name, fault in (left := tables(due)).items():
+            print(f"{name}: {fault}", file=sys.stderr)
+        return int(bool(left))
     return 0
