@@ -4,6 +4,7 @@ And what the repository keeps: searches with their best inside, trainings that w
 """
 
 import json
+import shutil
 import statistics
 from collections import defaultdict
 from dataclasses import replace
@@ -103,6 +104,21 @@ def test_a_row_that_is_missing_comes_with_its_whole_pass_and_as_it_was(tmp_path,
     assert "3 trainings read, 1 trained here" in capsys.readouterr().out
 
 
+def test_a_row_of_another_pass_is_made_again_where_it_is_asked_for(tmp_path, trained):
+    todo = [replace(QUICK, seed=seed) for seed in range(2)]
+    rows = recorded(todo, tmp_path, again=True)
+    for together, again in (([0, 1], []), ([0, 1, 2], [0, 1])):
+        other = [replace(one, history=replace(one.history, together=together)) for one in rows]
+        kept.keep(tmp_path / "some.jsonl", other, curves=True)
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        del trained[:]
+        assert recorded(todo, tmp_path)[0].history.together == together, "without again it serves"
+        assert [one.history.together for one in recorded(todo, tmp_path, again=True)] == [
+            [] if again else together
+        ] * 2
+        assert trained == again
+
+
 def test_what_was_kept_is_read_and_not_trained(tmp_path, trained, capsys):
     todo = [replace(QUICK, seed=seed, modalities=("left", "right")) for seed in (1, 0)]
     written = recorded(todo, tmp_path, again=True)
@@ -199,6 +215,42 @@ def test_a_table_is_read_only_under_the_parameters_that_made_it(tmp_path, capsys
     kept.tabled("none", {}, make, folder=tmp_path)
     assert len(made) == 3 and not (tmp_path / "none.csv").exists()
     assert "2 rows written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace("0.1235", "0.9235"),
+        lambda text: text.replace('"digest"', '"digets"'),
+        lambda text: text.replace("\n# {", "\n# [", 1),
+    ],
+    ids=["a number", "the digest", "the head"],
+)
+def test_a_table_that_is_not_what_was_written_is_made_again(tmp_path, damage):
+    def make():
+        return pd.DataFrame({"name": ["a", "b"], "accuracy": [0.1235, 1.0]})
+
+    kept.tabled("some", {"seeds": 2}, make, again=True, folder=tmp_path, rests_on=[runs.run_all])
+    path = tmp_path / "some.csv"
+    path.write_text(damaged := damage(path.read_text()))
+    with pytest.warns(UserWarning, match=r"some\.csv: no intact table"):
+        table = kept.tabled("some", {"seeds": 2}, make, folder=tmp_path)
+    assert table["accuracy"].tolist() == [0.1235, 1.0] and path.read_text() == damaged
+
+
+@pytest.mark.parametrize("content", ["", "name,accuracy\na,1\n"])
+def test_a_file_without_parameters_is_no_table(tmp_path, content):
+    (tmp_path / "some.csv").write_text(content)
+    made = kept.tabled("some", {"seeds": 2}, lambda: pd.DataFrame({"name": ["b"]}), folder=tmp_path)
+    assert made["name"].tolist() == ["b"]
+
+
+def test_words_that_look_like_nothing_are_words(tmp_path):
+    words = ["None", "nan", "x # y"]
+    given = pd.DataFrame({"word": words, "value": [1.0, float("nan"), 2.0]})
+    kept.tabled("some", {}, lambda: given, again=True, folder=tmp_path, rests_on=[runs.run_all])
+    table = kept.tabled("some", {}, lambda: pytest.fail("it is there"), folder=tmp_path)
+    assert table["word"].tolist() == words and table["value"].isna().tolist() == [False, True, False]
 
 
 def test_the_tables_that_are_kept_are_those_that_are_named():

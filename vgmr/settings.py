@@ -29,11 +29,7 @@ RIVALS: dict[str, tuple[Callable[..., nn.Module], int]] = {  # with what their w
     "sigmoid-tanh": (SigmoidTanhGate, 1),
     "se": (SqueezeExcitation, 1),
 }
-
-
 PREFUSIONS = ("none", *RIVALS, "vgmr")
-
-
 NORMS = ("layer", "none")
 
 

@@ -113,9 +113,10 @@ def _bare_epoch(model: Classifier, batches: list[Batch]) -> None:
         optimizer.step()
 
 
-def _loop_step(model: Classifier) -> Callable[[Batch], Tensor]:
+def _loop_step(model: Classifier, optimizer: torch.optim.Optimizer | None = None) -> Callable[[Batch], Tensor]:
     """A step as plain training takes it, through the protocol of balancing methods."""
-    optimizer, objective, method = make_optimizer("adamw", model, 1e-3), Objective(), Balancing()
+    optimizer = optimizer or make_optimizer("adamw", model, 1e-3)
+    objective, method = Objective(), Balancing()
     return lambda batch: method.step(model, batch, objective, optimizer, 0)
 
 
@@ -146,8 +147,8 @@ def bench(
 
     Returns a JSON-able dict: device, setting, rows (one per variant; FLOPs of one inference pass and of one
     training step; ratios to "none", of training with their range over rounds; on a GPU graph_ratio, steps
-    replayed as a CUDA graph over the same one by one, and graph_training_ratio, such steps over those of
-    "none"), itself (plain training over plain
+    replayed as a CUDA graph over the same one by one, graph_training_ratio, such steps over those of "none",
+    and graph_seconds_per_epoch), itself (plain training over plain
     training), loop_overhead (of an epoch of the loop in `fit` over bare steps on batches
     that lie ready, for vgmr, share), contribution_share (contribution targets over one forward pass) and
     removal_share (`subset_logits`, the modality-removal table, over one evaluation pass, for vgmr).
@@ -677,7 +678,7 @@ def _steps(model: Classifier, part: Batch, optimizer: torch.optim.Optimizer) -> 
     """A pass over `part` as in `fit`: random mini-batches, their values looked at before."""
     batches = mini_batches(part, 32, torch.Generator().manual_seed(0))
     with trusted_values():
-        train_epoch(model, batches, lambda batch: Balancing().step(model, batch, Objective(), optimizer, 0))
+        train_epoch(model, batches, _loop_step(model, optimizer))
 
 
 def _form_row(counted: Mapping[Any, Any], times: Mapping[str, list[float]], samples: int) -> dict[str, Any]:

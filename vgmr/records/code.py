@@ -68,6 +68,21 @@ def _definitions(source: str) -> tuple[dict[str, ast.stmt], dict[str, tuple[str,
     return defined, dict(_imported(tree))
 
 
+@cache
+def _read(source: str, name: str) -> tuple[str, list[tuple[str, str]]]:
+    """A definition's own text, bare, and what it uses: (module, name), the module empty where it is this one."""
+    defined, imported = _definitions(source)
+    uses = []
+    for part in ast.walk(defined[name]):
+        if isinstance(part, ast.Name):
+            uses.append(imported.get(part.id, ("", part.id)))
+        elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
+            inner, attribute = imported.get(part.value.id, ("", "-"))
+            if not attribute:
+                uses.append((inner, part.attr))
+    return ast.unparse(defined[name]), uses
+
+
 def _imported(tree: ast.AST) -> Iterator[tuple[str, tuple[str, str]]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "vgmr":
@@ -97,15 +112,8 @@ def reached(roots: Iterable[Callable[..., Any]], stops: Iterable[str] = ()) -> d
             if name in imported:
                 todo.append(imported[name])
             continue
-        node = defined[name]
-        found[full] = ast.unparse(node)
-        for part in ast.walk(node):
-            if isinstance(part, ast.Name):
-                todo.append(imported.get(part.id, (module, part.id)))
-            elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
-                inner, attribute = imported.get(part.value.id, ("", "-"))
-                if not attribute:
-                    todo.append((inner, part.attr))
+        found[full], uses = _read(SOURCES[module], name)
+        todo += [(other or module, used) for other, used in uses]
     return found
 
 

@@ -29,8 +29,6 @@ from vgmr.settings import Experiment
 
 L = TypeVar("L", bound=Hashable)  # a label: a name, or several
 K = TypeVar("K", bound=Hashable)
-
-
 MISSING = "missing"
 KEPT = (
     "metrics",
@@ -197,8 +195,8 @@ def tabled(
 ) -> pd.DataFrame:
     """A tidy table from the record FOLDER/NAME.csv, or made here where it was made under other `parameters`.
 
-    The file's first line holds the parameters as a JSON comment, the second what made it: functions, key and
-    commit; floats are kept to 4 digits.
+    The file's first line holds the parameters as a JSON comment, the second what made it: functions, key, commit
+    and a digest of the table; floats are kept to 4 digits. A damaged table is named in a warning and made here.
 
     Args:
         make: a function of this package, or a partial of one, unless `rests_on` says what it calls.
@@ -216,11 +214,13 @@ def tabled(
         how = "made here, under other parameters than the record"
         try:
             head, body = _parted(path)
-            if head[0] == heading:
+            if head[:1] == [heading]:
+                if len(head) > 1 and json.loads(head[1].removeprefix("# "))["digest"] != _digest(body):
+                    raise ValueError("it is not what was written")
                 table = pd.read_csv(StringIO(body), keep_default_na=False, na_values=[""])
                 print(f"{path.parent.name}/{path.name}: {len(table)} rows read")
                 return table
-        except ValueError as error:
+        except (ValueError, LookupError, TypeError) as error:
             warnings.warn(f"{path}: no intact table ({error}); made again", stacklevel=2)
     made_by: dict[str, Any] = {}
     if again:

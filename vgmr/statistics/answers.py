@@ -23,8 +23,6 @@ MEANS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "accuracy": lambda prediction, label: (prediction == label).astype(float),
     "mae": lambda prediction, label: np.abs(prediction.astype(float) - label.astype(float)),
 }
-
-
 OTHERS: dict[str, Statistic] = {"macro_f1": weighted_f1, "pearson": weighted_pearson}
 
 
