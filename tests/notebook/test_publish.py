@@ -1,6 +1,7 @@
 """What `vgmr notebooks check` says to do."""
 
 import nbformat
+import pytest
 
 from vgmr.notebook import publish
 from vgmr.notebook.publish import Problem
@@ -65,6 +66,23 @@ def test_code_that_would_scroll_sideways_is_named(tmp_path, monkeypatch):
     cells += [nbformat.v4.new_code_cell(wide), nbformat.v4.new_markdown_cell(f"```python\n{wide}\n```")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), place)
     assert any(line.startswith("2 lines of code are wider than 88 columns") for line in publish.problems(place))
+
+
+@pytest.mark.parametrize(
+    ("source", "unseen"),
+    [
+        ('table(frame, "costs", "what it costs")', []),
+        ('table(frame, "costs", "what it costs")\nclaim("cheap", True)', ["costs"]),
+        ('table(frame, "costs", caption="what it costs")\nx = 1', ["costs"]),
+        ('table(frame, "costs")\nprint("in a file alone")', []),
+        ('shown = table(frame, "costs", "what it costs")\nshown', []),
+        ('!ls\ntable(frame, "costs", "what it costs")\n1', []),
+        ("", []),
+    ],
+)
+def test_a_table_that_its_cell_does_not_show_is_named(source, unseen):
+    """Found on a page where claims had been added below a table, which was gone."""
+    assert publish.unseen_tables(source) == unseen
 
 
 def test_a_text_cell_that_is_too_long_is_named(tmp_path, monkeypatch):

@@ -231,6 +231,20 @@ def code_lines(book: Any) -> list[str]:
     return found
 
 
+def unseen_tables(source: str) -> list[str]:
+    """Names of captioned tables in a cell that are not its last expression, so that nobody sees them."""
+    try:
+        before = ast.parse(source).body[:-1]
+    except SyntaxError:  # lines for the shell
+        return []
+    calls = [line.value for line in before if isinstance(line, ast.Expr) and isinstance(line.value, ast.Call)]
+    made = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "table"]
+    captioned = [
+        call for call in made if len(call.args) > 2 or any(word.arg == "caption" for word in call.keywords)
+    ]
+    return [ast.unparse(call.args[1]).strip("'") for call in captioned]
+
+
 def problems(path: Path) -> list[Problem]:
     """What is off in a committed notebook, a line each."""
     book = nbformat.read(path, as_version=4)
@@ -267,6 +281,8 @@ def problems(path: Path) -> list[Problem]:
     if long := [text for text in texts if len(text.split()) > LONGEST]:
         words, start = len(long[0].split()), " ".join(long[0].split()[:6])
         note(f"a text cell has {words} words, more than {LONGEST}: {start!r}", "hand")
+    if hidden := [name for cell in code for name in unseen_tables(cell.source)]:
+        note(f"the table {hidden[0]!r} is made and not shown; end its cell with it", "hand")
     tags = [tag for cell in book.cells for tag in cell.metadata.get("tags", [])]
     if tags.count("parameters") != 1:
         note("needs exactly one cell tagged parameters", "hand")
