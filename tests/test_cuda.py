@@ -13,6 +13,7 @@ from vgmr.corruption import Drawn
 from vgmr.experiment import build
 from vgmr.loop import alone, graphs, seeds
 from vgmr.prefusion import Identity
+from vgmr.runs import run_all
 from vgmr.systems import BACKBONES
 from vgmr.training import fit_seeds
 
@@ -155,6 +156,12 @@ def test_a_capture_that_fails_harms_nothing_after_it(data):
     losses = [float(replayed(few)) for _ in range(2 * graphs.WARM)]
     assert replayed.waits and losses == [float(few.label.sum())] * len(losses)
     test_dropout_is_drawn_anew_in_every_replay()
+
+
+def test_runs_of_several_seeds_are_one_pass(tmp_path, monkeypatch):
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path))
+    runs = run_all([experiment(seed=seed, device=DEVICE) for seed in range(3)], jobs=1, progress=False)
+    assert [one.history.together for one in runs] == [[0, 1, 2]] * 3
 
 
 def test_contributions(data):
