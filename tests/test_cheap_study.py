@@ -40,5 +40,5 @@ def test_cheap_forms_are_planned():
 
 
 def test_an_unknown_data_set_is_refused():
-    with pytest.raises(ValueError, match="there are: uci-mfeat, digit-views, utd-mhad"):
+    with pytest.raises(ValueError, match="there are: uci-mfeat, digit-views, cremad-ratings, utd-mhad"):
         cheap_refiners("mosi")
