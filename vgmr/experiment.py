@@ -183,8 +183,7 @@ def together(experiments: Sequence[Experiment]) -> bool:
     first = experiments[0]
     if len(experiments) < 2 or first.method != "none" or first.checkpoints:
         return False
-    device = chosen_device(first.device)
-    pair = [_ready(one, experiment_data(one).to(device)) for one in experiments[:2]]
+    pair = [_ready(one, experiment_data(one).to(chosen_device(one.device))) for one in experiments[:2]]
     (model, data, arguments), (other, more, _) = pair
     if not pays_together(model, data, len(experiments), first.batch_size):
         return False

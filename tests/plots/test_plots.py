@@ -260,7 +260,7 @@ def test_forest_holds_the_tables_numbers_both_parts_and_the_papers_effect():
     assert widths[0] / widths[1] == pytest.approx((row.seed_variance / row.sample_variance) ** 0.5)
     (paper,) = [line for line in ax.lines if line.get_marker() == "D"]
     assert paper.get_xdata()[0] == 0.1
-    expected = ["other seeds, with the rest", "other samples, with the rest", "the paper", "within chance"]
+    expected = ["if only seeds were drawn again", "if only samples were drawn again", "the paper", "within chance"]
     assert texts(ax.figure) == expected
     assert ax.figure.get_supxlabel() == "difference in test accuracy (mean, 95% interval)"
 
@@ -298,6 +298,30 @@ def test_a_model_has_one_colour_everywhere():
     ]
     (ax,) = plots.forest(pd.DataFrame(rows))
     assert line.get_color() == dots(ax)[1].get_color() == plots.COLOURS["VGMR, calibrated"]
+
+
+def test_a_method_has_one_name_and_colour_whatever_names_it():
+    for option, name in (("ogm-ge", "OGM-GE"), ("grad-blending", "Grad-Blending"), ("none", "plain")):
+        assert plots.look(option) == plots.look(name) and plots.shown(option) == plots.shown(name) == name
+    assert plots.shown("arl + VGMR, calibrated") == "ARL + VGMR, calibrated"
+    assert plots.shown(3) == "3" and plots.shown("fou") == "fou"
+    rows = [{**row, "label": name} for row, name in zip(contrasted("one"), ("ogm-ge", "mla"), strict=True)]
+    (ax,) = plots.forest(pd.DataFrame(rows))
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["OGM-GE", "MLA"]
+
+
+def test_a_system_has_one_colour_whichever_others_are_drawn():
+    def colours(*names):
+        rows = [
+            {"dataset": "one", "label": name, "cost": 1.0 + at, "difference": 0.0, "low": -1.0, "high": 1.0}
+            for at, name in enumerate(names)
+        ]
+        (ax,) = plots.against_cost(pd.DataFrame(rows))
+        return {line.get_label(): line.get_color() for line in ax.lines if line.get_label() in names}
+
+    few, many = colours("PCAG", "MulT"), colours("TFN", "MulT", "MISA", "PCAG")
+    assert len(set(many.values())) == 4 and few == {name: many[name] for name in few}
+    assert not set(many.values()) & set(plots.COLOURS.values())
 
 
 def test_what_is_no_model_is_neutral_and_takes_no_colour_of_a_model():

@@ -11,7 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import MaxNLocator
 
-from vgmr.plots.look import looks
+from vgmr.plots.look import looks, shown
 
 
 def bands(
@@ -66,13 +66,13 @@ def bands(
                 continue
             curve = part.groupby(x)[y].agg(["mean", "min", "max"])
             few = marker if len(curve) <= 8 else ""
-            ax.plot(curve.index, curve["mean"], color=colour, marker=few, markersize=5, label=str(kind))
+            ax.plot(curve.index, curve["mean"], color=colour, marker=few, markersize=5, label=shown(kind))
             ax.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.15, linewidth=0)
         place = 0.0 if baseline is not None else line.get(str(name)) if isinstance(line, Mapping) else line
         low, high = inside[y].min(), inside[y].max()
         if place is not None and (baseline is not None or low <= place <= high):
             ax.axhline(place, color="k", linestyle="--", linewidth=1, zorder=1)
-        ax.set_title(", ".join(str(text) for text in (one, name) if text is not None), fontsize=11)
+        ax.set_title(", ".join(shown(text) for text in (one, name) if text is not None), fontsize=11)
     if pd.api.types.is_integer_dtype(data[x]):
         axes[0, 0].xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     for ax in axes.flat[len(cells) :]:

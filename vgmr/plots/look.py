@@ -21,24 +21,34 @@ COLOURS = {
     "majority class": "#bbbbbb",
     "corrupted": "#d55e00",  # no model: what is corrupted, in every figure
     "uniform": "#cbb800",
-    "unis-mmc": "#aa22ee",
-    "ogm-ge": "#5e3c99",
-    "pmr": "#74a12e",
-    "agm": "#7b3f00",
-    "relearning": "#00797a",
-    "mla": "#e7298a",
-    "arl": "#b2182b",
+    "UniS-MMC": "#aa22ee",
+    "OGM-GE": "#5e3c99",
+    "PMR": "#74a12e",
+    "AGM": "#7b3f00",
+    "Relearning": "#00797a",
+    "MLA": "#e7298a",
+    "ARL": "#b2182b",
 }
-ALIASES = {
+NAMES = {  # of what options name
     "none": "plain",
     "VGMR, value-free gate": "value-free gate",
     "none + VGMR, paper's form": "VGMR, paper's form",
     "none + VGMR, calibrated": "VGMR, calibrated",
     "grad-blending": "Grad-Blending",
     "mmpareto": "MMPareto",
+    "unis-mmc": "UniS-MMC",
+    "ogm-ge": "OGM-GE",
+    "relearning": "Relearning",
+    **{name.lower(): name for name in ("PMR", "AGM", "MLA", "ARL", "MMIM", "SGD")},
+    "self-mm": "Self-MM",
+    "adamw": "AdamW",
 }
 REST = ("#ece133", "#fbafe4", "#8172b3", "#4c9f70", "#a65628", "#f781bf", "#66c2a5", "#b15928")
 MARKERS = "osD^vPX<>dph*"
+HOSTS = (
+    *("Concat", "Transformer", "TFN", "LMF", "GMU", "PCAG", "MulT", "MISA", "MAG", "MMIM's network"),
+    *("Self-MM's network", "TETFN", "ConfSMoE", "UniS-MMC"),
+)
 OTHERS = ("#8172b3", "#a65628", "#c44e52", "#937860", "#da8bc3", "#4c9f70", "#ccb974", "#64748b")  # of no model
 NEUTRAL = ("#404040", "o")
 
@@ -50,9 +60,15 @@ def style() -> None:
     plt.rcParams |= {"axes.titlesize": 12, "axes.labelsize": 11, "font.size": 11, "legend.fontsize": 10}
 
 
+def shown(label: object) -> str:
+    """What something is called in a figure: models and methods by their own names, all else as it is."""
+    text = str(label)
+    return NAMES.get(text) or " + ".join(NAMES.get(part, part) for part in text.split(" + "))
+
+
 def look(label: object, place: int = 0) -> tuple[str, str]:
     """Colour and marker of a model, the same in every figure; what is no known model gets those of its `place`."""
-    name = ALIASES.get(str(label), str(label))
+    name = shown(label)
     if name in COLOURS:
         number = list(COLOURS).index(name)
         return COLOURS[name], MARKERS[number % len(MARKERS)]
@@ -60,16 +76,23 @@ def look(label: object, place: int = 0) -> tuple[str, str]:
 
 
 def looks(labels: list[object], neutral: bool = False) -> dict[object, tuple[str, str]]:
-    """`look` of several things in one figure; where none of them is a model, colours that no model has, in order.
+    """`look` of several things in one figure; where none is a model, colours that no model has, in order.
+
+    Systems behind VGMR, `HOSTS`, have the same ones in all figures.
 
     Args:
         neutral: one colour and marker for all instead, where none of them is a model.
     """
-    if any(ALIASES.get(str(label), str(label)) in COLOURS for label in labels):
+    systems = [label for label in labels if label in HOSTS]
+    if systems != labels and any(shown(label) in COLOURS for label in labels):
         return {label: look(label, place) for place, label in enumerate(labels)}
     if neutral:
         return dict.fromkeys(labels, NEUTRAL)
-    return {label: (OTHERS[at % len(OTHERS)], MARKERS[at % len(MARKERS)]) for at, label in enumerate(labels)}
+    places = [HOSTS.index(str(label)) for label in systems] if systems == labels else range(len(labels))
+    return {
+        label: (OTHERS[at % len(OTHERS)], MARKERS[at % len(MARKERS)])
+        for label, at in zip(labels, places, strict=True)
+    }
 
 
 def shades(number: int) -> list[str]:
