@@ -89,6 +89,8 @@ def test_what_held_is_said_with_holm_size_data_set_and_what_its_interval_counts(
     alone = table.assign(p_holm=0.01, counted="seeds only")
     assert "2 keep a p-value" in ledger.survivors(alone) and "only: Table 1." in ledger.survivors(alone)
     assert ledger.survivors(table.assign(verdict="undecided")) == "None of these claims held."
+    both = ledger.survivors(table.assign(sets=["digits, words", "digits"]))
+    assert "rest on: digits with words (1); digits (1)." in both, "two sets of one claim are told from two claims"
 
 
 def test_half_of_the_evidence_is_an_error(folder):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from vgmr.paper import figures
 
 PAPER_FORM = "results of the paper's form"
-ADOPTED = "results of the adopted form"
+ADOPTED = "results of the calibrated form"
 CODE = "the code against our reconstruction of the equations"
 LISTS = (PAPER_FORM, ADOPTED, CODE)
 LABELS = {PAPER_FORM: "VGMR, paper's form", ADOPTED: "VGMR, calibrated"}
@@ -156,7 +156,7 @@ def _ablation(kind: str) -> list[Claim]:
 def _value(kind: str) -> list[Claim]:
     """Table 4 and section 4.11, with the target of the reconstruction (delta) and with impact (|delta|).
 
-    The value of the adopted form is not trained; its anchors stand in the place of a target.
+    The value of the calibrated form is not trained; its anchors stand in the place of a target.
     """
     label, where = LABELS[kind], "vgmr.analysis"
     moves = {

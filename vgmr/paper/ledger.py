@@ -1,7 +1,7 @@
 """The claim ledger: what the paper claims, and what became of it in the notebooks here.
 
 Nothing is typed but the claims: numbers come, as floats, out of what the committed notebooks recorded, and the
-words are those of `vgmr.statistics.verdicts`. Results of the paper's form, results of the adopted form, and the
+words are those of `vgmr.statistics.verdicts`. Results of the paper's form, results of the calibrated form, and the
 code against our reconstruction of the equations are three lists that are never added up: the third says nothing
 of the paper.
 """
@@ -208,7 +208,8 @@ def survivors(table: pd.DataFrame) -> str:
         return "None of these claims held."
     sure = held[held["p_holm"].astype(float) < 0.05]
     small = held[held["difference"].astype(float) < held["paper"].astype(float) / 2]
-    where = ", ".join(f"{name} ({count})" for name, count in held["sets"].value_counts().items())
+    sets = held["sets"].str.replace(", ", " with ").value_counts()
+    where = "; ".join(f"{name} ({count})" for name, count in sets.items())
     few = ", ".join(dict.fromkeys(table.loc[table["counted"] == SEEDS_ONLY, "item"]))
     return (
         f"Of the {len(held)} that held, {len(sure)} keep a p-value below 0.05 after Holm's correction for the "
