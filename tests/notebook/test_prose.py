@@ -51,6 +51,12 @@ def test_no_difference_at_all_is_said_as_such():
     assert "no difference was seen" in sentence({**same, "mean": 0.8})
 
 
+def test_a_difference_that_would_be_written_as_zero_is_said_to_be_small():
+    same = {**ROW, "difference": -0.0004, "low": -0.004}
+    assert "VGMR** scores within 0.05 points of plain (95% interval -0.4 to +3.0)" in sentence(same)
+    assert "within 0.0005 units of the label of plain" in sentence(same, "mae")
+
+
 def test_the_answer_names_what_is_decided():
     control = {**ROW, "label": "value-free gate"}
     single = {**ROW, "label": "text alone"}
@@ -66,8 +72,8 @@ def test_the_answer_names_what_is_decided():
 
 def test_a_weak_baseline_is_called_weak():
     table = pd.DataFrame({"label": ["majority class", "plain", "VGMR"], "mean": [0.99, 0.6, 0.7]})
-    assert "every network here loses" in beside_linear(0.8, table)
-    assert "plain loses to a linear model" in beside_linear(0.65, table) and "VGMR, 0.700" in beside_linear(
-        0.65, table
-    )
-    assert "no weaker" in beside_linear(0.5, table)
+    every, plain, none = (beside_linear(linear, table) for linear in (0.8, 0.65, 0.5))
+    assert "every network here scores below a linear model" in every
+    assert "plain scores below a linear model" in plain and "VGMR, 0.700" in plain
+    assert "plain scores no lower than a linear model" in none
+    assert all("no interval is computed" in said for said in (every, plain, none))

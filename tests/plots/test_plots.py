@@ -400,6 +400,16 @@ def test_learning_curves_are_means_over_seeds():
     np.testing.assert_allclose(axes[2].lines[0].get_ydata(), [0.5, 0.65])
 
 
+def test_learning_curves_have_bands_over_seeds_and_none_over_folds():
+    assert all(len(ax.collections) == 2 for ax in plots.learning_curves(VARIANTS)[0])
+    runs = [
+        replace(run, experiment=replace(run.experiment, fold=fold))
+        for run, fold in zip(VARIANTS["plain"], (0, 1), strict=True)
+    ]
+    axes = plots.learning_curves({"plain": runs})[0]
+    assert all(len(ax.lines) == 1 and not ax.collections for ax in axes)
+
+
 def test_learning_curves_stop_where_half_of_the_trainings_have_ended_and_keep_the_scale_of_the_means():
     long, wild = (made_run(seed, [0, 0, 0, 0], LABEL) for seed in (2, 3))
     long = replace(long, history=History([1.0, 0.5, 0.2, 0.1], [1.1, 0.9, 0.8, 0.8], [0.5, 0.6, 0.7, 0.7], 1, 1.0))

@@ -67,7 +67,9 @@ def sentence(row: Mapping[Any, Any], metric: str = "accuracy") -> str:
     points = metric not in LOWER_IS_BETTER
     scale, unit, digits = (100, "points", 1) if points else (1, "units of the label", 3)
     difference, low, high = (scale * float(row[name]) for name in ("difference", "low", "high"))
-    side = "better" if difference > 0 else "worse"
+    side = f"{abs(difference):.{digits}f} {unit} {'better' if difference > 0 else 'worse'} than"
+    if not round(abs(difference), digits):
+        side = f"within {0.5 / 10**digits:.{digits + 1}f} {unit} of"
     said = {
         "held": "so it is better",
         "contradicted": "so it is worse",
@@ -77,7 +79,7 @@ def sentence(row: Mapping[Any, Any], metric: str = "accuracy") -> str:
     interval = f"95% interval {low:+.{digits}f} to {high:+.{digits}f}"
     who, other = row["label"], row["against"]
     return (
-        f"**{who}** scores {abs(difference):.{digits}f} {unit} {side} than {other} ({interval}), "
+        f"**{who}** scores {side} {other} ({interval}), "
         f"{said}; a difference of {seen} would have been found in four of five such studies."
     )
 
@@ -125,10 +127,11 @@ def beside_linear(linear: float, table: pd.DataFrame) -> str:
     best = max(networks, key=lambda name: networks[name])
     shown = f"The linear model scores {linear:.3f}, plain {plain:.3f}"
     shown += "" if best == "plain" else f", and the best network, {best}, {networks[best]:.3f}"
+    bare, so = "(no interval is computed)", "so a gain over plain may only repair a weak baseline"
     if linear > networks[best]:
-        weak = "every network here loses to a linear model, so a gain over plain may only repair a weak baseline"
+        weak = f"every network here scores below a linear model {bare}, {so}"
     elif linear > plain:
-        weak = "plain loses to a linear model here, so a gain over plain may only repair a weak baseline"
+        weak = f"plain scores below a linear model here {bare}, {so}"
     else:
-        weak = "plain is no weaker than a linear model here"
+        weak = f"plain scores no lower than a linear model here {bare}"
     return f"{shown}: **{weak}.**"

@@ -27,6 +27,7 @@ def bands(
     ylabel: str = "",
     line: float | Mapping[str, float] | None = None,
     share: bool = True,
+    spread: bool = True,
 ) -> np.ndarray:
     """Mean over seeds as lines, the range from the lowest to the highest seed as bands.
 
@@ -39,6 +40,7 @@ def bands(
         line: a dashed line, such as the rate of the majority class, for all panels or by panel; it is left out
             where it would lie outside what the curves span, and with a baseline it is zero.
         share: one scale for all panels.
+        spread: draw the bands.
 
     Returns the array of axes (rows, columns).
     """
@@ -67,7 +69,8 @@ def bands(
             curve = part.groupby(x)[y].agg(["mean", "min", "max"])
             few = marker if len(curve) <= 8 else ""
             ax.plot(curve.index, curve["mean"], color=colour, marker=few, markersize=5, label=shown(kind))
-            ax.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.15, linewidth=0)
+            if spread:
+                ax.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.15, linewidth=0)
         place = 0.0 if baseline is not None else line.get(str(name)) if isinstance(line, Mapping) else line
         low, high = inside[y].min(), inside[y].max()
         if place is not None and (baseline is not None or low <= place <= high):
@@ -89,6 +92,7 @@ def bands(
 def learning_curves(variants: Mapping[str, Sequence[Any]]) -> np.ndarray:
     """Training loss, validation loss (nats) and validation accuracy by epoch; mean and range over trainings.
 
+    Of trainings on several folds the mean alone: their range is mostly that of the folds, and hides the lines.
     A curve stops where half of its trainings have ended, so that no mean is one of a few survivors. The scales are
     those of the means: what a band reaches beyond is cut.
     """
@@ -107,7 +111,8 @@ def learning_curves(variants: Mapping[str, Sequence[Any]]) -> np.ndarray:
     frame = pd.DataFrame(rows, columns=["label", "seed", "measure", "epoch", "value"])
     going = frame.groupby(["label", "measure", "epoch"])["value"].transform("size")
     frame = frame[going >= frame["label"].map({name: len(runs) / 2 for name, runs in variants.items()})]
-    axes = bands(frame, "epoch", "value", panel="measure", share=False, ylabel=" ")
+    folds = {run.experiment.fold for runs in variants.values() for run in runs}
+    axes = bands(frame, "epoch", "value", panel="measure", share=False, ylabel=" ", spread=len(folds) == 1)
     for ax in axes.flat:
         means = np.concatenate([line.get_ydata() for line in ax.lines])
         margin = 0.15 * np.ptp(means) or 0.05

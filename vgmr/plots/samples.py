@@ -336,7 +336,7 @@ def confusion_matrix(counts: torch.Tensor, classes: Sequence[str], ax: Axes | No
         yticklabels=list(classes),
         square=alone,
         cbar=not few,
-        cbar_kws={"label": "share of the true class"},
+        cbar_kws={"label": "share of the true class", "location": "top"},
     )
     ax.set(xlabel="predicted class" + ("" if few else ", in the same order"), ylabel="true class")
     ax.tick_params(axis="y", rotation=0)
