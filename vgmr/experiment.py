@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from vgmr import corruption
 from vgmr.balancing import Balancing, make_method
@@ -277,9 +277,5 @@ def _scores(model: Classifier, data: MultimodalData, history: History) -> dict[s
         "subset_accuracy": {keep: scores(answer, label, classes)["accuracy"] for keep, answer in answers.items()},
         "prediction": prediction,
         "label": label.tolist(),
-        "group": _listed(data.test.group),
+        "group": [] if data.test.group is None else data.test.group.tolist(),
     }
-
-
-def _listed(values: Tensor | None) -> list[int]:
-    return [] if values is None else values.tolist()

@@ -14,6 +14,7 @@ from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch
 from vgmr.fusion.base import steady
 from vgmr.objective import task_loss
+from vgmr.refining.inputs import is_whole
 
 T = TypeVar("T")
 
@@ -36,9 +37,12 @@ def one_pass(
 
     Raises:
         TypeError: `part` is no `Batch`.
+        ValueError: it has no samples, or `batch_size` is below 1.
     """
     if not isinstance(part, Batch):
         raise TypeError(f"expected a part of a data set, such as data.test, got {type(part).__name__}")
+    if not (len(part) and is_whole(batch_size)):
+        raise ValueError(f"expected samples and a batch_size of at least 1, got {len(part)} and {batch_size!r}")
     with evaluating(model):
         batches = (part.span(start, start + batch_size) for start in range(0, len(part), batch_size))
         return [take(model(batch.features, batch.model_mask, keep), batch) for batch in batches]

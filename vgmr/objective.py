@@ -55,9 +55,8 @@ def regulariser(
             level = gate.mean()
         else:
             real = mask[name]
-            of_step = gate.mean(2, keepdim=True).expand(
-                -1, real.shape[1], -1
-            )  # one for all steps, or each its own
+            # one for all steps, or each its own
+            of_step = gate.mean(2, keepdim=True).expand(-1, real.shape[1], -1)
             level = masked_mean(of_step, real).squeeze(1) @ real.sum(1).to(gate.dtype) / real.sum()
         terms.append((level - 0.5) ** 2)
     return torch.stack(terms).sum() / len(refinement.gate)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgmr.refining.evidence import Evidence, relative_agreement
-from vgmr.refining.inputs import check_dims, check_inputs, check_like, whole
+from vgmr.refining.inputs import check_dims, check_inputs, check_like, check_value, share, whole
 from vgmr.refining.maps import ModalityMaps, ValueMaps, masked_max, masked_mean
 from vgmr.refining.refinement import Refinement
 
@@ -111,19 +111,17 @@ class VGMR(nn.Module):
             raise ValueError(f"value_from must be one of {', '.join(VALUE_SOURCES)}, got {value_from!r}")
         if value_from != "summaries" and num_classes is None:
             raise ValueError(f"values from {value_from} need num_classes, the number of classes of the anchors")
-        for what, value in (("amplification", amplification), ("retention", retention), ("dropout", dropout)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{what} must lie in 0 to 1, got {value}")
+        shares = {"amplification": amplification, "retention": retention, "dropout": dropout, "sparsity": sparsity}
+        for what, given in shares.items():
+            share(what, given)
         if norm not in ("layer", "none"):
             raise ValueError(f"norm must be 'layer' or 'none', got {norm!r}")
-        if not 0 <= sparsity < 1:
-            raise ValueError(f"sparsity must lie in 0 to below 1, got {sparsity}")
+        if sparsity == 1:
+            raise ValueError("sparsity must lie in 0 to below 1, got 1")
         if sharing and value_from == "anchors":
             raise ValueError("sharing is of the maps to learned values, and values from anchors are not learned")
-        if rank is not None:
-            rank = (
-                0 if rank == 0 and not isinstance(rank, bool) else whole("rank, where it is not 0 or None,", rank)
-            )
+        if rank is not None and (rank != 0 or isinstance(rank, bool)):
+            rank = whole("rank, where it is not 0 or None,", rank)
         if rank == 0 and not (use_global_value or use_channel_value):
             raise ValueError("with rank 0 the gate has the values alone: use the global or the channel value")
         latent_dim = whole("latent_dim", latent_dim)
@@ -224,6 +222,7 @@ class VGMR(nn.Module):
                 seen = x if hidden is None else hidden
                 over_time[name] = (masked_mean(seen, masks[name]), masked_max(seen, masks[name]))
         latent = {name: self.of(name).pooled_latent(*pair) for name, pair in over_time.items()}
+        value = check_value(value, self.dims, checked)
         refinement = self.valued(latent, *self.judge(checked, masks), value)
         for name, x in checked.items():
             real = masks[name]

@@ -66,10 +66,10 @@ def read_run(folder: Path) -> Run:
             **content,
         )
         check_run(found)
+        if _digests(folder) != weights:
+            raise ValueError("the weights are not those that were written")
     except DAMAGED as error:
         raise ValueError(f"{folder / 'run.json'} is no intact run ({type(error).__name__}: {error})") from None
-    if _digests(folder) != weights:
-        raise ValueError(f"{folder}: the weights are not those that were written")
     return found
 
 

@@ -31,6 +31,15 @@ RIVALS: dict[str, tuple[Callable[..., nn.Module], int]] = {  # with what their w
 }
 PREFUSIONS = ("none", *RIVALS, "vgmr")
 NORMS = ("layer", "none")
+OF_FORM: Any = None  # a switch of VGMR that the form sets
+PAPERS: dict[str, Any] = {  # the switches that forms set, as the paper has them
+    "amplification": 0.5,
+    "retention": 0.2,
+    "norm": "layer",
+    "neutral_start": False,
+    "value_from": "summaries",
+    "retain": False,
+}
 
 
 class Options(dict[str, Any]):
@@ -64,8 +73,9 @@ class Experiment:
     `training_noise` are arguments of `vgmr.corruption.noise` for the training and the validation part; the test
     part stays as it is. `training_corruption` are arguments of `vgmr.corruption.Drawn.like`: drawn anew for every
     mini-batch of any variant. `form`, a name in `vgmr.refiner.FORMS`, sets those of VGMR's switches that are
-    at their defaults here, which are the paper's; the calibrated form, the adopted one, learns no value, so the
-    value's loss and the regulariser do nothing in it. A rival's width follows from the parameters of that form.
+    not given; the calibrated form, the adopted one, learns no value, so the value's loss and the regulariser do
+    nothing in it. They are set when the experiment is made: for another form make another one, as
+    `dataclasses.replace` would keep them. A rival's width follows from the parameters of that form.
     `checkpoints` keeps the weights after every epoch. `fold` is one part of a cross-validation, for data
     sets that have folds. `device` "auto" is a GPU where there is one.
 
@@ -82,18 +92,18 @@ class Experiment:
     modalities: tuple[str, ...] | None = None
     backbone_options: Mapping[str, Any] = field(default_factory=Options)
     latent_dim: int = 32
-    amplification: float = 0.5
-    retention: float = 0.2
-    norm: str = "layer"
+    amplification: float = OF_FORM
+    retention: float = OF_FORM
+    norm: str = OF_FORM
     dropout: float = 0.1
     use_global_value: bool = True
     use_channel_value: bool = True
     use_agreement: bool = True
     use_discrepancy: bool = True
-    neutral_start: bool = False
+    neutral_start: bool = OF_FORM
     form: str = "calibrated"
-    value_from: str = "summaries"
-    retain: bool = False
+    value_from: str = OF_FORM
+    retain: bool = OF_FORM
     value_target: str = "contribution"
     value_weight: float = 0.1
     regulariser_weight: float = 0.01
@@ -130,6 +140,11 @@ class Experiment:
         for entry in fields(self):
             if isinstance(value := getattr(self, entry.name), Mapping):
                 object.__setattr__(self, entry.name, Options(value))
+        if self.form not in FORMS:
+            raise ValueError(f"unknown form {self.form!r}; there are: {', '.join(FORMS)}")
+        for name, value in (PAPERS | FORMS[self.form]).items():
+            if getattr(self, name) is OF_FORM:
+                object.__setattr__(self, name, value)
         for what, value, choices in (
             ("data set", self.dataset, names()),
             ("prefusion", self.prefusion, PREFUSIONS),
@@ -137,7 +152,6 @@ class Experiment:
             ("norm", self.norm, NORMS),
             ("method", self.method, METHODS),
             ("optimizer", self.optimizer, OPTIMIZERS),
-            ("form", self.form, FORMS),
             ("value_target", self.value_target, TARGETS),
         ):
             if not isinstance(value, str) and what in ("data set", "prefusion", "backbone", "method"):
@@ -152,8 +166,11 @@ class Experiment:
             value = getattr(self, what)
             if what in ("fold", "patience") and value is None:
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
                 raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
+        for what in ("value_weight", "regulariser_weight", "temperature", "warmup_epochs"):
+            if not is_weight(getattr(self, what)):
+                raise ValueError(f"{what} must be a number of at least 0, got {getattr(self, what)!r}")
         for what in ("learning_rate", "prefusion_learning_rate", "weight_decay"):
             value = getattr(self, what)
             if not (is_weight(value) or (what == "prefusion_learning_rate" and value is None)):
@@ -166,9 +183,6 @@ class Experiment:
                 f"method {self.method!r} is defined for the head {needed!r} of the backbones pooled and "
                 f"transformer, got backbone {self.backbone!r}"
             )
-        for name, value in FORMS[self.form].items():
-            if getattr(self, name) == type(self).__dataclass_fields__[name].default:
-                object.__setattr__(self, name, value)
         _tried(
             Options(filled(VGMR, self, num_classes=2)),
             Options(filled(Objective, self, target=self.value_target)),

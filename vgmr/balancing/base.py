@@ -196,7 +196,7 @@ def fused_sample(model: Classifier, data: MultimodalData, method: str) -> Tensor
     Raises:
         ValueError: the backbone has no such vector, said for `method`.
     """
-    part = data.train.index(torch.arange(2, device=data.train.label.device))
+    part = data.train.index(torch.arange(2, device=data.train.label.device) % len(data.train))
     with evaluating(model):
         fused = model(part.features, part.mask).fused
     if fused is None:

@@ -34,8 +34,8 @@ def unsound(
         if not is_weight(weight):
             yield ValueError(f"{what} must be a number of at least 0, got {weight!r}")
     for seed in seeds:
-        if not isinstance(seed, Integral):
-            yield ValueError(f"seed must be a whole number, got {seed!r}")
+        if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= abs(int(seed)) < 2**63:
+            yield ValueError(f"seed must be a whole number below 2**63, got {seed!r}")
     for model in models:
         if not (hasattr(model, "prefusion") and hasattr(model, "backbone")):
             yield TypeError(f"model: expected a Classifier(prefusion, backbone), got {type(model).__name__}")
@@ -48,6 +48,11 @@ def unsound(
     for what, given in (("objective", objective), ("corruption", corruption)):
         if not (given is None or callable(given)):
             yield TypeError(f"{what}: expected an object that can be called, got {type(given).__name__}")
+    if not torch.is_grad_enabled():
+        yield ValueError("gradients are switched off here, so nothing can learn; call fit outside torch.no_grad()")
+    for model in models:
+        if not any(x.requires_grad for x in model.parameters()):
+            yield ValueError("no parameter of the model can learn; model.requires_grad_(True) lets all of them")
     task = getattr(objective, "task", "classification")
     for each in data:
         if each.task != task:
@@ -83,7 +88,12 @@ def unheeded(model: Classifier, part: Batch) -> list[str]:
 def check_labels(model: Classifier, data: MultimodalData) -> None:
     """ValueError where a label is out of the model's range, or a part is unsound, with the part's name."""
     outputs = getattr(model.backbone, "num_outputs", len(data.classes))
+    if not data.classes and outputs > 1:
+        hint = "give its backbone num_outputs=1"
+        raise ValueError(f"{data.name} has scores, and the model has {outputs} outputs; {hint}")
     for name, part in (("train", data.train), ("validation", data.validation)):
+        if not len(part):
+            raise ValueError(f"{data.name}, {name}: the part has no samples")
         try:
             part.check(min(len(data.classes), outputs))
         except ValueError as error:

@@ -112,6 +112,7 @@ def whole_folder(folder: Path, sound: Callable[[Path], bool]) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
+        temporary.chmod(folder.parent.stat().st_mode & 0o777)  # mkdtemp lets nobody else in
         yield temporary
         while True:
             try:

@@ -16,6 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgmr.refining.inputs import check_targets
+
+SUPPORTED = 1e-3  # of an agreement, in 0 to 1; below it a difference of float32 is too coarse
 DECAYS = (0.3, 0.1, 0.03, 0.01)  # tried in this order, each starting where the last one ended
 
 
@@ -64,12 +67,21 @@ def relative_agreement(posterior: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Mean over the others of p_m . p_n, divided by that of the best supported modality; name -> (B,) in (0, 1].
 
     A modality is distrusted because others support each other, not because all are weak. With two modalities it
-    is 1 for both: their agreement is the same number, and says that they conflict, never which one lies.
+    is 1 for both: their agreement is the same number, and says that they conflict, never which one lies. So it is
+    for all where no two support each other at all.
+
+    Where all are sure of different classes, the others as a difference are lost to rounding: there their support
+    is summed pair by pair.
     """
     stacked = torch.stack(list(posterior.values()))  # (M, B, C)
     others = (stacked.sum(0, keepdim=True) - stacked) / (len(stacked) - 1)
     support = (stacked * others).sum(2)
-    return dict(zip(posterior, support / support.amax(0), strict=True))
+    pairs = torch.einsum("mbc,nbc->mnb", stacked, stacked)
+    little = pairs.masked_fill(torch.eye(len(stacked), dtype=torch.bool, device=pairs.device)[..., None], 0).sum(1)
+    least = little.amax(0)
+    sure = torch.where(least > 0, little / least.clamp_min(torch.finfo(least.dtype).tiny), 1.0)
+    relative = torch.where(support.amax(0) > SUPPORTED, support / support.amax(0), sure)
+    return dict(zip(posterior, relative, strict=True))
 
 
 class Anchor(nn.Module):
@@ -243,7 +255,12 @@ class Evidence(nn.Module):
         return by_name(judged)
 
     def prepare(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor | None], label: Tensor) -> None:
-        """Fit every anchor to a training part; real numbers as labels are cut into C parts of like size."""
+        """Fit every anchor to a training part; real numbers as labels are cut into C parts of like size.
+
+        Raises:
+            ValueError: labels that are no tensor (N,), too few, not finite, or no classes from 0 to C - 1.
+        """
+        check_targets(label, len(next(iter(features.values()))), self.num_classes)
         if label.is_floating_point():
             inner = torch.linspace(0, 1, self.num_classes + 1, device=label.device, dtype=label.dtype)[1:-1]
             label = torch.bucketize(label, label.quantile(inner))

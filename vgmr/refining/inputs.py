@@ -39,11 +39,50 @@ def check_dims(dims: Mapping[str, int], at_least: int = 1) -> dict[str, int]:
             f"expected at least {at_least} modalities to compare with each other, got {len(dims)}: {list(dims)}"
         )
     for name in dims:
-        if not isinstance(name, str) or not name or "." in name:
-            raise ValueError(f"a modality name must be a non-empty string without a dot, got {name!r}")
+        if not isinstance(name, str) or not name or "." in name or "+" in name:
+            raise ValueError(f"a modality name must be a non-empty string without a dot or a plus, got {name!r}")
         if hasattr(nn.ModuleDict(), name):
             raise ValueError(f"{name!r} is a name that torch keeps for itself; call this modality otherwise")
     return {name: whole(f"{name}: a feature dimension", dim) for name, dim in dims.items()}
+
+
+def share(what: str, value: Any) -> None:
+    """ValueError in one line where `value` is no number in 0 to 1."""
+    if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+        raise ValueError(f"{what} must lie in 0 to 1, got {value!r}")
+
+
+def _kind(x: Any) -> str:
+    return f"{x.dtype} {tuple(x.shape)}, {x.layout}" if isinstance(x, Tensor) else type(x).__name__
+
+
+def check_targets(label: Tensor, count: int, classes: int) -> None:
+    """ValueError in one line where labels do not fit `count` sequences of `classes` classes."""
+    if not isinstance(label, Tensor) or label.layout != torch.strided or label.shape != (count,) or not count:
+        got = tuple(label.shape) if isinstance(label, Tensor) else type(label).__name__
+        raise ValueError(f"label: expected a tensor (N,), one entry for each of N = {count} > 0, got {got}")
+    if label.dtype not in (torch.int64, torch.float32, torch.float64):
+        raise ValueError(f"label: expected int64 classes or float32 or float64 scores, got {label.dtype}")
+    if label.is_floating_point() and not torch.isfinite(label).all():
+        raise ValueError("label: expected finite scores, got NaN or infinite ones")
+    if not label.is_floating_point() and not 0 <= int(label.min()) <= int(label.max()) < classes:
+        raise ValueError(
+            f"label: expected classes 0 to {classes - 1}, got {int(label.min())} to {int(label.max())}"
+        )
+
+
+def check_value(value: Any, dims: Mapping[str, int], features: Mapping[str, Tensor]) -> Any:
+    """`value` of `VGMR.forward` as it is, or ValueError in one line where it is no (B,) for each modality."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or set(value) != set(dims):
+        got = list(value) if isinstance(value, Mapping) else type(value).__name__
+        raise ValueError(f"value: expected a dict with a tensor for each of {list(dims)}, got {got}")
+    for name, given in value.items():
+        size = (len(features[name]),)
+        if not isinstance(given, Tensor) or given.shape != size:
+            raise ValueError(f"value: expected a tensor {size} for {name!r}, got {_kind(given)}")
+    return value
 
 
 _trusted = ContextVar("trusted", default=False)
@@ -112,6 +151,9 @@ def check_inputs(
                 + (f"; unknown: {', '.join(unknown)}" if unknown else "")
                 + (f"; missing: {', '.join(missing)}" if missing else "")
             )
+    for name, x in features.items():
+        if x.layout != torch.strided or not x.ndim:
+            raise ValueError(f"{name}: expected a dense tensor (B, T, {dims[name]}), got {_kind(x)}")
     size = next(iter(features.values())).shape[0]
     checked: dict[str, Tensor] = {}
     masks: dict[str, Tensor | None] = {}

@@ -60,14 +60,20 @@ class Answers:
     prediction: np.ndarray
     label: np.ndarray
     group: list[Any] | None
+    scores: bool = False  # not classes
 
 
 def answers(runs: Sequence[Scored]) -> Answers:
     """The answers of one variant's runs, by seed and sample.
 
     Raises:
-        ValueError: a run without predictions, or two runs of the same seed and fold.
+        TypeError: no list of runs.
+        ValueError: no run, a run without predictions, or two runs of the same seed and fold.
     """
+    if not isinstance(runs, Sequence):
+        raise TypeError(f"expected the runs of each variant as a list, got {type(runs).__name__}")
+    if not runs:
+        raise ValueError("expected at least one run of each variant, got an empty list")
     found: dict[int, dict[Any, tuple[float, float]]] = {}
     groups: dict[Any, Any] = {}
     seen = set()
@@ -95,11 +101,25 @@ def answers(runs: Sequence[Scored]) -> Answers:
     cells = np.array([[found[seed].get(key, empty) for key in keys] for seed in seeds], float)
     if groups and len(groups) < len(keys):
         raise ValueError(f"expected a group for all of {len(keys)} test samples or for none, got {len(groups)}")
-    return Answers(seeds, keys, cells[..., 0], cells[..., 1], [groups[key] for key in keys] if groups else None)
+    group = [groups[key] for key in keys] if groups else None
+    scores = any(np.asarray(run.label).dtype.kind == "f" for run in runs)
+    return Answers(seeds, keys, cells[..., 0], cells[..., 1], group, scores)
+
+
+def _check(found: Answers, metric: str) -> None:
+    if found.scores and metric in ("accuracy", "macro_f1"):
+        raise ValueError(f"these runs predict scores, no classes: metric must be mae or pearson, got {metric!r}")
 
 
 def paired(one: Answers, other: Answers, metric: str) -> Interval:
-    """The difference in a metric of one variant's answers to another's, which has the same seeds and samples."""
+    """The difference in a metric of one variant's answers to another's, which has the same seeds and samples.
+
+    Raises:
+        ValueError: fewer than two seeds, or a metric of classes where there are scores.
+    """
+    _check(one, metric)
+    if len(one.seeds) < 2:
+        raise ValueError(f"expected at least two seeds of each variant, got {list(one.seeds)}")
     if metric in MEANS:
         score = MEANS[metric]
         there = ~np.isnan(one.label)
@@ -126,7 +146,8 @@ def _at(statistic: Statistic, found: Answers, seed: int, weight: np.ndarray) -> 
 
 
 def mean(found: Answers, metric: str) -> float:
-    """A metric of a variant's answers, the mean over seeds."""
+    """A metric of a variant's answers, the mean over seeds; ValueError where one of classes is asked of scores."""
+    _check(found, metric)
     if metric in MEANS:
         values = np.where(np.isnan(found.label), np.nan, MEANS[metric](found.prediction, found.label))
         return float(np.nanmean(values))
