@@ -146,6 +146,45 @@ def test_relative_agreement_by_hand():
     torch.testing.assert_close(value["c"], torch.tensor([0.2 / 0.6, 1.0]))
 
 
+def test_agreement_of_the_confident_is_that_of_exact_arithmetic():
+    generator = torch.Generator().manual_seed(0)
+    for count in (2, 3, 5):
+        logits = torch.randn(count, 400, 8, generator=generator)
+        for place in range(count):  # from unsure to sure beyond what float32 can hold, of different classes
+            logits[place, :200, place] += torch.linspace(0, 120, 200)
+        posterior = dict(zip("abcde", logits.softmax(2), strict=False))
+        exact = {}
+        for name, own in posterior.items():
+            others = [other for one, other in posterior.items() if one != name]
+            exact[name] = sum((own.double() * other.double()).sum(1) for other in others)
+        best = torch.stack(list(exact.values())).amax(0)
+        found = relative_agreement(posterior)
+        assert (best < 1e-6).sum() > 20 and (best > 1e-3).sum() > 200
+        for name, value in found.items():
+            expected = torch.where(best > 1e-30, exact[name] / best, 1.0).float()
+            there = (best > 1e-30) | (best == 0)
+            torch.testing.assert_close(value[there], expected[there], atol=2e-4, rtol=1e-3, msg=f"{count}, {name}")
+        if count == 2:
+            assert all(((value - 1).abs() < 3e-4).all() for value in found.values())
+
+
+def test_where_no_two_support_each_other_nobody_is_distrusted():
+    for dtype in (torch.float16, torch.float32, torch.float64):
+        sure = torch.eye(3, dtype=dtype)
+        value = relative_agreement({"a": sure[:1], "b": sure[1:2], "c": sure[2:]})
+        assert all(torch.equal(one, torch.ones(1, dtype=dtype)) for one in value.values())
+
+
+def test_inputs_far_out_of_range_have_finite_answers(trained):
+    model, part = trained[0], trained[1].test
+    for factor in (3.0, 30.0, 1000.0):
+        features = {name: factor * x for name, x in part.features.items()}
+        refinement = model.prefusion(features, part.mask)
+        for name in features:
+            assert torch.isfinite(refinement.global_value[name]).all(), (factor, name)
+            assert torch.isfinite(refinement.features[name]).all(), (factor, name)
+
+
 def test_pooled_by_hand_and_without_padding():
     x = torch.tensor([[[1.0], [3.0], [2.0], [0.0]]])
     mask = torch.tensor([[True, True, True, False]])

@@ -115,6 +115,14 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert [p.name for p in folder.iterdir()] == ["third"] and list(tmp_path.iterdir()) == [folder]
 
 
+def test_a_folder_can_be_read_by_whoever_reads_its_place(tmp_path):
+    for mode in (0o755, 0o700):
+        tmp_path.chmod(mode)
+        with files.whole_folder(tmp_path / f"kept-{mode}", lambda _: True):
+            pass
+        assert (tmp_path / f"kept-{mode}").stat().st_mode & 0o777 == mode
+
+
 def test_what_cannot_be_written_is_said_in_one_line(tmp_path):
     assert files.writable(tmp_path / "deep" / "er") is None and list((tmp_path / "deep" / "er").iterdir()) == []
     (tmp_path / "file").touch()

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from vgmr import VGMR, Backbone, Classifier, Experiment, Objective, PooledBackbone, compare, fit, load, predict
 from vgmr.balancing import make_method
-from vgmr.experiment import build
+from vgmr.experiment import build, train
 from vgmr.loop.refusals import unheeded
 from vgmr.prefusion import FeatureMLP
 from vgmr.systems import BACKBONES
@@ -197,3 +198,125 @@ def test_sound_experiments_are_made_and_draw_no_chance():
 def test_other_modules_in_front_and_methods_pass(data):
     model = Classifier(FeatureMLP(data.dims, 3), PooledBackbone(data.dims, len(data.classes), width=4))
     assert len(fit(model, data, epochs=1, method=make_method("ogm-ge")).train_loss) == 1
+
+
+@pytest.mark.parametrize("seed", [True, 2**64, 1.0])
+def test_a_seed_is_a_whole_number_that_generators_take(data, seed):
+    with pytest.raises(ValueError, match=r"seed must be a whole number below 2\*\*63"):
+        fit(model_for(data), data, epochs=1, seed=seed)
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        Experiment("synthetic", seed=seed)
+
+
+def test_a_seed_of_numpy_is_a_seed(data):
+    losses = []
+    for seed in (np.int64(3), 3):
+        torch.manual_seed(0)
+        losses.append(fit(model_for(data), data, epochs=1, seed=seed).train_loss)
+    assert losses[0] == losses[1]
+
+
+def test_nothing_to_learn_with_is_said(data):
+    with pytest.raises(ValueError, match=r"outside torch.no_grad\(\)"), torch.no_grad():
+        fit(model_for(data), data, epochs=1)
+    with pytest.raises(ValueError, match="no parameter of the model can learn"):
+        fit(model_for(data).requires_grad_(False), data, epochs=1)
+    nothing = torch.arange(0)
+    for part in ("train", "validation"):
+        with pytest.raises(ValueError, match=f"{part}: the part has no samples"):
+            fit(model_for(data), replace(data, **{part: data.parts[part].index(nothing)}), epochs=1)
+    with pytest.raises(ValueError, match="expected samples and a batch_size of at least 1, got 0 and 256"):
+        predict(model_for(data), data.test.index(nothing))
+    with pytest.raises(ValueError, match=r"of at least 1, got \d+ and 0"):
+        predict(model_for(data), data.test, batch_size=0)
+
+
+def test_scores_are_one_output():
+    scored = load("synthetic", samples=60, steps=3, labels="regression")
+    model = model_for(scored, PooledBackbone(scored.dims, len(scored.train), width=4))
+    with pytest.raises(ValueError, match=r"has scores, and the model has \d+ outputs; .*num_outputs=1"):
+        fit(model, scored, epochs=1, batch_size=len(scored.train), objective=Objective(task="regression"))
+
+
+def test_a_plus_joins_names_and_is_in_none():
+    with pytest.raises(ValueError, match="without a dot or a plus, got 'a\\+b'"):
+        VGMR({"a": 2, "b": 2, "a+b": 2})
+
+
+def test_values_from_outside_have_one_number_for_each_sample_and_modality():
+    vgmr, features = VGMR({"a": 2, "b": 3}), {"a": torch.zeros(4, 1, 2), "b": torch.zeros(4, 1, 3)}
+    half = torch.full((4,), 0.5)
+    assert torch.equal(vgmr(features, value={"a": half, "b": half}).global_value["a"], half)
+    for value, said in (
+        ({"a": half}, r"for each of \['a', 'b'\], got \['a'\]"),
+        (0.5, "got float"),
+        ({"a": half, "b": half[:, None]}, r"\(4,\) for 'b', got torch.float32 \(4, 1\)"),
+        ({"a": half, "b": 0.5}, "for 'b', got float"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            vgmr(features, value=value)
+
+
+@pytest.mark.parametrize(
+    "x", [torch.tensor(1.0), torch.zeros(4, 1, 2).to_sparse()], ids=["a number", "a sparse tensor"]
+)
+def test_features_are_dense_and_have_axes(x):
+    with pytest.raises(ValueError, match=r"a: expected a dense tensor \(B, T, 2\)"):
+        VGMR({"a": 2, "b": 3})({"a": x, "b": torch.zeros(4, 1, 3)})
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ([0, 1, 0, 1], "got list"),
+        (np.zeros(4, int), "got ndarray"),
+        (torch.zeros(4, dtype=torch.int32), "got torch.int32"),
+        (torch.zeros(4, dtype=torch.bool), "got torch.bool"),
+        (torch.zeros(4, dtype=torch.float16), "got torch.float16"),
+        (torch.tensor([0, 1, 2, 3]), "classes 0 to 1, got 0 to 3"),
+        (torch.zeros(3, dtype=torch.int64), r"N = 4 .*got \(3,\)"),
+        (torch.zeros(4, 1), r"got \(4, 1\)"),
+        (torch.tensor([0.0, torch.nan, 1.0, 2.0]), "finite"),
+    ],
+)
+def test_labels_that_anchors_cannot_be_fitted_to_are_refused(label, said):
+    vgmr = VGMR.calibrated({"a": 2, "b": 3}, 2)
+    with pytest.raises(ValueError, match=said) as refusal:
+        vgmr.prepare({"a": torch.randn(4, 1, 2), "b": torch.randn(4, 1, 3)}, None, label)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "setting", ["amplification", "retention", "dropout", "sparsity", "temperature", "value_weight"]
+)
+def test_a_word_for_a_number_is_refused(setting):
+    with pytest.raises(ValueError, match=f"{setting} must .*'x'"):
+        Experiment("synthetic", **{setting: "x"})
+
+
+def test_a_switch_that_is_given_stays_in_every_form():
+    for value in (0.25, 0.5, 1.0):
+        assert Experiment("synthetic", amplification=value).amplification == value
+    one = Experiment("synthetic", norm="layer", retention=0.2)
+    assert (one.norm, one.retention, one.amplification, one.value_from) == ("layer", 0.2, 1.0, "anchors")
+    paper = Experiment("synthetic", form="paper")
+    assert (paper.norm, paper.retention, paper.amplification, paper.value_from) == ("layer", 0.2, 0.5, "summaries")
+    assert replace(one, seed=1) == Experiment("synthetic", norm="layer", retention=0.2, seed=1)
+
+
+def test_runs_of_scores_are_not_compared_as_classes():
+    options = {"data_options": {"samples": 60, "steps": 3, "labels": "regression"}, "epochs": 1}
+    runs = {
+        label: [train(Experiment("synthetic", prefusion, seed=seed, **options)) for seed in (0, 1)]
+        for label, prefusion in (("plain", "none"), ("VGMR", "vgmr"))
+    }
+    for metric in ("accuracy", "macro_f1"):
+        with pytest.raises(ValueError, match=f"scores, no classes: metric must be mae or pearson, got '{metric}'"):
+            compare(runs, "plain", metric)
+    assert compare(runs, "plain", "mae")["difference"].notna().any()
+    with pytest.raises(TypeError, match="the runs of each variant as a list, got Run"):
+        compare({"plain": runs["plain"][0], "VGMR": runs["VGMR"][0]}, "plain")
+    with pytest.raises(ValueError, match=r"at least two seeds of each variant, got \[0\]"):
+        compare({label: each[:1] for label, each in runs.items()}, "plain", "mae")
+    with pytest.raises(ValueError, match="at least one run of each variant"):
+        compare({"plain": [], "VGMR": []}, "plain")

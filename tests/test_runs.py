@@ -69,3 +69,18 @@ def test_whatever_bytes_a_run_has_on_disk_it_is_read_or_refused_in_one_line(tmp_
         assert str(path.parent) in str(error) and "\n" not in str(error)
     else:
         assert isinstance(found, runs.Run)
+
+
+@pytest.mark.parametrize("damage", ["a folder", "a link to nothing", "gone"])
+def test_weights_that_cannot_be_read_are_made_again(tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path))
+    first = runs.run(QUICK)
+    weights = Path(first.path) / "model.safetensors"
+    weights.unlink()
+    if damage == "a folder":
+        weights.mkdir()
+    elif damage == "a link to nothing":
+        weights.symlink_to(tmp_path / "nothing")
+    with pytest.warns(UserWarning, match="made again"):
+        again = runs.run(QUICK)
+    assert again.metrics == first.metrics and weights.is_file()

@@ -1,16 +1,21 @@
 """MMIM: reference numbers of its three bounds, what the official likelihood does wrong, who learns when."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from made_models import THREE, TWO, digits, make_model
 
-from vgmr.balancing import MMIM, Loop
+from vgmr.backbones import PooledBackbone
+from vgmr.balancing import MMIM, Loop, make_method
 from vgmr.balancing.mmim import GaussianBound, class_entropy, noise_contrast
 from vgmr.classifier import Classifier
+from vgmr.data import load
 from vgmr.fusion.supervised_concat import InfoMaxConcat
 from vgmr.loop.steps import make_optimizer
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
+from vgmr.training import fit
 
 
 def wave(*shape, c=0.0):
@@ -123,3 +128,11 @@ def test_vectors_that_shrink_do_not_raise_the_bound_for_ever():
         torch.nn.init.constant_(made.log_variance[2].bias, sure)
         found = made.log_likelihood(torch.randn(5, 3).double(), y)
         assert float(found.detach()) == pytest.approx(4 * 4.0 / 2)
+
+
+def test_a_single_training_sample_will_do():
+    data = load("synthetic", samples=60, steps=3, labels="regression")
+    data = replace(data, train=data.train.index(torch.tensor([0])))
+    model = Classifier(Identity(data.dims), PooledBackbone(data.dims, 1, width=4))
+    history = fit(model, data, epochs=1, method=make_method("mmim"), objective=Objective(task="regression"))
+    assert len(history.train_loss) == 1

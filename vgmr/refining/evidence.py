@@ -79,7 +79,7 @@ def relative_agreement(posterior: Mapping[str, Tensor]) -> dict[str, Tensor]:
     pairs = torch.einsum("mbc,nbc->mnb", stacked, stacked)
     little = pairs.masked_fill(torch.eye(len(stacked), dtype=torch.bool, device=pairs.device)[..., None], 0).sum(1)
     least = little.amax(0)
-    sure = torch.where(least > 0, little / least.clamp_min(torch.finfo(least.dtype).tiny), 1.0)
+    sure = torch.where(least >= torch.finfo(least.dtype).tiny, little / least, 1.0)
     relative = torch.where(support.amax(0) > SUPPORTED, support / support.amax(0), sure)
     return dict(zip(posterior, relative, strict=True))
 
