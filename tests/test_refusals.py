@@ -1,5 +1,6 @@
 """What cannot be meant is refused in one line before anything is trained, and nothing sound is."""
 
+import inspect
 from dataclasses import replace
 
 import numpy as np
@@ -320,3 +321,23 @@ def test_runs_of_scores_are_not_compared_as_classes():
         compare({label: each[:1] for label, each in runs.items()}, "plain", "mae")
     with pytest.raises(ValueError, match="at least one run of each variant"):
         compare({"plain": [], "VGMR": []}, "plain")
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("width", [0, -1, 2.5, "8"])
+def test_no_backbone_has_a_width_that_is_no_size(data, name, width):
+    options = {"width": width} if "width" in inspect.signature(BACKBONES[name]).parameters else None
+    if options is not None:
+        with pytest.raises(ValueError, match=f"width.*{width}"):
+            BACKBONES[name](data.dims, 2, **options)
+
+
+def test_heads_share_the_width():
+    with pytest.raises(ValueError, match="divisible by num_heads, got 10 and 4"):
+        BACKBONES["transformer"]({"a": 2, "b": 3}, 2, width=10, num_heads=4)
+
+
+def test_several_names_are_no_text(data):
+    model = Classifier(VGMR({"a": 2, "b": 3}), PooledBackbone({"a": 2, "b": 3}, 2, width=4)).eval()
+    with pytest.raises(ValueError, match=r"keep: expected several names, such as \['ab'\]"):
+        model({"a": torch.zeros(2, 1, 2), "b": torch.zeros(2, 1, 3)}, keep="ab")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vgmr.fusion.base import Backbone
 from vgmr.fusion.heads import ConcatHead, SharedHead, SumHead, TensorHead, make_head
+from vgmr.refining.inputs import whole
 from vgmr.refining.maps import masked_mean
 
 
@@ -113,6 +114,8 @@ class TransformerBackbone(_HeadedBackbone):
         head: str = "concat",
     ):
         super().__init__(dims, num_outputs, width, head)
+        if width % whole("num_heads", num_heads):
+            raise ValueError(f"width must be divisible by num_heads, got {width} and {num_heads}")
         self.project = nn.ModuleDict({name: nn.Linear(dim, width) for name, dim in self.dims.items()})
         self.position = nn.Parameter(0.02 * torch.randn(max_length, width))
         layer = nn.TransformerEncoderLayer(

@@ -36,8 +36,7 @@ def one_pass(
         keep: as in `Classifier.forward`.
 
     Raises:
-        TypeError: `part` is no `Batch`.
-        ValueError: it has no samples, or `batch_size` is below 1.
+        TypeError, ValueError: `part` is no `Batch`; it has no samples, or `batch_size` is below 1.
     """
     if not isinstance(part, Batch):
         raise TypeError(f"expected a part of a data set, such as data.test, got {type(part).__name__}")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from vgmr.refining.inputs import check_dims, check_like
+from vgmr.refining.inputs import check_dims, check_like, is_whole
 from vgmr.refining.maps import masked_mean
 
 
@@ -43,8 +43,11 @@ class Backbone(nn.Module):
             raise ValueError(
                 f"{type(self).__name__} lets modalities meet and needs at least {at_least}, got {list(dims)}"
             )
-        if num_outputs < 1:
-            raise ValueError(f"{type(self).__name__}: num_outputs must be at least 1, got {num_outputs}")
+        for what, size in (("num_outputs", num_outputs), ("width", 1 if width is None else width)):
+            if not is_whole(size):
+                raise ValueError(
+                    f"{type(self).__name__}: {what} must be at least 1, got {size!r}; give a whole number"
+                )
         self.dims = check_dims(dims)
         self.names = sorted(self.dims)
         self.num_outputs = num_outputs
@@ -126,9 +129,11 @@ class Backbone(nn.Module):
         return [parameter for parameter in self.parameters() if id(parameter) not in owned]
 
     def present(self, keep: Collection[str] | None) -> list[str]:
-        """The names in `keep`, sorted; ValueError for one that is unknown."""
+        """The names in `keep`, sorted; ValueError for one that is unknown, or a single text."""
         if keep is None:
             return self.names
+        if isinstance(keep, str):
+            raise ValueError(f"keep: expected several names, such as [{keep!r}], got the text {keep!r}")
         unknown = sorted(set(keep) - set(self.dims))
         if unknown:
             raise ValueError(f"keep: unknown modalities {unknown}; there are {list(self.dims)}")
