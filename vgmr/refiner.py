@@ -117,7 +117,7 @@ class VGMR(nn.Module):
         if norm not in ("layer", "none"):
             raise ValueError(f"norm must be 'layer' or 'none', got {norm!r}")
         if sparsity == 1:
-            raise ValueError("sparsity must lie in 0 to below 1, got 1")
+            raise ValueError(f"sparsity must lie in 0 to below 1, got {sparsity}")
         if sharing and value_from == "anchors":
             raise ValueError("sharing is of the maps to learned values, and values from anchors are not learned")
         if rank is not None and (rank != 0 or isinstance(rank, bool)):
