@@ -166,6 +166,12 @@ def test_noise_strikes_whole_blocks(granularity, seed):
             assert torch.equal(corrupted[:, block], corrupted[:, block].any(1, keepdim=True) & real)
 
 
+@pytest.mark.parametrize("granularity", [1.5, 0, True, "2"])
+def test_blocks_are_of_whole_steps(granularity):
+    with pytest.raises(ValueError, match=f"granularity .*got .*{granularity}"):
+        corruption.noise(full(4), full(4), 0.5, granularity=granularity)
+
+
 def test_blocks_of_one_step_are_corrupted_one_by_one():
     """Neighbours agree in half of the cases; in blocks of five, four of five neighbours must."""
 

@@ -90,6 +90,8 @@ def test_wrong_kinds_are_refused():
             Drawn.like(train, kinds)
     with pytest.raises(ValueError, match="unknown modalities"):
         Drawn.like(train, ["noise"], modalities=["smell"])
+    with pytest.raises(ValueError, match=r"modalities must name at least one of \['.*got \[\]"):
+        Drawn.like(train, ["noise"], modalities=[])
 
 
 @pytest.mark.parametrize("prefusion", ["none", "mlp", "vgmr"])

@@ -20,6 +20,8 @@ def _check(batch: Batch, modalities: Sequence[str] | None, share: float) -> list
     unknown = sorted(set(names) - set(batch.features))
     if unknown:
         raise ValueError(f"unknown modalities {unknown}; there are {list(batch.features)}")
+    if not names:
+        raise ValueError(f"modalities must name at least one of {list(batch.features)}, got {modalities!r}")
     if not 0 <= share <= 1:
         raise ValueError(f"a share must lie in 0 to 1, got {share}")
     return names
@@ -55,6 +57,8 @@ def noise(
         modalities: which; None for all.
     """
     names, generator = _check(batch, modalities, share), _generator(seed)
+    if isinstance(granularity, bool) or not isinstance(granularity, int):
+        raise ValueError(f"granularity is a number of time steps and must be whole, got {granularity!r}")
     if not 0 <= weight <= 1 or granularity < 1:
         raise ValueError(
             f"expected weight in 0 to 1 and granularity of at least 1, got {weight} and {granularity}"

@@ -136,3 +136,10 @@ def test_spectrum_of_one_image_by_hand():
 def test_conflict_is_a_share(share):
     with pytest.raises(ValueError, match="conflict is a share and must lie in 0 to 1, got"):
         load_digits(conflict=share)
+
+
+@pytest.mark.parametrize("name", ["split_seed", "conflict_seed"])
+@pytest.mark.parametrize("seed", [-1, 0.5, "x"])
+def test_seeds_are_whole_numbers_from_0_on(name, seed):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 0, got {seed!r}"):
+        load_digits(**{name: seed})

@@ -182,6 +182,46 @@ def test_one_broken_clip_is_left_out_and_named(tmp_path, encoder, harm):
     assert line.startswith("clip 5: ") and "\n" not in line
 
 
+def labelled(folder, labels, **columns):
+    """A table of recordings with these labels, in this order."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for number, label in enumerate(labels):
+        write_voice(folder / f"{number}.wav", generator.normal(0, 0.1, 1000))
+        more = {name: values[number] for name, values in columns.items()}
+        rows.append({"id": number, "label": label, "audio": f"{number}.wav", **more})
+    return write_table(folder, rows)
+
+
+def counts(data):
+    return {part: batch.label.bincount(minlength=len(data.classes)).tolist() for part, batch in data.parts.items()}
+
+
+def test_a_rare_class_takes_nothing_from_the_others(tmp_path):
+    data = load("own", str(labelled(tmp_path, "a" * 20 + "b" * 19 + "r" + "s" * 2)))
+    assert counts(data) == {"train": [14, 13, 1, 1], "validation": [2, 2, 0, 1], "test": [4, 4, 0, 0]}
+    assert data.notes["warnings"] == []
+
+
+@pytest.mark.parametrize("column", ["split", "group"])
+def test_a_class_that_no_clip_trains_is_named(tmp_path, column):
+    parts = ["train", "validation"] * 4 + ["test"] * 2
+    chosen = {"split": parts, "group": ["x", "y", "z", "w", "v"] + ["x"] * 3 + ["y"] * 2}[column]
+    labels = "aabbaabbcc" if column == "split" else "abacdaaabb"
+    table = labelled(tmp_path, labels, **{column: chosen})
+    with pytest.warns(UserWarning, match="own: the training part has no clip of [bc]; give more"):
+        data = load("own", str(table))
+    assert 0 in counts(data)["train"]
+
+
+def test_a_pipe_in_place_of_a_recording_is_left_out(tmp_path):
+    table = labelled(tmp_path, "ab" * 6)
+    (tmp_path / "3.wav").unlink()
+    os.mkfifo(tmp_path / "3.wav")
+    with pytest.warns(UserWarning, match=r"3\.wav: a folder, a pipe or a device; expected a file"):
+        assert sum(sizes(load("own", str(table)))) == 11
+
+
 def test_a_changed_clip_is_extracted_again(tmp_path):
     table = clips(tmp_path / "clips", video=False)
     pd.read_csv(table).drop(columns="text").to_csv(table, index=False)
@@ -271,13 +311,18 @@ TABLES = {
     "id,label,text\n1,a,\n2,b,bad\n3,c,\n": r"2 of 3 clips cannot be read .*more than half",
     "": r"empty",
     '"id,label\n': r"expected the columns|not a table",
+    "id,label,text\n1,a,b,\n2,b,c,\n": r"line 2: 4 fields, more than the 3 of the header; take away a comma",
+    "id,label,text\n1,a,b\n\n2,b,c,d\n": r"line 4: 4 fields, more than the 3 of the header",
+    "id,label,audio,audio\n1,a,b,c\n": r"has the column audio more than once",
+    'id,label,text\n1,a,"b\n': r"not a table \(.*EOF inside string",
+    "id,label,text\n1,a,\udce4\n": r"not text in UTF-8 \(byte 18\)",
 }
 
 
 @pytest.mark.parametrize("content", TABLES)
 def test_other_tables_are_refused_in_one_line(tmp_path, encoder, content):
     table = tmp_path / "table.csv"
-    table.write_text(content)
+    table.write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=TABLES[content]) as refused:
         load("own", str(table), text=encoder)
     assert "\n" not in str(refused.value)
@@ -289,7 +334,9 @@ def test_options_that_do_not_fit_are_refused(tmp_path, encoder):
         ({}, "give text= an encoder"),
         ({"text": encoder, "audio": "mfcc"}, "audio must be one of log-mel, egemaps"),
         ({"text": encoder, "labels": "seven"}, "labels must be classes or regression"),
-        ({"text": encoder, "frames": 0}, "frames must be at least 1"),
+        ({"text": encoder, "frames": 0}, "frames must be a whole number of at least 1, got 0"),
+        ({"text": encoder, "rate": 16000.5}, r"rate must be a whole number of at least 1000, got 16000\.5"),
+        ({"text": encoder, "rate": "x"}, "rate must be a whole number of at least 1000, got 'x'"),
         ({"text": encoder, "labels": "regression"}, "labels must be numbers"),
     ):
         with pytest.raises(ValueError, match=line):

@@ -193,6 +193,7 @@ def test_balance():
         ({"padding": float("nan")}, "padding is a share and must lie in 0 to 1, got nan"),
         ({"balance": 2.0}, "balance is a share and must lie in 0 to 1, got 2.0"),
         ({"samples": 7}, "samples must be at least 8, got 7"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
     ],
 )
 def test_errors(options, message):

@@ -528,6 +528,8 @@ def test_fingerprint_changes_with_any_bit():
 def test_load_lists_what_there_is():
     with pytest.raises(ValueError, match=r"unknown data set 'digit'; there are: .*digits.*synthetic"):
         load("digit")
+    with pytest.raises(ValueError, match=r"unknown data set \['digits'\]; there are: "):
+        load(["digits"])
     choices = "there are: conflict, conflict_seed, split_seed$"
     with pytest.raises(ValueError, match=f"unknown parameter conflicts for data set 'digits'; {choices}"):
         load("digits", conflicts=0.5)

@@ -175,8 +175,12 @@ def test_trouble_names_what_is_no_value_of_json_and_what_is_negative():
     assert trouble({1: 2}) == "the name 1 is not text"
     assert "not valid text" in trouble(["\udcff"])
     assert trouble(float("inf")) == "expected a finite number, got inf"
-    for name in ("rate", "learning_rate", "learning_rates", "epochs", "batch_size", "latent_dim"):
+    for name in ("rate", "learning_rate", "learning_rates", "hidden_size", "latent_dim", "seed", "split_seed"):
         assert trouble(-1, name) == f"{name} must not be negative, got -1"
         assert trouble({name: [-0.5]}) == f"{name} must not be negative, got -0.5"
         assert trouble(1, name) == ""
-    assert trouble({"offset": -1, "separate": -1, "seed": -3}) == ""
+    assert trouble({"offset": -1, "separate": -1, "reseeded": -3}) == ""
+    for name, least in (("seeds", 2), ("draws", 1), ("epochs", 1), ("jobs", 1), ("batch_size", 1)):
+        assert trouble(least - 1, name) == f"{name} must be at least {least}, got {least - 1}"
+        assert trouble(least, name) == ""
+    assert trouble(0, "warm_epochs") == ""

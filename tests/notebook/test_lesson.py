@@ -48,6 +48,17 @@ def test_check_parameters(capsys):
         notebook.check_parameters({**space, "seeds": "3"})
     with pytest.raises(ValueError, match=r"parameter dataset: expected one of \['digits'\], got 'digit'"):
         notebook.check_parameters({**space, "dataset": "digit"}, dataset=["digits"])
+    with pytest.raises(ValueError, match=r"^parameter seeds: seeds must be at least 2, got 1$"):
+        notebook.check_parameters({**space, "seeds": 1})
+
+
+def test_check_parameters_with_a_list():
+    space = {"__annotations__": {"datasets": list[str]}}
+    notebook.check_parameters({**space, "datasets": ["a", "b"]}, datasets={"a": 1, "b": 2})
+    notebook.check_parameters({**space, "datasets": []})
+    for wrong in ([], ["a", "nope"]):
+        with pytest.raises(ValueError, match=r"parameter datasets: expected one or more of \['a', 'b'\], got \["):
+            notebook.check_parameters({**space, "datasets": wrong}, datasets={"a": 1, "b": 2})
 
 
 def test_claim_says_what_held(capsys):

@@ -137,6 +137,8 @@ def test_paths_count_from_where_the_user_is(folder):
         ({"names": "[" * 3000}, "expected list"),
         ({"seed": "9" * 5000}, "expected int"),
         ({"names": [{"a"}]}, "expected list"),
+        ({"names": "[]"}, r"parameter names: expected one or more, got \[\]"),
+        ({"seed": "-1"}, "parameter seed: seed must not be negative, got -1"),
     ],
 )
 def test_values_that_no_notebook_can_take(folder, given, said):

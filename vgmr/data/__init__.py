@@ -39,7 +39,7 @@ def loader(name: str) -> Callable[..., MultimodalData]:
 
     Raises ValueError with the list of names if `name` is unknown.
     """
-    if name not in _MODULES:
+    if not isinstance(name, str) or name not in _MODULES:
         raise ValueError(f"unknown data set {name!r}; there are: {', '.join(names())}")
     place = f"vgmr.data.{_MODULES[name]}"
     try:

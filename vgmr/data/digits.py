@@ -29,7 +29,7 @@ def load_digits(conflict: float = 0.3, conflict_seed: int = 0, split_seed: int =
         split_seed: draws the parts.
 
     Raises:
-        ValueError: `conflict` outside 0 to 1.
+        ValueError: `conflict` outside 0 to 1, a negative seed.
     """
     raw = sklearn_digits()
     views = {
@@ -60,7 +60,7 @@ def load_digit_views(
         split_seed: draws the parts.
 
     Raises:
-        ValueError: unknown views, `conflict` outside 0 to 1.
+        ValueError: unknown views, `conflict` outside 0 to 1, a negative seed.
     """
     wanted = chosen_views(views, tuple(VECTORS), "digit-views")
     images = sklearn_digits().images
@@ -95,6 +95,9 @@ def _digits(
     split_seed: int,
 ) -> MultimodalData:
     """Parts of 60, 20 and 20 percent by class, the conflict drawn in the order train, validation, test."""
+    for argument, seed in (("conflict_seed", conflict_seed), ("split_seed", split_seed)):
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise ValueError(f"{argument} must be a whole number of at least 0, got {seed!r}")
     raw = sklearn_digits()
     label = raw.target.astype(np.int64)
     rest, test = holdout(label, 0.2, split_seed)

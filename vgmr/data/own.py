@@ -29,6 +29,8 @@ SOUNDS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {"log-mel": log_m
 PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
 PARTS |= {"dev": "validation", "test": "test"}
 TESTED, HELD_OUT = 0.2, 0.1
+VERSION = 2  # of the preparation
+RAGGED = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
 EXPECTED = (
     f"give as root a table of your clips (.csv), a folder with one called {TABLE}, or a folder that vgmr data "
     "extract wrote"
@@ -66,8 +68,9 @@ def load_own(
         audio: a .wav file. Gives `audio`, (N, T, 64) log-mel of 25 ms every 10 ms, or (N, T, 25) eGeMAPS.
         video: a video file, or a folder of numbered images. Gives `video` (N, frames, D) by an image network.
     and, if wanted, `group` (speaker, subject, source: shared by no two parts) and `split` (train, validation,
-    test; else 20 % are drawn for the test and 10 % of the rest for validation, whole groups where there are some).
-    Paths count from the table's folder. A clip that cannot be read is left out, named in `notes` and warned of.
+    test; else 20 % are drawn for the test and 10 % of the rest for validation, whole groups where there are some,
+    else by class, at least one of two clips). Paths count from the table's folder. A clip that cannot be read is
+    left out, named in `notes` and warned of; so is a class without a clip in the training part.
 
     Args:
         root: the table, its folder, or the folder that `vgmr data extract` wrote, which needs no other argument;
@@ -91,8 +94,9 @@ def load_own(
         raise ValueError(f"audio must be one of {', '.join(SOUNDS)}; got {audio!r}")
     if labels not in ("classes", "regression"):
         raise ValueError(f"labels must be classes or regression, got {labels!r}")
-    if frames < 1 or rate < 1000:
-        raise ValueError(f"frames must be at least 1 and rate at least 1000, got {frames} and {rate}")
+    for name, number, least in (("frames", frames, 1), ("rate", rate, 1000)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {number!r}")
     table = _find_table(root)
     rows = read_table(table)
     columns = set(rows[0].values)
@@ -109,7 +113,7 @@ def load_own(
         options |= {"audio": audio or "log-mel", "rate": rate}
     if network:
         options |= {"video": network.name, "frames": frames}
-    key = {"data": "own", "version": 1, **options, "files": _state(table, rows, words, text)}
+    key = {"data": "own", "version": VERSION, **options, "files": _state(table, rows, words, text)}
     return store.prepared(key, lambda: _make(table, rows, words, network, options))
 
 
@@ -127,7 +131,7 @@ def extract(table: str | Path, output: str | Path | None = None, **options: Any)
         raise ValueError(f"{why}; give another place as output")
     data = load_own(table, **options)
     data.check()
-    store.write(folder, {"data": "own", "version": 1, "fingerprint": data.fingerprint}, data)
+    store.write(folder, {"data": "own", "version": VERSION, "fingerprint": data.fingerprint}, data)
     return data
 
 
@@ -137,11 +141,19 @@ def read_table(path: Path) -> list[Row]:
     Raises ValueError in one line for a table that is not as documented, and FileNotFoundError.
     """
     raw = read_raw(path, EXPECTED)
+    form: dict[str, Any] = {"dtype": str, "keep_default_na": False, "skipinitialspace": True}
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except (ValueError, pd.errors.ParserError) as error:
-        raise ValueError(f"{path}: not a table in UTF-8 ({' '.join(str(error).split())})") from None
-    frame.columns = frame.columns.str.strip()
+        frame = pd.read_csv(path, header=None, encoding="utf-8-sig", **form)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not text in UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except ValueError as error:
+        if ragged := RAGGED.search(str(error)):
+            raise ValueError(
+                f"{path}, line {ragged[2]}: {ragged[3]} fields, more than the {ragged[1]} of the header; "
+                "take away a comma at its end, and put a text that holds commas in double quotes"
+            ) from None
+        raise ValueError(f"{path}: not a table ({' '.join(str(error).split())})") from None
+    frame = frame[1:].set_axis(frame.iloc[0].str.strip().tolist(), axis=1)
     missing = [column for column in ("id", "label") if column not in frame.columns]
     there = [column for column in COLUMNS if column in frame.columns]
     if missing or not {"text", "text_file", "audio", "video"} & set(there):
@@ -149,6 +161,8 @@ def read_table(path: Path) -> list[Row]:
             f"{path}: expected the columns id, label, and one or more of text, text_file, audio, video (and if "
             f"wanted group, split), got {', '.join(frame.columns)}"
         )
+    if doubled := [column for column in there if list(frame.columns).count(column) > 1]:
+        raise ValueError(f"{path}: has the column {doubled[0]} more than once; keep one of them")
     if {"text", "text_file"} <= set(there):
         raise ValueError(f"{path}: has both text and text_file; keep one of them")
     if not len(frame):
@@ -366,6 +380,11 @@ def _parts(
         group = np.array([names.index(row.values["group"]) for row in rows], np.int64)
         notes["groups"] = len(names)
     parts = _split(table, rows, label, group, not classes, notes)
+    trained = set(label[parts["train"]].tolist())
+    if lacking := [name for number, name in enumerate(classes) if number not in trained]:
+        notes["warnings"].append(
+            f"the training part has no clip of {', '.join(lacking)}; give more of them, or another split"
+        )
     whole = {}
     for name in features:
         whole[name] = pad([features[name][row.id][0] for row in rows])
@@ -388,7 +407,7 @@ def _parts(
         classes=classes,
         source=f"own clips, {table.name}",
         licence="that of the clips",
-        fingerprint=fingerprint({"data": "own", "version": 1, "options": options, "rows": listed}, *digests),
+        fingerprint=fingerprint({"data": "own", "version": VERSION, "options": options, "rows": listed}, *digests),
         notes=notes,
     )
 
@@ -413,9 +432,10 @@ def _split(
         validation = every[:0]
         notes["split"] = "drawn, " + ("whole groups" if group is not None else "by label")
     if not len(validation) and len(training):
-        rarest = np.unique(alike[training], return_counts=True)[1].min()
-        share = max(HELD_OUT, 0.51 / rarest)  # at least one clip of each class
-        kept, held = holdout(alike[training], share, 0, None if group is None else group[training])
+        if group is not None:
+            kept, held = holdout(alike[training], HELD_OUT, 0, group[training])
+        else:
+            kept, held = _some_of_each(alike[training])
         training, validation = training[kept], training[held]
     parts = {"train": training, "validation": validation, "test": test}
     empty = [part for part, chosen in parts.items() if not len(chosen)]
@@ -424,6 +444,17 @@ def _split(
             f"{table}: no clip is left for {', '.join(empty)}; give more clips or groups, or a column split"
         )
     return parts
+
+
+def _some_of_each(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (kept, held out): of each label about `HELD_OUT`, of two or more rows at least one, of one none."""
+    generator = np.random.default_rng(0)
+    held = []
+    for value in np.unique(label):
+        rows = generator.permutation(np.flatnonzero(label == value))
+        held.append(rows[: max(round(HELD_OUT * len(rows)), int(len(rows) > 1))])
+    out = np.sort(np.concatenate(held))
+    return np.setdiff1d(np.arange(len(label)), out), out
 
 
 def _natural(text: str) -> list[Any]:

@@ -53,7 +53,8 @@ def load_synthetic(
     Returns data whose `corrupted` marks corrupted steps and channels and conflicting modalities.
 
     Raises:
-        ValueError: unknown `like` or `labels`, a share outside 0 to 1, `samples` below 8 or `steps` below 1.
+        ValueError: unknown `like` or `labels`, a share outside 0 to 1, `samples` below 8, `steps` below 1
+            or a negative `seed`.
     """
     if like not in SHAPES:
         raise ValueError(f"unknown like={like!r}; there are: {', '.join(SHAPES)}")
@@ -68,6 +69,8 @@ def load_synthetic(
         raise ValueError(f"steps must be at least 1, got {steps}")
     if samples < 8:
         raise ValueError(f"samples must be at least 8, got {samples}")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}")
     full, num_classes = SHAPES[like]
     shapes = {name: (length if steps is None else min(steps, length), d) for name, (length, d) in full.items()}
     generator = np.random.default_rng(seed)

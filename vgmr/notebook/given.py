@@ -24,7 +24,8 @@ FLOAT = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 SCIENTIFIC = re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
 OTHER_BASES = re.compile(r"[-+]?0(o[0-7_]+|x[0-9a-fA-F_]+|b[01_]+)")
 PLAIN_TAGS = ("null", "bool", "int", "float", "str", "seq", "map", "merge")
-NEVER_NEGATIVE = re.compile(r"(^|_)(rates?|epochs|seeds|jobs|rounds|size|width|dim|layers|heads|share|ratio)$")
+NEVER_NEGATIVE = re.compile(r"(^|_)(rates?|epochs|seeds?|jobs|rounds|size|width|dim|layers|heads|share|ratio)$")
+LEAST = {"seeds": 2} | dict.fromkeys(("draws", "epochs", "jobs", "batch_size", "sample_size", "halvings"), 1)
 
 
 def fits(value: Any, annotation: Any) -> bool:
@@ -221,7 +222,10 @@ def shown(value: Any) -> str:
 
 
 def trouble(value: Any, name: str = "", depth: int = 0) -> str:
-    """Why a value is none of JSON, or is negative where `name` says that it must not be; empty if it is fine."""
+    """Why a value is none of JSON, or is too small where `name` says so; empty if it is fine.
+
+    `seeds` are at least two, which an interval over them needs.
+    """
     if depth > DEEPEST:
         return f"nested more than {DEEPEST} deep"
     if isinstance(value, Mapping):
@@ -245,6 +249,8 @@ def trouble(value: Any, name: str = "", depth: int = 0) -> str:
         return f"a {type(value).__name__} is no value of JSON"
     if not math.isfinite(value):
         return f"expected a finite number, got {value}"
+    if value < LEAST.get(name, value):
+        return f"{name} must be at least {LEAST[name]}, got {value}"
     if value < 0 and NEVER_NEGATIVE.search(name):
         return f"{name} must not be negative, got {value}"
     return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import platform
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pandas.io.formats.style import Styler
 import vgmr
 from vgmr import plots
 from vgmr.machine.files import write
-from vgmr.notebook.given import RECORD, described, fits
+from vgmr.notebook.given import RECORD, described, fits, trouble
 from vgmr.statistics.intervals import Interval
 from vgmr.statistics.verdicts import VERDICTS, verdict
 
@@ -37,13 +37,13 @@ def setup() -> None:
     print(f"vgmr {vgmr.__version__}, torch {torch_version}, Python {platform.python_version()}, {device}")
 
 
-def check_parameters(namespace: Mapping[str, Any], **choices: Sequence[Any]) -> None:
-    """Refuse parameters of a wrong type or outside their choices; print those in force.
+def check_parameters(namespace: Mapping[str, Any], **choices: Collection[Any]) -> None:
+    """Refuse parameters of a wrong type, too small or outside their choices; print those in force.
 
     Args:
         namespace: the notebook's `globals()`, called right after the parameters cell: every annotated name
             there is a parameter.
-        choices: allowed values by parameter name.
+        choices: allowed values by parameter name; of a list, one or more of them.
 
     Raises:
         TypeError, ValueError: one line with the parameter, what was expected and what came.
@@ -54,8 +54,13 @@ def check_parameters(namespace: Mapping[str, Any], **choices: Sequence[Any]) -> 
         if not fits(value, annotation):
             got = f"{type(value).__name__} {value!r}"
             raise TypeError(f"parameter {name}: expected {described(annotation)}, got {got}")
-        if name in choices and value not in choices[name]:
-            raise ValueError(f"parameter {name}: expected one of {list(choices[name])}, got {value!r}")
+        if why := trouble(value, name):
+            raise ValueError(f"parameter {name}: {why}")
+        several = isinstance(value, list)
+        chosen = value if several else [value]
+        if name in choices and not (chosen and all(one in choices[name] for one in chosen)):
+            number = "one or more" if several else "one"
+            raise ValueError(f"parameter {name}: expected {number} of {list(choices[name])}, got {value!r}")
     print(", ".join(f"{name}={namespace[name]!r}" for name in parameters))
 
 

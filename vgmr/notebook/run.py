@@ -119,7 +119,7 @@ def check_overrides(
 
     Raises:
         ValueError: an unknown name, with the list of real ones, a value of another type, one that is none of
-            JSON, or a negative rate or count.
+            JSON, a negative rate or seed, too small a count, or an empty list in place of one that is not.
     """
     known = parameters(notebook) if known is None else known
     checked = {}
@@ -136,6 +136,8 @@ def check_overrides(
         if not fits(value, annotation):
             expected = described(annotation)
             raise ValueError(f"{notebook.stem}, parameter {name}: expected {expected}, got {shown(value)}")
+        if value == [] and known[name][1]:
+            raise ValueError(f"{notebook.stem}, parameter {name}: expected one or more, got []")
         if why := trouble(value, name):
             raise ValueError(f"{notebook.stem}, parameter {name}: {why}")
         checked[name] = value

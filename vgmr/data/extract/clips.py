@@ -41,8 +41,10 @@ def read_raw(path: Path, expected: str = "") -> bytes:
     """The bytes of a file.
 
     Raises FileNotFoundError if it is missing, with `expected`, ValueError if it is a Git LFS pointer, and
-    BrokenFile if it is empty.
+    BrokenFile if it is empty or no file, such as a folder or a pipe.
     """
+    if path.exists() and not path.is_file():
+        raise BrokenFile(f"{path}: a folder, a pipe or a device; expected a file")
     try:
         raw = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
