@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from types import SimpleNamespace
 from typing import Literal, Optional
 
 import ipywidgets as widgets
@@ -327,3 +328,23 @@ def test_answers_say_verdict_and_points_of_every_row():
         "- **And corrected?** a: held, +1.2 points [+0.4, +2.0], not after Holm's correction (p = 0.08); "
         "b: undecided, -0.2 points [-1.0, +0.6]."
     )
+
+
+def test_a_record_is_confirmed_by_the_whole_pass_or_not_at_all(monkeypatch, capsys):
+    def run(seed, together):
+        return SimpleNamespace(seed=seed, history=SimpleNamespace(together=together))
+
+    trained, drift = [], []
+
+    def confirm(runs, jobs):
+        trained.append([one.seed for one in runs])
+        return pd.DataFrame({"recorded": [0.8] * len(runs), "again": [0.8 + drift[-1]] * len(runs)})
+
+    monkeypatch.setattr(notebook, "confirm", confirm)
+    for far, word in ((0.001, "held"), (0.05, "contradicted")):
+        drift.append(far)
+        notebook.confirmed([[run(seed, [0, 1, 2]) for seed in range(5)], [run(seed, []) for seed in range(5)]])
+        assert capsys.readouterr().out.startswith(f"{word}: trained again")
+    assert trained == [[0, 1, 2, 0]] * 2
+    notebook.confirmed([[run(seed, [0, 1, 2]) for seed in range(2)]])
+    assert "left out here" in capsys.readouterr().out and len(trained) == 2

@@ -280,8 +280,8 @@ def confirm(runs: Sequence[Run], jobs: int = 2) -> pd.DataFrame:
     """Train recorded runs again, one row per run.
 
     Columns: recorded and again (test accuracy), changed (share of test samples with another prediction; NaN where
-    none were recorded). They agree to the digit on the machine that recorded them; elsewhere rounding differs,
-    and trainings drift.
+    none were recorded). With all runs of a pass they agree to the digit on the machine that recorded them;
+    elsewhere rounding differs, and trainings drift.
     """
     fresh = run_all([one.experiment for one in runs], jobs, cached=False)
     return pd.DataFrame(
