@@ -32,8 +32,7 @@ def one_pass(
 ) -> list[T]:
     """`take(output, batch)` for every mini-batch of a whole part, in order, in evaluation mode, without gradients.
 
-    Args:
-        keep: as in `Classifier.forward`.
+    `keep` is as in `Classifier.forward`.
 
     Raises:
         TypeError, ValueError: `part` is no `Batch`; it has no samples, or `batch_size` is below 1.

@@ -158,7 +158,8 @@ def _fit(
         raise error
     for model, each in zip(models, data, strict=True):
         check_labels(model, each)
-    objective, seeds = Objective() if objective is None else objective, [int(seed) for seed in seeds]
+    seeds = [int(seed) for seed in seeds]
+    objective = Objective() if objective is None else objective
     task = getattr(objective, "task", "classification")
     torch.manual_seed(seeds[0])
     rates = learning_rate, learning_rate if prefusion_learning_rate is None else prefusion_learning_rate
