@@ -175,6 +175,18 @@ def test_where_no_two_support_each_other_nobody_is_distrusted():
         assert all(torch.equal(one, torch.ones(1, dtype=dtype)) for one in value.values())
 
 
+def test_mixed_precision_does_not_trust_whom_nobody_supports():
+    sure = 1e-6 * torch.rand(3, 1, 6, generator=torch.Generator().manual_seed(0))
+    sure[0, 0, 0] = sure[1, 0, 1] = sure[2, 0, 2] = 1.0
+    sure[0, 0, 1], sure[2, 0, 0] = 1e-5, 1e-8
+    posterior = dict(zip("abc", sure, strict=True))
+    expected = relative_agreement(posterior)
+    for dtype in (torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", dtype):
+            for name, value in relative_agreement(posterior).items():
+                torch.testing.assert_close(value, expected[name], msg=f"{dtype}, {name}")
+
+
 def test_inputs_far_out_of_range_have_finite_answers(trained):
     model, part = trained[0], trained[1].test
     for factor in (3.0, 30.0, 1000.0):

@@ -116,11 +116,16 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_a_folder_can_be_read_by_whoever_reads_its_place(tmp_path):
-    for mode in (0o755, 0o700):
-        tmp_path.chmod(mode)
-        with files.whole_folder(tmp_path / f"kept-{mode}", lambda _: True):
-            pass
-        assert (tmp_path / f"kept-{mode}").stat().st_mode & 0o777 == mode
+    tmp_path.chmod(0o777)
+    before = os.umask(0)
+    try:
+        for umask in (0o022, 0o077, 0o002):
+            os.umask(umask)
+            with files.whole_folder(tmp_path / f"kept-{umask}", lambda _: True):
+                pass
+            assert (tmp_path / f"kept-{umask}").stat().st_mode & 0o777 == 0o777 & ~umask
+    finally:
+        os.umask(before)
 
 
 def test_what_cannot_be_written_is_said_in_one_line(tmp_path):

@@ -57,7 +57,7 @@ def noise(
         modalities: which; None for all.
     """
     names, generator = _check(batch, modalities, share), _generator(seed)
-    if isinstance(granularity, bool) or not isinstance(granularity, int):
+    if isinstance(granularity, bool) or not hasattr(granularity, "__index__"):
         raise ValueError(f"granularity is a number of time steps and must be whole, got {granularity!r}")
     if not 0 <= weight <= 1 or granularity < 1:
         raise ValueError(

@@ -74,8 +74,8 @@ class Experiment:
     part stays as it is. `training_corruption` are arguments of `vgmr.corruption.Drawn.like`: drawn anew for every
     mini-batch of any variant. `form`, a name in `vgmr.refiner.FORMS`, sets those of VGMR's switches that are
     not given; the calibrated form, the adopted one, learns no value, so the value's loss and the regulariser do
-    nothing in it. They are set when the experiment is made: for another form make another one, as
-    `dataclasses.replace` would keep them. A rival's width follows from the parameters of that form.
+    nothing in it. They are set when the experiment is made: from the calibrated form to another, make a new one,
+    as `dataclasses.replace` would keep them. A rival's width follows from the parameters of that form.
     `checkpoints` keeps the weights after every epoch. `fold` is one part of a cross-validation, for data
     sets that have folds. `device` "auto" is a GPU where there is one.
 
@@ -142,8 +142,10 @@ class Experiment:
                 object.__setattr__(self, entry.name, Options(value))
         if self.form not in FORMS:
             raise ValueError(f"unknown form {self.form!r}; there are: {', '.join(FORMS)}")
+        given = {name: getattr(self, name) for name in PAPERS}
+        replaced = given == PAPERS  # as dataclasses.replace leaves them of an experiment in the paper's form
         for name, value in (PAPERS | FORMS[self.form]).items():
-            if getattr(self, name) is OF_FORM:
+            if given[name] is OF_FORM or replaced:
                 object.__setattr__(self, name, value)
         for what, value, choices in (
             ("data set", self.dataset, names()),
@@ -166,8 +168,10 @@ class Experiment:
             value = getattr(self, what)
             if what in ("fold", "patience") and value is None:
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
+        if self.seed >= 2**63:
+            raise ValueError(f"seed must be below 2**63, got {self.seed}")
         for what in ("value_weight", "regulariser_weight", "temperature", "warmup_epochs"):
             if not is_weight(getattr(self, what)):
                 raise ValueError(f"{what} must be a number of at least 0, got {getattr(self, what)!r}")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgmr.fusion.base import Backbone, last_real, mean_vector
+from vgmr.refining.inputs import whole
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -58,11 +59,11 @@ class LastState(nn.Module):
 
 def widths(names: Collection[str], width: int | Mapping[str, int], what: str) -> dict[str, int]:
     """One width for each modality, from one for all or one by name; ValueError for a name that is missing."""
-    if isinstance(width, int):
-        return dict.fromkeys(names, width)
+    if not isinstance(width, Mapping):
+        return dict.fromkeys(names, whole(what, width))
     if set(width) != set(names):
         raise ValueError(f"{what}: expected a width for each of {sorted(names)}, got {dict(width)}")
-    return dict(width)
+    return {name: whole(f"{what} of {name}", size) for name, size in width.items()}
 
 
 def make_encoders(

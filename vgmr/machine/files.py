@@ -110,9 +110,9 @@ def whole_folder(folder: Path, sound: Callable[[Path], bool]) -> Iterator[Path]:
             it makes way.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    temporary.mkdir()  # with the modes that the process gives; those of mkdtemp let nobody else in
     try:
-        temporary.chmod(folder.parent.stat().st_mode & 0o777)  # mkdtemp lets nobody else in
         yield temporary
         while True:
             try:

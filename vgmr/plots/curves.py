@@ -81,9 +81,8 @@ def bands(
     for ax in axes.flat[len(cells) :]:
         ax.axis("off")
     figure.supxlabel(xlabel or x.replace("_", " "), fontsize=11)
-    figure.supylabel(
-        ylabel or y.replace("_", " ") + (f", less {baseline}'s" if baseline is not None else ""), fontsize=11
-    )
+    less = "" if baseline is None else f", less {shown(baseline)}'s"
+    figure.supylabel(ylabel or y.replace("_", " ") + less, fontsize=11)
     handles = {text: mark for ax in axes.flat for mark, text in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 4))
     return axes

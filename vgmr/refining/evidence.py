@@ -76,7 +76,7 @@ def relative_agreement(posterior: Mapping[str, Tensor]) -> dict[str, Tensor]:
     stacked = torch.stack(list(posterior.values()))  # (M, B, C)
     others = (stacked.sum(0, keepdim=True) - stacked) / (len(stacked) - 1)
     support = (stacked * others).sum(2)
-    pairs = torch.einsum("mbc,nbc->mnb", stacked, stacked)
+    pairs = (stacked[:, None] * stacked).sum(3)  # no product of matrices, which autocast would round
     little = pairs.masked_fill(torch.eye(len(stacked), dtype=torch.bool, device=pairs.device)[..., None], 0).sum(1)
     least = little.amax(0)
     sure = torch.where(least >= torch.finfo(least.dtype).tiny, little / least, 1.0)

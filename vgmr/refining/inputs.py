@@ -79,8 +79,8 @@ def check_value(value: Any, dims: Mapping[str, int], features: Mapping[str, Tens
         got = list(value) if isinstance(value, Mapping) else type(value).__name__
         raise ValueError(f"value: expected a dict with a tensor for each of {list(dims)}, got {got}")
     for name, given in value.items():
-        size = (len(features[name]),)
-        if not isinstance(given, Tensor) or given.shape != size:
+        if not isinstance(given, Tensor) or given.ndim != 1 or given.shape[0] != features[name].shape[0]:
+            size = (len(features[name]),)
             raise ValueError(f"value: expected a tensor {size} for {name!r}, got {_kind(given)}")
     return value
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -70,8 +70,9 @@ def answers(runs: Sequence[Scored]) -> Answers:
         TypeError: no list of runs.
         ValueError: no run, a run without predictions, or two runs of the same seed and fold.
     """
-    if not isinstance(runs, Sequence):
+    if not isinstance(runs, Iterable):
         raise TypeError(f"expected the runs of each variant as a list, got {type(runs).__name__}")
+    runs = list(runs)
     if not runs:
         raise ValueError("expected at least one run of each variant, got an empty list")
     found: dict[int, dict[Any, tuple[float, float]]] = {}
@@ -102,7 +103,8 @@ def answers(runs: Sequence[Scored]) -> Answers:
     if groups and len(groups) < len(keys):
         raise ValueError(f"expected a group for all of {len(keys)} test samples or for none, got {len(groups)}")
     group = [groups[key] for key in keys] if groups else None
-    scores = any(np.asarray(run.label).dtype.kind == "f" for run in runs)
+    labels = cells[..., 1][~np.isnan(cells[..., 1])]
+    scores = bool((labels != np.round(labels)).any() or (labels < 0).any())
     return Answers(seeds, keys, cells[..., 0], cells[..., 1], group, scores)
 
 
