@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from vgmr.data.types import Batch
+from vgmr.data.types import Batch, is_count
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -57,7 +57,7 @@ def noise(
         modalities: which; None for all.
     """
     names, generator = _check(batch, modalities, share), _generator(seed)
-    if isinstance(granularity, bool) or not hasattr(granularity, "__index__"):
+    if not is_count(granularity):
         raise ValueError(f"granularity is a number of time steps and must be whole, got {granularity!r}")
     if not 0 <= weight <= 1 or granularity < 1:
         raise ValueError(

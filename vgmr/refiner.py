@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgmr.refining.evidence import Evidence, relative_agreement
-from vgmr.refining.inputs import check_dims, check_inputs, check_like, check_value, share, whole
+from vgmr.refining.inputs import check_dims, check_inputs, check_like, check_share, check_value, whole
 from vgmr.refining.maps import ModalityMaps, ValueMaps, masked_max, masked_mean
 from vgmr.refining.refinement import Refinement
 
@@ -113,7 +113,7 @@ class VGMR(nn.Module):
             raise ValueError(f"values from {value_from} need num_classes, the number of classes of the anchors")
         shares = {"amplification": amplification, "retention": retention, "dropout": dropout, "sparsity": sparsity}
         for what, given in shares.items():
-            share(what, given)
+            check_share(what, given)
         if norm not in ("layer", "none"):
             raise ValueError(f"norm must be 'layer' or 'none', got {norm!r}")
         if sparsity == 1:

@@ -32,13 +32,8 @@ RIVALS: dict[str, tuple[Callable[..., nn.Module], int]] = {  # with what their w
 PREFUSIONS = ("none", *RIVALS, "vgmr")
 NORMS = ("layer", "none")
 OF_FORM: Any = None  # a switch of VGMR that the form sets
-PAPERS: dict[str, Any] = {  # the switches that forms set, as the paper has them
-    "amplification": 0.5,
-    "retention": 0.2,
-    "norm": "layer",
-    "neutral_start": False,
-    "value_from": "summaries",
-    "retain": False,
+PAPERS = {  # the switches that forms set, as the paper and VGMR by itself have them
+    name: inspect.signature(VGMR).parameters[name].default for form in FORMS.values() for name in form
 }
 
 

@@ -348,3 +348,14 @@ def test_a_record_is_confirmed_by_the_whole_pass_or_not_at_all(monkeypatch, caps
     assert trained == [[0, 1, 2, 0]] * 2
     notebook.confirmed([[run(seed, [0, 1, 2]) for seed in range(2)]])
     assert "left out here" in capsys.readouterr().out and len(trained) == 2
+
+
+def test_a_table_for_reading_has_methods_by_their_names_and_all_else_as_it_is():
+    frame = pd.DataFrame({"label": ["ogm-ge", "none"], "optimizer": ["sgd", "adamw"], "view": ["none", "fou"]})
+    found = notebook.readable(frame)
+    assert found.to_dict("list") == {
+        "label": ["OGM-GE", "plain"],
+        "optimizer": ["SGD", "AdamW"],
+        "view": ["none", "fou"],
+    }
+    assert list(frame["label"]) == ["ogm-ge", "none"]

@@ -302,9 +302,12 @@ def test_a_model_has_one_colour_everywhere():
 
 def test_a_method_has_one_name_and_colour_whatever_names_it():
     for option, name in (("ogm-ge", "OGM-GE"), ("grad-blending", "Grad-Blending"), ("none", "plain")):
-        assert plots.look(option) == plots.look(name) and plots.shown(option) == plots.shown(name) == name
-    assert plots.shown("arl + VGMR, calibrated") == "ARL + VGMR, calibrated"
-    assert plots.shown(3) == "3" and plots.shown("fou") == "fou"
+        assert (
+            plots.look(option) == plots.look(name)
+            and plots.display_name(option) == plots.display_name(name) == name
+        )
+    assert plots.display_name("arl + VGMR, calibrated") == "ARL + VGMR, calibrated"
+    assert plots.display_name(3) == "3" and plots.display_name("fou") == "fou"
     rows = [{**row, "label": name} for row, name in zip(contrasted("one"), ("ogm-ge", "mla"), strict=True)]
     (ax,) = plots.forest(pd.DataFrame(rows))
     assert [text.get_text() for text in ax.get_yticklabels()] == ["OGM-GE", "MLA"]

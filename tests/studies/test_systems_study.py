@@ -1,5 +1,7 @@
 """What notebook 18 trains: every system, every variant in front of it, the same search for each."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -92,3 +94,30 @@ def test_costs_have_a_row_for_each_place(monkeypatch):
     assert list(zip(found["host"], found["variant"], strict=True)) == list(systems.before("utd-mhad"))
     assert (found["host_step"] == found["host"].str.len()).all()
     assert (found["step"] == found["variant"].str.len()).all()
+
+
+@pytest.mark.parametrize("group", [None, [4, 7]])
+def test_the_mean_over_hosts_by_hand(group):
+    def run(seed, *prediction):
+        return SimpleNamespace(
+            experiment=SimpleNamespace(seed=seed, fold=None, data_options={}),
+            prediction=list(prediction),
+            label=[0, 1],
+            group=group,
+            fingerprint="",
+            metrics={},
+        )
+
+    runs = {
+        ("one", "plain"): [run(0, 0, 0), run(1, 1, 1)],
+        ("other", "plain"): [run(0, 0, 1), run(1, 0, 0)],
+        ("one", "better"): [run(0, 0, 1), run(1, 0, 1)],
+        ("other", "better"): [run(0, 0, 1), run(1, 1, 1)],
+        ("one", "not everywhere"): [run(0, 0, 0), run(1, 0, 0)],
+    }
+    found = systems.over_hosts(runs)
+    assert list(found.index) == ["better"]
+    # shares right, plain: seed 0 (1, 1/2), seed 1 (1/2, 1/2); better: (1, 1), (1/2, 1)
+    assert found.loc["better", "mean"] == pytest.approx(0.875)
+    assert found.loc["better", "difference"] == pytest.approx(0.25)
+    assert found.loc["better", "counted"] == "seeds and samples" and found.loc["better", "samples"] == 2

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_digits as sklearn_digits
 
-from vgmr.data.types import MultimodalData, fingerprint, holdout
+from vgmr.data.types import MultimodalData, fingerprint, holdout, is_count
 from vgmr.data.views import chosen_views, conflicting
 
 VIEWS = ("left", "right", "spectrum")
@@ -96,7 +96,7 @@ def _digits(
 ) -> MultimodalData:
     """Parts of 60, 20 and 20 percent by class, the conflict drawn in the order train, validation, test."""
     for argument, seed in (("conflict_seed", conflict_seed), ("split_seed", split_seed)):
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        if not is_count(seed):
             raise ValueError(f"{argument} must be a whole number of at least 0, got {seed!r}")
     raw = sklearn_digits()
     label = raw.target.astype(np.int64)

@@ -20,7 +20,7 @@ from vgmr.data.extract.clips import BrokenFile, Stored, data_folder, make_stored
 from vgmr.data.extract.images import Extractor, ImageNetwork, folder_images, read_images, read_video, rgb_input
 from vgmr.data.extract.images import spread as spread_over
 from vgmr.data.extract.text import TextEncoder, read_words, word_timing
-from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad
+from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, is_count, pad
 from vgmr.machine.files import cache_folder, place, user_path, writable
 
 TABLE = "table.csv"
@@ -95,7 +95,7 @@ def load_own(
     if labels not in ("classes", "regression"):
         raise ValueError(f"labels must be classes or regression, got {labels!r}")
     for name, number, least in (("frames", frames, 1), ("rate", rate, 1000)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        if not is_count(number, least):
             raise ValueError(f"{name} must be a whole number of at least {least}, got {number!r}")
     table = _find_table(root)
     rows = read_table(table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from vgmr.data.types import Batch, MultimodalData, fingerprint
+from vgmr.data.types import Batch, MultimodalData, fingerprint, is_count
 
 SHAPES: dict[str, tuple[dict[str, tuple[int, int]], int]] = {
     "mosi": ({"text": (50, 768), "audio": (50, 5), "vision": (50, 20)}, 2),
@@ -69,7 +69,7 @@ def load_synthetic(
         raise ValueError(f"steps must be at least 1, got {steps}")
     if samples < 8:
         raise ValueError(f"samples must be at least 8, got {samples}")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+    if not is_count(seed):
         raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}")
     full, num_classes = SHAPES[like]
     shapes = {name: (length if steps is None else min(steps, length), d) for name, (length, d) in full.items()}

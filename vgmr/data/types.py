@@ -437,6 +437,11 @@ def holdout(
     return kept, out
 
 
+def is_count(value: Any, least: int = 0) -> bool:
+    """Whether it is a whole number of at least `least`, of any integer type."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
+
+
 def fold_parts(group: np.ndarray, fold: int, count: int) -> np.ndarray:
     """Part of each sample when fold `fold` of `count` is tested: (N,) int64, 0 train, 1 validation, 2 test.
 
@@ -446,7 +451,7 @@ def fold_parts(group: np.ndarray, fold: int, count: int) -> np.ndarray:
 
     Raises ValueError for a fold outside 0 to count - 1, and for fewer groups than folds or fewer than three folds.
     """
-    if isinstance(fold, bool) or not isinstance(fold, int | np.integer) or not 0 <= fold < count:
+    if not is_count(fold) or fold >= count:
         raise ValueError(f"fold must be a whole number from 0 to {count - 1}, got {fold!r}")
     values, sizes = np.unique(group, return_counts=True)
     if len(values) < count or count < 3:

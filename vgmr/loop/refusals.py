@@ -34,7 +34,7 @@ def unsound(
         if not is_weight(weight):
             yield ValueError(f"{what} must be a number of at least 0, got {weight!r}")
     for seed in seeds:
-        if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= abs(int(seed)) < 2**63:
+        if not isinstance(seed, Integral) or isinstance(seed, bool) or abs(int(seed)) >= 2**63:
             yield ValueError(f"seed must be a whole number below 2**63, got {seed!r}")
     for model in models:
         if not (hasattr(model, "prefusion") and hasattr(model, "backbone")):

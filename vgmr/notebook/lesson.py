@@ -121,6 +121,12 @@ def table(frame: pd.DataFrame, name: str, caption: str = "", digits: int = 3) ->
     return styled.set_caption(caption or name).set_uuid(name)  # the same HTML each time
 
 
+def readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table for reading, with models, methods and optimisers by their names, see `vgmr.plots.display_name`."""
+    columns = [name for name in ("label", "against", "method", "optimizer") if name in frame]
+    return frame.assign(**{name: frame[name].map(plots.display_name) for name in columns})
+
+
 def confirmed(groups: Sequence[Sequence[Run]]) -> None:
     """Train the first run of each group again, with those of its pass, and claim that the accuracies come back.
 

@@ -3,7 +3,7 @@
 from vgmr.plots.curves import balancing_acts, bands, learning_curves, loss_contours, matrices
 from vgmr.plots.diagrams import architecture, method_line, notebook_map, run_flow
 from vgmr.plots.intervals import against_cost, beside_paper, forest, seed_points, verdicts
-from vgmr.plots.look import COLOURS, look, shades, shown, style
+from vgmr.plots.look import COLOURS, display_name, look, shades, style
 from vgmr.plots.samples import (
     answers_by_class,
     before_and_after,
@@ -33,6 +33,7 @@ __all__ = [
     "corrupted",
     "corrupted_or_not",
     "corruption_gallery",
+    "display_name",
     "forest",
     "gate_and_prediction",
     "gate_strength",
@@ -49,7 +50,6 @@ __all__ = [
     "seed_points",
     "sequences",
     "shades",
-    "shown",
     "small_matrices",
     "style",
     "verdicts",

@@ -11,7 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import MaxNLocator
 
-from vgmr.plots.look import looks, shown
+from vgmr.plots.look import display_name, looks
 
 
 def bands(
@@ -68,20 +68,20 @@ def bands(
                 continue
             curve = part.groupby(x)[y].agg(["mean", "min", "max"])
             few = marker if len(curve) <= 8 else ""
-            ax.plot(curve.index, curve["mean"], color=colour, marker=few, markersize=5, label=shown(kind))
+            ax.plot(curve.index, curve["mean"], color=colour, marker=few, markersize=5, label=display_name(kind))
             if spread:
                 ax.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.15, linewidth=0)
         place = 0.0 if baseline is not None else line.get(str(name)) if isinstance(line, Mapping) else line
         low, high = inside[y].min(), inside[y].max()
         if place is not None and (baseline is not None or low <= place <= high):
             ax.axhline(place, color="k", linestyle="--", linewidth=1, zorder=1)
-        ax.set_title(", ".join(shown(text) for text in (one, name) if text is not None), fontsize=11)
+        ax.set_title(", ".join(display_name(text) for text in (one, name) if text is not None), fontsize=11)
     if pd.api.types.is_integer_dtype(data[x]):
         axes[0, 0].xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     for ax in axes.flat[len(cells) :]:
         ax.axis("off")
     figure.supxlabel(xlabel or x.replace("_", " "), fontsize=11)
-    less = "" if baseline is None else f", less {shown(baseline)}'s"
+    less = "" if baseline is None else f", less {display_name(baseline)}'s"
     figure.supylabel(ylabel or y.replace("_", " ") + less, fontsize=11)
     handles = {text: mark for ax in axes.flat for mark, text in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 4))

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from vgmr.plots.look import look, looks, shown
+from vgmr.plots.look import display_name, look, looks
 from vgmr.statistics.verdicts import VERDICTS
 
 # each holds the part of the variance that seeds and samples have in common, see `vgmr.statistics.intervals`
@@ -80,10 +80,10 @@ def forest(
                 seen = known[entry[row] if hue is None else kind]
                 _interval(ax, entry, place, value, zero, seen, hue is None)
         if name is not None:
-            ax.set_title(shown(name))
+            ax.set_title(display_name(name))
         ax.locator_params(axis="x", nbins=5)
     first = axes[0, 0]
-    first.set(yticks=range(len(rows)), yticklabels=[shown(name) for name in rows])
+    first.set(yticks=range(len(rows)), yticklabels=[display_name(name) for name in rows])
     first.set_ylim(len(rows) - 0.5, -0.5)
     if "group" in frame:
         groups = frame.drop_duplicates(row).set_index(row)["group"]
@@ -94,7 +94,7 @@ def forest(
     figure.supxlabel(f"{xlabel} (mean, 95% interval)", fontsize=11)
     marks: list[Artist] = []
     if hue is not None:
-        marks = [Line2D([], [], color=c, marker=m, label=shown(kind)) for kind, (c, m) in known.items()]
+        marks = [Line2D([], [], color=c, marker=m, label=display_name(kind)) for kind, (c, m) in known.items()]
     elif set(PARTS) <= set(frame):
         for (_, text), shade in zip(PARTS.values(), ("0.35", "0.7"), strict=True):
             marks.append(Line2D([], [], color=shade, linewidth=4, label=text))
@@ -147,8 +147,10 @@ def seed_points(runs: Mapping[str, Sequence[Any]], baseline: str, metric: str = 
         ax.plot(change, place + shift, marker, color=colour, alpha=0.6, markersize=5)
         ax.plot([change.mean()] * 2, [place - 0.3, place + 0.3], color="k")
     ax.axvline(0, color="k", linewidth=1)
-    ax.set(yticks=range(len(names)), yticklabels=[shown(name) for name in names], ylim=(len(names) - 0.5, -0.5))
-    ax.set_xlabel(f"test {metric.replace('_', ' ')}, each seed less {shown(baseline)}'s")
+    ax.set(
+        yticks=range(len(names)), yticklabels=[display_name(name) for name in names], ylim=(len(names) - 0.5, -0.5)
+    )
+    ax.set_xlabel(f"test {metric.replace('_', ' ')}, each seed less {display_name(baseline)}'s")
     return ax
 
 
@@ -168,7 +170,7 @@ def beside_paper(frame: pd.DataFrame, xlabel: str, line: float | None = None) ->
     ax.plot(frame["paper"], places, marker="D", label="the paper", **PAPER)
     if line is not None:
         ax.axvline(line, color="k", linewidth=1)
-    ax.set(yticks=places, yticklabels=[shown(name) for name in frame.index], xlabel=xlabel)
+    ax.set(yticks=places, yticklabels=[display_name(name) for name in frame.index], xlabel=xlabel)
     ax.invert_yaxis()
     ax.legend(loc="best")
     return ax
@@ -196,7 +198,9 @@ def against_cost(frame: pd.DataFrame, xlabel: str = "training time, ratio to pla
             taken.append(place)
             colour, marker = known[entry["label"]]
             ax.plot([place, place], [entry["low"], entry["high"]], color=colour)
-            ax.plot(place, entry["difference"], marker, color=colour, markersize=7, label=shown(entry["label"]))
+            ax.plot(
+                place, entry["difference"], marker, color=colour, markersize=7, label=display_name(entry["label"])
+            )
         ax.axhline(0, color="k", linewidth=1)
         ax.axvline(1, color="k", linewidth=1, linestyle=":")
         ax.set(title=name, xlabel=xlabel)

@@ -60,7 +60,7 @@ def style() -> None:
     plt.rcParams |= {"axes.titlesize": 12, "axes.labelsize": 11, "font.size": 11, "legend.fontsize": 10}
 
 
-def shown(label: object) -> str:
+def display_name(label: object) -> str:
     """What something is called in a figure: models and methods by their own names, all else as it is."""
     text = str(label)
     return NAMES.get(text) or " + ".join(NAMES.get(part, part) for part in text.split(" + "))
@@ -68,7 +68,7 @@ def shown(label: object) -> str:
 
 def look(label: object, place: int = 0) -> tuple[str, str]:
     """Colour and marker of a model, the same in every figure; what is no known model gets those of its `place`."""
-    name = shown(label)
+    name = display_name(label)
     if name in COLOURS:
         number = list(COLOURS).index(name)
         return COLOURS[name], MARKERS[number % len(MARKERS)]
@@ -84,7 +84,7 @@ def looks(labels: list[object], neutral: bool = False) -> dict[object, tuple[str
         neutral: one colour and marker for all instead, where none of them is a model.
     """
     systems = [label for label in labels if label in HOSTS]
-    if systems != labels and any(shown(label) in COLOURS for label in labels):
+    if systems != labels and any(display_name(label) in COLOURS for label in labels):
         return {label: look(label, place) for place, label in enumerate(labels)}
     if neutral:
         return dict.fromkeys(labels, NEUTRAL)

@@ -46,7 +46,7 @@ def check_dims(dims: Mapping[str, int], at_least: int = 1) -> dict[str, int]:
     return {name: whole(f"{name}: a feature dimension", dim) for name, dim in dims.items()}
 
 
-def share(what: str, value: Any) -> None:
+def check_share(what: str, value: Any) -> None:
     """ValueError in one line where `value` is no number in 0 to 1."""
     if not isinstance(value, Real) or not 0 <= float(value) <= 1:
         raise ValueError(f"{what} must lie in 0 to 1, got {value!r}")

@@ -166,12 +166,8 @@ def repeated(settings: Mapping[str, Any], seeds: int, folded: bool = False) -> l
 
 # Notebook 19: cheaper forms of VGMR
 SHORT = {FORM: "paper", ADOPTED: "calibrated"}  # as in `vgmr.analysis.cost.CHEAP`
-CHEAP_SETS = {
-    "uci-mfeat": 20,
-    "digit-views": 20,
-    "cremad-ratings": 5,
-    "utd-mhad": 3,
-}  # with seeds, the first of `SEEDS`
+# with seeds, the first ones of `SEEDS`
+CHEAP_SETS = {"uci-mfeat": 20, "digit-views": 20, "cremad-ratings": 5, "utd-mhad": 3}
 
 
 # Notebook 11: what is changed in VGMR, one factor at a time; the first two groups are the paper's Table 3.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vgmr.analysis.cost import step_costs
+from vgmr.comparison import differences
 from vgmr.records.kept import tabled
 from vgmr.settings import Experiment
+from vgmr.statistics.answers import Scored, answers
 from vgmr.studies.search import choose, with_seed
 from vgmr.studies.variants import VARIANTS
 
@@ -92,6 +96,26 @@ def plugged(dataset: str, again: bool = False, jobs: int = 2) -> dict[tuple[str,
         ]
         for (place, options), own in zip(todo.items(), chosen.values(), strict=True)
     }
+
+
+def over_hosts(runs: Mapping[tuple[str, str], Sequence[Scored]]) -> pd.DataFrame:
+    """Difference to plain of each variant's mean over hosts: per seed and sample the share that answers right.
+
+    Rows are variants that stand before every host; columns those of `vgmr.comparison.differences`.
+
+    Args:
+        runs: by host and variant, all of the same seeds on the same data.
+    """
+    hosts, tidy = {host for host, _ in runs}, []
+    for variant in dict.fromkeys(variant for _, variant in runs):
+        found = [answers(each) for (_, own), each in runs.items() if own == variant]
+        if len(found) == len(hosts):
+            right = [np.where(np.isnan(one.label), np.nan, one.label == one.prediction) for one in found]
+            share = pd.DataFrame(np.mean(right, 0), index=found[0].seeds).rename_axis("seed").reset_index()
+            tall = share.melt("seed", var_name="sample").dropna(subset="value").assign(label=variant)
+            group = found[0].group
+            tidy.append(tall if group is None else tall.assign(group=tall["sample"].map(dict(enumerate(group)))))
+    return differences(pd.concat(tidy), [], baseline="plain").set_index("label")
 
 
 def step_table(dataset: str) -> pd.DataFrame:
