@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgmr.refining.evidence import Evidence, relative_agreement
 from vgmr.refining.inputs import check_dims, check_inputs, check_like, check_share, check_value, whole
-from vgmr.refining.maps import ModalityMaps, ValueMaps, masked_max, masked_mean
+from vgmr.refining.maps import ModalityMaps, ValueMaps, masked_max, masked_mean, scaled
 from vgmr.refining.refinement import Refinement
 
 
@@ -215,6 +214,7 @@ class VGMR(nn.Module):
             raise ValueError('refining means needs a gate that is the same at all steps: rank=0 and norm="none"')
         checked, masks = check_inputs(self.dims, features, mask)
         check_like(self, checked)
+        judged = self.judge(checked, masks)
         evidence, over_time = {}, {}
         for name, x in checked.items():
             hidden, evidence[name] = self.of(name).project(x)
@@ -223,7 +223,7 @@ class VGMR(nn.Module):
                 over_time[name] = (masked_mean(seen, masks[name]), masked_max(seen, masks[name]))
         latent = {name: self.of(name).pooled_latent(*pair) for name, pair in over_time.items()}
         value = check_value(value, self.dims, checked)
-        refinement = self.valued(latent, *self.judge(checked, masks), value)
+        refinement = self.valued(latent, *judged, value)
         for name, x in checked.items():
             real = masks[name]
             if pooled:
@@ -269,26 +269,27 @@ class VGMR(nn.Module):
         """Put gate and refined features of a modality into `refinement`, beside its values: Eqs. (11) to (13).
 
         Args:
-            x: (B, T, d_m), zero where the mask is False.
+            x: (B, T, d_m), zero where the mask is False; with a mask and without gradients its memory is taken.
             evidence: (B, T, d_m), what `project` gives.
         """
         maps, strength = self.of(name), (1 - self.retention) * self.amplification
         global_value = refinement.global_value[name]
         gate = maps.gate(evidence, global_value, refinement.channel_value[name])
         # rho + (1 - rho) (1 + alpha (2 G - 1)), Eqs. (12) and (13), with the constants drawn together
-        effective_gate = gate * (2 * strength) + (1 - strength)
+        effective_gate = (gate * (2 * strength)).add_(1 - strength)
         if self.steady:  # so is the dropout: a channel of a whole sequence
             if self.retain:
                 effective_gate = effective_gate * global_value[:, None, None]
             refined = maps.dropout(effective_gate) * x
         else:
-            refined = maps.dropout(maps.norm(effective_gate * x))
+            free = not torch.is_grad_enabled()  # and where there is a mask, x is a copy
+            refined = maps.dropout(maps.norm(scaled(x, effective_gate, free and mask is not None)))
             kept = mask
             if self.retain:
                 worth = global_value.unsqueeze(1)
-                effective_gate = effective_gate * worth.unsqueeze(2)
+                effective_gate = scaled(effective_gate, worth.unsqueeze(2), free or not x.requires_grad)
                 kept = worth if kept is None else kept * worth
-            refined = refined if kept is None else refined * kept.unsqueeze(2)
+            refined = refined if kept is None else scaled(refined, kept.unsqueeze(2))
         refinement.features[name] = refined
         refinement.gate[name] = gate.expand_as(x)
         refinement.effective_gate[name] = effective_gate.expand_as(x)
@@ -314,20 +315,7 @@ class VGMR(nn.Module):
         """A copy for inference in which phi, f^x and f^h are one product of X; equal within 1e-5."""
         folded = copy.deepcopy(self).eval().requires_grad_(False)
         for name in self.dims:
-            maps = folded.of(name)
-            if maps.folded is not None or maps.rank == 0:
-                continue
-            weight, bias = maps.gate_weight()
-            assert maps.projection is not None
-            if self.learns_value:
-                weight = torch.cat([maps.projection.weight, weight])
-                bias = torch.cat([maps.projection.bias, bias])
-            surplus = -len(weight) % 16  # rows of zeros: matrix products of odd widths are slower
-            product = nn.Linear(weight.shape[1], len(weight) + surplus, device=weight.device, dtype=weight.dtype)
-            product.weight.data = F.pad(weight, (0, 0, 0, surplus))
-            product.bias.data = F.pad(bias, (0, surplus))
-            maps.folded = product.requires_grad_(False)
-            del maps.projection, maps.gate_from_features, maps.gate_from_latent
+            folded.of(name).fold()
         return folded
 
     def value_maps(self, name: str) -> ValueMaps:

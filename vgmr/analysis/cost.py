@@ -648,7 +648,7 @@ def bench_forms(
                 use_byte_dropout(model)
             optimizer = make_optimizer("adamw", model, 1e-3)
             work[f"training {backbone} {form}"] = partial(_steps, model, part, optimizer)
-            work[f"inference {backbone} {form}"] = partial(predict, _folded(model).eval(), part)
+            work[f"inference {backbone} {form}"] = partial(predict, _folded(model).eval(), part, batch_size=32)
         for way in ("training", "inference"):
             work[f"{way} {backbone} {AGAIN}"] = work[f"{way} {backbone} plain"]
     times = _rounds(work, rounds, device, progress)

@@ -35,21 +35,22 @@ def pooled(x: Tensor, mask: Tensor | None, frequencies: int) -> tuple[Tensor, Te
         wave = (order % 2 == 0) * (1 - order % 4)  # cos(pi k / 2), at the middle of the sequence
         return (wave[:, None] * x).flatten(1), x.new_zeros(x.shape[0], 2 * x.shape[2])
     order = torch.arange(frequencies, device=x.device, dtype=x.dtype)
-    jump = (x[:, 1:] - x[:, :-1]).abs()
+    jump = (x[:, 1:] - x[:, :-1]).abs_()
     if mask is None:
         place = (torch.arange(steps, device=x.device, dtype=x.dtype) + 0.5) / steps
         waves = torch.cos(math.pi * order[:, None] * place) / steps
-        shape, square, jump = torch.matmul(waves, x), (x * x).mean(1), jump.mean(1)
+        jump = jump.mean(1)
+        shape, square = torch.matmul(waves, x), (x * x).mean(1)
     else:
         real = mask.to(x.dtype)
         length = real.sum(1, keepdim=True)
         place = (real.cumsum(1) - 0.5) / length
-        waves = torch.cos(math.pi * order[:, None] * place.unsqueeze(1)) * (real / length).unsqueeze(1)
+        share = (real / length).unsqueeze(1)
+        waves = torch.cos(math.pi * order[:, None] * place.unsqueeze(1)) * share
         pair = real[:, 1:] * real[:, :-1]
         pair = pair / pair.sum(1, keepdim=True).clamp_min(1)
-        shape = waves @ x
-        square = torch.einsum("btd,bt->bd", x * x, real / length)
-        jump = torch.einsum("btd,bt->bd", jump, pair)
+        jump = (pair.unsqueeze(1) @ jump).squeeze(1)
+        shape, square = waves @ x, (share @ (x * x)).squeeze(1)
     deviation = (square - shape[:, 0] ** 2).clamp_min(0).sqrt()
     return shape.flatten(1), torch.cat([deviation, jump], 1)
 

@@ -24,6 +24,22 @@ def masked_max(x: Tensor, mask: Tensor | None) -> Tensor:
     return real.amax(1)
 
 
+def spare(x: Tensor, *others: Tensor) -> bool:
+    """Whether the memory of `x`, which nobody else needs, can take what comes of it and `others`.
+
+    So it is where that is of the type of `x`, but never in a traced graph or within torch.func.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    wrapped = any(map(torch._C._functorch.is_functorch_wrapped_tensor, (x, *others)))
+    return not wrapped and all(torch.result_type(x, other) == x.dtype for other in others)
+
+
+def scaled(x: Tensor, other: Tensor, owned: bool = True) -> Tensor:
+    """x * other, in the memory of `x` where that is `owned`, needed by nobody else, and can take it."""
+    return x.mul_(other) if owned and spare(x, other) else x * other
+
+
 def mlp(width_in: int, width_out: int) -> nn.Sequential:
     """The paper's lightweight two-layer MLP; GELU and hidden width = output width are our choice."""
     return nn.Sequential(nn.Linear(width_in, width_out), nn.GELU(), nn.Linear(width_out, width_out))
@@ -121,6 +137,27 @@ class ModalityMaps(ValueMaps):
             return features.weight + weight, features.bias + outer.bias + bias
         return features.weight + features.weight @ weight, features.bias + features.weight @ (outer.bias + bias)
 
+    def fold(self) -> None:
+        """Make one product of phi, f^x and f^h, for inference alone; nothing to do where there are none."""
+        if self.folded is not None or self.rank == 0:
+            return
+        weight, bias = self.gate_weight()
+        if self.learns_value:
+            assert self.projection is not None
+            weight = torch.cat([self.projection.weight, weight])
+            bias = torch.cat([self.projection.bias, bias])
+        surplus = -len(weight) % 16  # rows of zeros: matrix products of odd widths are slower
+        told = None if self.learns_value else self.gate_from_global
+        shape = weight.shape[1], len(weight) + surplus
+        product = nn.Linear(*shape, bias=told is None, device=weight.device, dtype=weight.dtype)
+        product.weight.data = F.pad(weight, (0, 0, 0, surplus))
+        if told is None:
+            product.bias.data = F.pad(bias, (0, surplus))
+        else:  # one sum for a sample in place of one for each step
+            told.bias.data = told.bias + bias
+        self.folded = product.requires_grad_(False)
+        del self.projection, self.gate_from_features, self.gate_from_latent
+
     def project(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """H of Eq. (2), (B, T, d), and the feature evidence f^x(X) + f^h(H) of Eq. (11), (B, T, d_m).
 
@@ -133,6 +170,8 @@ class ModalityMaps(ValueMaps):
         if self.folded is not None:
             product, first = self.folded(z), self.latent_dim if self.learns_value else 0
             latent, evidence = product[..., :first], product[..., first : first + dim]
+            if product.requires_grad:
+                evidence = evidence.clone()  # the rest of the product is needed as it is
         else:
             assert self.projection is not None
             latent = self.projection(z) if self.learns_value else None
@@ -144,7 +183,10 @@ class ModalityMaps(ValueMaps):
                 told = self.gate_from_latent(self.projection(z) if latent is None else latent)
                 evidence = self.gate_from_features(z if self.rank is None else z + told)
                 evidence = evidence + told if self.rank is None else evidence
-        return latent, evidence if self.diagonal is None else torch.addcmul(evidence, x, self.diagonal)
+        if self.diagonal is not None:
+            into = evidence.addcmul_ if spare(evidence, x, self.diagonal) else evidence.addcmul
+            evidence = into(x, self.diagonal)
+        return latent, evidence
 
     def pooled_latent(self, mean: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and maximum over time of H, (B, d) each, as they came; with rank 0 phi of those of X."""
@@ -155,15 +197,17 @@ class ModalityMaps(ValueMaps):
         return mean, largest
 
     def gate(self, evidence: Tensor | None, global_value: Tensor, channel_value: Tensor) -> Tensor:
-        """G of Eq. (11): (B, T, d_m), or (B, 1, d_m) without evidence."""
+        """G of Eq. (11): (B, T, d_m), or (B, 1, d_m) without evidence, whose memory it takes."""
         context = global_value.new_zeros(1)
         if self.gate_from_global is not None:
             context = context + self.gate_from_global(global_value.unsqueeze(1) - 0.5)
         if self.gate_from_channel is not None:
             context = context + self.gate_from_channel(channel_value - 0.5)
-        logits = context.unsqueeze(-2) if evidence is None else evidence + context.unsqueeze(-2)
+        logits = context.unsqueeze(-2)
+        if evidence is not None:
+            logits = evidence.add_(logits) if spare(evidence, logits) else evidence + logits
         if self.gated < logits.shape[-1]:
             size = logits.detach().abs()
             least = size.topk(self.gated, -1, sorted=True).values[..., -1:]
             logits = logits * (size >= least)
-        return torch.sigmoid(logits)
+        return logits.sigmoid_()
