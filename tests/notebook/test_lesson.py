@@ -151,6 +151,22 @@ def test_run_notebook_records_and_leaves_nothing_half_done(small_notebook, tmp_p
     assert not failing.exists()
 
 
+def test_tables_of_a_run_lie_beside_its_output(small_notebook, tmp_path):
+    """Hundreds of runs of one notebook neither overwrite each other's tables nor write where the notebook lies."""
+    book = nbformat.read(small_notebook, 4)
+    made = ["import pandas", "from vgmr.notebook.lesson import table"]
+    made.append("table(pandas.DataFrame({'seeds': [seeds]}), 'few')")
+    book.cells.append(nbformat.v4.new_code_cell("\n".join(made)))
+    nbformat.write(book, small_notebook)
+    for seeds in (3, 4):
+        batch.run_notebook(
+            small_notebook, {"seeds": seeds}, tmp_path / "out" / f"seeds-{seeds}.ipynb", progress=False
+        )
+        kept = tmp_path / "out" / f"seeds-{seeds}-tables" / "few.csv"
+        assert kept.read_text(encoding="utf-8") == f"seeds\n{seeds}\n"
+    assert not (tmp_path / "tables").exists()
+
+
 def test_find_notebook(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notebooks").mkdir()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 RECORD = "application/vnd.vgmr.record+json"  # MIME type of what a notebook records
+TABLES = "VGMR_TABLES"  # environment variable of a kernel: the folder for what `lesson.table` writes
 LONGEST = 1_000_000  # values in a file, with all that its anchors repeat
 DEEPEST = 50
 LARGEST = 10_000_000  # bytes of a file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import platform
 import warnings
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
@@ -23,7 +24,7 @@ import vgmr
 from vgmr import plots
 from vgmr.experiment import Run
 from vgmr.machine.files import write
-from vgmr.notebook.given import RECORD, described, fits, trouble
+from vgmr.notebook.given import RECORD, TABLES, described, fits, trouble
 from vgmr.records.kept import confirm
 from vgmr.statistics.intervals import Interval
 from vgmr.statistics.verdicts import VERDICTS, verdict
@@ -109,12 +110,15 @@ def record(name: str, values: Mapping[str, Any]) -> None:
 
 
 def table(frame: pd.DataFrame, name: str, caption: str = "", digits: int = 3) -> Styler:
-    """A table for reading: digits cut, empty cells and columns left out; all its digits go to tables/NAME.csv.
+    """A table for reading: digits cut, empty cells and columns left out; all its digits go to NAME.csv.
 
     Args:
-        name: of the file, in the notebook's folder.
+        name: of the file, in the folder `tables` beside the notebook, or beside the output of `vgmr run`.
     """
-    write(Path("tables") / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n").encode())
+    write(
+        Path(os.environ.get(TABLES, "tables")) / f"{name}.csv",
+        frame.to_csv(index=False, lineterminator="\n").encode(),
+    )
     small = frame.dropna(axis=1, how="all")
     floats: list[Hashable] = [column for column in small if pd.api.types.is_float_dtype(small[column])]
     styled = small.style.format(na_rep="").format(f"{{:.{digits}f}}", subset=floats, na_rep="").hide(axis="index")

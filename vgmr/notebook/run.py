@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from vgmr.machine.files import locked, try_place, user_path
 from vgmr.machine.work import bar_options
-from vgmr.notebook.given import RECORD, described, fits, read_file, shown, trouble
+from vgmr.notebook.given import RECORD, TABLES, described, fits, read_file, shown, trouble
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict}
 CELL_TIMEOUT = 24 * 3600  # seconds; without a limit a lost message between kernel and client waits for ever
@@ -169,12 +169,14 @@ class Kernel:
     started is left behind.
 
     Attributes:
+        tables: where `lesson.table` puts its files; None for the folder tables beside the notebook.
         peak_memory: MiB, the most the kernel itself held until the end of its last finished cell; None where the
             system does not tell (/proc).
     """
 
     def __init__(self, report: Callable[[str], None] | None = None) -> None:
         self.report = report
+        self.tables: Path | None = None
         self.ready = False
         self.cell = 0
         self.peak_memory: float | None = None
@@ -188,6 +190,8 @@ class Kernel:
 
         class Manager(AsyncKernelManager):
             async def start_kernel(manager, **options: Any) -> None:  # type: ignore[override]
+                if self.tables is not None:
+                    options["env"] = {**(options.get("env") or os.environ), TABLES: str(self.tables)}
                 await super().start_kernel(**options)
                 self._started(manager.provisioner.pid)  # type: ignore[union-attr]
 
@@ -277,8 +281,9 @@ def run_notebook(
 ) -> dict[str, dict[str, Any]]:
     """Execute a notebook with checked parameters into `output`, and return what it recorded.
 
-    The result appears under its name when the run is over; the last state of a failed run stays beside it as
-    `NAME.failed.ipynb`. A kernel that does not start is started again, a few times.
+    The result appears under its name when the run is over, its tables in a folder `NAME-tables` beside it; the
+    last state of a failed run stays as `NAME.failed.ipynb`. A kernel that does not start is started again, a few
+    times.
 
     Args:
         timeout: seconds for every cell.
@@ -296,6 +301,7 @@ def run_notebook(
     unfinished = output.with_suffix(".failed.ipynb")
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it does not know `str | None`, and names are checked
     kernel = kernel or Kernel()
+    kernel.tables = output.resolve().with_name(f"{output.stem}-tables")
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             with ended(kernel):
