@@ -87,7 +87,9 @@ def planned_searches():
     return found
 
 
-ENDINGS = (" + VGMR, paper's form", " + VGMR, calibrated")
+ENDINGS = tuple(
+    f" + {name}" for name in ("VGMR, paper's form", "VGMR, calibrated", "parameter-matched MLP", "value-free gate")
+)
 
 
 def test_kept_searches_are_found_from_any_folder_and_are_what_is_looked_up(tmp_path, monkeypatch, capsys):
@@ -115,6 +117,29 @@ def planted(best, epochs=0.0):
         return runs
 
     return run_all
+
+
+def test_a_rate_at_which_a_training_diverges_is_no_choice(monkeypatch, tmp_path):
+    plain = planted({"plain": 3e-2})
+
+    def run_all(cells, jobs, progress):
+        if any(rate > 2e-2 for _, rate in cells):
+            raise FloatingPointError("the loss is no longer finite")
+        return plain(cells, jobs, progress)
+
+    monkeypatch.setattr(search, "run_all", run_all)
+    found = search.search({"plain": {"prefusion": "none"}}, COMMON)
+    assert found.rates == {"plain": 1e-2} and found.scores.loc["plain"].isna().tolist() == [
+        False,
+        False,
+        False,
+        True,
+    ]
+    search.write_choice(tmp_path / "kept.json", found, COMMON)
+    kept = json.loads((tmp_path / "kept.json").read_text(encoding="utf-8"))
+    assert kept["validation_accuracy"]["plain"] == {"0.001": 0.4037, "0.003": 0.5, "0.01": 0.677, "0.03": None}
+    with pytest.raises(FloatingPointError, match=r"the loss of plain is not finite at any rate from 0\.03"):
+        search.search({"plain": {"prefusion": "none"}}, COMMON, rates=[3e-2, 1e-1])
 
 
 def test_the_grid_is_widened_until_the_best_rate_lies_inside(monkeypatch):
@@ -233,14 +258,14 @@ def test_sgd_is_searched_at_rates_of_its_own(few, monkeypatch):
     assert list(found.scores.columns) == [*search.SGD_RATES, 3e-1, 1.0]
 
 
-def test_all_methods_are_compared_alone_and_the_papers_with_vgmr_in_front():
+def test_all_methods_are_compared_alone_and_the_papers_behind_vgmr_and_its_controls():
     variants = studies.balancing_variants(30)
     assert list(variants) == [*METHODS, *(f"{name}{end}" for end in ENDINGS for name in studies.WITH_VGMR)]
     for name, options in variants.items():
-        experiment = Experiment("digits", **options)
-        assert experiment.method == name.partition(" + ")[0]
-        assert experiment.prefusion == ("vgmr" if " + " in name else "none")
-        assert experiment.form == ("calibrated" if name.endswith("calibrated") else "paper")
+        method, _, ending = name.partition(" + ")
+        assert Experiment("digits", **options).method == method
+        front = {name: options[name] for name in studies.VARIANTS[ending or "plain"]}
+        assert front == studies.VARIANTS[ending or "plain"]
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 8, 30, 100])

@@ -108,11 +108,17 @@ def method_options(method: str, epochs: int) -> dict[str, Any]:
 
 COMPARED = tuple(name for name in METHODS if name not in ("mmim", "self-mm"))  # for any number of classes
 WITH_VGMR = ("none", "ogm-ge", "arl")  # the paper's Table 8
-IN_FRONT = {"": "plain", " + VGMR, paper's form": FORM, " + VGMR, calibrated": ADOPTED}
+IN_FRONT = {  # by what it adds to a method's name
+    "": "plain",
+    " + VGMR, paper's form": FORM,
+    " + VGMR, calibrated": ADOPTED,
+    " + parameter-matched MLP": "parameter-matched MLP",
+    " + value-free gate": "value-free gate",
+}
 
 
 def balancing_variants(epochs: int) -> dict[str, dict[str, Any]]:
-    """Every method of `COMPARED` alone, "NAME", and the methods of `WITH_VGMR` with it in front, "NAME + FORM"."""
+    """Methods of `COMPARED` alone, "NAME", those of `WITH_VGMR` with VGMR or a control in front, "NAME + FORM"."""
     return {
         f"{name}{ending}": {**VARIANTS[variant], "method": name, "method_options": method_options(name, epochs)}
         for ending, variant in IN_FRONT.items()
@@ -255,8 +261,8 @@ def cheap_refiners(dataset: str) -> dict[str, list[Experiment]]:
 def removals(dataset: str, seeds: int = FEWER) -> dict[tuple[str, str], list[Experiment]]:
     """What is trained with all modalities and without each, by method and the modality left out, "" for none.
 
-    Methods are "plain", VGMR in both forms and those of `COMPARED`, at the rates of `balancing`. With two
-    modalities only "plain" is trained without one: no other method is defined for a single modality.
+    Methods are "plain", VGMR in both forms, its two controls and those of `COMPARED`, at the rates of `balancing`.
+    With two modalities only "plain" is trained without one: no other method is defined for a single modality.
     """
     found, common = balancing(dataset), study(dataset)
     methods = {"plain": found["none"]} | {IN_FRONT[end]: found[f"none{end}"] for end in IN_FRONT if end}
@@ -332,7 +338,7 @@ def controls(dataset: str, backbone: str) -> dict[str, list[Experiment]]:
 
 
 def balanced(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
-    """Every balancing method under both optimisers, alone and with VGMR in front, by optimiser and variant."""
+    """`balancing` under both optimisers, by optimiser and variant."""
     return {
         (optimizer, name): repeated(settings, FEWER)
         for optimizer in ("adamw", "sgd")

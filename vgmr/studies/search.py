@@ -6,7 +6,7 @@ import json
 import statistics
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,8 @@ class Search:
     """What a search found.
 
     Attributes:
-        scores: mean validation accuracy of each variant (rows) at each learning rate (columns).
+        scores: mean validation accuracy of each variant (rows) at each learning rate (columns); NaN where a
+            training diverged.
         epochs: passes over the training part, enough for the best rates.
         rates: the best of each variant.
         warnings: a line for each variant whose best rate is the lowest or highest there is.
@@ -64,9 +65,9 @@ def search(
     """Mean validation accuracy (regression: minus the error) of each variant at each rate; equal budget for all.
 
     Begins with `RATES`, or `SGD_RATES` with SGD, over `SEARCH_SEEDS`, which no reported training uses. While the
-    best rate of any variant is the lowest or highest tried, all get the next one of `GRID`. While the median best
-    epoch of a variant at its best rate lies in the last fifth, the epochs are doubled for all, at most
-    `MOST_DOUBLINGS` times. Test scores are not looked at.
+    best rate of any variant is the lowest or highest tried, all get the next one of `GRID`; a rate at which a
+    training diverges is no choice. While the median best epoch of a variant at its best rate lies in the last
+    fifth, the epochs are doubled for all, at most `MOST_DOUBLINGS` times. Test scores are not looked at.
 
     Args:
         rates: exactly these, and epochs as they are: neither is widened.
@@ -103,7 +104,7 @@ def _widened(
             for name in variants
             for rate in tried
         }
-        runs = run_all(
+        runs = _finite(
             {
                 cell: [Experiment(**with_seed(chosen, seed)) for seed in SEARCH_SEEDS]
                 for cell, chosen in cells.items()
@@ -111,14 +112,12 @@ def _widened(
             jobs,
             progress,
         )
-        scores = pd.DataFrame(
-            [
-                {"variant": name, "rate": rate, "accuracy": _score(one)}
-                for (name, rate), found in runs.items()
-                for one in found
-            ]
-        )
-        table = scores.pivot_table(index="variant", columns="rate", values="accuracy").loc[list(variants)]
+        scored = [(name, rate, _score(one)) for (name, rate), found in runs.items() for one in found]
+        scores = pd.DataFrame(scored, columns=["variant", "rate", "accuracy"])
+        table = scores.pivot_table(index="variant", columns="rate", values="accuracy")
+        table = table.reindex(index=list(variants), columns=tried)
+        if lost := table.index[table.isna().all(axis=1)].tolist():
+            raise FloatingPointError(f"the loss of {', '.join(lost)} is not finite at any rate from {tried[0]:g}")
         best = table.idxmax(axis=1)
         below = [rate for rate in grid if rate < tried[0]] if (best == tried[0]).any() else []
         above = [rate for rate in grid if rate > tried[-1]] if (best == tried[-1]).any() else []
@@ -131,6 +130,20 @@ def _widened(
         if statistics.median(one.history.best_epoch + 1 for one in runs[name, best[name]]) > 0.8 * common["epochs"]
     ]
     return tried, table, late
+
+
+def _finite(
+    cells: Mapping[tuple[str, float], list[Experiment]], jobs: int, progress: bool
+) -> dict[tuple[str, float], list[Run]]:
+    """The runs of every cell, without the cells of which one diverges: a rate that is too high is no choice."""
+    try:
+        return run_all(cells, jobs, progress)
+    except FloatingPointError:
+        found: dict[tuple[str, float], list[Run]] = {}
+        for cell, group in cells.items():
+            with suppress(FloatingPointError):
+                found |= run_all({cell: group}, jobs, progress)
+        return found
 
 
 def _score(run: Run) -> float:
@@ -146,13 +159,13 @@ def _plain(settings: Mapping[str, Any]) -> Any:
 
 
 def write_choice(path: Path, found: Search, common: Mapping[str, Any]) -> None:
-    """Keep what `search` found: the settings it ran under, all scores, epochs, the best rate of each variant."""
+    """Keep what `search` found: settings, scores (null where a training diverged), epochs, best rates."""
     content = {
         "settings": _plain(common),
         "seeds": list(SEARCH_SEEDS),
         "epochs": found.epochs,
         "validation_accuracy": {
-            name: {f"{rate:g}": round(score, 4) for rate, score in row.items()}
+            name: {f"{rate:g}": None if pd.isna(score) else round(score, 4) for rate, score in row.items()}
             for name, row in found.scores.iterrows()
         },
         "learning_rate": found.rates,
