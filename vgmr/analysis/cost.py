@@ -34,7 +34,7 @@ from vgmr.inference import predict, subset_logits
 from vgmr.loop.graphs import WARM, Replayed
 from vgmr.loop.seeds import pays_together
 from vgmr.loop.steps import make_optimizer, mini_batches, prepare, train_epoch, use_byte_dropout
-from vgmr.machine.devices import chosen_device
+from vgmr.machine.devices import chosen_device, one_thread
 from vgmr.machine.files import try_place, user_path, write
 from vgmr.machine.work import bar
 from vgmr.objective import Objective
@@ -125,6 +125,7 @@ def _loop_epoch(model: Classifier, part: Batch) -> None:
     train_epoch(model, mini_batches(part, 32, torch.Generator().manual_seed(0)), _loop_step(model))
 
 
+@one_thread()
 def bench(
     rounds: int = 7,
     steps: int = 4,
@@ -138,11 +139,7 @@ def bench(
     Setting: text 768, audio 74, vision 35, 50 steps, batch 32, latent width 164, value supervision on.
 
     Args:
-        rounds: interleaved repetitions.
         steps: training steps per epoch and round.
-        device: "cpu" or "cuda".
-        byte_dropout: measure with `use_byte_dropout`.
-        progress: show a bar over rounds.
         variants: some of `VARIANTS`, "none" and "vgmr" among them.
 
     Returns a JSON-able dict: device, setting, rows (one per variant; FLOPs of one inference pass and of one
@@ -159,8 +156,6 @@ def bench(
     if not {"none", "vgmr"} <= set(variants):
         raise ValueError(f'variants must have "none" and "vgmr", got {list(variants)}')
     chosen_device(device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     data = load("synthetic", like="mosei", samples=32 * steps).to(device)
     data = replace(data, validation=data.validation.index(torch.arange(2, device=device)))
     batches = [data.train.index(rows) for rows in torch.arange(32 * steps, device=device).split(32)]
@@ -179,7 +174,7 @@ def bench(
     times = _measure(models, folded, data, batches, rounds, device, progress)
     measured = {**models, "vgmr folded": folded}
     flops = {name: _counted(model, batches[0]) for name, model in measured.items()}
-    result = {
+    return {
         "device": _device(device),
         "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35; {rounds} rounds of {steps} steps",
         "rows": [_row(name, models, flops, times) for name in measured],
@@ -188,10 +183,9 @@ def bench(
         "contribution_share": _ratio(times["contributions"], times["infer none"]),
         "removal_share": _ratio(times["removal"], times["evaluation"]),
     }
-    torch.set_num_threads(threads)
-    return result
 
 
+@one_thread()
 def bench_methods(
     rounds: int = 3, steps: int = 4, device: str = "cpu", byte_dropout: bool = False, progress: bool = True
 ) -> dict[str, Any]:
@@ -204,8 +198,6 @@ def bench_methods(
     Returns a JSON-able dict: device, setting and rows (one per method; ratios to "none").
     """
     chosen_device(device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     data = load("synthetic", like="mosei", samples=32 * steps).to(device)
     short = replace(data, validation=data.validation.index(torch.arange(2, device=device)))
     epochs = {name: 10 if name == "grad-blending" else 1 for name in METHODS}
@@ -247,7 +239,6 @@ def bench_methods(
         }
         for name in METHODS
     ]
-    torch.set_num_threads(threads)
     return {
         "device": _device(device),
         "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35; {rounds} rounds of {steps} steps",
@@ -308,8 +299,9 @@ SYSTEM_SIZES: dict[str, dict[str, Any]] = {  # of the released code; systems tha
 }
 
 
+@one_thread()
 def bench_systems(
-    rounds: int = 3, steps: int = 1, device: str = "cpu", byte_dropout: bool = False, progress: bool = True
+    rounds: int = 3, device: str = "cpu", byte_dropout: bool = False, progress: bool = True
 ) -> dict[str, Any]:
     """Cost of every fusion system, alone and behind VGMR, at the setting of `bench` with one output.
 
@@ -319,13 +311,8 @@ def bench_systems(
     Returns a JSON-able dict: device, setting and rows (system, with and without VGMR; ratios to the plain
     Transformer).
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    data = load("synthetic", like="mosei", samples=32 * steps).to(device)
-    batches = [
-        replace(data.train.index(rows), label=data.train.label[rows].float())
-        for rows in torch.arange(32 * steps, device=device).split(32)
-    ]
+    data = load("synthetic", like="mosei", samples=32).to(device)
+    batch = replace(data.train, label=data.train.label.float())
     models: dict[str, Classifier] = {}
     for name in BACKBONES:
         for refiner in (False, True):
@@ -338,16 +325,12 @@ def bench_systems(
     objective = Objective(task="regression")
 
     def train(model: Classifier) -> None:
-        model.train()
-        for batch in batches:
-            objective(model, model(batch.features, batch.mask), batch).backward()
+        _backward(model.train(), batch, objective)
         model.zero_grad()
 
     @torch.inference_mode()
     def infer(model: Classifier) -> None:
-        model.eval()
-        for batch in batches:
-            model(batch.features, batch.mask)
+        model.eval()(batch.features, batch.mask)
 
     work: dict[str, Callable[[], Any]] = {}
     for name, model in models.items():
@@ -355,7 +338,7 @@ def bench_systems(
     times = _rounds(work, rounds, device, progress)
     rows = []
     plain = "transformer"
-    flops = {name: _counted(model, batches[0], objective) for name, model in models.items()}
+    flops = {name: _counted(model, batch, objective) for name, model in models.items()}
     for name, model in models.items():
         rows.append(
             {
@@ -366,10 +349,9 @@ def bench_systems(
                 "training_flop_ratio": flops[name][1] / flops[plain][1],
                 "inference_ratio": _ratio(times[f"infer {name}"], times[f"infer {plain}"]),
                 "inference_flop_ratio": flops[name][0] / flops[plain][0],
-                "training_seconds_per_sample": statistics.median(times[f"train {name}"]) / (32 * steps),
+                "training_seconds_per_sample": statistics.median(times[f"train {name}"]) / 32,
             }
         )
-    torch.set_num_threads(threads)
     return {
         "device": _device(device),
         "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35, one output; {rounds} rounds",
@@ -399,13 +381,13 @@ def made_data(shapes: Mapping[str, tuple[int, int]], train: int, validation: int
     return MultimodalData("noise", part(train), part(validation), part(validation), names, "", "", "")
 
 
+@one_thread()
 def bench_seeds(
     seeds: int = 10,
     rounds: int = 5,
     steps: int = 6,
     progress: bool = True,
     shapes: Sequence[str] = tuple(SEED_MODELS),
-    backbones: Sequence[str] = ("pooled", "transformer"),
     device: str = "cpu",
     byte_dropout: bool = False,
 ) -> dict[str, Any]:
@@ -418,11 +400,9 @@ def bench_seeds(
     single step; whether `pays_together` takes one pass) and itself (a single epoch over itself).
     """
     chosen_device(device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     first, more = (1, 2) if device == "cpu" else (1 + WARM // steps, 20)  # on a GPU steps are replayed by then
     rows, itself = [], []
-    cases = [(s, b, p) for s in shapes for b in backbones for p in ("none", "vgmr")]
+    cases = [(s, b, p) for s in shapes for b in ("pooled", "transformer") for p in ("none", "vgmr")]
     for shape, backbone, prefusion in bar(cases, desc="models", disable=not progress, leave=False):
         data = made_data(SEED_MODELS[shape], 32 * steps, 1, 10).to(device)
         alike = [Experiment("synthetic", prefusion, backbone, seed=seed) for seed in range(seeds)]
@@ -452,7 +432,6 @@ def bench_seeds(
                 "in_one_pass": pays_together(models[0], data, seeds),
             }
         )
-    torch.set_num_threads(threads)
     return {
         "device": _device(device),
         "setting": f"batch 32, epochs of {steps} steps, {seeds} seeds in one pass over {seeds} one by one; "
@@ -482,6 +461,7 @@ class _Shallow(torch.nn.Module):
         return logits
 
 
+@one_thread()
 def bench_loop(
     rounds: int = 41, progress: bool = True, train: int = 1284, validation: int = 229
 ) -> dict[str, Any]:
@@ -495,8 +475,6 @@ def bench_loop(
     Returns a JSON-able dict: device, setting, rows (milliseconds per training sample, ratio to bare steps with its
     range), added_seconds (of a one-epoch `fit` beyond its epoch) and itself (bare steps over themselves).
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     shapes = SEED_MODELS["mosi"]
     data = made_data(shapes, train, validation, 2)
     model = build(Experiment("synthetic", "none"), data)
@@ -531,7 +509,6 @@ def bench_loop(
         }
         for name, seconds in (("bare steps", times["bare"]), ("fit", epoch))
     ]
-    torch.set_num_threads(threads)
     return {
         "device": "CPU, 1 thread",
         "setting": f"{train} and {validation} samples, batch 32, 50 steps, text 768, audio 5, vision 20; "
@@ -623,6 +600,7 @@ def count_forms() -> pd.DataFrame:
     return table
 
 
+@one_thread()
 def bench_forms(
     rounds: int = 7, steps: int = 2, device: str = "cpu", byte_dropout: bool = False, progress: bool = True
 ) -> dict[str, Any]:
@@ -636,8 +614,6 @@ def bench_forms(
     training and inference).
     """
     chosen_device(device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     work: dict[str, Callable[[], Any]] = {}
     for backbone in PRICED:
         data, settings = priced_data(backbone, 32 * steps)
@@ -652,7 +628,6 @@ def bench_forms(
         for way in ("training", "inference"):
             work[f"{way} {backbone} {AGAIN}"] = work[f"{way} {backbone} plain"]
     times = _rounds(work, rounds, device, progress)
-    torch.set_num_threads(threads)
     counted = count_forms()
     again = counted[counted["form"] == "plain"].assign(form=AGAIN)
     rows = [_form_row(row, times, 32 * steps) for row in pd.concat([counted, again]).to_dict("records")]
