@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from vgmr.data.extract.audio import log_mel, mel_filters
-from vgmr.data.extract.clips import check_complete, complete_stored, read_lines, read_raw, read_stored
+from vgmr.data.extract.clips import check_complete, make_stored, read_lines, read_raw, read_stored
 from vgmr.data.extract.images import (
     RESNET,
     ImageNetwork,
@@ -199,7 +199,8 @@ def test_features_are_stored_as_they_go(tmp_path):
         return np.full((len(made), 2), ord(name), np.float64), hashlib.sha256(name.encode()).digest()
 
     def complete(names):
-        return complete_stored(tmp_path, names, read_stored(tmp_path, names), make, "made")
+        stored = make_stored(tmp_path, names, read_stored(tmp_path, names), make, "made")
+        return map(list, zip(*(stored[name] for name in names), strict=True))
 
     with pytest.raises(KeyboardInterrupt):
         complete(["a", "b", "c", "d"])
@@ -220,7 +221,7 @@ def test_features_are_stored_as_they_go(tmp_path):
 def test_damaged_stored_features_are_made_again(tmp_path, harm):
     digest = bytes(32)
     path = tmp_path / "a.npy"
-    complete_stored(tmp_path, ["a"], {}, lambda _: (np.ones((2, 2)), digest), "made")
+    make_stored(tmp_path, ["a"], {}, lambda _: (np.ones((2, 2)), digest), "made")
     assert list(read_stored(tmp_path, ["a", "b"])) == ["a"]
     values = {
         "pickle": np.array([[{}]], object),
@@ -240,10 +241,10 @@ def test_damaged_stored_features_are_made_again(tmp_path, harm):
 def test_stored_features_of_two_widths_or_without_a_place_are_refused(tmp_path):
     widths = iter([2, 3])
     with pytest.raises(ValueError, match=r"widths \[2, 3\]"):
-        complete_stored(tmp_path, ["a", "b"], {}, lambda _: (np.ones((1, next(widths))), bytes(32)), "made")
+        make_stored(tmp_path, ["a", "b"], {}, lambda _: (np.ones((1, next(widths))), bytes(32)), "made")
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ValueError, match="give store= a folder"):
-        complete_stored(tmp_path / "file", ["a"], {}, lambda _: (np.ones((1, 1)), bytes(32)), "made")
+        make_stored(tmp_path / "file", ["a"], {}, lambda _: (np.ones((1, 1)), bytes(32)), "made")
 
 
 def test_raw_files_and_lines(tmp_path):

@@ -109,20 +109,9 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def read_stored(folder: Path, names: Sequence[str]) -> Stored:
-    """Features and digests of those of `names` that `complete_stored` has written to the folder, and are whole."""
+    """Features and digests of those of `names` that `make_stored` has written to the folder, and are whole."""
     found = {name: _read_stored(folder / f"{name}.npy") for name in names}
     return {name: stored for name, stored in found.items() if stored is not None}
-
-
-def complete_stored(
-    folder: Path, names: Sequence[str], stored: Stored, make: Maker, title: str
-) -> tuple[list[np.ndarray], list[bytes]]:
-    """Features (T, D) float32 of each name, and the digest of the raw files behind them; made if not `stored`.
-
-    Raises what `make_stored` raises.
-    """
-    stored = make_stored(folder, names, stored, make, title)
-    return [stored[name][0] for name in names], [stored[name][1] for name in names]
 
 
 def make_stored(
