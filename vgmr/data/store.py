@@ -20,6 +20,7 @@ FORMAT = 2
 MANIFEST = "manifest.json"
 NOT_KEPT = "prepared data are not kept"  # how the warning begins
 PARTS = ("train", "validation", "test")
+SAID = ("name", "classes", "source", "licence", "fingerprint", "stand_in", "notes", "overlap")
 
 
 def prepared(key: Mapping[str, Any], make: Callable[[], MultimodalData]) -> MultimodalData:
@@ -59,19 +60,12 @@ def write(folder: Path, key: Mapping[str, Any], data: MultimodalData) -> None:
             content[part] = hashlib.sha256(packed).hexdigest()
         manifest = {
             "key": dict(key),
-            "name": data.name,
+            **{name: getattr(data, name) for name in SAID},
             "modalities": data.modalities,
             "shapes": {
                 part: {name: list(x.shape) for name, x in batch.features.items()}
                 for part, batch in data.parts.items()
             },
-            "classes": list(data.classes),
-            "source": data.source,
-            "licence": data.licence,
-            "fingerprint": data.fingerprint,
-            "stand_in": data.stand_in,
-            "notes": data.notes,
-            "overlap": data.overlap,
             "content": content,
         }
         manifest["seal"] = _seal(manifest)
@@ -103,19 +97,8 @@ def read(folder: Path, key: Mapping[str, Any] | None = None) -> MultimodalData:
             parts[part] = _batch(safetensors.torch.load(packed), names)
         except (SafetensorError, KeyError) as error:
             raise ValueError(f"{file} does not hold what its manifest says ({error})") from None
-    return MultimodalData(
-        manifest["name"],
-        parts["train"],
-        parts["validation"],
-        parts["test"],
-        classes=tuple(manifest["classes"]),
-        source=manifest["source"],
-        licence=manifest["licence"],
-        fingerprint=manifest["fingerprint"],
-        stand_in=manifest["stand_in"],
-        notes=manifest["notes"],
-        overlap=manifest["overlap"],
-    )
+    said = {name: manifest[name] for name in SAID}
+    return MultimodalData(**said | parts | {"classes": tuple(manifest["classes"])})
 
 
 def _tensors(batch: Batch) -> dict[str, Tensor]:
