@@ -225,50 +225,45 @@ def _make(
     if words:
         encoder = TextEncoder(options["text"])
         options = {**options, "text": encoder.name}
-        read = {row.id: _words(row, words, broken) for row in rows}
-        sources = {name: json.dumps(found[0]).encode() for name, found in read.items() if found}
+        read = {row.id: found for row in rows if (found := _words(row, words, broken))}
+        sources = {name: json.dumps(said).encode() for name, (said, _) in read.items()}
 
         def vectors(name: str) -> np.ndarray:
-            found = read[name]
-            assert found is not None
-            return encoder([found[0]])[0]
+            return encoder([read[name][0]])[0]
 
         features["text"] = _stored(f"text-{encoder.name}", sources, vectors, broken, "text")
-        timed = {name: found[1] for name, found in read.items() if found}
-        if timed and all(times is not None for times in timed.values()):
+        timed = {name: (said, times) for name, (said, times) in read.items() if times is not None}
+        if timed and len(timed) == len(read):
             features["timing"] = {}
-            for name, found in read.items():
-                if found is None or found[1] is None:
-                    continue
+            for name, (said, times) in timed.items():
                 try:
-                    digest = hashlib.sha256(found[1].tobytes()).digest()
-                    features["timing"][name] = word_timing(found[0], found[1]), digest
+                    features["timing"][name] = word_timing(said, times), hashlib.sha256(times.tobytes()).digest()
                 except ValueError as error:
                     broken[name] = f"its times: {error}"
-    if "audio" in options:
-        paths = {row.id: row.path("audio") if row.values["audio"] else None for row in rows}
 
-        def sound(name: str) -> np.ndarray:
-            path = paths[name]
-            assert path is not None
+    def of_files(column: str, title: str, make: Callable[[Path], np.ndarray], frames: int | None = None) -> None:
+        by_id = {row.id: row for row in rows}
+        sources = _contents(rows, column, broken, frames)
+        features[column] = _stored(title, sources, lambda name: make(by_id[name].path(column)), broken, column)
+
+    if "audio" in options:
+
+        def sound(path: Path) -> np.ndarray:
             signal, rate, _ = read_wav(path, options["rate"])
             try:
                 return SOUNDS[options["audio"]](signal, rate)
             except ValueError as error:
                 raise BrokenFile(f"{path}: {error}") from None
 
-        title = f"audio-{options['audio']}-{options['rate']}"
-        features["audio"] = _stored(title, _contents(paths, broken), sound, broken, "audio")
+        of_files("audio", f"audio-{options['audio']}-{options['rate']}", sound)
     if network:
-        places = {row.id: row.path("video") if row.values["video"] else None for row in rows}
+        frames = options["frames"]
 
-        def pictures(name: str) -> np.ndarray:
-            there = places[name]
-            assert there is not None
-            return network(rgb_input(_images(there, options["frames"])))
+        def pictures(there: Path) -> np.ndarray:
+            read = read_images(_chosen(there, frames)) if there.is_dir() else read_video(there, frames)
+            return network(rgb_input(read[0]))
 
-        title = f"video-{network.name}-{options['frames']}"
-        features["video"] = _stored(title, _contents(places, broken, options["frames"]), pictures, broken, "video")
+        of_files("video", f"video-{network.name}-{frames}", pictures, frames)
     kept = [row for row in rows if row.id not in broken]
     notes: dict[str, Any] = {"extracted by": options, "warnings": []}
     if broken:
@@ -298,37 +293,29 @@ def _words(row: Row, column: str, broken: dict[str, str]) -> tuple[list[str], np
     return found
 
 
-def _contents(
-    places: dict[str, Path | None], broken: dict[str, str], frames: int | None = None
-) -> dict[str, bytes]:
+def _contents(rows: Sequence[Row], column: str, broken: dict[str, str], frames: int | None) -> dict[str, bytes]:
     """Bytes that say what is in the files behind each clip; those without files go into `broken`."""
     found: dict[str, bytes] = {}
-    for name, there in places.items():
-        if name in broken:
-            continue
-        if there is None:
-            broken[name] = "the table names no file for it"
+    for row in rows:
+        if row.id in broken:
             continue
         try:
-            if frames is None or not there.is_dir():
-                found[name] = hashlib.sha256(read_raw(there)).digest()
-            else:
-                images = folder_images(there)
-                chosen = [images[moment] for moment in spread_over(len(images), frames)]
-                found[name] = b"".join(hashlib.sha256(read_raw(path)).digest() for path in chosen)
-                if not chosen:
-                    raise BrokenFile(f"{there}: holds no images")
+            if not row.values[column]:
+                raise BrokenFile("the table names no file for it")
+            there = row.path(column)
+            chosen = [there] if frames is None or not there.is_dir() else _chosen(there, frames)
+            if not chosen:
+                raise BrokenFile(f"{there}: holds no images")
+            found[row.id] = b"".join(hashlib.sha256(read_raw(path)).digest() for path in chosen)
         except (ValueError, OSError) as error:
-            found.pop(name, None)
-            broken[name] = str(error)
+            broken[row.id] = str(error)
     return found
 
 
-def _images(there: Path, frames: int) -> np.ndarray:
-    if not there.is_dir():
-        return read_video(there, frames)[0]
+def _chosen(there: Path, frames: int) -> list[Path]:
+    """The images of a folder that are read: the middles of equal parts."""
     images = folder_images(there)
-    return read_images([images[moment] for moment in spread_over(len(images), frames)])[0]
+    return [images[moment] for moment in spread_over(len(images), frames)]
 
 
 def _stored(
