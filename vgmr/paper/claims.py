@@ -8,6 +8,7 @@ key says whose difference to whom it holds; a claim that is `turned` says that t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from vgmr.paper import figures
 
@@ -50,60 +51,64 @@ class Claim:
     unit: str = "accuracy"
 
 
+@dataclass(frozen=True)
+class Tested:
+    """What claims that one record tests have in common: notebook, record, function in `vgmr`, data sets."""
+
+    notebook: str
+    record: str
+    where: str
+    sets: tuple[str, ...]
+
+    def claim(self, kind: str, item: str, text: str, pattern: str, **more: Any) -> Claim:
+        """A claim whose keys are `pattern`, once for each data set; `more` are other fields of `Claim`."""
+        keys = tuple(pattern.replace("DATASET", name) for name in self.sets)
+        return Claim(kind, item, text, self.notebook, self.record, keys, where=self.where, sets=self.sets, **more)
+
+
 OPEN_SETS = {"MOSI": ("04", "mosi-words"), "UCF101": ("06", "utd-mhad")}
 OPEN_SETS |= {"AVE": ("07", "avdigits"), "CREMA-D": ("08", "cremad-ratings")}
-CONTROLLED_SETS = ("uci-mfeat", "utd-mhad")
-ABLATED_SETS = ("uci-mfeat", "cremad-ratings")
-BALANCED_SETS = ("uci-mfeat",)
-FOLLOWED_SETS = ("utd-mhad",)
-VALUE_SETS = ("mosi-words", "uci-mfeat", "utd-mhad")
+CONTRASTS, ANALYSIS = "vgmr.comparison.contrasts", "vgmr.analysis"
+CONTROLLED = Tested("09", "controlled comparison", CONTRASTS, ("uci-mfeat", "utd-mhad"))
+COSTS = Tested("09", "controlled comparison", f"{ANALYSIS}.cost", ("made data",))
+BALANCED = Tested("10", "balancing methods", CONTRASTS, ("uci-mfeat",))
+ABLATED = Tested("11", "ablations", CONTRASTS, ("uci-mfeat", "cremad-ratings"))
+REMOVED = Tested("12", "weak modalities", f"{ANALYSIS}.removal.removal_claims", ("uci-mfeat",))
+ROBUST = Tested("13", "robustness", f"{ANALYSIS}.robustness.scores", ("utd-mhad",))
+VALUED = Tested("14", "value and gate", ANALYSIS, ("mosi-words", "uci-mfeat", "utd-mhad"))
+NOISY_TEXT = Tested("14", "value and gate", ANALYSIS, ("mosi-words",))
+FOLLOWED = Tested("15", "optimization diagnostics", ANALYSIS, ("utd-mhad",))
+PLUGGED = Tested("18", "plug-in", CONTRASTS, ("uci-mfeat", "utd-mhad"))
+INFORMED = Tested("20", "information", f"{ANALYSIS}.information", ("uci-mfeat", "utd-mhad"))
 VALUE_TARGETS = {PAPER_FORM: ("delta", "impact"), ADOPTED: ("anchors",)}
-ROBUST_SETS = ("utd-mhad",)
-INFORMED_SETS = ("uci-mfeat", "utd-mhad")
-PLUGGED_SETS = ("uci-mfeat", "utd-mhad")
-
-
-def _keys(pattern: str, datasets: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(pattern.replace("DATASET", name) for name in datasets)
 
 
 def _overall(kind: str) -> list[Claim]:
-    label, where = LABELS[kind], "vgmr.comparison.compare"
     found = []
     for paper, (number, partner) in OPEN_SETS.items():
-        for backbone in ("pooled",):
-            text = f"{paper}, here {partner}, {backbone}: VGMR beats the same backbone without it"
-            if backbone == "pooled" or partner == "utd-mhad":
-                keys = (f"{backbone}: {label} over plain",)
-                name = f"training {partner}"
-                found.append(Claim(kind, "Table 2", text, number, name, keys, where=where, sets=(partner,)))
+        test = Tested(number, f"training {partner}", "vgmr.comparison.compare", (partner,))
+        text = f"{paper}, here {partner}, pooled: VGMR beats the same backbone without it"
+        found.append(test.claim(kind, "Table 2", text, f"pooled: {LABELS[kind]} over plain"))
     return found
 
 
 def _plugged(kind: str) -> list[Claim]:
-    keys = _keys(f"DATASET, mean over hosts: {LABELS[kind]} over plain", PLUGGED_SETS)
     text = "in front of any fusion system VGMR adds accuracy, mean over the systems of notebook 18"
-    where = "vgmr.comparison.contrasts"
-    return [Claim(kind, "Abstract", text, "18", "plug-in", keys, where=where, sets=PLUGGED_SETS)]
+    return [PLUGGED.claim(kind, "Abstract", text, f"DATASET, mean over hosts: {LABELS[kind]} over plain")]
 
 
 def _controlled(kind: str) -> list[Claim]:
-    label = LABELS[kind]
     rivals = {
         "Table 5": ("Summation", "Tensor Fusion", "parameter-matched MLP"),
         "Table 6": ("plain", "Cross-Attention", "Sigmoid+Tanh gate"),
     }
     return [
-        Claim(
+        CONTROLLED.claim(
             kind,
             item,
             f"VGMR beats {rival}, {metric.replace('_', '-')}",
-            "09",
-            "controlled comparison",
-            _keys(f"DATASET, {metric}: {label} over {rival}", CONTROLLED_SETS),
+            f"DATASET, {metric}: {LABELS[kind]} over {rival}",
             paper=figures.lead(figures.FORM, rival, metric),
-            where="vgmr.comparison.contrasts",
-            sets=CONTROLLED_SETS,
             unit={"macro_f1": "macro-F1"}.get(metric, metric),
         )
         for item, names in rivals.items()
@@ -124,32 +129,18 @@ def _ablation(kind: str) -> list[Claim]:
     }
     if kind == ADOPTED:  # its value is measured, not learned from agreement and discrepancy
         parts = {text: part for text, part in parts.items() if part == "no value in the gate"}
-    found = [
-        Claim(
-            kind,
-            "Table 3",
-            text,
-            "11",
-            "ablations",
-            _keys(f"DATASET, {label}: full over {without}", ABLATED_SETS),
-            paper=figures.loss_without(without),
-            where="vgmr.comparison.contrasts",
-            sets=ABLATED_SETS,
-        )
-        for text, without in parts.items()
-    ]
+    found = []
+    for text, without in parts.items():
+        pattern, effect = f"DATASET, {label}: full over {without}", figures.loss_without(without)
+        found.append(ABLATED.claim(kind, "Table 3", text, pattern, paper=effect))
     if kind == ADOPTED:
         return found
     for text, more, less in (
         ("the channel value matters more than the global value", "no global value", "no channel value"),
         ("discrepancy matters more than agreement", "no agreement", "no discrepancy"),
     ):
-        keys = _keys(f"DATASET, {label}: {more} over {less}", ABLATED_SETS)
         effect = figures.ABLATIONS[more][0] - figures.ABLATIONS[less][0]
-        where = "vgmr.comparison.contrasts"
-        found.append(
-            Claim(kind, "Table 3", text, "11", "ablations", keys, paper=effect, where=where, sets=ABLATED_SETS)
-        )
+        found.append(ABLATED.claim(kind, "Table 3", text, f"DATASET, {label}: {more} over {less}", paper=effect))
     return found
 
 
@@ -158,7 +149,6 @@ def _value(kind: str) -> list[Claim]:
 
     The value of the calibrated form is not trained; its anchors stand in the place of a target.
     """
-    label, where = LABELS[kind], "vgmr.analysis"
     moves = {
         "global_value": "the global value goes up",
         "channel_value": "the channel value goes up",
@@ -167,92 +157,53 @@ def _value(kind: str) -> list[Claim]:
     }
     found = []
     for target in VALUE_TARGETS[kind]:
+        start = f"DATASET, {LABELS[kind]}, target {target}:"
         for name, text in moves.items():
+            text = f"noise in the text of MOSI: {text}; target {target}"
+            more = {"turned": name == "gate", "unit": "value or gate"}
+            effect = abs(figures.CORRUPTED_TEXT[name][2])
             found.append(
-                Claim(
-                    kind,
-                    "Table 4",
-                    f"noise in the text of MOSI: {text}; target {target}",
-                    "14",
-                    "value and gate",
-                    (f"mosi-words, {label}, target {target}: change of {name}",),
-                    turned=name == "gate",
-                    paper=abs(figures.CORRUPTED_TEXT[name][2]),
-                    where=where,
-                    sets=("mosi-words",),
-                    unit="value or gate",
-                )
+                NOISY_TEXT.claim(kind, "Table 4", text, f"{start} change of {name}", paper=effect, **more)
             )
         for name, text, turned in (
             ("global_value", "a higher value tells the unreliable modality", False),
             ("global_value", "a lower value tells the unreliable modality", True),
             ("gate", "a lower gate tells the unreliable modality", True),
         ):
-            keys = _keys(f"DATASET, {label}, target {target}: AUROC less 1/2 of {name}", VALUE_SETS)
-            text = f"{text}; target {target}"
-            found.append(
-                Claim(
-                    kind,
-                    "Section 4.11",
-                    text,
-                    "14",
-                    "value and gate",
-                    keys,
-                    turned=turned,
-                    where=where,
-                    sets=VALUE_SETS,
-                    unit="AUROC",
-                )
-            )
+            text, pattern = f"{text}; target {target}", f"{start} AUROC less 1/2 of {name}"
+            found.append(VALUED.claim(kind, "Section 4.11", text, pattern, turned=turned, unit="AUROC"))
     return found
 
 
 def _noise(kind: str) -> list[Claim]:
-    label, where, found = LABELS[kind], "vgmr.analysis.robustness.scores", []
+    label, found = LABELS[kind], []
     for item, setting in (("Figure 2", "noise ratio"), ("Figure 3", "noise weight")):
         for rival in ("plain", "Grad-Blending"):
-            for quantity, text in (
-                ("area", f"VGMR stays above {rival}"),
-                ("retention", f"VGMR keeps more of what it has above chance than {rival}"),
+            for quantity, text, unit in (
+                ("area", f"VGMR stays above {rival}", "accuracy"),
+                ("retention", f"VGMR keeps more of what it has above chance than {rival}", "retention"),
             ):
-                keys = _keys(f"DATASET, {setting}: {quantity}, {label} over {rival}", ROBUST_SETS)
-                unit = "accuracy" if quantity == "area" else "retention"
-                found.append(
-                    Claim(kind, item, text, "13", "robustness", keys, where=where, sets=ROBUST_SETS, unit=unit)
-                )
+                pattern = f"DATASET, {setting}: {quantity}, {label} over {rival}"
+                found.append(ROBUST.claim(kind, item, text, pattern, unit=unit))
         text = "every model loses accuracy as noise grows"
-        keys = _keys(f"DATASET, {setting}: drop, {label}", ROBUST_SETS)
-        found.append(Claim(kind, item, text, "13", "robustness", keys, where=where, sets=ROBUST_SETS))
+        found.append(ROBUST.claim(kind, item, text, f"DATASET, {setting}: drop, {label}"))
     return found
 
 
 def _optimisation(kind: str) -> list[Claim]:
-    label, where = LABELS[kind], "vgmr.analysis"
     rows = (
-        ("Figure 4", "VGMR's loss falls faster at first", "early loss", True),
-        ("Figure 4", "its validation curve is smoother later", "late roughness", True),
-        ("Figure 5", "VGMR's cosine is closer to zero", "mean |cosine|", True),
-        ("Figure 5", "VGMR's cosine is smoother", "change of the cosine", True),
+        ("Figure 4", "VGMR's loss falls faster at first", "early loss", "nats"),
+        ("Figure 4", "its validation curve is smoother later", "late roughness", "nats"),
+        ("Figure 5", "VGMR's cosine is closer to zero", "mean |cosine|", "cosine"),
+        ("Figure 5", "VGMR's cosine is smoother", "change of the cosine", "cosine"),
     )
     return [
-        Claim(
-            kind,
-            item,
-            text,
-            "15",
-            "optimization diagnostics",
-            _keys(f"DATASET: {key}, {label} over plain", FOLLOWED_SETS),
-            turned=turned,
-            where=where,
-            sets=FOLLOWED_SETS,
-            unit="nats" if item == "Figure 4" else "cosine",
-        )
-        for item, text, key, turned in rows
+        FOLLOWED.claim(kind, item, text, f"DATASET: {key}, {LABELS[kind]} over plain", turned=True, unit=unit)
+        for item, text, key, unit in rows
     ]
 
 
 def _refinement(kind: str) -> list[Claim]:
-    label = LABELS[kind]
     rows = (
         (
             "Figure 6",
@@ -265,44 +216,23 @@ def _refinement(kind: str) -> list[Claim]:
             "suppression, strongest over others",
         ),
     )
-    found = []
-    for item, text, key in rows:
-        keys = _keys(f"DATASET, {label}: {key}", VALUE_SETS)
-        where = "vgmr.analysis"
-        found.append(
-            Claim(kind, item, text, "14", "value and gate", keys, True, None, where, sets=VALUE_SETS, unit="gate")
-        )
-    return found
+    return [
+        VALUED.claim(kind, item, text, f"DATASET, {LABELS[kind]}: {key}", turned=True, unit="gate")
+        for item, text, key in rows
+    ]
 
 
 def _beside(kind: str) -> list[Claim]:
-    label = LABELS[kind]
-    found = [
-        Claim(
-            kind,
-            "Table 8",
-            f"{name} gains by VGMR in front",
-            "10",
-            "balancing methods",
-            _keys(f"DATASET: {key} + {label} over {key}", BALANCED_SETS),
-            paper=figures.gain_in_front(key),
-            where="vgmr.comparison.contrasts",
-            sets=BALANCED_SETS,
-        )
-        for name, key in (("OGM-GE", "ogm-ge"), ("ARL", "arl"))
-    ]
-    where = "vgmr.analysis.removal.removal_claims"
-    for claim, text in (
-        ("a", "VGMR loses most without the dominant modality"),
-        ("c", "VGMR loses without a weak modality"),
+    label, found = LABELS[kind], []
+    for name, key in (("OGM-GE", "ogm-ge"), ("ARL", "arl")):
+        text, pattern = f"{name} gains by VGMR in front", f"DATASET: {key} + {label} over {key}"
+        found.append(BALANCED.claim(kind, "Table 8", text, pattern, paper=figures.gain_in_front(key)))
+    whole, no_text, no_audio, no_vision = figures.REMOVALS[figures.FORM]
+    for claim, text, effect in (
+        ("a", "VGMR loses most without the dominant modality", no_vision - no_text),
+        ("c", "VGMR loses without a weak modality", whole - no_audio),
     ):
-        keys = _keys(f"DATASET, zeroed: ({claim}) {label}", BALANCED_SETS)
-        effect = 0.8446 - 0.8410 if claim == "c" else 0.8371 - 0.7102
-        found.append(
-            Claim(
-                kind, "Table 9", text, "12", "weak modalities", keys, paper=effect, where=where, sets=BALANCED_SETS
-            )
-        )
+        found.append(REMOVED.claim(kind, "Table 9", text, f"DATASET, zeroed: ({claim}) {label}", paper=effect))
     return found
 
 
@@ -313,77 +243,36 @@ def _information(kind: str) -> list[Claim]:
         ("a higher value goes with more complementary information", "synergy", False),
         ("a higher value goes with less redundant information", "redundancy", True),
     )
+    start, unit = f"DATASET, {LABELS[kind]}: rank correlation of value and", "rank correlation"
     return [
-        Claim(
-            kind,
-            "Section 5",
-            text,
-            "20",
-            "information",
-            _keys(f"DATASET, {LABELS[kind]}: rank correlation of value and {held}", INFORMED_SETS),
-            turned=turned,
-            where="vgmr.analysis.information",
-            sets=INFORMED_SETS,
-            unit="rank correlation",
-        )
+        INFORMED.claim(kind, "Section 5", text, f"{start} {held}", turned=turned, unit=unit)
         for text, held, turned in rows
     ]
 
 
 def _costs() -> list[Claim]:
     rows = (
-        ("VGMR trains faster than Grad-Blending", "vgmr over grad-blending", "training", True),
-        ("VGMR trains faster than AGM", "vgmr over agm", "training", True),
-        ("VGMR trains slower than parameter-matched MLP", "vgmr over mlp", "training", False),
-        ("VGMR infers slower than parameter-matched MLP", "vgmr over mlp", "inference", False),
+        ("VGMR trains faster than Grad-Blending", "training time, vgmr over grad-blending", True),
+        ("VGMR trains faster than AGM", "training time, vgmr over agm", True),
+        ("VGMR trains slower than parameter-matched MLP", "training time, vgmr over mlp", False),
+        ("VGMR infers slower than parameter-matched MLP", "inference time, vgmr over mlp", False),
     )
     return [
-        Claim(
-            PAPER_FORM,
-            "Table 7",
-            text,
-            "09",
-            "controlled comparison",
-            (f"log ratio of {what} time, {key}",),
-            turned=turned,
-            where="vgmr.analysis.cost",
-            sets=("made data",),
-            unit="log of a ratio",
-        )
-        for text, key, what, turned in rows
+        COSTS.claim(PAPER_FORM, "Table 7", text, f"log ratio of {key}", turned=turned, unit="log of a ratio")
+        for text, key, turned in rows
     ]
 
 
 def _rivals() -> list[Claim]:
-    motivation = [
-        Claim(
-            PAPER_FORM,
-            "Table 1",
-            f"{name} beats plain",
-            "09",
-            "controlled comparison",
-            _keys(f"DATASET, accuracy: {name} over plain", CONTROLLED_SETS),
-            paper=figures.lead(name, "plain"),
-            where="vgmr.comparison.contrasts",
-            sets=CONTROLLED_SETS,
-        )
-        for name in ("MMPareto", "parameter-matched MLP")
-    ]
+    motivation = []
+    for name in ("MMPareto", "parameter-matched MLP"):
+        pattern, effect = f"DATASET, accuracy: {name} over plain", figures.lead(name, "plain")
+        motivation.append(CONTROLLED.claim(PAPER_FORM, "Table 1", f"{name} beats plain", pattern, paper=effect))
     text = "balancing methods gain where a weak modality is removed"
-    keys = _keys("DATASET, zeroed: (b) balancing methods", BALANCED_SETS)
-    where = "vgmr.analysis.removal.removal_claims"
-    weak = Claim(PAPER_FORM, "Table 9", text, "12", "weak modalities", keys, where=where, sets=BALANCED_SETS)
-    swings = Claim(
-        PAPER_FORM,
-        "Figure 5",
-        "plain's cosine changes its sign at more than half of the checkpoints",
-        "15",
-        "optimization diagnostics",
-        _keys("DATASET: sign changes of plain's cosine less 1/2", FOLLOWED_SETS),
-        where="vgmr.analysis",
-        sets=FOLLOWED_SETS,
-        unit="share of steps",
-    )
+    weak = REMOVED.claim(PAPER_FORM, "Table 9", text, "DATASET, zeroed: (b) balancing methods")
+    text = "plain's cosine changes its sign at more than half of the checkpoints"
+    pattern = "DATASET: sign changes of plain's cosine less 1/2"
+    swings = FOLLOWED.claim(PAPER_FORM, "Figure 5", text, pattern, unit="share of steps")
     reason = "the set may not be passed on and has no open counterpart; notebook 05 trains on made data"
     mosei = Claim(PAPER_FORM, "Table 2", "MOSEI: VGMR beats plain, pooled and Transformer", reason=reason)
     return [*motivation, mosei, weak, swings]
