@@ -22,7 +22,6 @@ def bands(
     panel: str | None = None,
     row: str | None = None,
     baseline: str | None = None,
-    columns: int = 3,
     xlabel: str = "",
     ylabel: str = "",
     line: float | Mapping[str, float] | None = None,
@@ -34,7 +33,7 @@ def bands(
     Args:
         frame: tidy, with seed, `x`, `y`, `hue`, and `panel` and `row` where they are named.
         hue: column of the lines; models have their own colours.
-        panel: column, one panel per value: side by side and wrapped after `columns`, or, with `row`, columns of a
+        panel: column, one panel per value: side by side and wrapped after three, or, with `row`, columns of a
             grid whose rows are the values of `row`.
         baseline: value of `hue` whose curve of the same seed is taken off the others: differences, around zero.
         line: a dashed line, such as the rate of the majority class, for all panels or by panel; it is left out
@@ -52,7 +51,7 @@ def bands(
         data = rest.assign(**{y: rest[y] - rest["zero"]})
     panels = [None] if panel is None else list(dict.fromkeys(data[panel]))
     rows = [None] if row is None else list(dict.fromkeys(data[row]))
-    across = min(columns, len(panels)) if row is None else len(panels)
+    across = min(3, len(panels)) if row is None else len(panels)
     down = -(-len(panels) // across) if row is None else len(rows)
     figure, axes = plt.subplots(
         down, across, figsize=(3.4 * across + 1.2, 2.4 * down + 0.9), squeeze=False, sharex=True, sharey=share
@@ -152,14 +151,7 @@ def balancing_acts(
     return axes
 
 
-def matrices(
-    frame: pd.DataFrame,
-    rows: str,
-    columns: str,
-    value: str,
-    panel: str,
-    limits: tuple[float, float] = (-1.0, 1.0),
-) -> np.ndarray:
+def matrices(frame: pd.DataFrame, rows: str, columns: str, value: str, panel: str) -> np.ndarray:
     """Mean of `value` for every pair of `rows` and `columns` as a matrix with its numbers, one per `panel`."""
     names = list(dict.fromkeys(frame[panel]))
     figure, axes = plt.subplots(1, len(names), figsize=(3.0 * len(names) + 1.2, 3.2), squeeze=False, sharey=True)
@@ -167,7 +159,7 @@ def matrices(
         table = frame[frame[panel] == name].pivot_table(index=rows, columns=columns, values=value, sort=False)
         first = [name for name in table.index if name in table]
         table = table[[*first, *(name for name in table if name not in first)]]
-        sns.heatmap(table, vmin=limits[0], vmax=limits[1], cmap="RdBu", annot=True, fmt=".2f", ax=ax, cbar=False)
+        sns.heatmap(table, vmin=-1, vmax=1, cmap="RdBu", annot=True, fmt=".2f", ax=ax, cbar=False)
         ax.set(title=str(name), xlabel=columns, ylabel=rows if not number else "")
         ax.tick_params(axis="x", rotation=30)
         ax.tick_params(axis="y", rotation=0)

@@ -134,13 +134,13 @@ def _interval(
         ax.plot(zero + paper, place, marker="D", markersize=6, zorder=4, **PAPER)
 
 
-def seed_points(runs: Mapping[str, Sequence[Any]], baseline: str, metric: str = "accuracy") -> Axes:
+def seed_points(runs: Mapping[str, Sequence[Any]], baseline: str) -> Axes:
     """Every seed's difference to the baseline's score at the same seed as a dot, the mean as a bar."""
     names = [name for name in runs if name != baseline]
     ax = plt.subplots(figsize=(7, 0.42 * len(names) + 1.3))[1]
-    zero = pd.Series({(run.experiment.seed, run.fingerprint): run.metrics[metric] for run in runs[baseline]})
+    zero = pd.Series({(run.experiment.seed, run.fingerprint): run.metrics["accuracy"] for run in runs[baseline]})
     for place, name in enumerate(names):
-        own = pd.Series({(run.experiment.seed, run.fingerprint): run.metrics[metric] for run in runs[name]})
+        own = pd.Series({(run.experiment.seed, run.fingerprint): run.metrics["accuracy"] for run in runs[name]})
         change = (own - zero).dropna().groupby(level=0).mean().to_numpy()
         colour, marker = look(name, place)
         shift = np.linspace(-0.15, 0.15, len(change)) if len(change) > 1 else np.zeros(1)
@@ -150,7 +150,7 @@ def seed_points(runs: Mapping[str, Sequence[Any]], baseline: str, metric: str = 
     ax.set(
         yticks=range(len(names)), yticklabels=[display_name(name) for name in names], ylim=(len(names) - 0.5, -0.5)
     )
-    ax.set_xlabel(f"test {metric.replace('_', ' ')}, each seed less {display_name(baseline)}'s")
+    ax.set_xlabel(f"test accuracy, each seed less {display_name(baseline)}'s")
     return ax
 
 

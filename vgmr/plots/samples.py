@@ -105,9 +105,9 @@ def small_matrices(
     return np.asarray(axes)
 
 
-def gate_strength(points: Mapping[str, tuple[float, float]], ax: Axes | None = None) -> Axes:
+def gate_strength(points: Mapping[str, tuple[float, float]]) -> Axes:
     """(1 - rho) alpha over alpha (across) and rho (up), with lines of equal strength and named (alpha, rho)."""
-    ax = plt.subplots(figsize=(6, 4.4))[1] if ax is None else ax
+    ax = plt.subplots(figsize=(6, 4.4))[1]
     side = np.linspace(0, 1, 101)
     strength = (1 - side[:, None]) * side[None, :]
     picture = ax.contourf(side, side, strength, levels=np.linspace(0, 1, 21), cmap="cividis")

@@ -137,18 +137,16 @@ def balancing_study(dataset: str, optimizer: str = "adamw", backbone: str = "poo
     return common | {"optimizer": "sgd", "weight_decay": 1e-4, "epochs": 2 * common["epochs"]}
 
 
-def balancing(
-    dataset: str, optimizer: str = "adamw", backbone: str = "pooled", again: bool = False, jobs: int = 2
-) -> dict[str, dict[str, Any]]:
+def balancing(dataset: str, optimizer: str = "adamw") -> dict[str, dict[str, Any]]:
     """The settings of every variant of `balancing_variants` on an open data set, all but the seed.
 
-    `choose` searches or reads rate and epochs, DATASET-BACKBONE-balancing-OPTIMIZER: each method's alone, and each
+    `choose` searches or reads rate and epochs, DATASET-pooled-balancing-OPTIMIZER: each method's alone, and each
     form's with the method "none", which it keeps with every method.
     """
-    common = balancing_study(dataset, optimizer, backbone)
+    common = balancing_study(dataset, optimizer)
     variants = balancing_variants(common["epochs"])
     searched = {name: options for name, options in variants.items() if name in METHODS or name.startswith("none")}
-    chosen = choose(f"{dataset}-{backbone}-balancing-{optimizer}", searched, common, again, jobs)
+    chosen = choose(f"{dataset}-pooled-balancing-{optimizer}", searched, common)
     found = {}
     for name, options in variants.items():
         own = chosen[name if name in chosen else name.replace(options["method"], "none", 1)]

@@ -80,7 +80,7 @@ def before(dataset: str) -> dict[tuple[str, str], dict[str, Any]]:
     return found
 
 
-def plugged(dataset: str, again: bool = False, jobs: int = 2) -> dict[tuple[str, str], list[Experiment]]:
+def plugged(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
     """The trainings of every variant in front of every host of `HOSTS`, one for each of `SEEDS`.
 
     `choose` searches or reads the rate of each, DATASET-plugged. Trainings may last three times as long as those
@@ -88,7 +88,7 @@ def plugged(dataset: str, again: bool = False, jobs: int = 2) -> dict[tuple[str,
     """
     common, todo = shared(dataset), before(dataset)
     named = {f"{host}: {variant}": options for (host, variant), options in todo.items()}
-    chosen = choose(f"{dataset}-plugged", named, common, again, jobs, rates=RATES)
+    chosen = choose(f"{dataset}-plugged", named, common, rates=RATES)
     return {
         place: [
             Experiment(**with_seed({**common, **options, **own, "epochs": 3 * own["epochs"]}, seed))
