@@ -159,7 +159,7 @@ def download(source: Source) -> Path:
         ValueError: what came is not what was published.
     """
     folder = download_folder(source)
-    wanted = [path for path in source.files if not _fits(source, folder, path)]
+    wanted = list(problems(source, folder, content=True))
     if not wanted:
         return folder
     if not source.addresses and source.archive is None:
@@ -231,12 +231,6 @@ def _retrieve(source: Source, address: str, target: Path, digest: str | None) ->
                 raise FileNotFoundError(
                     f"{source.name} could not be downloaded from {address} ({reason}); {expected(source)}"
                 ) from None
-
-
-def _fits(source: Source, folder: Path, path: str) -> bool:
-    file = folder / path
-    size, digest = source.files[path]
-    return file.is_file() and file.stat().st_size == size and _digest(file) == digest
 
 
 def _refusal(source: Source, folder: Path, wrong: dict[str, str]) -> Exception:

@@ -115,9 +115,7 @@ def _json(path: Path, text: str) -> Any:
         content = json.loads(text or "null", parse_constant=constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
-    with contextlib.suppress(
-        yaml.YAMLError
-    ):  # JSON is YAML, and here lines are known; a tab is only between values
+    with contextlib.suppress(yaml.YAMLError):
         # JSON is YAML, and here lines are known; a tab is only between values
         _check(path, yaml.compose(text.replace("\t", " "), Loader=yaml.SafeLoader), {}, (), as_json=True)
     return content

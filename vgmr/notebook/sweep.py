@@ -401,15 +401,11 @@ def on_dask(address: str) -> Engine:
                     yield task, f"{type(error).__name__}: {error}"
                     continue
                 there = _appears(work.folder / f"{task.name}.json") and result(task, work.folder) is not None
-                yield (
-                    task,
-                    None
-                    if there
-                    else (
-                        f"worker {worker} says that it is done, but {work.folder} has no readable result of it; "
-                        "does that machine see this folder?"
-                    ),
+                lost = (
+                    f"worker {worker} says that it is done, but {work.folder} has no readable result of it; "
+                    "does that machine see this folder?"
                 )
+                yield task, None if there else lost
 
     return engine
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -29,16 +30,7 @@ BLOCKS: dict[str, tuple[float, float, float, float, str]] = {
     "refine": (16.6, 0.6, 2.1, 1.15, "refine\n$R_m(E_m\\odot X_m)$\nsame shape"),
     "backbone": (19.25, 0.6, 2.0, 1.15, "any backbone:\nencode, fuse,\npredict"),
 }
-ARROWS = (
-    ("input", "projection"),
-    ("projection", "summary"),
-    ("summary", "comparison"),
-    ("comparison", "value"),
-    ("value", "gate"),
-    ("gate", "effective"),
-    ("effective", "refine"),
-    ("refine", "backbone"),
-)
+ARROWS = tuple(pairwise(BLOCKS))  # each leads to the next
 
 
 def _box(ax: Axes, place: tuple[float, float, float, float], text: str, lit: bool, size: float) -> None:

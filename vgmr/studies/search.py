@@ -100,20 +100,16 @@ def _widened(
     tried = list(first)
     while True:
         cells = {
-            (name, rate): {**common, **variants[name], "learning_rate": rate}
-            for name in variants
+            (name, rate): [
+                Experiment(**with_seed({**common, **options, "learning_rate": rate}, seed))
+                for seed in SEARCH_SEEDS
+            ]
+            for name, options in variants.items()
             for rate in tried
         }
-        runs = _finite(
-            {
-                cell: [Experiment(**with_seed(chosen, seed)) for seed in SEARCH_SEEDS]
-                for cell, chosen in cells.items()
-            },
-            jobs,
-            progress,
-        )
-        scored = [(name, rate, _score(one)) for (name, rate), found in runs.items() for one in found]
-        scores = pd.DataFrame(scored, columns=["variant", "rate", "accuracy"])
+        runs = _finite(cells, jobs, progress)
+        rows = [(*cell, _score(one)) for cell, found in runs.items() for one in found]
+        scores = pd.DataFrame(rows, columns=["variant", "rate", "accuracy"])
         table = scores.pivot_table(index="variant", columns="rate", values="accuracy")
         table = table.reindex(index=list(variants), columns=tried)
         if lost := table.index[table.isna().all(axis=1)].tolist():
