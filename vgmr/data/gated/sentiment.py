@@ -626,29 +626,27 @@ def _read_csd(
         notes[f"words beyond the {LONGEST}th of a segment, cut"] = 0
         parts = {}
         for part, videos in folds.items():
-            rows: dict[str, list[np.ndarray]] = {name: [] for name in MODALITIES}
-            sentiment: list[float] = []
-            of_video: list[str] = []
-            keys = [(video, key) for video in sorted(set(videos) & set(labelled)) for key in labelled[video]]
-            for video, key in keys:
-                for value, segment in _segments(sequences, key, part, notes):
-                    sentiment.append(value)
-                    of_video.append(video)
-                    for name in MODALITIES:
-                        rows[name].append(segment[name])
-            if not sentiment:
+            found = [
+                (video, value, segment)
+                for video in sorted(set(videos) & set(labelled))
+                for key in labelled[video]
+                for value, segment in _segments(sequences, key, part, notes)
+            ]
+            if not found:
                 raise ValueError(
                     f"{folder}: no labelled segment in the {part} fold; it names videos such as {videos[:1]}, and "
                     f"{sequences['labels'].path.name} such as {sequences['labels'].videos[:1]}"
                 )
             features, mask = {}, {}
             for name in MODALITIES:
-                widths = sorted({row.shape[1] for row in rows[name]})
+                rows = [segment.pop(name) for *_, segment in found]
+                widths = sorted({row.shape[1] for row in rows})
                 if len(widths) > 1:
                     raise ValueError(f"{sequences[name].path}: feature widths {widths} differ between its videos")
-                padded, real = pad(rows.pop(name))
+                padded, real = pad(rows)
                 features[name], mask[name] = padded.numpy(), real.numpy()
-            parts[part] = Part(features, mask, np.array(sentiment), of_video)
+            sentiment = np.array([value for _, value, _ in found])
+            parts[part] = Part(features, mask, sentiment, [video for video, *_ in found])
         digests = [_digest(sequence.path) for sequence in sequences.values()]
     return parts, [*digests, _digest(lists[0])]
 
