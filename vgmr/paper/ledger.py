@@ -20,19 +20,6 @@ from vgmr.paper.claims import CLAIMS, CODE, LISTS, Claim
 from vgmr.statistics.intervals import holm
 from vgmr.statistics.verdicts import VERDICTS, verdict
 
-__all__ = [
-    "CLAIMS",
-    "LISTS",
-    "NOT_TESTED",
-    "PROVENANCE",
-    "counts",
-    "evidence",
-    "ledger",
-    "provenance",
-    "summary",
-    "survivors",
-]
-
 NOT_TESTED = "not tested"
 NUMBERS = ("difference", "low", "high", "error", "df", "p", "smallest_effect")
 
