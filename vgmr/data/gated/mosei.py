@@ -30,22 +30,9 @@ def load_mosei(
 ) -> MultimodalData:
     """CMU-MOSEI in the layouts of MMSA, MulT or the CMU Multimodal SDK; official split, `group` is the video.
 
-    Features: text (N, T, 768) BERT or (N, T, 300) GloVe, audio (N, T, 74) COVAREP, vision (N, T, 35) FACET; in
-    the SDK's sequences words are at most 50 and each holds the mean over its interval. Padding stands at the
-    end. NaN and infinite values are set to 0; `notes` counts all that was changed. Unaligned files take about
-    14 GB of memory.
-
-    Args:
-        root: the pickle, or the folder with the files; None looks in `mosei` in VGMR_DATA and in VGMR_DATA.
-        layout: "mmsa-aligned", "mmsa-unaligned", "mult-aligned", "mult-unaligned" or "csd"; needed only where a
-            folder holds several.
-        labels: "non-negative", or "binary" for short (sentiment < 0 against >= 0, as in the paper; majority
-            0.7102), "positive" (zeros left out), "seven" (rounded to -3 to 3) or "regression" (the sentiment
-            itself, no classes).
-        allow_partial: accept counts other than the published 16326/1871/4659 (SDK: 16327/1871/4662 as well).
-
-    Raises:
-        FileNotFoundError: no such files, with what is expected and where it comes from.
-        ValueError: content that is not as documented, a partial copy, several layouts, unknown options.
+    As `vgmr.data.gated.mosi.load_mosi`, which says what the arguments are and what is refused, but for the widths:
+    audio (N, T, 74) and vision (N, T, 35), also in the SDK's sequences. The published counts are 16326/1871/4659
+    (SDK: 16327/1871/4662 as well); of "non-negative", as in the paper, the majority is 0.7102. Files are looked
+    for in `mosei` in VGMR_DATA. Unaligned ones take about 14 GB of memory.
     """
     return load_sentiment(MOSEI, root, layout, labels, allow_partial)
