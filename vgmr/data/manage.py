@@ -163,18 +163,15 @@ def run(arguments: list[str]) -> int:
 
 
 def _check(name: str, root: str | None) -> int:
-    wrong = wrong_files(name, root)
-    source = source_of(name)
-    if len(wrong):
-        total = len(source.files) if source else 0
-        print(f"{name}: {len(wrong):,} of {total:,} files are not as published")
-        print(wrong.head(SHOWN).to_string(index=False, justify="left"))
-        if len(wrong) > SHOWN:
-            print(f"... and {len(wrong) - SHOWN:,} more")
-        if source:
-            print(f"get them from {source.page}")
-        return 1
+    wrong, source = wrong_files(name, root), source_of(name)
     if source:
+        if len(wrong):
+            print(f"{name}: {len(wrong):,} of {len(source.files):,} files are not as published")
+            print(wrong.head(SHOWN).to_string(index=False, justify="left"))
+            if len(wrong) > SHOWN:
+                print(f"... and {len(wrong) - SHOWN:,} more")
+            print(f"get them from {source.page}")
+            return 1
         print(f"{name}: all {len(source.files):,} files in {find(source, root)} are as published (SHA-256)")
     _print(contents(name, root))
     return 0

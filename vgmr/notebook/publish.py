@@ -21,7 +21,7 @@ from typing import Any
 import nbformat
 
 from vgmr.machine.files import try_place, write
-from vgmr.notebook.run import Kernel, ended, find_notebook, in_thread, ran
+from vgmr.notebook.run import Kernel, find_notebook, in_thread, ran
 
 FOLDER = Path("notebooks")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
@@ -202,7 +202,7 @@ def build(path: Path) -> None:
             raise ValueError(f"{path} cannot be formatted: {done.stderr.strip()}")
         book = nbformat.read(unfinished, as_version=4)
         resources = {"metadata": {"path": str(path.parent)}}
-        with ended(kernel):
+        with kernel:
             options = {"timeout": CELL_PATIENCE, "kernel_name": "python3", **kernel.options()}
             NotebookClient(book, resources=resources, **options).execute()
         if why := ran(book):

@@ -161,8 +161,8 @@ def records(notebook: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-class Kernel:
-    """The process that executes a notebook.
+class Kernel(contextlib.AbstractContextManager["Kernel"]):
+    """The process that executes a notebook, and what it started: `with` ends all of it in any case.
 
     It has a process group of its own. A guard, a shell that waits at the end of a pipe, kills that group when the
     process that drives the notebook ends, in whatever way, and at the end of the run: nothing that the notebook
@@ -224,20 +224,10 @@ class Kernel:
             if found:
                 self.peak_memory = int(found[1]) / 1024
 
-    def end(self) -> None:
-        """Kill what is left of the process group."""
+    def __exit__(self, *_: object) -> None:
         if self._guard is not None:
             self._guard.communicate()
             self._guard = None
-
-
-@contextlib.contextmanager
-def ended(kernel: Kernel) -> Iterator[None]:
-    """Ends the kernel in any case."""
-    try:
-        yield
-    finally:
-        kernel.end()
 
 
 def destination(given: str | Path, notebook: Path) -> Path:
@@ -304,7 +294,7 @@ def run_notebook(
     kernel.tables = output.resolve().with_name(f"{output.stem}-tables")
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            with ended(kernel):
+            with kernel:
                 book = papermill.execute_notebook(
                     _literal(notebook),
                     _literal(unfinished),

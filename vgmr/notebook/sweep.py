@@ -28,7 +28,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,11 +210,6 @@ def finished(task: Task, folder: Path) -> bool:
     return found is not None and found["status"] == "finished"
 
 
-@lru_cache(maxsize=1)
-def _environment() -> dict[str, str]:
-    return {"vgmr": version("vgmr"), **environment()}
-
-
 def execute(task: Task, folder: Path, timeout: int) -> None:
     """Do one run, unless it is finished or somebody else is just finishing it, and write what came of it.
 
@@ -274,7 +269,7 @@ def keep(
         "seconds": None if seconds is None else round(seconds, 3),
         "peak_memory": None if peak_memory is None else round(peak_memory, 1),
         "path": output.name if output is not None and output.exists() else None,
-        "environment": _environment(),
+        "environment": {"vgmr": version("vgmr"), **environment()},
     }
     write(folder / f"{task.name}.json", json.dumps(content, indent=1).encode())
 
