@@ -327,17 +327,17 @@ def _stored(
 ) -> Stored:
     """Features of each clip, kept under the digest of what they are from, so that nothing stale is ever taken."""
     folder = cache_folder() / "features" / title
-    digests = {name: hashlib.sha256(source).digest() for name, source in sources.items() if name not in broken}
-    named = {digest.hex()[:32]: name for name, digest in digests.items()}
+    digests = {name: hashlib.sha256(source).digest() for name, source in sources.items()}
+    files = {name: digest.hex()[:32] for name, digest in digests.items()}
+    named = {file: name for name, file in files.items()}
 
     def of_file(file: str) -> tuple[np.ndarray, bytes]:
         return make(named[file]), digests[named[file]]
 
     wrong: dict[str, str] = {}
-    files = list(named)
-    made = make_stored(folder, files, read_stored(folder, files), of_file, f"own {modality}", wrong)
-    broken |= {name: wrong[file] for name, digest in digests.items() if (file := digest.hex()[:32]) in wrong}
-    return {name: made[file] for name, digest in digests.items() if (file := digest.hex()[:32]) in made}
+    made = make_stored(folder, list(named), read_stored(folder, list(named)), of_file, f"own {modality}", wrong)
+    broken |= {name: wrong[file] for name, file in files.items() if file in wrong}
+    return {name: made[file] for name, file in files.items() if file in made}
 
 
 def _parts(

@@ -117,19 +117,11 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
             single[entry["key"]] = _outcome(claim, pd.DataFrame([entry]))["verdict"]
         rows.append(
             {
-                "list": claim.list,
-                "item": claim.item,
+                **vars(claim),
                 "claim": claim.text,
                 **_outcome(claim, found),
-                "unit": claim.unit,
-                "paper": claim.paper,
                 "sets": ", ".join(claim.sets) if len(found) else "",
                 "by_dataset": single,
-                "notebook": claim.notebook,
-                "record": claim.record,
-                "keys": claim.keys,
-                "where": claim.where,
-                "reason": claim.reason,
             }
         )
     columns = [
