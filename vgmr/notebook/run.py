@@ -16,6 +16,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -397,14 +398,13 @@ def in_thread(work: Callable[[], Result], look: Callable[[], None] = lambda: Non
         Interrupted: by a signal.
         BaseException: what the work raised.
     """
-    found: list[Result] = []
-    trouble: list[BaseException] = []
+    done: Future[Result] = Future()
 
     def do() -> None:
         try:
-            found.append(work())
+            done.set_result(work())
         except BaseException as reason:
-            trouble.append(reason)
+            done.set_exception(reason)
 
     thread = threading.Thread(target=do, daemon=True)
     with interruptible():
@@ -412,9 +412,7 @@ def in_thread(work: Callable[[], Result], look: Callable[[], None] = lambda: Non
         while thread.is_alive():
             thread.join(0.5)
             look()
-    if trouble:
-        raise trouble[0]
-    return found[0]
+    return done.result()
 
 
 def _typed(text: str) -> str:

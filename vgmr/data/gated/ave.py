@@ -164,21 +164,18 @@ def read_parts(folder: Path, events: Sequence[Event]) -> dict[str, np.ndarray]:
     parts = {}
     for part, prefix in FILES.items():
         order_path, set_path = folder / f"{prefix}_order.h5", folder / f"{prefix}Set.txt"
-        if not order_path.exists() and not set_path.exists():
+        found = [read_order(order_path, len(events))] if order_path.exists() else []
+        found += [_read_set(set_path, events)] if set_path.exists() else []
+        if not found:
             raise FileNotFoundError(
                 f"no {prefix}_order.h5 or {prefix}Set.txt in {folder}; expected from {SOURCE} or "
                 "https://github.com/haoyi-duan/DG-SCT"
             )
-        rows = read_order(order_path, len(events)) if order_path.exists() else None
-        listed = _read_set(set_path, events) if set_path.exists() else None
-        if rows is None:
-            assert listed is not None
-            rows = listed
-        elif listed is not None and not _same(rows, listed, events):
+        if not all(_same(found[0], other, events) for other in found[1:]):
             raise ValueError(
                 f"{order_path} and {set_path.name} name different events; get both from {SOURCE} again"
             )
-        parts[part] = rows
+        parts[part] = found[0]
     everything = np.concatenate(list(parts.values()))
     if len(np.unique(everything)) < len(everything):
         raise ValueError(
