@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from vgmr.backbones import PooledBackbone
 from vgmr.classifier import Classifier
 from vgmr.contributions import contributions
 from vgmr.fusion.base import Backbone
+from vgmr.refiner import VGMR
+from vgmr.refining.maps import masked_max
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README[README.index("## In front of your own model") :], re.S)
@@ -58,3 +61,21 @@ def test_what_a_backbone_lacks_is_said_in_one_line():
         model.fuse({"a": torch.zeros(1, 2)})
     with pytest.raises(NotImplementedError, match=r"^Backbone must define encode_one$"):
         Backbone({"a": 2}, 2).encode({"a": torch.zeros(1, 1, 2)}, None)
+
+
+def test_an_encoder_of_ones_own_says_itself_whether_it_reads_means_alone():
+    class Largest(PooledBackbone):
+        def encode_one(self, name, x, mask):
+            return self.encoder[name](masked_max(x, mask))
+
+    class Said(Largest):
+        averages = False
+
+    dims = {"a": 2, "b": 3}
+    before = VGMR(dims, 4, rank=0, norm="none", dropout=0.0)
+    with pytest.raises(TypeError, match=r"^Largest has an encode_one of its own: say in the class whether that"):
+        Classifier(before, Largest(dims, 2))
+    model = Classifier(before, Said(dims, 2, dropout=0.0))
+    features = {name: torch.randn(3, 4, dim) for name, dim in dims.items()}
+    assert model.prefusion.steady
+    torch.testing.assert_close(model.train()(features).logits, model.eval()(features).logits)

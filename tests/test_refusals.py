@@ -340,3 +340,8 @@ def test_several_names_are_no_text(data):
     model = Classifier(VGMR({"a": 2, "b": 3}), PooledBackbone({"a": 2, "b": 3}, 2, width=4)).eval()
     with pytest.raises(ValueError, match=r"keep: expected several names, such as \['ab'\]"):
         model({"a": torch.zeros(2, 1, 2), "b": torch.zeros(2, 1, 3)}, keep="ab")
+
+
+def test_a_class_in_place_of_an_objective_is_refused(data):
+    with pytest.raises(TypeError, match="objective: expected an object that can be called, got type"):
+        fit(model_for(data), data, epochs=1, objective=Objective)

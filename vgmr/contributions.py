@@ -81,8 +81,17 @@ def contributions_by_swap(
 ) -> dict[str, Tensor]:
     """Like `contributions`, but m's encoding is that of the batch's next sample instead of absent.
 
-    Stays on the encodings that the head knows. For backbones whose encodings are one vector per sample.
+    Stays on the encodings that the head knows. For backbones whose encodings are one vector per sample, or whose
+    steps are all real.
+
+    Raises:
+        ValueError: sequences with masks, which would be those of the sample before.
     """
+    if mask is not None and any(x.ndim > 2 for x in encodings.values()):
+        raise ValueError(
+            f"swapped encodings must be one vector per sample, and {type(backbone).__name__} has sequences with "
+            "padding; take the target 'contribution'"
+        )
     with steady(backbone):
         full = sample_loss(backbone.fuse(encodings, None, mask), label, task)
         result = {}

@@ -26,6 +26,7 @@ from vgmr.balancing.ogm_ge import damping
 from vgmr.balancing.pmr import pull_and_hold
 from vgmr.classifier import Classifier
 from vgmr.experiment import build
+from vgmr.fusion.base import Backbone
 from vgmr.inference import predict
 from vgmr.loop.steps import make_optimizer
 from vgmr.objective import Objective
@@ -297,3 +298,82 @@ def test_a_method_for_classes_refuses_a_regression_in_one_line(name):
         return
     with pytest.raises(ValueError, match="is defined for classes only and this is a regression; take the method"):
         make_method(name).start(model, regression, 10, 0)
+
+
+NONSENSE = [
+    ("agm", {"alpha": float("nan")}, "alpha must be a number of at least 0, got nan"),
+    ("agm", {"limit": -5}, "limit must be a number of at least 0, got -5"),
+    ("agm", {"clip": 0}, "clip must be a positive norm, or None for no clipping, got 0"),
+    ("agm", {"window": 5}, r"window must be two epochs, the first and the last, such as \(0, 9\), got 5"),
+    ("pmr", {"window": (1,)}, r"window must be two epochs, .* got \(1,\)"),
+    ("ogm-ge", {"window": (0.5, 2)}, r"window must be two epochs, .* got \(0.5, 2\)"),
+    ("ogm-ge", {"alpha": -1}, "alpha must be a number of at least 0, got -1"),
+    ("pmr", {"alpha": "much"}, "alpha must be a number of at least 0, got 'much'"),
+    ("pmr", {"temperature": float("nan")}, "temperature > 0, got .* nan"),
+    ("mmpareto", {"strength": -1}, "strength must be a number of at least 0, got -1"),
+    ("relearning", {"interval": 1.5}, "interval and starts of at least 1, got 1.5 and 10"),
+    ("relearning", {"times": -1}, "times must be a number of at least 0, got -1"),
+    ("mla", {"weights": {"left": float("nan")}}, "weights: expected positive numbers by modality, got"),
+    ("arl", {"temperature": -1}, "temperature must be a number of at least 0, got -1"),
+    ("arl", {"start_epoch": "late"}, "start_epoch must be a whole number, got 'late'"),
+    ("grad-blending", {"super_epoch": 1.5}, "expected super_epoch of at least 1 and .* got 1.5"),
+    ("grad-blending", {"least_overfitting": 0}, "least_overfitting must be a positive number, got 0"),
+    ("unis-mmc", {"weight": -1}, "weight must be a number of at least 0, got -1"),
+    ("unis-mmc", {"temperature": float("nan")}, "temperature must be positive, got nan"),
+    ("mmim", {"contrast_weight": float("nan")}, "contrast_weight must be a number of at least 0, got nan"),
+    ("self-mm", {"limit": -1}, "limit must be a number of at least 0, or None, got -1"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "message"), NONSENSE)
+def test_options_that_cannot_be_meant_are_refused_in_one_line(name, options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        make_method(name, **options)
+    assert "\n" not in str(error.value)
+
+
+class Late(Backbone):
+    """Late fusion without a head: the sum of what each modality says by itself."""
+
+    def __init__(self, dims, num_outputs):
+        super().__init__(dims, num_outputs, width=num_outputs)
+        self.encoder = nn.ModuleDict({name: nn.Linear(dim, num_outputs) for name, dim in self.dims.items()})
+
+    def encode_one(self, name, x, mask):
+        return self.encoder[name](x.mean(1))
+
+    def fuse(self, encodings, keep=None, mask=None):
+        return sum((encodings[n] for n in self.present(keep)), torch.zeros_like(next(iter(encodings.values()))))
+
+
+def test_agm_without_a_head_to_clip_by():
+    data = digits()
+    model = Classifier(Identity(data.dims), Late(data.dims, 10))
+    with pytest.raises(ValueError, match=r"none of the head of Late can learn; give clip=None$"):
+        fit(model, data, epochs=1, method=AGM())
+    fit(model, data, epochs=1, batch_size=512, method=AGM(clip=None))
+    frozen = make_model()
+    frozen.backbone.head.requires_grad_(False)
+    with pytest.raises(ValueError, match="none of the head of PooledBackbone can learn"):
+        fit(frozen, data, epochs=1, method=AGM())
+
+
+@pytest.mark.parametrize(("name", "head"), [("arl", "concat"), ("mla", "shared")])
+def test_a_modality_before_whose_head_nothing_can_learn(name, head):
+    model = make_model(head=head)
+    model.backbone.encoder["right"].requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing before it can learn for 'right'; ") as error:
+        fit(model, digits(), epochs=1, method=make_method(name))
+    assert "\n" not in str(error.value)
+    behind_vgmr = make_model(head=head, prefusion="vgmr")
+    behind_vgmr.backbone.encoder["right"].requires_grad_(False)
+    fit(behind_vgmr, digits(), epochs=1, batch_size=512, method=make_method(name))
+
+
+def test_mla_needs_the_packages_own_shared_head():
+    class Shared(Late):
+        readout = "shared"
+
+    data = digits()
+    with pytest.raises(ValueError, match="MLA trains the SharedHead of a backbone, its `head`; Shared has none"):
+        fit(Classifier(Identity(data.dims), Shared(data.dims, 10)), data, epochs=1, method=make_method("mla"))

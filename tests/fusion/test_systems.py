@@ -10,7 +10,7 @@ from torch import nn
 
 from vgmr.balancing import METHODS, make_method
 from vgmr.classifier import Classifier
-from vgmr.contributions import contributions
+from vgmr.contributions import contributions, contributions_by_swap
 from vgmr.data.types import Batch
 from vgmr.experiment import build
 from vgmr.fusion.base import steady
@@ -308,3 +308,63 @@ def test_an_experiment_takes_every_system(system):
     for prefusion in ("none", "se", "vgmr"):
         model = build(Experiment("digits", prefusion, system, backbone_options=options), made_data(system))
         assert isinstance(model.backbone, BACKBONES[system])
+
+
+NONSENSE = {
+    "tfn": [({"post_dim": 0}, "post_dim must be a whole number of at least 1, got 0")],
+    "lmf": [({"rank": 1.5}, "rank must be at least 1, got 1.5"), ({"rank": True}, "got True")],
+    "mult": [
+        ({"num_heads": 0}, "CrossmodalTransformer: num_heads must be at least 1, got 0"),
+        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
+        ({"memory_layers": 1.5}, "memory_layers must be at least 1, got 1.5"),
+    ],
+    "pcag": [({"width": None}, "PreGating: width must be at least 1, got None")],
+    "misa": [
+        ({"num_heads": 0}, "MISA: num_heads must be at least 1, got 0"),
+        ({"feedforward_dim": 0}, "feedforward_dim must be at least 1, got 0"),
+        ({"difference_weight": float("nan")}, "difference_weight must be a number of at least 0, got nan"),
+        ({"averaged": "text"}, r"averaged: expected several of \['audio', 'text', 'vision'\], got 'text'"),
+        ({"averaged": ["texxt"]}, r"averaged: expected several of .* got \['texxt'\]"),
+    ],
+    "mag": [
+        ({"num_heads": 3}, "width must be divisible by num_heads, got 4 and 3"),
+        ({"num_layers": 0}, "MAG: num_layers must be at least 1, got 0"),
+        ({"strength": -1}, "strength must be a number of at least 0, got -1"),
+    ],
+    "mmim": [({"averaged": "text"}, "averaged: expected several of"), ({"hidden_dim": 0}, "hidden_dim must be")],
+    "self-mm": [({"averaged": ["x"]}, "averaged: expected several of")],
+    "tetfn": [
+        ({"num_heads": 0}, "num_heads must be at least 1"),
+        ({"post_dim": 0}, "post_dim must be at least 1"),
+    ],
+    "conf-moe": [
+        ({"num_heads": 3}, "width must be divisible by num_heads, got 4 and 3"),
+        ({"top_k": 1.5}, "ConfidenceExperts: top_k must be at least 1, got 1.5"),
+        ({"confidence_weight": -1}, "confidence_weight must be a number of at least 0, got -1"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("system", "options", "message"), [(name, *case) for name, cases in NONSENSE.items() for case in cases]
+)
+def test_sizes_and_weights_that_cannot_be_meant_are_refused_in_one_line(system, options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        make_backbone(system, DIMS, 2, **{**SMALL[system], **options})
+    assert "\n" not in str(error.value)
+
+
+def test_swapped_sequences_are_refused_where_their_masks_would_stay():
+    features, mask = inputs("mult")
+    label = torch.tensor([0, 1, 0])
+    for system in ("mult", "misa"):
+        model = make(system)
+        encodings = model.encode(features, mask)
+        contributions_by_swap(model, encodings, label)
+        if system == "misa":
+            contributions_by_swap(model, encodings, label, mask)
+            continue
+        with pytest.raises(
+            ValueError, match=r"one vector per sample, and CrossmodalTransformer has sequences with"
+        ):
+            contributions_by_swap(model, encodings, label, mask)

@@ -10,6 +10,7 @@ from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.fusion.base import steady
 from vgmr.inference import shapley_weights, subsets
+from vgmr.refining.inputs import is_weight
 
 
 def discrepancy(score: Tensor) -> Tensor:
@@ -55,11 +56,21 @@ class AGM(Balancing):
         window: tuple[int, int] | None = None,
     ):
         super().__init__()
+        for what, value in {"alpha": alpha, "limit": limit, "clip": 1.0 if clip is None else clip}.items():
+            if not is_weight(value):
+                raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
+        if clip == 0:
+            raise ValueError("clip must be a positive norm, or None for no clipping, got 0")
         self.alpha, self.limit, self.clip = alpha, limit, clip
         self.window = check_window(window)
 
     def start(self, model: Classifier, data: MultimodalData, epochs: int, seed: int) -> None:
         super().start(model, data, epochs, seed)
+        if self.clip is not None and not any(x.requires_grad and x.ndim >= 2 for x in model.head_parameters()):
+            raise ValueError(
+                "AGM clips by the gradients of the head's weights, and none of the head of "
+                f"{type(model.backbone).__name__} can learn; give clip=None"
+            )
         device = next(model.parameters()).device
         self.register_buffer("average", torch.zeros(len(self.names), device=device))
         self.register_buffer("steps", torch.zeros((), device=device))

@@ -9,6 +9,7 @@ from torch import Tensor
 from vgmr.balancing.base import Balancing, split_logits
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.refining.inputs import is_weight
 
 
 def dependence_weights(magnitude: Tensor, entropy: Tensor, temperature: float = 8.0) -> Tensor:
@@ -63,6 +64,11 @@ class ARL(Balancing):
         super().__init__()
         if variant not in ("paper", "released"):
             raise ValueError(f"variant must be 'paper' or 'released', got {variant!r}")
+        for what, value in {"unimodal_weight": unimodal_weight, "temperature": temperature, "clip": clip}.items():
+            if not is_weight(value):
+                raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
+        if not hasattr(start_epoch, "__index__"):
+            raise ValueError(f"start_epoch must be a whole number, got {start_epoch!r}")
         self.unimodal_weight, self.temperature, self.start_epoch = unimodal_weight, temperature, start_epoch
         if lag not in (0, 1):
             raise ValueError(f"lag must be 0 or 1 batches, got {lag!r}")
@@ -86,6 +92,12 @@ class ARL(Balancing):
     def losses(
         self, model: Classifier, output: Output, batch: Batch, joint: Tensor, epoch: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        for name in self.names:
+            if not output.encodings[name].requires_grad:
+                raise ValueError(
+                    f"ARL scales gradients before the head, and nothing before it can learn for {name!r}; "
+                    "model.requires_grad_(True) lets everything"
+                )
         logits = split_logits(model, output.encodings, full_bias=True)
         terms = {name: F.cross_entropy(logits[name], batch.label) for name in self.names}
         if epoch <= self.start_epoch:

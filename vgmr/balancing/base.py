@@ -183,6 +183,12 @@ def check_window(window: tuple[int, int] | None) -> tuple[int, int] | None:
     """A window of epochs, both ends inclusive, or ValueError; None stays None."""
     if window is None:
         return None
+    if (
+        not isinstance(window, tuple | list)
+        or len(window) != 2
+        or not all(hasattr(x, "__index__") for x in window)
+    ):
+        raise ValueError(f"window must be two epochs, the first and the last, such as (0, 9), got {window!r}")
     first, last = window
     if first < 0 or last < first:
         raise ValueError(f"window must be two epochs, 0 <= first <= last, got {tuple(window)}")

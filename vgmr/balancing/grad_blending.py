@@ -13,6 +13,7 @@ from vgmr.balancing.uniform import Uniform
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData, holdout
 from vgmr.inference import mean_loss
+from vgmr.refining.inputs import is_weight, is_whole
 
 JOINT = "joint loss"
 
@@ -84,10 +85,12 @@ class GradBlending(Uniform):
         weights: Mapping[str, float] | None = None,
     ):
         super().__init__()
-        if super_epoch < 1 or not 0 < held_out < 1:
+        if not is_whole(super_epoch) or not 0 < held_out < 1:
             raise ValueError(
                 f"expected super_epoch of at least 1 and 0 < held_out < 1, got {super_epoch} and {held_out}"
             )
+        if not (is_weight(least_overfitting) and least_overfitting > 0):
+            raise ValueError(f"least_overfitting must be a positive number, got {least_overfitting!r}")
         if weights is not None:
             given = list(weights.values())
             if not given or not all(0 <= weight <= 1 for weight in given) or sum(given) > 1 + 1e-9:

@@ -14,6 +14,7 @@ from vgmr.classifier import Classifier
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.fusion.heads import SharedHead
 from vgmr.objective import Objective
+from vgmr.refining.inputs import is_weight
 
 PROJECTIONS = ("none", "rls", "elementwise")
 
@@ -66,10 +67,17 @@ class MLA(Balancing):
         super().__init__()
         if projection not in PROJECTIONS:
             raise ValueError(f"projection must be one of {', '.join(PROJECTIONS)}, got {projection!r}")
+        if weights is not None and not all(is_weight(weight) and weight > 0 for weight in weights.values()):
+            raise ValueError(f"weights: expected positive numbers by modality, got {dict(weights)}")
         self.projection, self.normalise, self.fixed_weights = projection, normalise, weights
 
     def start(self, model: Classifier, data: MultimodalData, epochs: int, seed: int) -> None:
         super().start(model, data, epochs, seed)
+        if not isinstance(getattr(model.backbone, "head", None), SharedHead):
+            raise ValueError(
+                f"MLA trains the SharedHead of a backbone, its `head`; {type(model.backbone).__name__} has none: "
+                "make it one, or take the backbone 'pooled' or 'transformer'"
+            )
         if self.fixed_weights is not None:
             assert isinstance(model.backbone.head, SharedHead)
             model.backbone.head.set_weights(self.fixed_weights)
@@ -95,6 +103,12 @@ class MLA(Balancing):
         head = model.backbone.head
         assert isinstance(head, SharedHead)
         output = model(batch.features, batch.model_mask)
+        for name in self.names:
+            if not output.encodings[name].requires_grad:
+                raise ValueError(
+                    f"MLA trains what is before the head, and nothing before it can learn for {name!r}; "
+                    "model.requires_grad_(True) lets everything, or leave the modality out"
+                )
         optimizer.zero_grad(set_to_none=True)
         self.batch_size = max(self.batch_size, len(batch))
         regular = 0.1 ** (1 + int(self.seen) / math.ceil(self.samples / self.batch_size))

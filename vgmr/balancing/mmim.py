@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vgmr.balancing.base import Balancing, Loop, fused_sample
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.refining.inputs import is_weight
 
 LOWEST = -4.0  # log-variance: without a floor encoders shrink their vectors, and the likelihood grows for ever
 
@@ -97,6 +98,13 @@ class MMIM(Balancing):
         super().__init__()
         if variant not in ("corrected", "official"):
             raise ValueError(f"variant must be 'corrected' or 'official', got {variant!r}")
+        for what, value in {
+            "contrast_weight": contrast_weight,
+            "likelihood_weight": likelihood_weight,
+            "learning_rate": learning_rate,
+        }.items():
+            if not is_weight(value):
+                raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
         self.contrast_weight, self.likelihood_weight = contrast_weight, likelihood_weight
         self.anchor, self.learning_rate, self.variant = anchor, learning_rate, variant
 

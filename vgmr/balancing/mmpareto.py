@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vgmr.balancing.uniform import Uniform
 from vgmr.classifier import Classifier
+from vgmr.refining.inputs import is_weight
 
 
 def joint_weight(joint: Sequence[Tensor], unimodal: Sequence[Tensor]) -> Tensor:
@@ -71,6 +72,9 @@ class MMPareto(Uniform):
         super().__init__()
         if rescale not in ("tensor", "encoder"):
             raise ValueError(f"rescale must be 'tensor' or 'encoder', got {rescale!r}")
+        for what, value in {"strength": strength}.items():
+            if not is_weight(value):
+                raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
         self.strength, self.rescale = strength, rescale
 
     def backward(self, model: Classifier, joint: Tensor, unimodal: Mapping[str, Tensor]) -> None:

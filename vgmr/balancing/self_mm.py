@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vgmr.balancing.base import Balancing, fused_sample
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.refining.inputs import is_weight
 
 
 def lean(feature: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
@@ -71,6 +72,8 @@ class SelfMM(Balancing):
 
     def __init__(self, limit: float | None = None, dropout: float = 0.0):
         super().__init__()
+        if not (limit is None or is_weight(limit)):
+            raise ValueError(f"limit must be a number of at least 0, or None, got {limit!r}")
         self.limit, self.dropout = limit, dropout
 
     def start(self, model: Classifier, data: MultimodalData, epochs: int, seed: int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vgmr.balancing.base import Balancing
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.refining.inputs import is_weight
 
 
 def contrast(
@@ -55,8 +56,10 @@ class UniSMMC(Balancing):
 
     def __init__(self, weight: float = 0.1, temperature: float = 0.07, dropout: float = 0.0):
         super().__init__()
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
+        if not is_weight(weight):
+            raise ValueError(f"weight must be a number of at least 0, got {weight!r}")
         self.weight, self.temperature, self.dropout = weight, temperature, dropout
 
     def start(self, model: Classifier, data: MultimodalData, epochs: int, seed: int) -> None:

@@ -175,6 +175,11 @@ def reverse_real(x: Tensor, mask: Tensor | None) -> Tensor:
     return x.gather(1, order.unsqueeze(2).expand_as(x))
 
 
+def unknown_names(chosen: Collection[str], dims: Mapping[str, int]) -> bool:
+    """Whether a choice of modalities is a single text, or has a name that is neither in `dims` nor "text"."""
+    return isinstance(chosen, str) or not set(chosen) <= {"text", *dims}
+
+
 def find_anchor(dims: Mapping[str, int], anchor: str | None, kind: str) -> str:
     """The modality through which the others meet: as named, else "text".
 

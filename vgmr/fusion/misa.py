@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone, last_real, mean_vector, reverse_real
+from vgmr.fusion.base import Backbone, last_real, mean_vector, reverse_real, unknown_names
+from vgmr.refining.inputs import is_weight, is_whole
 
 
 class StackedRecurrence(nn.Module):
@@ -107,6 +108,23 @@ class MISA(Backbone):
         reconstruction_weight: float = 1.0,
         variant: str = "corrected",
     ):
+        for what, size in (
+            ("width", width),
+            ("hidden_dim", 1 if hidden_dim is None else hidden_dim),
+            ("feedforward_dim", feedforward_dim),
+            ("num_heads", num_heads),
+        ):
+            if not is_whole(size):
+                raise ValueError(f"MISA: {what} must be at least 1, got {size!r}; give a whole number")
+        for what, weight in (
+            ("difference_weight", difference_weight),
+            ("similarity_weight", similarity_weight),
+            ("reconstruction_weight", reconstruction_weight),
+        ):
+            if not is_weight(weight):
+                raise ValueError(f"MISA: {what} must be a number of at least 0, got {weight!r}")
+        if unknown_names(averaged, dims):
+            raise ValueError(f"averaged: expected several of {list(dims)}, got {averaged!r}")
         super().__init__(dims, num_outputs, width, at_least=2)
         if width % num_heads:
             raise ValueError(f"MISA: width must be divisible by num_heads, got {width} and {num_heads}")

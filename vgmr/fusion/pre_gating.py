@@ -76,6 +76,8 @@ class PreGating(Backbone):
         normalise: bool = False,
         dropout: float = 0.1,
     ):
+        if width is None:
+            raise ValueError("PreGating: width must be at least 1, got None; give a whole number")
         super().__init__(dims, num_outputs, width, at_least=2)
         if gate not in GATES:
             raise ValueError(f"gate must be one of {', '.join(GATES)}, got {gate!r}")

@@ -46,7 +46,7 @@ def unsound(
         made = "vgmr.balancing.make_method(name)"
         yield TypeError(f"method: expected one made by {made}, got {type(method).__name__}")
     for what, given in (("objective", objective), ("corruption", corruption)):
-        if not (given is None or callable(given)):
+        if isinstance(given, type) or not (given is None or callable(given)):
             yield TypeError(f"{what}: expected an object that can be called, got {type(given).__name__}")
     if not torch.is_grad_enabled():
         yield ValueError("gradients are switched off here, so nothing can learn; call fit outside torch.no_grad()")
