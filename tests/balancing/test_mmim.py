@@ -8,10 +8,11 @@ from made_models import THREE, TWO, digits, make_model
 
 from vgmr.backbones import PooledBackbone
 from vgmr.balancing import MMIM, Loop, make_method
-from vgmr.balancing.mmim import GaussianBound, class_entropy, noise_contrast
+from vgmr.balancing.mmim import GaussianBound, class_entropy, entropy_groups, noise_contrast
 from vgmr.classifier import Classifier
 from vgmr.data import load
 from vgmr.fusion.supervised_concat import InfoMaxConcat
+from vgmr.fusion.tensor_fusion import TensorFusion
 from vgmr.loop.steps import make_optimizer
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
@@ -136,3 +137,36 @@ def test_a_single_training_sample_will_do():
     model = Classifier(Identity(data.dims), PooledBackbone(data.dims, 1, width=4))
     history = fit(model, data, epochs=1, method=make_method("mmim"), objective=Objective(task="regression"))
     assert len(history.train_loss) == 1
+
+
+def test_scores_are_grouped_by_sign_and_have_an_entropy():
+    assert entropy_groups(torch.tensor([2.0, 0.0, -0.5])).tolist() == [1, -1, 0]
+    assert entropy_groups(torch.tensor([2, 0])).tolist() == [2, 0]
+    data = load("synthetic", samples=60, steps=3, labels="regression")
+    model = Classifier(Identity(data.dims), InfoMaxConcat(data.dims, 1, width=4, averaged=list(data.dims)[:1]))
+    method, terms = MMIM(), []
+    method.start(model, data, 1, 0)
+    method.epoch_start(model, data, 0, Loop(None, None))
+    for _ in range(3):
+        output = model.eval()(data.train.features, data.train.mask)
+        method.losses(model, output, data.train, torch.zeros(()), 0)
+        terms.append(method.noted()["information"])
+    assert terms[0] == terms[1] != terms[2], "the entropy comes with the third batch"
+
+
+def test_stage_a_moves_no_running_statistics_and_heeds_no_mode():
+    data = digits()
+    learnt = []
+    for training in (True, False):
+        torch.manual_seed(0)
+        model = Classifier(Identity(data.dims), TensorFusion(data.dims, 10, width=4, sequential=())).train(
+            training
+        )
+        before = {name: x.clone() for name, x in model.named_buffers()}
+        method = MMIM()
+        method.start(model, data, 1, 0)
+        method.epoch_start(model, data, 0, Loop(None, None))
+        assert all(torch.equal(x, before[name]) for name, x in model.named_buffers())
+        assert model.training == training
+        learnt.append([p.clone() for p in method.predictors])
+    assert all(torch.equal(p, q) for p, q in zip(*learnt, strict=True))

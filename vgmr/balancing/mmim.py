@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vgmr.balancing.base import Balancing, Loop, fused_sample
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.inference import evaluating
 from vgmr.refining.inputs import is_weight
 
 LOWEST = -4.0  # log-variance: without a floor encoders shrink their vectors, and the likelihood grows for ever
@@ -67,14 +68,22 @@ def noise_contrast(fused: Tensor, vector: Tensor) -> Tensor:
     return -(products.diagonal() - products.logsumexp(1)).mean()
 
 
+def entropy_groups(label: Tensor) -> Tensor:
+    """Classes as they are; scores by sign, 0 negative and 1 positive, and -1 for 0, which is in no group; (B,)."""
+    if not label.is_floating_point():
+        return label
+    return torch.where(label == 0, -1, (label > 0).long())
+
+
 class MMIM(Balancing):
     """Hierarchical mutual-information maximisation (Han, Chen and Poria, EMNLP 2021).
 
     Stage A of each epoch teaches the Gaussian predictors of one modality's vector from another's, with encoders
     held. Stage B adds to the joint loss alpha sum_m NCE_m - beta (sum of log-likelihoods + H), whose gradients
     reach the encoders, and VGMR in front, but not the predictors. H, from the third batch on, is the entropy by
-    class of a fixed random projection, over this batch and the last. For more than two classes it is our
-    generalisation. Needs vectors of one width and a backbone with `fused`.
+    class, in regression by sign, of a fixed random projection, over this batch and the last. For more than two
+    classes it is our generalisation. Needs vectors of one width and a backbone with `fused`. Stage A reads vectors
+    in evaluation mode, so that it moves no running statistics.
 
     Args:
         contrast_weight, likelihood_weight: alpha and beta.
@@ -132,7 +141,7 @@ class MMIM(Balancing):
         self.bounds.requires_grad_(False)  # learn in stage A alone; `narrow` never does, as in the released code
         self.predictors = [p for name, p in self.bounds.named_parameters() if ".narrow." not in name]
         self.own = torch.optim.Adam(self.predictors, self.learning_rate, weight_decay=1e-4)
-        self.seed, self.num_classes, self.seen = seed, len(data.classes), 0
+        self.seed, self.num_groups, self.seen = seed, len(data.classes) or 2, 0
         self.memory: dict[str, Any] = {}
 
     def epoch_start(self, model: Classifier, data: MultimodalData, epoch: int, loop: Loop) -> None:
@@ -144,7 +153,7 @@ class MMIM(Balancing):
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             for rows in order.split(64):
                 batch = data.train.index(rows)
-                with torch.no_grad():
+                with torch.no_grad(), evaluating(model):
                     vectors = model(batch.features, batch.mask).vectors
                 self.own.zero_grad(set_to_none=True)
                 (-self._likelihood(vectors)).backward()
@@ -172,13 +181,14 @@ class MMIM(Balancing):
             [noise_contrast(self.project[name](output.fused), output.vectors[name]) for name in self.names]
         ).sum()
         information = self._likelihood(output.vectors)
+        groups = entropy_groups(batch.label)
         for x, y in self.pairs:
             narrow = torch.tanh(self._bound(x, y).narrow(output.vectors[y]))
             if self.seen >= 2:
-                older, labels = self.memory[f"{x}_{y}"]
-                both = torch.cat([narrow, older]), torch.cat([batch.label, labels])
-                information = information + class_entropy(*both, self.num_classes)
-            self.memory[f"{x}_{y}"] = narrow.detach(), batch.label
+                older, before = self.memory[f"{x}_{y}"]
+                both = torch.cat([narrow, older]), torch.cat([groups, before])
+                information = information + class_entropy(*both, self.num_groups)
+            self.memory[f"{x}_{y}"] = narrow.detach(), groups
         self.seen += 1
         self.note({"contrast": near, "information": information})
         return joint + self.contrast_weight * near - self.likelihood_weight * information, {}
