@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from vgmr import VGMR, Batch, Classifier, Objective, PooledBackbone, Refinement, TransformerBackbone
 from vgmr.contributions import contributions, contributions_before_refiner
+from vgmr.fusion.tensor_fusion import TensorFusion
 from vgmr.objective import regulariser, value_loss
 from vgmr.prefusion import CrossAttention, FeatureMLP, Identity, SigmoidTanhGate
 
@@ -165,6 +166,16 @@ def test_contributions_before_the_refiner_leave_the_batch_untouched():
     copies = {name: x.clone() for name, x in batch.features.items()}
     contributions_before_refiner(model, batch)
     assert all(torch.equal(copies[name], x) for name, x in batch.features.items())
+
+
+def test_contributions_before_the_refiner_draw_nothing_and_move_nothing():
+    """In training mode too: a comparison of passes that differ in dropout would compare the dropout."""
+    model, batch = made_model(lambda _: TensorFusion(DIMS, 3)).train(), made_batch()
+    state, weights = torch.get_rng_state(), {name: x.clone() for name, x in model.state_dict().items()}
+    one, two = (contributions_before_refiner(model, batch) for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in DIMS)
+    assert torch.equal(torch.get_rng_state(), state) and all(part.training for part in model.modules())
+    assert all(torch.equal(weights[name], x) for name, x in model.state_dict().items()), "statistics of BatchNorm"
 
 
 # Value supervision

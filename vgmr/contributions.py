@@ -62,12 +62,13 @@ def contributions_before_refiner(
     model: Classifier, batch: Batch, task: str = "classification"
 ) -> dict[str, Tensor]:
     """Like `contributions`, but X_m is zero before the refiner: one more full pass per modality."""
-    full = sample_loss(model(batch.features, batch.mask).logits, batch.label, task)
-    result = {}
-    for name, x in batch.features.items():
-        without = {**batch.features, name: torch.zeros_like(x)}
-        logits = model(without, batch.mask, keep=set(batch.features) - {name}).logits
-        result[name] = sample_loss(logits, batch.label, task) - full
+    with steady(model):
+        full = sample_loss(model(batch.features, batch.mask).logits, batch.label, task)
+        result = {}
+        for name, x in batch.features.items():
+            without = {**batch.features, name: torch.zeros_like(x)}
+            logits = model(without, batch.mask, keep=set(batch.features) - {name}).logits
+            result[name] = sample_loss(logits, batch.label, task) - full
     return result
 
 
