@@ -177,7 +177,7 @@ def _fit(
             prefusion_learning_rate=prefusion_learning_rate,
             weight_decay=weight_decay,
         )
-        loop = Loop(new(models[0], method=method), partial(train_copy, new, feeding))
+        loop = Loop(new(models[0], method=method), partial(train_copy, new, feeding, corruption))
         steps = Alone(models[0], data[0], validation[0], seeds[0], objective, method, loop, corruption, feeding)
     else:
         if reason := why_alone(models, data, objective, method, corruption):

@@ -152,6 +152,20 @@ def test_trial_trainings_fall_in_loss_and_leave_the_random_state_alone():
     assert history.coefficients["left"] == [pytest.approx(float(seen[at][2][0])) for at in (0, 0, 1)]
 
 
+def test_trials_meet_the_corruption_of_the_training():
+    """Each of the four trials of two epochs, and the training of two, sees corrupted mini-batches alone."""
+    sizes = []
+
+    def blanked(batch, generator):
+        sizes.append(len(batch))
+        return batch
+
+    data = digits()
+    fit(make_model(), data, epochs=2, method=GradBlending(super_epoch=2), corruption=blanked)
+    kept = round(0.9 * len(data.train))
+    assert sum(sizes) == pytest.approx(10 * kept + len(data.validation), abs=20)
+
+
 def test_wrong_options_are_refused():
     with pytest.raises(ValueError, match="expected weights by modality, none negative, with a sum of at most 1"):
         GradBlending(weights={"left": 0.9, "right": 0.2})

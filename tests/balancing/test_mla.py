@@ -7,6 +7,8 @@ from made_models import THREE, TWO, digits, make_model, start, take_step
 
 from vgmr.balancing import MLA
 from vgmr.balancing.mla import update_projector
+from vgmr.classifier import Classifier
+from vgmr.fusion.confidence import ConfidenceGate
 from vgmr.fusion.heads import SharedHead
 from vgmr.objective import Objective
 from vgmr.training import fit
@@ -183,6 +185,17 @@ def test_vgmrs_own_terms_stay_in_the_gradient():
     for name, gradient in zip(maps, alone, strict=True):
         torch.testing.assert_close(without[name], gradient, atol=1e-6, rtol=1e-3)
     assert moved > 10
+
+
+def test_the_own_loss_of_another_module_stays_too():
+    """The confidence gate learns its confidences by a loss of its own alone."""
+    model = make_model(head="shared")
+    model = Classifier(ConfidenceGate(model.backbone.dims, 10), model.backbone)
+    before = {name: p.detach().clone() for name, p in model.prefusion.named_parameters()}
+    method = MLA()
+    optimizer = start(method, model, rate=0.1)
+    take_step(method, model, optimizer)
+    assert not any(torch.equal(p, before[name]) for name, p in model.prefusion.named_parameters())
 
 
 def test_the_second_modality_hardly_moves_the_head_along_the_mean_of_the_first():

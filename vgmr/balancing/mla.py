@@ -39,8 +39,8 @@ class MLA(Balancing):
     through the shared head, a step of the head, then the next, which meets the head as it now is. Its encoders
     step once, with what each turn left for them; since they share no parameter, that is the same as stepping each
     in its turn. Where something serves several modalities (a shared encoder, VGMR's maps, whose own loss terms are
-    kept), it steps once a batch on the sum. There is no joint loss. Predictions weigh the unimodal logits; see
-    `SharedHead`. Needs the head "shared"; one modality is plain unimodal training.
+    kept as those of any module), it steps once a batch on the sum. There is no joint loss. Predictions weigh the
+    unimodal logits; see `SharedHead`. Needs the head "shared"; one modality is plain unimodal training.
 
     Weight decay meets the head once per modality, as in the official code.
 
@@ -127,14 +127,13 @@ class MLA(Balancing):
         others = [p for p in model.parameters() if p.requires_grad and all(p is not q for q in head.parameters())]
         roots: list[Tensor] = [output.encodings[name] for name in self.names]
         gradients: list[Tensor | None] = list(signals)
-        if output.refinement.gate:
-            # VGMR's own terms: the cross-entropy within is constant in the detached logits
-            detached = output._replace(logits=output.logits.detach())
-            own = objective(model, detached, batch, epoch)
-            if own.requires_grad:
-                roots.append(own)
-                gradients.append(None)
-                total += own.detach() - F.cross_entropy(detached.logits, batch.label)
+        # own terms of VGMR and other modules: the cross-entropy within is constant in the detached logits
+        detached = output._replace(logits=output.logits.detach())
+        own = objective(model, detached, batch, epoch)
+        if own.requires_grad:
+            roots.append(own)
+            gradients.append(None)
+            total += own.detach() - F.cross_entropy(detached.logits, batch.label)
         torch.autograd.backward(roots, gradients, inputs=others)
         optimizer.step()
         self.seen += 1

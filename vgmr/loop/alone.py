@@ -79,6 +79,7 @@ class Alone:
 def train_copy(
     new_optimizer: Callable[[Classifier], torch.optim.Optimizer],
     feeding: Mapping[str, Any],
+    corruption: Corruption | None,
     model: Classifier,
     part: Batch,
     epochs: int,
@@ -88,11 +89,14 @@ def train_copy(
     device = part.label.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        order = torch.Generator().manual_seed(seed)
+        order, corrupting = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
         part, own = part.noting_padding(), new_optimizer(model)
         step = partial(_plain_step, model, Objective(0, 0, auxiliary=False), own)
         for _ in range(epochs):
-            train_epoch(model, mini_batches(part, generator=order, **feeding), step)
+            batches: Iterable[Batch] = mini_batches(part, generator=order, **feeding)
+            if corruption is not None:
+                batches = map(partial(corrupted, corruption, corrupting), batches)
+            train_epoch(model, batches, step)
 
 
 def _plain_step(model: Classifier, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
