@@ -251,3 +251,41 @@ def test_means_need_a_gate_that_is_the_same_at_all_steps():
     for options in ({}, {"rank": 0}, {"rank": 2, "norm": "none"}):
         with pytest.raises(ValueError, match="the same at all steps"):
             made(**options)(features, mask, pooled=True)
+
+
+# Hooks of others
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("batch", [1, 7])
+@pytest.mark.parametrize("rank", [None, 0, 2])
+@pytest.mark.parametrize("form", [{}, CALIBRATED])
+def test_hooks_keep_what_they_saw_and_change_nothing(form, rank, batch, fold):
+    vgmr = made(rank=rank, **form)
+    vgmr = vgmr.fold() if fold else vgmr
+    features, mask = made_inputs(DIMS, batch, LENGTHS)
+    for x in features.values():
+        x.requires_grad_()
+    plain = vgmr(features, mask)
+    torch.stack([x.square().sum() for x in plain.features.values()]).sum().backward()
+    wanted = {name: x.grad for name, x in features.items()}
+    seen = []
+
+    def look(_, inputs, output):
+        seen.extend((x, x.detach().clone()) for x in (*inputs, output))
+
+    for maps in vgmr.maps.values():
+        for one in maps.children():
+            one.register_forward_hook(look)
+            one.register_full_backward_hook(lambda *_: None)
+    for x in features.values():
+        x.grad = None
+    again = vgmr(features, mask)
+    close(again, plain, 0)
+    torch.stack([x.square().sum() for x in again.features.values()]).sum().backward()
+    for name, x in features.items():
+        torch.testing.assert_close(x.grad, wanted[name])
+    with torch.no_grad():
+        close(vgmr(features, mask), plain)
+    assert seen and all(torch.equal(x, then) for x, then in seen)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vgmr.refining.evidence import Evidence, relative_agreement
 from vgmr.refining.inputs import check_dims, check_inputs, check_like, check_share, check_value, whole
-from vgmr.refining.maps import ModalityMaps, ValueMaps, masked_max, masked_mean, scaled
+from vgmr.refining.maps import ModalityMaps, ValueMaps, masked_max, masked_mean, scaled, watched
 from vgmr.refining.refinement import Refinement
 
 
@@ -282,14 +282,15 @@ class VGMR(nn.Module):
                 effective_gate = effective_gate * global_value[:, None, None]
             refined = maps.dropout(effective_gate) * x
         else:
-            free = not torch.is_grad_enabled()  # and where there is a mask, x is a copy
+            owned = not watched(maps.children())
+            free = owned and not torch.is_grad_enabled()  # and where there is a mask, x is a copy
             refined = maps.dropout(maps.norm(scaled(x, effective_gate, free and mask is not None)))
             kept = mask
             if self.retain:
                 worth = global_value.unsqueeze(1)
                 effective_gate = scaled(effective_gate, worth.unsqueeze(2), free or not x.requires_grad)
                 kept = worth if kept is None else kept * worth
-            refined = refined if kept is None else scaled(refined, kept.unsqueeze(2))
+            refined = refined if kept is None else scaled(refined, kept.unsqueeze(2), owned)
         refinement.features[name] = refined
         refinement.gate[name] = gate.expand_as(x)
         refinement.effective_gate[name] = effective_gate.expand_as(x)

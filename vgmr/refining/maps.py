@@ -5,9 +5,12 @@ Axes as in `vgmr.refiner`, where modalities meet.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -38,6 +41,16 @@ def spare(x: Tensor, *others: Tensor) -> bool:
 def scaled(x: Tensor, other: Tensor, owned: bool = True) -> Tensor:
     """x * other, in the memory of `x` where that is `owned`, needed by nobody else, and can take it."""
     return x.mul_(other) if owned and spare(x, other) else x * other
+
+
+def watched(modules: Iterable[nn.Module]) -> bool:
+    """Whether hooks see what `modules` read and give; then its memory is somebody else's as well."""
+    if torch.compiler.is_compiling():
+        return False  # nothing is made in place there
+    return _has_any_global_hook() or any(
+        one._forward_hooks or one._forward_pre_hooks or one._backward_hooks or one._backward_pre_hooks
+        for one in modules
+    )
 
 
 def mlp(width_in: int, width_out: int) -> nn.Sequential:
@@ -165,13 +178,12 @@ class ModalityMaps(ValueMaps):
         """
         if self.rank == 0:
             return None, None
-        dim = x.shape[2]
+        dim, needed = x.shape[2], watched(self.children())
         z = x if self.bottleneck is None else self.bottleneck(x)
         if self.folded is not None:
             product, first = self.folded(z), self.latent_dim if self.learns_value else 0
             latent, evidence = product[..., :first], product[..., first : first + dim]
-            if product.requires_grad:
-                evidence = evidence.clone()  # the rest of the product is needed as it is
+            needed = needed or product.requires_grad  # the rest of it, as it is
         else:
             assert self.projection is not None
             latent = self.projection(z) if self.learns_value else None
@@ -183,6 +195,8 @@ class ModalityMaps(ValueMaps):
                 told = self.gate_from_latent(self.projection(z) if latent is None else latent)
                 evidence = self.gate_from_features(z if self.rank is None else z + told)
                 evidence = evidence + told if self.rank is None else evidence
+        if needed:
+            evidence = evidence.clone()
         if self.diagonal is not None:
             into = evidence.addcmul_ if spare(evidence, x, self.diagonal) else evidence.addcmul
             evidence = into(x, self.diagonal)
