@@ -95,6 +95,7 @@ def test_each_seeds_own_test_part_has_its_own_columns_but_for_samples_known_to_b
         ({**RUNS, "late": [made(LABEL, LABEL, 2), made(LABEL, LABEL, 3)]}, "expected the seeds"),
         ({**RUNS, "else": [made(LABEL, LABEL, s, fingerprint="y") for s in (0, 1)]}, "one data set at a time"),
         ({**RUNS, "empty": [made([], LABEL, s) for s in (0, 1)]}, "predictions are kept"),
+        ({**RUNS, "lost": [made([0.0, 1, np.nan, 1], LABEL, s) for s in (0, 1)]}, "seed 0: expected finite"),
     ],
 )
 def test_runs_that_cannot_be_paired_are_refused(runs, expected):

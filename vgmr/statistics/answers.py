@@ -68,7 +68,8 @@ def answers(runs: Sequence[Scored]) -> Answers:
 
     Raises:
         TypeError: no list of runs.
-        ValueError: no run, a run without predictions, or two runs of the same seed and fold.
+        ValueError: no run, a run without predictions or with NaN among them, or two runs of
+            the same seed and fold.
     """
     if not isinstance(runs, Iterable):
         raise TypeError(f"expected the runs of each variant as a list, got {type(runs).__name__}")
@@ -84,6 +85,11 @@ def answers(runs: Sequence[Scored]) -> Answers:
             raise ValueError(
                 f"seed {seed}: expected a prediction for each label, got {len(run.prediction)} for "
                 f"{len(run.label)}; train again, so that predictions are kept"
+            )
+        if not np.isfinite(np.asarray([run.prediction, run.label], float)).all():
+            raise ValueError(
+                f"seed {seed}: expected finite predictions and labels, got NaN or infinite ones; train it again, "
+                "or leave the seed out of all variants"
             )
         if (seed, fold) in seen:
             raise ValueError(f"seed {seed}, fold {fold}: expected one run, got two")
