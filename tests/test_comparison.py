@@ -143,6 +143,9 @@ def test_differences_per_sample_are_over_both():
     (row,) = differences(tidy, ["label"]).to_dict("records")
     expected = interval(d, [0, 0, 1, 1])
     assert (row["low"], row["counted"]) == (expected.low, comparison.BOTH_WAYS)
+    tidy.loc[3, "value"] = np.nan
+    with pytest.raises(ValueError, match="for each seed and sample, got NaN"):
+        differences(tidy, ["label"])
 
 
 def effects(values, errors):

@@ -113,7 +113,8 @@ def differences(
     `contrasts`.
 
     Raises:
-        ValueError: a column is missing, a measurement twice, or a label lacks a seed (or sample) of the baseline.
+        ValueError: a column is missing, a measurement twice, NaN among values per sample, or a label lacks a seed
+            (or sample) of the baseline.
     """
     own = [*by, *([label] if baseline is not None and label not in by else [])]
     per_sample = "sample" in tidy
@@ -151,6 +152,8 @@ def _measured(part: pd.DataFrame, baseline: pd.DataFrame | None, value: str, ref
             raise ValueError(f"expected the {' and '.join(across)}s of the baseline, {len(other)}, got {len(one)}")
         change = one - other
     mean = {"mean": float(one.mean())}
+    if "sample" in part and change.isna().any():
+        raise ValueError(f"{value}: expected a number for each seed and sample, got NaN; leave such rows out")
     if "sample" not in part:
         return {**mean, **_row(over_seeds(change.tolist()), SEEDS_ONLY)}
     wide = change.unstack("sample")
