@@ -131,7 +131,7 @@ def _interval(
     )
     paper = entry.get("paper")
     if paper is not None and not np.isnan(paper):
-        ax.plot(zero + paper, place, marker="D", markersize=6, zorder=4, **PAPER)
+        ax.plot(zero + paper, place, marker="D", markersize=9, zorder=2.5, **PAPER)
 
 
 def seed_points(runs: Mapping[str, Sequence[Any]], baseline: str) -> Axes:
@@ -221,7 +221,7 @@ def verdicts(table: pd.DataFrame) -> np.ndarray:
     height = 0.28 * (len(found) + 1.5) * len(lists) + 1.2
     figure, axes = plt.subplots(len(lists), 1, figsize=(8, height), squeeze=False, sharex=True)
     order = [*VERDICTS, *(name for name in dict.fromkeys(table["verdict"]) if name not in VERDICTS)]
-    colours = dict(zip(order, ("#029e73", "#d55e00", "#ece133", "0.75", "0.92", "0.85"), strict=False))
+    colours = dict(zip(order, ("#54278f", "#bcbddc", "0.6", "0.8", "0.94", "0.88"), strict=False))
     for ax, name in zip(axes[:, 0], lists, strict=True):
         rows = table[table["list"] == name]
         counts = pd.crosstab(rows["item"], rows["verdict"]).reindex(index=found, columns=order, fill_value=0)

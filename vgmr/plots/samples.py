@@ -241,9 +241,7 @@ def before_and_after(frame: pd.DataFrame, probability: torch.Tensor, classes: Se
 def _picture(ax: Axes, x: np.ndarray, low: float, high: float, cmap: str = "cividis") -> Any:
     """(T, d) as an image; bars where T is 1."""
     if len(x) == 1:
-        ax.bar(
-            range(x.shape[1]), x[0], width=1.0, linewidth=0, color=["C3" if value < 0 else "C0" for value in x[0]]
-        )
+        ax.bar(range(x.shape[1]), x[0], width=1.0, linewidth=0, color="C0")
         ax.axhline(0, color="k", linewidth=0.8)
         ax.set(xticks=[], xlim=(-0.5, x.shape[1] - 0.5), ylim=(min(low, 0), max(high, 0) or 1))
         ax.tick_params(axis="y", labelsize=8)
@@ -366,7 +364,7 @@ def per_class(
             mean, low, high = found.mean, found.low, found.high
         except ValueError:
             mean = low = high = float(np.nanmean(change[:, own]))
-        colour = "C3" if mean < 0 else "C0"
+        colour = "0.25"
         ax.plot([low, high], [index, index], color=colour, linewidth=1.8)
         face = colour if low > 0 or high < 0 else "white"
         ax.plot(mean, index, "o", color=colour, markersize=6, markerfacecolor=face, markeredgewidth=1.5)
