@@ -259,11 +259,11 @@ def cheap_refiners(dataset: str) -> dict[str, list[Experiment]]:
 def removals(dataset: str, seeds: int = FEWER) -> dict[tuple[str, str], list[Experiment]]:
     """What is trained with all modalities and without each, by method and the modality left out, "" for none.
 
-    Methods are "plain", VGMR in both forms, its two controls and those of `COMPARED`, at the rates of `balancing`.
-    With two modalities only "plain" is trained without one: no other method is defined for a single modality.
+    Methods are "plain", VGMR in both forms and those of `COMPARED`, at the rates of `balancing`. With two
+    modalities only "plain" is trained without one: no other method is defined for a single modality.
     """
     found, common = balancing(dataset), study(dataset)
-    methods = {"plain": found["none"]} | {IN_FRONT[end]: found[f"none{end}"] for end in IN_FRONT if end}
+    methods = {"plain": found["none"]} | {form: found[f"none + {form}"] for form in (FORM, ADOPTED)}
     methods |= {name: found[name] for name in COMPARED if name != "none"}
     names = experiment_data(Experiment(**common)).modalities
     todo = {}
