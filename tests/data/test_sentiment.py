@@ -731,6 +731,8 @@ def test_folds_are_read_as_literals_and_never_run(tmp_path):
     lists.write_text(run + lists.read_text())
     assert read_folds(lists) == {"train": ["a"], "validation": ["b"], "test": ["c"]}
     read(folder)
+    lists.write_bytes(b"\xef\xbb\xbf" + lists.read_bytes().replace(b"\n", b"\r\n"))  # as Windows writes it
+    assert read_folds(lists) == {"train": ["a"], "validation": ["b"], "test": ["c"]}
     for text, line in [
         ("standard_train_fold=['a']\nstandard_valid_fold=['b']\n", r"no list of video ids for test"),
         (f"standard_train_fold=open({str(mark)!r}, 'w')\n", r"three literal lists"),
@@ -828,6 +830,9 @@ def test_broken_sequences_are_refused(tmp_path, role):
             (replace("features", lambda x: x[:-1]), r"expected features \(n, d\)"),
             (replace("intervals", lambda x: x[:, ::-1]), r"end before they start"),
             (replace("intervals", lambda x: x * np.nan), r"not finite"),
+            (replace("features", lambda x: h5py.Empty("f")), r"features that are no array"),
+            (replace("features", lambda x: "some text"), r"features that are no array"),
+            (replace("intervals", lambda x: h5py.Empty("f")), r"no readable features and intervals"),
         ]
     ):
         folder = write_csd(tmp_path / str(number), parts=small())

@@ -283,3 +283,42 @@ def test_a_modality_that_is_blank_in_a_part_is_refused(tmp_path, value, part):
         named = {"valid": "validation"}.get(part, part)
         with pytest.raises(ValueError, match=rf"mosi, {named}: vision holds no value but 0"):
             read_content(tmp_path, data)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_padding_of_no_numbers_is_padding(tmp_path, value):
+    for write in (mmsa, mult):
+        for aligned in (True, False):
+            parts = wanted(aligned)
+            data = write(parts, "mosi", aligned, STEPS)
+            for part in data.values():
+                for modality in MODALITIES:
+                    x = part[modality]
+                    x[~(x != 0).any(2)] = value
+            loaded = read_content(tmp_path, data)
+            assert_holds(loaded, parts)
+            assert loaded.notes["warnings"] == []
+
+
+def test_parts_that_share_videos_are_warned_of(tmp_path):
+    data = mmsa(wanted(True), "mosi", True, STEPS)
+    data["test"] = {name: x[: len(data["test"]["id"])] for name, x in data["train"].items()}
+    with pytest.warns(UserWarning, match=r"mosi: 3 of 7 videos are in more than one part, .* \(first: tr_000-x\)"):
+        read_content(tmp_path, data)
+
+
+@pytest.mark.parametrize("change", [lambda x: x * 100, lambda x: x + 3])
+def test_sentiment_on_another_scale_is_warned_of(tmp_path, change):
+    data = mult(wanted(True), "mosi", True, STEPS)
+    data["train"]["labels"] = change(data["train"]["labels"])
+    with pytest.warns(UserWarning, match=r"mosi: train: \d+% of the sentiments are outside -3 to 3"):
+        read_content(tmp_path, data)
+
+
+def test_ragged_tokens_and_labels_of_no_name_are_refused(tmp_path):
+    data = mmsa(wanted(True), "mosi", True, STEPS)
+    with pytest.raises(ValueError, match=r"labels must be one of non-negative, .*; got \['seven'\]"):
+        read(tmp_path, labels=["seven"])
+    data["train"]["text_bert"] = [[1], [1, 2]]
+    with pytest.raises(ValueError, match=r"data.pkl, train, text_bert: no array of numbers"):
+        read_content(tmp_path, data)

@@ -78,6 +78,8 @@ class Sequence:
             intervals = np.asarray(self._data[video]["intervals"][()], np.float64)
         except (KeyError, OSError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{self.path}, video {video}: no readable features and intervals ({error})") from None
+        if not isinstance(features, np.ndarray):  # an empty data set of HDF5, a text
+            raise ValueError(f"{self.path}, video {video}: features that are no array (n, d); download it again")
         if features.ndim != 2 or not features.shape[1] or intervals.shape != (len(features), 2):
             raise ValueError(
                 f"{self.path}, video {video}: expected features (n, d) and intervals (n, 2), "
@@ -144,7 +146,7 @@ def read_folds(path: Path) -> dict[str, list[str]]:
     """
     folds: dict[str, list[str]] = {}
     try:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in ast.parse(path.read_text(encoding="utf-8-sig")).body:
             if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
                 continue
             for part, word in (("train", "train"), ("validation", "valid"), ("test", "test")):

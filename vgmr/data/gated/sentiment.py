@@ -89,7 +89,7 @@ def load_sentiment(
 ) -> MultimodalData:
     """The loader behind `load_mosi` and `load_mosei`, which document it."""
     labels = "non-negative" if labels == "binary" else labels
-    if labels not in CLASSES:
+    if not isinstance(labels, str) or labels not in CLASSES:
         raise ValueError(f"labels must be one of {', '.join([*CLASSES, 'binary'])}; got {labels!r}")
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}; got {layout!r}")
@@ -179,7 +179,7 @@ def _find(corpus: Corpus, root: Path) -> dict[str, list[Path]]:
 
 def _csd_files(corpus: Corpus, folder: Path, pattern: str = "*.csd") -> list[Path]:
     other = "mosei" if corpus.name == "mosi" else "mosi"
-    files = [file for file in sorted(folder.glob(pattern)) if not file.name.startswith(".")]
+    files = [file for file in sorted(folder.glob(pattern)) if not file.name.startswith(".") and file.is_file()]
     return [file for file in files if other not in file.name.lower()]
 
 
@@ -232,10 +232,11 @@ def _warn_of_zeros(parts: dict[str, Part], notes: Notes) -> None:
 
 
 def _real(x: np.ndarray) -> np.ndarray:
-    """(N, T, d) -> (N, T) bool, True where a step holds anything but zeros; without a large intermediate."""
+    """(N, T, d) -> (N, T) bool, True where a step holds a finite number other than 0; in small pieces."""
     real = np.empty(x.shape[:2], bool)
     for start in range(0, len(x), 256):
-        real[start : start + 256] = (x[start : start + 256] != 0).any(2)
+        piece = x[start : start + 256]
+        real[start : start + 256] = ((piece != 0) & np.isfinite(piece)).any(2)
     return real
 
 
@@ -278,6 +279,10 @@ def _batches(path: Path, parts: dict[str, Part], labels: str, notes: Notes) -> d
     shared = sorted(video for video in code if sum(video in group for group in videos.values()) > 1)
     if shared:
         notes["videos in more than one part"] = shared
+        notes["warnings"].append(
+            f"{len(shared)} of {len(code)} videos are in more than one part, as in no published split (first: "
+            f"{shared[0]}); what is learnt of them is tested on them"
+        )
     batches = {}
     for name, part in parts.items():
         kept = np.arange(len(part.video))
@@ -292,7 +297,13 @@ def _batches(path: Path, parts: dict[str, Part], labels: str, notes: Notes) -> d
             _count(notes, "samples with sentiment 0 left out", name, len(part.video) - len(kept))
         else:
             label = part.sentiment >= 0
-        _count(notes, "sentiment outside -3 to 3", name, int((np.abs(part.sentiment) > 3).sum()))
+        outside = np.abs(part.sentiment) > 3
+        _count(notes, "sentiment outside -3 to 3", name, int(outside.sum()))
+        if outside.mean() > CLEARED:
+            notes["warnings"].append(
+                f"{name}: {outside.mean():.0%} of the sentiments are outside -3 to 3 (first: "
+                f"{part.sentiment[outside.argmax()]:g}); they may be on another scale"
+            )
         if not len(kept):
             raise ValueError(f"{path}, {name}: no sample left with labels={labels!r}")
         whole = len(kept) == len(part.video)
@@ -411,7 +422,10 @@ def _read_mmsa(data: dict[str, Any], part: str, aligned: bool, path: Path, notes
     strange = next((name for name in ids if "$_$" not in name), None)
     if strange is not None:
         raise ValueError(f"{path}, {part}, id: expected video$_$clip, got {strange!r}")
-    bert = np.asarray(_entry(data, part, "text_bert", path))
+    try:
+        bert = np.asarray(_entry(data, part, "text_bert", path))
+    except ValueError as error:
+        raise ValueError(f"{path}, {part}, text_bert: no array of numbers ({error})") from None
     steps = data[part]["text"].shape[1]
     if bert.shape != (size, 3, steps) or bert.dtype.kind not in "fiu":
         raise ValueError(f"{path}, {part}, text_bert: expected ({size}, 3, {steps}) numbers, got {bert.shape}")
