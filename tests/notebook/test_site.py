@@ -146,6 +146,21 @@ def test_a_warning_fails_the_build(project):
     assert done.returncode and "no-such-heading" in done.stderr
 
 
+def test_what_else_lies_in_the_folder_is_never_lost(project):
+    done = build(project, project)
+    assert done.returncode == 1 and "holds something else than a site" in done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1
+    assert (project / "README.md").exists() and (project / "notebooks/01_one.ipynb").exists()
+    assert build(project, project / "html").returncode == 0 and (project / "html" / site.BUILT).exists()
+    (project / "html" / "stale.html").touch()
+    path = project / "notebooks/01_one.ipynb"
+    whole = path.read_bytes()
+    path.write_text("{}")  # a build that fails leaves the site that was there
+    assert build(project, project / "html").returncode and (project / "html" / "stale.html").exists()
+    path.write_bytes(whole)
+    assert build(project, project / "html").returncode == 0 and not (project / "html" / "stale.html").exists()
+
+
 def test_formulas():
     assert site.mathml("x", False).startswith("<math") and "<mi>x</mi>" in site.mathml("x", False)
     assert "<mn>1</mn>" in site.mathml(r"\tfrac12", False) and "<mfrac" in site.mathml(r"\tfrac12", False)

@@ -11,9 +11,11 @@ from typing import Any
 
 import nbformat
 
+from vgmr.cli import one_line
 from vgmr.machine.files import try_place, user_path
 from vgmr.notebook import publish
 
+BUILT = ".buildinfo"  # in every folder that Sphinx wrote
 LEDGER = "16_claims"  # the front page, once it is there
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -140,13 +142,20 @@ def front(pages: list[str]) -> Any:
 
 
 def build(output: Path) -> int:
-    """Write the site to `output`; warnings are errors. Returns the exit status."""
+    """Write the site to `output`, where an earlier one makes way; warnings are errors. Returns the exit status.
+
+    Raises:
+        ValueError: there is something else in `output`.
+        OSError: it cannot be written.
+    """
+    if output.is_dir() and any(output.iterdir()) and not (output / BUILT).is_file():
+        raise ValueError(f"{output} holds something else than a site; give a folder that is new or empty")
     from sphinx.application import Sphinx
 
     try_place(output / "index.html")
     with tempfile.TemporaryDirectory() as name:
-        source = Path(name)
-        (source / "pictures").mkdir()
+        source, trees, pages = (Path(name) / folder for folder in ("source", "trees", "pages"))
+        (source / "pictures").mkdir(parents=True)
         (source / "_static").mkdir()
         (source / "_static/site.css").write_text(STYLE, encoding="utf-8")
         for picture in (publish.FOLDER / "records").glob("*.png"):
@@ -158,13 +167,16 @@ def build(output: Path) -> int:
         (source / "readme.md").write_text(
             linked(Path("README.md").read_text(encoding="utf-8"), ""), encoding="utf-8"
         )
-        shutil.rmtree(output, ignore_errors=True)
-        trees = source / "_trees"
-        site = Sphinx(source, None, output, trees, "html", SETTINGS, status=None, warningiserror=True)
+        site = Sphinx(source, None, pages, trees, "html", SETTINGS, status=None, warningiserror=True)
         site.build()
+        shutil.rmtree(output, ignore_errors=True)
+        shutil.copytree(pages, output)
     print(f"{len(list(output.glob('*.html')))} pages in {output}; begin with {output / 'index.html'}")
     return int(site.statuscode)
 
 
 if __name__ == "__main__":
-    sys.exit(build(user_path(sys.argv[1] if len(sys.argv) > 1 else "build/site")))
+    try:
+        sys.exit(build(user_path(sys.argv[1] if len(sys.argv) > 1 else "build/site")))
+    except (ValueError, OSError) as error:
+        sys.exit(f"vgmr.notebook.site: {one_line(error)}")
