@@ -99,6 +99,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"] and path.read_text("utf-8") == "größer"
 
 
+def test_a_device_or_a_pipe_stays_where_it_is(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for do in (files.try_place, lambda path: files.write(path, "text")):
+        with pytest.raises(OSError, match="pipe is a device or a pipe; expected the name of a file"):
+            do(tmp_path / "pipe")
+        with pytest.raises(IsADirectoryError, match="is a folder; expected the name of a file"):
+            do(tmp_path)
+    assert (tmp_path / "pipe").is_fifo() and list(tmp_path.iterdir()) == [tmp_path / "pipe"]
+
+
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     folder = tmp_path / "kept"
     with pytest.raises(KeyboardInterrupt), files.whole_folder(folder, lambda _: True) as temporary:

@@ -44,6 +44,12 @@ def main(*arguments):
     return records.main([*arguments, "--jobs", "1"])
 
 
+@pytest.mark.parametrize("jobs", ["0", "-2"])
+def test_less_than_one_training_at_once_is_refused(jobs):
+    with pytest.raises(ValueError, match=f"--jobs must be 1 or more, got {jobs}"):
+        records.main(["--plan", "--jobs", jobs])
+
+
 def test_it_trains_once_and_then_nothing(repository, trained, capsys):
     assert main("--plan") == 0 and trained == []
     assert "some: 0 of 3 there, 3 to train, unknown time" in capsys.readouterr().out

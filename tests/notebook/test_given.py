@@ -94,6 +94,10 @@ def test_json_files_are_json(tmp_path):
     assert "line 2: a is given twice" in refusal(path, b'{"a": 1,\n"a": 2}')
     assert "line 2: not JSON" in refusal(path, b'{"a": 1,\n}')
     assert "NaN is no number of JSON" in refusal(path, b'{"a": NaN}')
+    # what YAML cannot read, so that no line is known
+    assert "a is given twice" in refusal(path, b'{"a": 1, "b": "\x7f", "a": 2}')
+    assert "text is given twice" in refusal(path, b'{"%s": 1, "%s": 2}' % (b"k" * 1200, b"k" * 1200))
+    assert "a number of more than 1,000 digits" in refusal(path, b'{"a": %s}' % (b"9" * 5000))
 
 
 PLAIN = st.recursive(
@@ -175,6 +179,7 @@ def test_trouble_names_what_is_no_value_of_json_and_what_is_negative():
     assert trouble({1: 2}) == "the name 1 is not text"
     assert "not valid text" in trouble(["\udcff"])
     assert trouble(float("inf")) == "expected a finite number, got inf"
+    assert trouble([-(16**5000)]) == "a number of more than 1,000 digits" and trouble(10**999) == ""
     for name in ("rate", "learning_rate", "learning_rates", "hidden_size", "latent_dim", "seed", "split_seed"):
         assert trouble(-1, name) == f"{name} must not be negative, got -1"
         assert trouble({name: [-0.5]}) == f"{name} must not be negative, got -0.5"

@@ -90,7 +90,12 @@ def in_repository(path: str) -> Path:
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Write bytes, or text as UTF-8, under a temporary name in the same folder, then move into place."""
+    """Write bytes, or text as UTF-8, under a temporary name in the same folder, then move into place.
+
+    Raises:
+        OSError: it cannot be written, or the place is no ordinary file, such as /dev/null, which stays.
+    """
+    _refuse_special(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
@@ -99,6 +104,14 @@ def write(path: Path, content: bytes | str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _refuse_special(path: Path) -> None:
+    """A device or a pipe would make way for the file that is moved into its place."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is a device or a pipe; expected the name of a file")
 
 
 @contextlib.contextmanager
@@ -150,8 +163,7 @@ def try_place(path: Path) -> None:
     Raises:
         OSError: it cannot be, with the folder and the reason.
     """
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
+    _refuse_special(path)
     probe = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

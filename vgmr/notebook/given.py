@@ -11,6 +11,7 @@ import math
 import re
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ TABLES = "VGMR_TABLES"  # environment variable of a kernel: the folder for what 
 LONGEST = 1_000_000  # values in a file, with all that its anchors repeat
 DEEPEST = 50
 LARGEST = 10_000_000  # bytes of a file
+DIGITS = 1000  # of a whole number
 DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 FLOAT = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 SCIENTIFIC = re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
@@ -111,14 +113,24 @@ def _json(path: Path, text: str) -> Any:
     def constant(name: str) -> Any:
         raise ValueError(f"{path}: {name} is no number of JSON; write a finite one")
 
+    def whole(digits: str) -> int:
+        if len(digits) > DIGITS:
+            raise ValueError(f"{path}: a number of more than {DIGITS:,} digits")
+        return int(digits)
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        if doubled := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"{path}: {_short(doubled[0])} is given twice; keep one of them")
+        return dict(pairs)
+
+    # JSON is YAML, which knows the lines, but not all JSON is; a tab is only between values
+    with contextlib.suppress(yaml.YAMLError):
+        _check(path, yaml.compose(text.replace("\t", " "), Loader=yaml.SafeLoader), {}, (), as_json=True)
     try:
-        content = json.loads(text or "null", parse_constant=constant)
+        return json.loads(text or "null", parse_constant=constant, parse_int=whole, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
-    with contextlib.suppress(yaml.YAMLError):
-        # JSON is YAML, and here lines are known; a tab is only between values
-        _check(path, yaml.compose(text.replace("\t", " "), Loader=yaml.SafeLoader), {}, (), as_json=True)
-    return content
 
 
 def _yaml(path: Path, text: str) -> Any:
@@ -198,8 +210,8 @@ def _surprise(node: Any) -> str:
         return f'{text} would be read as true or false; write true, false or "{text}"'
     if (kind == "int" and not DECIMAL.fullmatch(text)) or (kind == "str" and OTHER_BASES.fullmatch(text)):
         return f'{text} is no decimal number; write it as one, or "{text}" for text'
-    if kind == "int" and len(text) > 1000:
-        return "a number of more than 1,000 digits"
+    if kind == "int" and len(text) > DIGITS:
+        return f"a number of more than {DIGITS:,} digits"
     if kind == "float" and not (FLOAT.fullmatch(text) and math.isfinite(float(text))):
         return f'{text} is no finite decimal number; write it as one, or "{text}" for text'
     return ""
@@ -246,7 +258,9 @@ def trouble(value: Any, name: str = "", depth: int = 0) -> str:
         return ""
     if not isinstance(value, int | float):
         return f"a {type(value).__name__} is no value of JSON"
-    if not math.isfinite(value):
+    if isinstance(value, int) and abs(value) >= 10**DIGITS:
+        return f"a number of more than {DIGITS:,} digits"
+    if isinstance(value, float) and not math.isfinite(value):
         return f"expected a finite number, got {value}"
     if value < LEAST.get(name, value):
         return f"{name} must be at least {LEAST[name]}, got {value}"

@@ -222,6 +222,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--draft", action="store_true", help="train from a tree with changes; every row says so")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once")
     options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        raise ValueError(f"--jobs must be 1 or more, got {options.jobs}")
     known = studies.planned()
     there = [*known, *studies.TABLES]
     unknown = sorted(set(options.names) - set(there))
