@@ -541,3 +541,30 @@ def test_mutated_files_never_pass_unseen(draw, real_data, tmp_path):
             assert "partial" in data.notes
     finally:
         path.write_bytes(original)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "line"),
+    [
+        ("mosi-utterance", {"seed": 0.5}, "seed must be a whole number of at least 0, got 0.5"),
+        ("cremad-ratings", {"seed": "a"}, "seed must be a whole number of at least 0, got 'a'"),
+        ("avdigits", {"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ("utd-mhad", {"split": "shared", "seed": None}, "seed must be a whole number of at least 0, got None"),
+        ("utd-mhad", {"inertial_stride": "6"}, "strides must be at least 1, whole, got '6' and 2"),
+        ("utd-mhad", {"skeleton_stride": 1.5}, "strides must be at least 1, whole, got 6 and 1.5"),
+        ("utd-mhad", {"validation_subjects": 7}, r"validation_subjects must be a list such as \[7\], got 7"),
+        ("mosi-words", {"longest": "50"}, "longest must be at least 1, a whole number, got '50'"),
+        ("mosi-words", {"labels": ["binary"]}, r"labels must be one of binary, .*; got \['binary'\]"),
+    ],
+)
+def test_options_of_another_type_are_refused_before_anything_is_read(name, options, line, tmp_path):
+    with pytest.raises(ValueError, match=line):
+        load(name, str(tmp_path), **options)
+
+
+def test_clips_of_utd_mhad_without_a_partner_are_no_data(tmp_path):
+    place = tmp_path / "Inertial" / "a1_s1_t1_inertial.mat"
+    place.parent.mkdir()
+    place.write_bytes(b"any")
+    with pytest.raises(ValueError, match="no clip has an inertial and a skeleton file; get a complete copy"):
+        load("utd-mhad", str(tmp_path), allow_partial=True)

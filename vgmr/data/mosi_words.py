@@ -22,7 +22,7 @@ from vgmr.data.gated.csd import Sequence
 from vgmr.data.gated.sentiment import CLASSES
 from vgmr.data.mosi_utterance import HALVES, read_half, read_numbers, read_transcripts
 from vgmr.data.store import prepared
-from vgmr.data.types import Batch, MultimodalData, fingerprint, fold_parts, pad
+from vgmr.data.types import Batch, MultimodalData, fingerprint, fold_parts, is_count, pad
 
 WORD = re.compile("[a-z']+")
 SILENCE = b"sp"
@@ -122,10 +122,10 @@ def load_mosi_words(
         ImportError: an encoder without `transformers`.
     """
     known = {"binary": CLASSES["non-negative"], "seven": CLASSES["seven"], "regression": ()}
-    if labels not in known:
+    if not isinstance(labels, str) or labels not in known:
         raise ValueError(f"labels must be one of {', '.join(known)}; got {labels!r}")
-    if longest < 1:
-        raise ValueError(f"longest must be at least 1, got {longest}")
+    if not is_count(longest, 1):
+        raise ValueError(f"longest must be at least 1, a whole number, got {longest!r}")
     if labels != "binary" and sentiment is None:
         raise FileNotFoundError(
             f"labels {labels!r} need continuous sentiment, which the open files do not hold; give sentiment=, a "

@@ -14,7 +14,7 @@ from scipy.io import loadmat
 
 from vgmr.data.fetch import Copy, Source, checksums, locate
 from vgmr.data.store import prepared
-from vgmr.data.types import Batch, MultimodalData, fingerprint, fold_parts, holdout, pad
+from vgmr.data.types import Batch, MultimodalData, fingerprint, fold_parts, holdout, is_count, pad
 
 ACTIONS = (
     "swipe left",
@@ -93,13 +93,17 @@ def load_utd_mhad(
         ValueError: impossible strides, subjects or split, files that are not as published.
         FileNotFoundError: files that are missing, with where they come from.
     """
-    if min(inertial_stride, skeleton_stride) < 1:
-        raise ValueError(f"strides must be at least 1, got {inertial_stride} and {skeleton_stride}")
+    if not is_count(inertial_stride, 1) or not is_count(skeleton_stride, 1):
+        raise ValueError(f"strides must be at least 1, whole, got {inertial_stride!r} and {skeleton_stride!r}")
+    if isinstance(validation_subjects, str | int):
+        raise ValueError(f"validation_subjects must be a list such as [7], got {validation_subjects!r}")
     taken = sorted(set(validation_subjects))
     if not taken or not set(taken) < {1, 3, 5, 7}:
         raise ValueError(f"validation_subjects must be one to three of 1, 3, 5, 7; got {taken}")
     if split not in ("subjects", "shared"):
         raise ValueError(f"split must be 'subjects' or 'shared', got {split!r}")
+    if not is_count(seed):
+        raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}")
     copy = locate(SOURCE, root, allow_partial)
     key = {
         "data": "utd-mhad",
@@ -120,6 +124,8 @@ def load_utd_mhad(
 def _make(copy: Copy, key: dict[str, Any]) -> MultimodalData:
     clips = sorted({clip for path in copy.digests if (clip := _clip(path))})
     both = [clip for clip in clips if all(_path(clip, kind) in copy.digests for kind in KINDS)]
+    if not both:
+        raise ValueError(f"{copy.folder}: no clip has an inertial and a skeleton file; get a complete copy")
     action, subject, _ = (np.array(values, np.int64) for values in zip(*both, strict=True))
     sequences: dict[str, list[np.ndarray]] = {"accelerometer": [], "gyroscope": [], "skeleton": []}
     for clip in both:
