@@ -341,3 +341,18 @@ def test_real_lists_with_planted_features(real_data, tmp_path):
     for part in (*data.parts.values(), *alone.parts.values()):
         assert part.features["audio"][:, 0, 0].long().equal(part.label)
         assert part.features["visual"][:, 0, 1].long().equal(part.group)
+
+
+def test_the_store_counts_from_home(root, truth, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert load(root, store="~/kept").fingerprint == truth.fingerprint
+    assert (
+        len(list((tmp_path / "kept").rglob("*.npy"))) == 2 * sum(MADE.values()) and not (tmp_path / "~").exists()
+    )
+    for options, line in (
+        ({"store": "s3://kept"}, "on this machine"),
+        ({"frames": "3"}, "a whole number, got '3'"),
+    ):
+        with pytest.raises(ValueError, match=line):
+            load(root, **options)

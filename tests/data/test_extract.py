@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from vgmr.data.extract.audio import log_mel, mel_filters
-from vgmr.data.extract.clips import check_complete, make_stored, read_lines, read_raw, read_stored
+from vgmr.data.extract.clips import BrokenFile, check_complete, make_stored, read_lines, read_raw, read_stored
 from vgmr.data.extract.images import (
     RESNET,
     ImageNetwork,
@@ -20,6 +20,7 @@ from vgmr.data.extract.images import (
     flow_input,
     numbered_images,
     read_images,
+    read_video,
     rgb_input,
     square,
 )
@@ -217,7 +218,7 @@ def test_features_are_stored_as_they_go(tmp_path):
     np.testing.assert_array_equal(again[0], features[0])
 
 
-@pytest.mark.parametrize("harm", ["short", "empty", "pickle", "shape", "nan", "type"])
+@pytest.mark.parametrize("harm", ["short", "empty", "pickle", "shape", "nan", "type", "zip", "npz", "head"])
 def test_damaged_stored_features_are_made_again(tmp_path, harm):
     digest = bytes(32)
     path = tmp_path / "a.npy"
@@ -233,8 +234,13 @@ def test_damaged_stored_features_are_made_again(tmp_path, harm):
         with open(path, "wb") as file:
             np.save(file, values[harm], allow_pickle=True)
             file.write(digest)
+    elif harm == "npz":
+        np.savez(tmp_path / "a", x=np.ones((2, 2), np.float32))
+        (tmp_path / "a.npz").replace(path)
     else:
-        path.write_bytes(b"" if harm == "empty" else path.read_bytes()[:-1])
+        whole = path.read_bytes()
+        huge = whole.replace(b"(2, 2)", b"(2, 2" + b"0" * 15 + b")")
+        path.write_bytes({"empty": b"", "short": whole[:-1], "zip": b"PK\x03\x04" + whole, "head": huge}[harm])
     assert read_stored(tmp_path, ["a"]) == {}
 
 
@@ -243,6 +249,9 @@ def test_stored_features_of_two_widths_or_without_a_place_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"widths \[2, 3\]"):
         make_stored(tmp_path, ["a", "b"], {}, lambda _: (np.ones((1, next(widths))), bytes(32)), "made")
     (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BrokenFile, match="c: its features are NaN or infinite"):
+        make_stored(tmp_path, ["c"], {}, lambda _: (np.full((1, 2), np.nan), bytes(32)), "made")
+    assert not (tmp_path / "c.npy").exists()
     with pytest.raises(ValueError, match="give store= a folder"):
         make_stored(tmp_path / "file", ["a"], {}, lambda _: (np.ones((1, 1)), bytes(32)), "made")
 
@@ -275,3 +284,25 @@ def test_missing_clips_are_named_and_counted():
         check_complete("made", ["a"], 1, "there", True, notes)
     check_complete("made", ["a"], 9, "there", True, notes)
     assert notes == {"partial copy": "1 of 9 clips are missing or incomplete: a"}
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.webm", "a.avi"])
+def test_a_cut_video_is_broken_also_where_a_decoder_takes_the_rest_for_the_whole(tmp_path, name):
+    av = pytest.importorskip("av")
+    codec = "libvpx" if name.endswith("webm") else "mpeg4"
+    options = {"movflags": "faststart"} if name in ("a.mp4", "a.mov") else {}
+    path = tmp_path / name
+    with av.open(str(path), "w", options=options) as video:
+        stream = video.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 48, "yuv420p"
+        for pixels in np.random.default_rng(0).integers(0, 255, (20, 48, 32, 3), dtype=np.uint8):
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        video.mux(stream.encode())
+    raw = path.read_bytes()
+    assert len(read_video(path, 4)[0]) == 4
+    path.write_bytes(raw + b"\0" * 20)  # what some recorders leave behind the end
+    assert len(read_video(path, 4)[0]) == 4
+    for share in (0.95, 0.5, 0.1):
+        path.write_bytes(raw[: int(share * len(raw))])
+        with pytest.raises(BrokenFile, match=r"cut short(, [\d,]+ of [\d,]+ bytes are there)?; get it again"):
+            read_video(path, 4)

@@ -122,6 +122,9 @@ def test_what_is_no_linear_sound_is_refused(tmp_path):
     path.write_bytes(wav(np.full((9, 1), np.nan), "<f4"))
     with pytest.raises(BrokenFile, match="NaN or infinite"):
         read_wav(path)
+    path.write_bytes(wav(np.full((9, 1), 1e30), "<f4"))
+    with pytest.raises(BrokenFile, match=r"samples up to 1e\+30"):
+        read_wav(path)
 
 
 def test_real_recordings_are_read_as_before(real_data):

@@ -328,6 +328,60 @@ def test_other_tables_are_refused_in_one_line(tmp_path, encoder, content):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["~nobody-here/a.wav", "x" * 300, "a\0b.wav", "../no/such.wav", "https://a/b.wav"]
+)
+def test_a_name_that_no_file_can_have_costs_one_clip(tmp_path, name):
+    table = clips(tmp_path / "clips", video=False)
+    rows = pd.read_csv(table).drop(columns=["text", "group"])
+    rows.loc[5, "audio"] = name
+    rows.to_csv(table, index=False)
+    with pytest.warns(UserWarning, match=r"own: 1 of 24 clips cannot be read and are left out \(clip 5: "):
+        assert sum(sizes(load("own", str(table)))) == 23
+
+
+def test_labels_and_groups_may_be_any_text(tmp_path):
+    table = clips(tmp_path / "clips", video=False)
+    rows = pd.read_csv(table).drop(columns="text")
+    rows["label"] = ["²", "①"] * 12
+    rows["group"] = [f"{'①②③④⑤⑥'[number // 4]}½" for number in range(24)]
+    rows.to_csv(table, index=False, encoding="utf-8-sig")
+    data = load("own", str(table))
+    assert set(data.classes) == {"²", "①"} and data.notes["groups"] == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("word,start,end\n ,0,1\n,1,2\n", "clip 5: it has no word"),
+        ("word,start,end\ngood,3,4\nbad,1,2\n", "clip 5: .*words that are not in order of time"),
+        ("\ufeffword,start,end\r\ngood,nan,4\r\n", "clip 5: its times: expected a finite start and end"),
+    ],
+)
+def test_words_of_a_clip_that_make_no_sense_cost_one_clip(tmp_path, encoder, content, line):
+    rows = []
+    for number in range(24):
+        text = f"word,start,end\ngood,0,{1 + number}\nbad,1,{2 + number}\n"
+        (tmp_path / f"{number}.csv").write_text(content if number == 5 else text, encoding="utf-8")
+        rows.append({"id": f"clip {number}", "label": "ab"[number % 2], "text_file": f"{number}.csv"})
+    table = write_table(tmp_path, rows)
+    with pytest.warns(UserWarning, match=rf"own: 1 of 24 clips cannot be read and are left out \({line}"):
+        assert sum(sizes(load("own", str(table), text=encoder))) == 23
+
+
+def test_timing_that_a_clip_lacks_is_missed_aloud(tmp_path, encoder):
+    rows = []
+    for number in range(24):
+        word = "abcdefghijklmnopqrstuvwxyz"[number]
+        name = f"{number}.{'txt' if number == 5 else 'csv'}"
+        (tmp_path / name).write_text(word if number == 5 else f"word,start,end\n{word},0,1\n")
+        rows.append({"id": f"clip {number}", "label": "ab"[number % 2], "text_file": name})
+    table = write_table(tmp_path, rows)
+    line = r"own: 1 of 24 clips have no times of their words \(first: clip 5\), so there is no timing for any"
+    with pytest.warns(UserWarning, match=line):
+        assert load("own", str(table), text=encoder).modalities == ["text"]
+
+
 def test_options_that_do_not_fit_are_refused(tmp_path, encoder):
     table = clips(tmp_path / "clips", count=8, video=False)
     for options, line in (
@@ -336,6 +390,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path, encoder):
         ({"text": encoder, "labels": "seven"}, "labels must be classes or regression"),
         ({"text": encoder, "frames": 0}, "frames must be a whole number of at least 1, got 0"),
         ({"text": encoder, "rate": 16000.5}, r"rate must be a whole number of at least 1000, got 16000\.5"),
+        ({"text": encoder, "rate": 10**7}, "rate must be at most 400000, got 10000000"),
         ({"text": encoder, "rate": "x"}, "rate must be a whole number of at least 1000, got 'x'"),
         ({"text": encoder, "labels": "regression"}, "labels must be numbers"),
     ):

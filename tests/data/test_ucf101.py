@@ -350,3 +350,16 @@ def test_real_lists_with_planted_features(real_data, tmp_path):
         assert batch.features["rgb"][:, 0, 0].long().equal(batch.label)
         assert batch.features["rgb"][:, 0, 1].long().equal(batch.group)
         assert len(batch.label.unique()) == 101
+
+
+def test_the_store_counts_from_home(root, truth, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert load(root, store="~/kept").fingerprint == truth.fingerprint
+    assert list((tmp_path / "kept").rglob("*.npy")) and not (tmp_path / "~").exists()
+    for options, line in (
+        ({"split": [1]}, "split must be 1, 2 or 3"),
+        ({"frames": 2.5}, "a whole number, got 2.5"),
+    ):
+        with pytest.raises(ValueError, match=line):
+            load(root, **options)

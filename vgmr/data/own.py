@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ import pandas as pd
 import torch
 
 from vgmr.data import store
-from vgmr.data.extract.audio import egemaps, log_mel, read_wav
+from vgmr.data.extract.audio import FASTEST, egemaps, log_mel, read_wav
 from vgmr.data.extract.clips import BrokenFile, Stored, data_folder, make_stored, read_raw, read_stored
 from vgmr.data.extract.images import Extractor, ImageNetwork, folder_images, read_images, read_video, rgb_input
 from vgmr.data.extract.images import spread as spread_over
@@ -47,7 +49,10 @@ class Row:
 
     def path(self, column: str) -> Path:
         """The file or folder in a column, from the table's own folder unless it is absolute."""
-        return self.folder / Path(self.values[column]).expanduser()
+        path = Path(self.values[column])
+        with contextlib.suppress(RuntimeError):  # the home of nobody: a name that begins with ~
+            path = path.expanduser()
+        return self.folder / path
 
 
 def load_own(
@@ -97,6 +102,8 @@ def load_own(
     for name, number, least in (("frames", frames, 1), ("rate", rate, 1000)):
         if not is_count(number, least):
             raise ValueError(f"{name} must be a whole number of at least {least}, got {number!r}")
+    if rate > FASTEST:
+        raise ValueError(f"rate must be at most {FASTEST}, got {rate}")
     table = _find_table(root)
     rows = read_table(table)
     columns = set(rows[0].values)
@@ -205,12 +212,14 @@ def _state(table: Path, rows: Sequence[Row], words: str | None, text: str | None
     if words and text and Path(text).expanduser().is_dir():
         places.append(Path(text).expanduser())
     for there in places:
-        inside = sorted(there.glob("[!.]*")) if there.is_dir() else [there]
+        inside = [there]
+        with contextlib.suppress(OSError, ValueError):  # no name of a file: `_contents` says what is wrong with it
+            inside = sorted(there.glob("[!.]*")) if there.is_dir() else inside
         for file in inside:
             try:
                 state = file.stat()
-            except OSError:
-                digest.update(f"{file}: none".encode())
+            except (OSError, ValueError):
+                digest.update(os.fsencode(file) + b": none")
                 continue
             digest.update(json.dumps([str(file), state.st_size, state.st_mtime_ns]).encode())
     return digest.hexdigest()
@@ -222,6 +231,7 @@ def _make(
     """Extract what is not stored yet, leave broken clips out, and put the parts together."""
     broken: dict[str, str] = {}
     features: dict[str, Stored] = {}
+    warned: list[str] = []
     if words:
         encoder = TextEncoder(options["text"])
         options = {**options, "text": encoder.name}
@@ -240,6 +250,10 @@ def _make(
                     features["timing"][name] = word_timing(said, times), hashlib.sha256(times.tobytes()).digest()
                 except ValueError as error:
                     broken[name] = f"its times: {error}"
+        elif timed:
+            untimed = [name for name in read if name not in timed]
+            some = f"{len(untimed):,} of {len(read):,} clips have no times of their words (first: {untimed[0]})"
+            warned.append(f"{some}, so there is no timing for any")
 
     def of_files(column: str, title: str, make: Callable[[Path], np.ndarray], frames: int | None = None) -> None:
         by_id = {row.id: row for row in rows}
@@ -265,7 +279,7 @@ def _make(
 
         of_files("video", f"video-{network.name}-{frames}", pictures, frames)
     kept = [row for row in rows if row.id not in broken]
-    notes: dict[str, Any] = {"extracted by": options, "warnings": []}
+    notes: dict[str, Any] = {"extracted by": options, "warnings": warned}
     if broken:
         first = [f"{name}: {why}" for name, why in broken.items()]
         notes["broken clips, left out"] = first
@@ -285,7 +299,7 @@ def _words(row: Row, column: str, broken: dict[str, str]) -> tuple[list[str], np
             raise BrokenFile("the table names no file of words for it")
         else:
             found = read_words(row.path("text_file"))
-        if not found[0]:
+        if not any(found[0]):
             raise BrokenFile("it has no word")
     except (ValueError, OSError) as error:
         broken[row.id] = str(error)
@@ -446,4 +460,4 @@ def _some_of_each(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _natural(text: str) -> list[Any]:
     """Order in which 2 comes before 10."""
-    return [(0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in re.split(r"(\d+)", text)]
+    return [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in re.split(r"(\d+)", text)]

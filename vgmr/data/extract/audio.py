@@ -16,6 +16,8 @@ from vgmr.data.extract.clips import BrokenFile, read_raw
 
 FLOOR = 1e-10
 SHORTEST = 0.1  # seconds of sound from which eGeMAPS gives a step
+SLOWEST, FASTEST = 4000, 400000  # samples per second of a recording
+LOUDEST = 2.0**32  # above the largest whole sample that somebody wrote as a fraction
 ENDLESS = 0x7FFFF000  # sizes from here on stand in the headers of streams, where the size was not known
 Order = Literal["big", "little"]
 CHUNKS = (b"data", b"fmt ", b"fact", b"LIST", b"bext", b"cue ", b"id3 ", b"JUNK", b"PEAK", b"smpl")
@@ -41,11 +43,13 @@ def read_wav(path: Path, rate: int | None = None, longest: float | None = None) 
         with warnings.catch_warnings():
             warnings.simplefilter("error", wavfile.WavFileWarning)
             found, signal = wavfile.read(io.BytesIO(_plain(raw)))
-        if not len(signal) or not 4000 <= found <= 400000:
+        if not len(signal) or not SLOWEST <= found <= FASTEST:
             raise ValueError(f"{len(signal)} samples at {found} Hz")
         signal = unit_scale(signal if longest is None else signal[: int(np.ceil(longest * found))])
         if not np.isfinite(signal).all():
             raise ValueError("NaN or infinite samples")
+        if np.abs(signal).max() > LOUDEST:
+            raise ValueError(f"samples up to {np.abs(signal).max():g}")
         if signal.ndim == 2:
             signal = signal.mean(1)
         if rate is not None and rate != found:
@@ -62,7 +66,7 @@ def _plain(raw: bytes) -> bytes:
     order: Order = "big" if raw[:4] == b"RIFX" else "little"
     if raw[:4] not in (b"RIFF", b"RIFX", b"RF64") or raw[8:12] != b"WAVE":
         raise ValueError("no RIFF/WAVE header")
-    form, sound, place = b"", None, 12
+    form, sound, place, long = b"", None, 12, 0xFFFFFFFF
     while place + 8 <= len(raw) and sound is None:
         name, size = raw[place : place + 4], int.from_bytes(raw[place + 4 : place + 8], order)
         start, there = place + 8, len(raw) - place - 8

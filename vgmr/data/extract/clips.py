@@ -136,6 +136,8 @@ def make_stored(
     for name in bar(todo, desc=title, unit="clip", disable=not todo):
         try:
             features, digest = make(name)
+            if not np.isfinite(features).all():
+                raise BrokenFile(f"{name}: its features are NaN or infinite")
         except BrokenFile as error:
             if broken is None:
                 raise
@@ -147,8 +149,9 @@ def make_stored(
         try:
             write(folder / f"{name}.npy", buffer.getvalue() + digest)
         except OSError as error:
+            why = error.strerror or error
             raise ValueError(
-                f"{folder}: features cannot be stored there ({error.strerror}); give store= a folder for them"
+                f"{folder}: features cannot be stored there ({why}); give store= a folder for them"
             ) from None
         stored[name] = features, digest
     widths = sorted({features.shape[1] for features, _ in stored.values()})
@@ -161,7 +164,9 @@ def _read_stored(path: Path) -> tuple[np.ndarray, bytes] | None:
     try:
         with open(path, "rb") as file:
             features, digest = np.load(file, allow_pickle=False), file.read()
-    except (FileNotFoundError, ValueError, EOFError):
+    except Exception:  # damaged headers surface as whatever they lead to
+        return None
+    if not isinstance(features, np.ndarray):  # an archive of several
         return None
     whole = features.ndim == 2 and features.dtype == np.float32 and len(features) and len(digest) == 32
     return (features, digest) if whole and np.isfinite(features).all() else None

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vgmr.data.extract.audio import ENDLESS
 from vgmr.data.extract.clips import BrokenFile, read_raw
 
 RESNET = "resnet18-imagenet1k-v1"
@@ -93,9 +94,11 @@ def read_video(path: Path, frames: int) -> tuple[np.ndarray, bytes]:
     except ImportError:
         raise ImportError("reading videos needs av; install vgmr with the extra video") from None
     raw = read_raw(path)
-    short = raw[:4] == b"RIFF" and len(raw) < 8 + int.from_bytes(raw[4:8], "little")
-    if short or (path.suffix.lower() == ".avi" and raw[:4] != b"RIFF"):
+    short = len(raw) < _stated_size(raw)
+    if path.suffix.lower() == ".avi" and (short or raw[:4] != b"RIFF"):
         raise BrokenFile(f"{path}: not an .avi file, or cut short; get it again")
+    if short:
+        raise BrokenFile(f"{path}: cut short, {len(raw):,} of {_stated_size(raw):,} bytes are there; get it again")
     try:
         with av.open(io.BytesIO(raw), "r") as video:
             decoded = list(video.decode(video=0))
@@ -105,6 +108,38 @@ def read_video(path: Path, frames: int) -> tuple[np.ndarray, bytes]:
         raise BrokenFile(f"{path}: the video holds no frame; get it again")
     images = np.stack([square(decoded[moment].to_image()) for moment in spread(len(decoded), frames)])
     return images, hashlib.sha256(raw).digest()
+
+
+def _stated_size(raw: bytes) -> int:
+    """How many bytes a video has by its own account, for .avi, .mp4, .mov, .mkv and .webm; 0 where none is given.
+
+    A decoder takes what is left of a cut video for the whole.
+    """
+    if raw[:4] == b"RIFF":
+        size = int.from_bytes(raw[4:8], "little")
+        return 8 + size if size < ENDLESS else 0
+    if raw[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):
+        place = 0
+        while place + 8 <= len(raw):  # boxes, one after the other
+            size = int.from_bytes(raw[place : place + 4], "big")
+            size = int.from_bytes(raw[place + 8 : place + 16], "big") if size == 1 else size
+            if size < 8 or not raw[place + 4 : place + 8].isalpha():  # up to the end, or no box
+                return 0
+            place += size
+        return place
+    if raw[:4] == b"\x1a\x45\xdf\xa3":
+        start, size = _element(raw, 4)
+        if raw[start + size : start + size + 4] == b"\x18\x53\x80\x67":  # the segment, which holds all the rest
+            start, size = _element(raw, start + size + 4)
+            return start + size
+    return 0
+
+
+def _element(raw: bytes, place: int) -> tuple[int, int]:
+    """Where an element of Matroska, whose size stands at `place`, has its content, and that size; 0 if unknown."""
+    width = 9 - raw[place].bit_length() if place < len(raw) and raw[place] else 1
+    size = int.from_bytes(raw[place : place + width], "big") & ((1 << 7 * width) - 1)
+    return place + width, 0 if size == (1 << 7 * width) - 1 else size
 
 
 def _pillow() -> Any:

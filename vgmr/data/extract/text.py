@@ -132,6 +132,8 @@ def read_words(path: Path) -> tuple[list[str], np.ndarray | None]:
     try:
         table = list(csv.DictReader(lines, skipinitialspace=True))
         times = np.array([[float(row["start"]), float(row["end"])] for row in table]).reshape(-1, 2)
+        if (np.diff(times[:, 0]) < 0).any():
+            raise ValueError("words that are not in order of time")
         return [row["word"].strip() for row in table], times
     except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
         reason = f"{type(error).__name__}: {error}"

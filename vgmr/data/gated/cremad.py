@@ -25,7 +25,8 @@ from vgmr.data.extract.clips import (
     read_stored,
 )
 from vgmr.data.extract.images import Extractor, ImageNetwork, numbered_images, read_images, rgb_input, spread
-from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad
+from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, is_count, pad
+from vgmr.machine.files import user_path
 
 CLASSES = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
 SPLITS = ("literature", "actors")
@@ -94,8 +95,8 @@ def load_cremad(
         raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
     if bad_clips not in ("keep", "drop"):
         raise ValueError(f"bad_clips must be 'keep' or 'drop', got {bad_clips!r}")
-    if frames < 1:
-        raise ValueError(f"frames must be at least 1, got {frames}")
+    if not is_count(frames, 1):
+        raise ValueError(f"frames must be at least 1, a whole number, got {frames!r}")
     network = ImageNetwork(extractor)
     expected = (
         f"expected train.csv and test.csv from {LISTS}, AudioWAV and Image-01-FPS; put them in cremad/ in the "
@@ -115,10 +116,8 @@ def load_cremad(
     notes["clips reported as broken"] = f"{'kept' if bad_clips == 'keep' else 'left out'}: {', '.join(reported)}"
     if bad_clips == "drop":
         clips = [clip for clip in clips if clip.name not in BAD_CLIPS]
-    stores = {
-        "audio": (Path(store) if store else folder / "features") / SOUNDS,
-        "visual": (Path(store) if store else folder / "features") / network.name / f"frames-{frames}",
-    }
+    kept = folder / "features" if store is None else user_path(store)
+    stores = {"audio": kept / SOUNDS, "visual": kept / network.name / f"frames-{frames}"}
     stored = {name: read_stored(place, [clip.name for clip in clips]) for name, place in stores.items()}
     problems = {clip.name: problem for clip in clips if (problem := _problem(folder, stored, clip.name))}
     missing = [f"{name}: {problem}" for name, problem in problems.items()]

@@ -31,7 +31,8 @@ from vgmr.data.extract.images import (
     rgb_input,
     spread,
 )
-from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad
+from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, is_count, pad
+from vgmr.machine.files import user_path
 
 MODALITIES = ("rgb", "flow")
 CLASSES = 101
@@ -93,10 +94,10 @@ def load_ucf101(
         ValueError: content that is not as documented, unknown options.
         ImportError: the default network needs torchvision; images need pillow, .avi files need av.
     """
-    if split not in SIZES:
+    if not is_count(split) or split not in SIZES:
         raise ValueError(f"split must be 1, 2 or 3, got {split!r}")
-    if frames < 1:
-        raise ValueError(f"frames must be at least 1, got {frames}")
+    if not is_count(frames, 1):
+        raise ValueError(f"frames must be at least 1, a whole number, got {frames!r}")
     modalities = _checked(modalities)
     network = ImageNetwork(extractor)
     notes: dict[str, Any] = {"split": f"official list {split}", "extractor": network.name}
@@ -109,7 +110,8 @@ def load_ucf101(
 
     listed = [clip for part in parts.values() for clip in part]
     names = [clip.name for clip in listed]
-    footage = _Footage(folder, Path(store) if store else folder / "features", frames, modalities, network, names)
+    place = folder / "features" if store is None else user_path(store)
+    footage = _Footage(folder, place, frames, modalities, network, names)
     notes["layout"] = footage.layout
     problems = {clip.name: problem for clip in listed if (problem := footage.problem(clip.name))}
     missing = [f"{name}: {problem}" for name, problem in problems.items()]
