@@ -1,5 +1,7 @@
 """What `vgmr notebooks check` says to do."""
 
+import json
+
 import nbformat
 import pytest
 
@@ -95,3 +97,38 @@ def test_a_text_cell_that_is_too_long_is_named(tmp_path, monkeypatch):
         nbformat.write(nbformat.v4.new_notebook(cells=[*cells, nbformat.v4.new_code_cell("1")]), place)
         found = [line for line in publish.problems(place) if "text cell" in line]
         assert found == said and all(line.remedy == "hand" for line in found)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "{}", "[]", '{"cells": 3}', '{"nbformat": 99, "cells": []}', "\ufeff{}", "\udcff"]
+)
+def test_what_is_no_notebook_is_named(tmp_path, content, capsys, monkeypatch):
+    path = tmp_path / "notebooks" / "21_own.ipynb"
+    path.parent.mkdir()
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    monkeypatch.chdir(tmp_path)
+    for action in ("check", "clean"):
+        with pytest.raises(
+            ValueError, match=r"notebooks/21_own.ipynb: not a notebook of format 4 \(.+\)"
+        ) as error:
+            publish.main([action, "21"])
+        assert "\n" not in str(error.value)
+
+
+def test_notebooks_without_what_every_notebook_has_are_described(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/a/b"\n')
+    title = nbformat.v4.new_markdown_cell("# Title")
+    code = nbformat.v4.new_code_cell("x = = 1", metadata={"tags": ["parameters"]})
+    place = publish.FOLDER / "21_own.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[title]), place)
+    assert "no cell of code" in publish.problems(place)
+    book = nbformat.v4.new_notebook(cells=[title, code], nbformat_minor=4)
+    for cell in book.cells:
+        del cell["id"]  # as before format 4.5
+    place.write_text(json.dumps(book))
+    found = publish.problems(place)
+    assert "cell ids are not cell-001 to the last" in found
+    assert "the cell tagged parameters is not Python: invalid syntax, line 1" in found
+    assert set(publish.cleaned(publish.renewed(place)).metadata) == {"language_info"}

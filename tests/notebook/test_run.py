@@ -64,6 +64,18 @@ def test_places_that_cannot_be_are_refused(folder, given, said):
     assert "\n" not in str(error.value) and sorted(folder.rglob("*")) == before
 
 
+def test_a_name_that_no_notebook_can_hold_is_refused_before_the_run(folder):
+    strange = os.fsdecode(b"d\xfcrr")
+    with pytest.raises(ValueError, match="is not named in UTF-8, as notebooks are; give another place"):
+        place(f"{strange}.ipynb")
+    moved = folder / strange / "01_tiny.ipynb"
+    moved.parent.mkdir()
+    moved.write_bytes(Path("notebooks/01_tiny.ipynb").read_bytes())
+    with pytest.raises(ValueError, match="is not named in UTF-8"):
+        run.destination("a.ipynb", moved)
+    assert place("dürr.ipynb") == folder / "dürr.ipynb"
+
+
 def test_a_place_without_space_is_refused(folder, monkeypatch):
     def full(path, mode):
         raise OSError(28, "No space left on device")

@@ -441,6 +441,12 @@ def test_places_are_tried_before_anything_runs(folder, monkeypatch):
     for place, said in (("file", "is a file; give a folder"), ("file/x", "is a file"), ("s3://b/x", "address")):
         with pytest.raises((OSError, ValueError), match=said):
             sweep.main([path, "--output", place])
+    with pytest.raises(ValueError, match="is not named in UTF-8"):
+        sweep.main([path, "--output", os.fsdecode(b"d\xfcrr")])
+    task = sweep.expand(yaml.safe_load(Path(path).read_text()))[-1]
+    (folder / "out" / f"{task.name}.json").mkdir(parents=True)
+    with pytest.raises(OSError, match=rf"{task.name}.json is in the way of a result; take it away"):
+        sweep.main([path, "--output", "out"])
     with pytest.raises(ValueError, match="10,000,000,000 runs are more than 100,000"):
         sweep.expand([{"notebook": "01", "parameters": {"seed": [0] * 100_000, "rate": [0.0] * 100_000}}])
 

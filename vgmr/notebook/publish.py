@@ -62,9 +62,18 @@ def notebooks() -> list[Path]:
     return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 
 
+def read(path: Path) -> Any:
+    """A notebook from its file; ValueError with the path for a file that is none."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception as error:  # damaged ones surface as whatever they lead to
+        line = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: not a notebook of format 4 ({line})") from None
+
+
 def title(path: Path) -> str:
     """The text of a notebook's H1."""
-    for cell in nbformat.read(path, as_version=4).cells:
+    for cell in read(path).cells:
         for line in cell.source.splitlines():
             if cell.cell_type == "markdown" and line.startswith("# "):
                 return str(line[2:].strip())
@@ -91,7 +100,7 @@ def generated(path: Path, order: list[Path]) -> dict[str, Any]:
 
 def renewed(path: Path) -> Any:
     """The notebook with generated cells renewed."""
-    book = nbformat.read(path, as_version=4)
+    book = read(path)
     for tag, fresh in generated(path, notebooks()).items():
         for cell in book.cells:
             if tag in cell.metadata.get("tags", []):
@@ -165,7 +174,7 @@ def palette(png: str) -> str:
 
 def cleaned(book: Any) -> Any:
     """An executed notebook without timings and widget state, its figures small and with alt text."""
-    book.metadata = {key: book.metadata[key] for key in ("kernelspec", "language_info")}
+    book.metadata = {key: book.metadata[key] for key in ("kernelspec",) if key in book.metadata}
     book.metadata["language_info"] = {"name": "python"}
     heading = "Figure"
     defined: dict[str, str] = {}
@@ -247,7 +256,7 @@ def unseen_tables(source: str) -> list[str]:
 
 def problems(path: Path) -> list[Problem]:
     """What is off in a committed notebook, a line each."""
-    book = nbformat.read(path, as_version=4)
+    book = read(path)
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     found: list[Problem] = []
 
@@ -268,12 +277,16 @@ def problems(path: Path) -> list[Problem]:
         note(f"stray metadata: {sorted(set(book.metadata) - {'kernelspec', 'language_info'})}")
     if any(set(cell.metadata) - {"tags"} for cell in book.cells):
         note("stray cell metadata")
-    if [cell["id"] for cell in book.cells] != [f"cell-{number:03d}" for number in range(1, len(book.cells) + 1)]:
+    if [cell.get("id") for cell in book.cells] != [
+        f"cell-{number:03d}" for number in range(1, len(book.cells) + 1)
+    ]:
         note("cell ids are not cell-001 to the last")
     if path.stat().st_size > MAXIMUM_BYTES:
         note(f"{path.stat().st_size} bytes, more than {MAXIMUM_BYTES}", "hand")
     lines = [len(cell.source.splitlines()) for cell in code]
-    if statistics.median(lines) > 7 or max(lines) > 40:
+    if not code:
+        note("no cell of code", "hand")
+    elif statistics.median(lines) > 7 or max(lines) > 40:
         note(f"code cells of {statistics.median(lines)} lines in the median, {max(lines)} at most", "hand")
     if wide := [line for line in code_lines(book) if len(line) > WIDEST]:
         note(f"{len(wide)} lines of code are wider than {WIDEST} columns, such as {wide[0].strip()!r}", "hand")
@@ -294,7 +307,12 @@ def problems(path: Path) -> list[Problem]:
     for cell in code:
         if "parameters" in cell.metadata.get("tags", []):
             lines_of_text = cell.source.splitlines()
-            for line in ast.parse(cell.source).body:
+            try:
+                body = ast.parse(cell.source).body
+            except SyntaxError as error:
+                note(f"the cell tagged parameters is not Python: {error.msg}, line {error.lineno}", "hand")
+                continue
+            for line in body:
                 if not isinstance(line, ast.AnnAssign) or "#" not in lines_of_text[(line.end_lineno or 1) - 1]:
                     wanted = "write NAME: TYPE = VALUE  # what it is"
                     note(f"parameter without type or comment: {ast.unparse(line)}; {wanted}", "hand")
@@ -303,7 +321,7 @@ def problems(path: Path) -> list[Problem]:
 
 def overview(path: Path) -> bytes:
     """The PNG of the figure in the notebook's cell tagged overview."""
-    for cell in nbformat.read(path, as_version=4).cells:
+    for cell in read(path).cells:
         if "overview" in cell.metadata.get("tags", []):
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
@@ -328,7 +346,7 @@ def filled(text: str, name: str, content: str) -> str:
 
 def message(path: Path) -> str:
     """The sentence that a notebook's cell tagged message shows as Markdown, without its quotation mark."""
-    for cell in nbformat.read(path, as_version=4).cells:
+    for cell in read(path).cells:
         if "message" in cell.metadata.get("tags", []):
             for output in cell.outputs:
                 if "text/markdown" in output.get("data", {}):

@@ -231,20 +231,33 @@ class Kernel(contextlib.AbstractContextManager["Kernel"]):
             self._guard = None
 
 
+def named_in_utf8(path: Path) -> Path:
+    """The same path; ValueError where a notebook, which is UTF-8 and names its files, could not hold it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{path} is not named in UTF-8, as notebooks are; give another place, or set PYTHONUTF8=1 if it is"
+        ) from None
+    return path
+
+
 def destination(given: str | Path, notebook: Path) -> Path:
     """Where an executed notebook goes: the file that the user names, or the notebook's name in a folder.
 
     The place is tried, so that nothing fails after hours of work.
 
     Raises:
-        ValueError: an address, no path, or the notebook itself.
+        ValueError: an address, no path, a name that is not UTF-8, or the notebook itself.
         OSError: the folder cannot be made or written, or has no space.
     """
     path = user_path(given)
+    named_in_utf8(notebook.resolve())
     if path.is_dir() or str(given).endswith(("/", os.sep)):
         path = path / notebook.name
     if path.exists() and path.samefile(notebook):
         raise ValueError(f"--output {path} is the notebook itself; give another file")
+    named_in_utf8(path.resolve())
     try_place(path)
     return path
 

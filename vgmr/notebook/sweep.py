@@ -45,6 +45,7 @@ from vgmr.notebook.run import (
     find_notebook,
     from_here,
     in_thread,
+    named_in_utf8,
     parameters,
     run_notebook,
     tags,
@@ -128,7 +129,7 @@ def expand(entries: Sequence[Any]) -> list[Task]:
         for name in _many(entry["notebook"]):
             if not isinstance(name, str):
                 raise ValueError(f'{place}: write the notebook in quotes, such as "01", got {shown(name)}')
-            notebook = find_notebook(name).resolve()
+            notebook = named_in_utf8(find_notebook(name).resolve())
             try:
                 for task in _combinations(notebook, grid):
                     found.setdefault(task.id, task)
@@ -583,12 +584,17 @@ def prepare_folder(folder: Path, sweep: Path, tasks: Sequence[Task], locks: bool
         locks: whether it must know locks.
 
     Raises:
-        ValueError: it holds the results of another sweep.
+        ValueError: it holds the results of another sweep, or is not named in UTF-8.
         RuntimeError: it knows no locks.
         OSError: it cannot be written, or is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"--output {folder} is a file; give a folder")
+    named_in_utf8(folder)
+    for task in tasks:
+        for path in (folder / f"{task.name}.json", folder / f"{task.name}.ipynb"):
+            if path.exists() and not path.is_file():
+                raise OSError(f"{path} is in the way of a result; take it away")
     longest = max((task.name for task in tasks), key=len)
     for name in ("results.csv", "index.html", f"{RUNNING}/{TOKEN}", f"{longest}.failed.ipynb"):
         try_place(folder / name)
