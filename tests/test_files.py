@@ -64,6 +64,14 @@ def test_places_in_the_environment(tmp_path, monkeypatch):
         files.place("VGMR_DATA")
 
 
+def test_without_a_home_the_cache_needs_a_place(monkeypatch):
+    for name in ("VGMR_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where neither HOME nor the user is known
+    with pytest.raises(ValueError, match=r"no folder for the cache \(.*\); set VGMR_CACHE to one"):
+        files.cache_folder()
+
+
 @pytest.mark.parametrize("name", ["VGMR_DATA", "root"])
 def test_every_reader_of_a_root_refuses_addresses(name, monkeypatch):
     from vgmr.data import load

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from vgmr.data import cremad_ratings, names, store
+from vgmr.data import cremad_ratings, fetch, names, store
 from vgmr.data.manage import contents, overview, run, source_of, wrong_files
 
 
@@ -71,6 +71,15 @@ def test_check_of_nothing_says_what_is_expected(nothing, capsys):
     assert run(["check", "utd-mhad"]) == 1
     error = capsys.readouterr().err
     assert "expected Inertial/" in error and "utdallas" in error and error.count("\n") == 1
+
+
+def test_check_of_data_made_of_two_downloads_neither(real_data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(fetch, "download", lambda source: pytest.fail(f"{source.name} would be downloaded"))
+    shutil.copytree(real_data / "mosi-csd", tmp_path / "half" / "mosi-csd")
+    monkeypatch.setenv("VGMR_DATA", str(tmp_path / "half"))
+    assert run(["check", "mosi-words"]) == 1
+    error = capsys.readouterr().err
+    assert "no files of mosi-utterance in" in error and error.count("\n") == 1
 
 
 def test_check_and_prepare_of_built_in_data(capsys):

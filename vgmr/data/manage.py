@@ -21,6 +21,7 @@ from vgmr.data.types import MultimodalData
 from vgmr.machine.files import cache_folder, place, user_path, writable
 
 SHOWN = 10
+ALSO = {"mosi-words": ("mosi-utterance",)}  # the files of other data sets that one is made of
 
 
 def source_of(name: str) -> Source | None:
@@ -163,16 +164,18 @@ def run(arguments: list[str]) -> int:
 
 
 def _check(name: str, root: str | None) -> int:
-    wrong, source = wrong_files(name, root), source_of(name)
-    if source:
+    for each in (name, *ALSO.get(name, ())):
+        wrong, source = wrong_files(each, root), source_of(each)
+        if source is None:
+            continue
         if len(wrong):
-            print(f"{name}: {len(wrong):,} of {len(source.files):,} files are not as published")
+            print(f"{each}: {len(wrong):,} of {len(source.files):,} files are not as published")
             print(wrong.head(SHOWN).to_string(index=False, justify="left"))
             if len(wrong) > SHOWN:
                 print(f"... and {len(wrong) - SHOWN:,} more")
             print(f"get them from {source.page}")
             return 1
-        print(f"{name}: all {len(source.files):,} files in {find(source, root)} are as published (SHA-256)")
+        print(f"{each}: all {len(source.files):,} files in {find(source, root)} are as published (SHA-256)")
     _print(contents(name, root))
     return 0
 

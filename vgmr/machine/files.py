@@ -64,8 +64,13 @@ def settle_places() -> None:
 
 
 def cache_folder() -> Path:
-    """$VGMR_CACHE, else vgmr in the user's cache folder."""
-    return place("VGMR_CACHE") or user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vgmr"
+    """$VGMR_CACHE, else vgmr in the user's cache folder; ValueError where there is neither."""
+    if (given := place("VGMR_CACHE")) is not None:
+        return given
+    try:
+        return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vgmr"
+    except ValueError as error:
+        raise ValueError(f"no folder for the cache ({error}); set VGMR_CACHE to one") from None
 
 
 def keyed_folder(kind: str, name: str, key: Any) -> Path:
