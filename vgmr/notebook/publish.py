@@ -130,9 +130,17 @@ def prepared(path: Path) -> Any:
     return book
 
 
+def _parsed(source: str) -> ast.Module:
+    """The code of a cell; nothing where it is not Python, such as lines for the shell."""
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        return ast.Module([], [])
+
+
 def functions(source: str) -> dict[str, str]:
     """Source of the functions that code defines, by name."""
-    found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    found = [node for node in ast.walk(_parsed(source)) if isinstance(node, ast.FunctionDef)]
     return {node.name: ast.unparse(node) for node in found}
 
 
@@ -144,9 +152,9 @@ def described(source: str, heading: str, defined: Mapping[str, str]) -> str:
     """
     from vgmr import plots
 
-    called = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    called = {node.id for node in ast.walk(_parsed(source)) if isinstance(node, ast.Name)}
     texts = [source, *(text for name, text in defined.items() if name in called)]
-    nodes = [node for text in texts for node in ast.walk(ast.parse(text))]
+    nodes = [node for text in texts for node in ast.walk(_parsed(text))]
     names = [node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "plots"]
     sentences = [inspect.getdoc(getattr(plots, name, None)) or "" for name in dict.fromkeys(names)]
     shown = [sentence.splitlines()[0].split("; array")[0].rstrip(".") for sentence in sentences if sentence]
@@ -242,10 +250,7 @@ def code_lines(book: Any) -> list[str]:
 
 def unseen_tables(source: str) -> list[str]:
     """Names of captioned tables in a cell that are not its last expression, so that nobody sees them."""
-    try:
-        before = ast.parse(source).body[:-1]
-    except SyntaxError:  # lines for the shell
-        return []
+    before = _parsed(source).body[:-1]
     calls = [line.value for line in before if isinstance(line, ast.Expr) and isinstance(line.value, ast.Call)]
     made = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "table"]
     captioned = [
