@@ -146,7 +146,7 @@ def read_folds(path: Path) -> dict[str, list[str]]:
     """
     folds: dict[str, list[str]] = {}
     try:
-        for node in ast.parse(path.read_text(encoding="utf-8-sig")).body:
+        for node in ast.parse(path.read_bytes().decode("utf-8-sig")).body:
             if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
                 continue
             for part, word in (("train", "train"), ("validation", "valid"), ("test", "test")):
