@@ -366,7 +366,6 @@ TABLES = (
     "10-acts",
     "12-idle-modality",
     "12-removal-by-place",
-    "12-removal-by-place-gate",
     "13-robustness-utd-mhad",
     "14-value",
     "15-cosines-utd-mhad",
