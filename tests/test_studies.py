@@ -419,6 +419,15 @@ def test_of_two_modalities_only_the_plain_model_loses_one(chosen, monkeypatch):
     assert lost == [("plain", "audio"), ("plain", "visual")]
 
 
+def test_the_controls_lose_each_modality_at_the_settings_they_have_with_all(chosen):
+    whole, lost = studies.training("digit-views"), studies.removal_controls("digit-views", seeds=2)
+    names = experiment_data(whole["plain"][0]).modalities
+    assert list(lost) == [(control, gone) for control in studies.CONTROLS for gone in names]
+    for (control, gone), experiments in lost.items():
+        assert {one.modalities for one in experiments} == {tuple(n for n in names if n != gone)}
+        assert [replace(one, modalities=None) for one in experiments] == whole[control][:2]
+
+
 # What is committed
 
 

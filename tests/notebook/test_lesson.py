@@ -217,6 +217,15 @@ def test_a_table_is_short_to_read_and_whole_on_disk(tmp_path, monkeypatch):
     assert notebook.table(frame, "accuracy", "a caption").to_html() == html, "a notebook built twice is the same"
 
 
+def test_no_p_is_shown_as_zero(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame({"difference": [0.0001, 0.02, 0.03], "p_holm": [0.4, 0.0002, None]})
+    html = notebook.table(frame, "few").to_html()
+    assert "0.400" in html and html.count("&lt; 0.001") == 1 and html.count(">0.000<") == 1, "a difference may be"
+    assert "&lt; 0.01" in notebook.table(pd.concat([frame, frame], ignore_index=True), "few", "", 2).to_html()
+    assert "0.0002" in (tmp_path / "tables" / "few.csv").read_text(encoding="utf-8")
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch, small_notebook):
     monkeypatch.chdir(tmp_path)

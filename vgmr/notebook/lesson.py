@@ -112,6 +112,8 @@ def record(name: str, values: Mapping[str, Any]) -> None:
 def table(frame: pd.DataFrame, name: str, caption: str = "", digits: int = 3) -> Styler:
     """A table for reading: digits cut, empty cells and columns left out; all its digits go to NAME.csv.
 
+    No p is shown as zero: one below the last digit is said to be.
+
     Args:
         name: of the file, in the folder `tables` beside the notebook, or beside the output of `vgmr run`.
     """
@@ -121,7 +123,13 @@ def table(frame: pd.DataFrame, name: str, caption: str = "", digits: int = 3) ->
     )
     small = frame.dropna(axis=1, how="all")
     floats: list[Hashable] = [column for column in small if pd.api.types.is_float_dtype(small[column])]
+    chances: list[Hashable] = [column for column in floats if column in ("p", "p_holm")]
+
+    def chance(p: Any) -> str:
+        return f"&lt; {10**-digits:.{digits}f}" if p < 10**-digits else f"{p:.{digits}f}"
+
     styled = small.style.format(na_rep="").format(f"{{:.{digits}f}}", subset=floats, na_rep="").hide(axis="index")
+    styled = styled.format(chance, subset=chances, na_rep="")
     return styled.set_caption(caption or name).set_uuid(name)  # the same HTML each time
 
 

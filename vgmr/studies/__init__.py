@@ -15,7 +15,7 @@ from vgmr.refiner import FORMS
 from vgmr.settings import Experiment
 from vgmr.studies import systems
 from vgmr.studies.search import RATES, SEARCH_SEEDS, Choice, choose, with_seed
-from vgmr.studies.variants import ADOPTED, FORM, VARIANTS
+from vgmr.studies.variants import ADOPTED, CONTROLS, FORM, VARIANTS
 
 # Quick scale: what the training notebooks train by default. One patience for all; a search begins at these epochs.
 PATIENCE = 12
@@ -276,6 +276,22 @@ def removals(dataset: str, seeds: int = FEWER) -> dict[tuple[str, str], list[Exp
     return todo
 
 
+def removal_controls(dataset: str, seeds: int = FEWER) -> dict[tuple[str, str], list[Experiment]]:
+    """The controls of `removals`: `CONTROLS` trained without each modality, by control and the modality left out.
+
+    With all modalities they are among `training`. With two modalities there are none, as for the other methods.
+    """
+    whole = training(dataset)
+    names = experiment_data(Experiment(**study(dataset))).modalities
+    return {
+        (name, gone): [
+            replace(one, modalities=tuple(kept for kept in names if kept != gone)) for one in whole[name][:seeds]
+        ]
+        for name in CONTROLS
+        for gone in (names if len(names) > 2 else ())
+    }
+
+
 def standing(
     common: Mapping[str, Any], chosen: Choice, modalities: Sequence[str], seeds: int, folded: bool
 ) -> dict[str, list[Experiment]]:
@@ -383,6 +399,7 @@ def planned() -> dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]]:
         plans[f"11-ablations-{dataset}"] = partial(ablations, dataset)
     plans["10-balancing-uci-mfeat"] = partial(balanced, "uci-mfeat")
     plans["12-removals-uci-mfeat"] = partial(removals, "uci-mfeat")
+    plans["12-controls-uci-mfeat"] = partial(removal_controls, "uci-mfeat")
     for dataset in systems.HOSTS:
         plans[f"18-systems-{dataset}"] = partial(systems.plugged, dataset)
     for dataset in CHEAP_SETS:

@@ -18,4 +18,5 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "VGMR, paper's form": {"form": "paper"},
     "VGMR, calibrated": {"form": "calibrated"},
 }
+CONTROLS = ("parameter-matched MLP", "value-free gate")
 FORM, ADOPTED = "VGMR, paper's form", "VGMR, calibrated"
