@@ -108,13 +108,8 @@ def method_options(method: str, epochs: int) -> dict[str, Any]:
 
 COMPARED = tuple(name for name in METHODS if name not in ("mmim", "self-mm"))  # for any number of classes
 WITH_VGMR = ("none", "ogm-ge", "arl")  # the paper's Table 8
-IN_FRONT = {  # by what it adds to a method's name
-    "": "plain",
-    " + VGMR, paper's form": FORM,
-    " + VGMR, calibrated": ADOPTED,
-    " + parameter-matched MLP": "parameter-matched MLP",
-    " + value-free gate": "value-free gate",
-}
+# by what it adds to a method's name
+IN_FRONT = {"": "plain", **{f" + {name}": name for name in (FORM, ADOPTED, *CONTROLS)}}
 
 
 def balancing_variants(epochs: int) -> dict[str, dict[str, Any]]:
