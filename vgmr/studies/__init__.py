@@ -376,6 +376,7 @@ TABLES = (
     "17-digits",
     "18-costs-uci-mfeat",
     "18-costs-utd-mhad",
+    "19-seconds",
     "20-beside",
     "20-dials",
     "20-pairs",
