@@ -313,7 +313,7 @@ class VGMR(nn.Module):
         return ({}, {}, {}) if self.evidence is None else _compared(*self.evidence.judge(described))
 
     def fold(self) -> VGMR:
-        """A copy for inference in which phi, f^x and f^h are one product of X; equal within 1e-5."""
+        """A copy for inference, phi, f^x and f^h one product of X; equal to 1e-5 on standardised features."""
         folded = copy.deepcopy(self).eval().requires_grad_(False)
         for name in self.dims:
             folded.of(name).fold()

@@ -328,6 +328,11 @@ def test_other_tables_are_refused_in_one_line(tmp_path, encoder, content):
     assert "\n" not in str(refused.value)
 
 
+def test_a_table_that_is_not_there_is_said_to_be(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"clips\.csv: no such table; give the \.csv file, or the folder"):
+        load("own", str(tmp_path / "clips.csv"))
+
+
 @pytest.mark.parametrize(
     "name", ["~nobody-here/a.wav", "x" * 300, "a\0b.wav", "../no/such.wav", "https://a/b.wav"]
 )

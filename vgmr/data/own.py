@@ -200,6 +200,9 @@ def _extracted(root: str | Path | None) -> Path | None:
 def _find_table(root: str | Path | None) -> Path:
     if root is not None and user_path(root).is_file():
         return user_path(root)
+    if root is not None and user_path(root).suffix == ".csv" and not user_path(root).exists():
+        said = f"no such table; give the .csv file, or the folder that holds {TABLE}"
+        raise FileNotFoundError(f"{user_path(root)}: {said}")
     return data_folder("own", root, TABLE, EXPECTED) / TABLE
 
 
