@@ -11,7 +11,6 @@ from typing import Any
 
 import nbformat
 
-from vgmr.cli import one_line
 from vgmr.machine.files import try_place, user_path
 from vgmr.notebook import publish
 
@@ -179,4 +178,4 @@ if __name__ == "__main__":
     try:
         sys.exit(build(user_path(sys.argv[1] if len(sys.argv) > 1 else "build/site")))
     except (ValueError, OSError) as error:
-        sys.exit(f"vgmr.notebook.site: {one_line(error)}")
+        sys.exit(f"vgmr.notebook.site: {error}")
