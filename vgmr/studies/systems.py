@@ -52,7 +52,6 @@ HOSTS: dict[str, dict[str, dict[str, Any]]] = {
         "MulT": {"backbone": "mult", "backbone_options": {"width": 16, "num_heads": 2}},
     },
 }
-SLOW = ("MISA", "MulT", "TETFN")  # hosts before which the value-free gate is not tried, for their time
 
 
 def shared(dataset: str) -> dict[str, Any]:
@@ -67,17 +66,12 @@ def shared(dataset: str) -> dict[str, Any]:
 
 
 def before(dataset: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """Settings of every host with every variant in front of it, by host and variant.
-
-    The value-free gate is tried on vectors and before quick hosts only.
-    """
-    found = {}
-    for host, options in HOSTS[dataset].items():
-        slow = host in SLOW or dataset != "uci-mfeat"
-        for variant, own in VARIANTS.items():
-            if not (slow and variant == "value-free gate"):
-                found[host, variant] = {**options, **own}
-    return found
+    """Settings of every host with every variant in front of it, by host and variant."""
+    return {
+        (host, variant): {**options, **own}
+        for host, options in HOSTS[dataset].items()
+        for variant, own in VARIANTS.items()
+    }
 
 
 def plugged(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
