@@ -95,21 +95,26 @@ def test_what_a_gate_reads_of_a_step_has_the_rank(rank):
 
 
 @pytest.mark.parametrize("batch", [1, 9])
+@pytest.mark.parametrize("per_step", [True, False])
 @pytest.mark.parametrize("rank", [None, 0, 3])
 @pytest.mark.parametrize("form", [{}, CALIBRATED, {"value_from": "both", "num_classes": 3}])
-def test_folded_copy_is_equal(rank, form, batch):
+def test_folded_copy_is_equal(rank, per_step, form, batch):
     """One sample of few steps takes the maps one by one, nine fold them."""
-    vgmr = made(rank=rank, **form)
+    vgmr = made(rank=rank, per_step=per_step, **form)
     given = made_inputs(DIMS, batch, {name: 2 for name in DIMS}, 3)
     close(vgmr(*given), vgmr.fold()(*given))
 
 
-# Rank 0
+# One gate for a sequence
 
 
+ONE_GATE = [{"rank": 0}, {"per_step": False}, {"rank": 2, "per_step": False}]
+
+
+@pytest.mark.parametrize("one_gate", ONE_GATE)
 @pytest.mark.parametrize("form", [{"norm": "none"}, CALIBRATED])
-def test_with_rank_0_the_gate_is_the_same_at_all_steps_and_follows_the_others(form):
-    vgmr = made(rank=0, **form)
+def test_one_gate_is_the_same_at_all_steps_and_follows_the_others(form, one_gate):
+    vgmr = made(**{**form, **one_gate})
     prepare(vgmr)
     features, mask = made_inputs(DIMS, 3, LENGTHS, 2)
     got = vgmr(features, mask)
@@ -127,8 +132,9 @@ def prepare(vgmr):
 
 
 @pytest.mark.parametrize("form", [{"norm": "none"}, CALIBRATED, {**CALIBRATED, "value_from": "both"}])
-def test_means_refined_are_means_of_the_refined(form):
-    vgmr = made(rank=0, **form)
+@pytest.mark.parametrize("one_gate", ONE_GATE)
+def test_means_refined_are_means_of_the_refined(form, one_gate):
+    vgmr = made(**{**form, **one_gate})
     prepare(vgmr)
     features, mask = made_inputs(DIMS, 4, LENGTHS, 5)
     whole, means = vgmr(features, mask), vgmr(features, mask, pooled=True)
@@ -139,11 +145,12 @@ def test_means_refined_are_means_of_the_refined(form):
         torch.testing.assert_close(means.gate[name], whole.gate[name][:, :1])
 
 
-def test_pooled_model_trains_as_it_answers():
+@pytest.mark.parametrize("one_gate", ONE_GATE)
+def test_pooled_model_trains_as_it_answers(one_gate):
     """In training it refines means; without dropout that is what it does in evaluation, gradients included."""
     torch.manual_seed(0)
     model = Classifier(
-        VGMR(DIMS, 3, norm="none", rank=0, dropout=0.0), PooledBackbone(DIMS, 3, 4, dropout=0.0)
+        VGMR(DIMS, 3, norm="none", dropout=0.0, **one_gate), PooledBackbone(DIMS, 3, 4, dropout=0.0)
     ).double()
     features, mask = made_inputs(DIMS, 6, LENGTHS, 5)
     batch = Batch({n: x.float() for n, x in features.items()}, mask, torch.arange(6) % 3)
@@ -155,6 +162,42 @@ def test_pooled_model_trains_as_it_answers():
         results.append([output.logits, loss, *torch.autograd.grad(loss, list(model.parameters()))])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("form", [{"norm": "layer"}, {"norm": "none", "sharing": True}, CALIBRATED])
+@pytest.mark.parametrize("rank", [None, 2])
+def test_of_single_vectors_one_gate_is_the_gate_of_the_only_step(rank, form):
+    """The same weights, no matter whether a gate is asked for by step or by sequence."""
+    by_step, by_sequence = (made(**{**form, "rank": rank, "per_step": which}) for which in (True, False))
+    lengths = dict.fromkeys(DIMS, 1)
+    features, mask = made_inputs(DIMS, 60, lengths, 5)
+    for one in (by_step, by_sequence):
+        one.prepare(features, mask, torch.arange(60) % 3)
+    close(by_step(features, mask), by_sequence(features, mask))
+
+
+def test_one_gate_reads_the_means_over_real_steps():
+    """The gate of a sequence is that of a single vector at its mean, where the values are given."""
+    vgmr = made(rank=2, per_step=False, norm="none", use_channel_value=False)
+    features, mask = made_inputs(DIMS, 4, LENGTHS, 5)
+    value = {name: torch.rand(4).double() for name in DIMS}
+    total = {name: (x * mask[name].unsqueeze(2)).sum(1, keepdim=True) for name, x in features.items()}
+    mean = {name: total[name] / mask[name].sum(1)[:, None, None] for name in DIMS}
+    whole, single = vgmr(features, mask, value=value), vgmr(mean, value=value)
+    for name in DIMS:
+        torch.testing.assert_close(whole.gate[name][:, :1], single.gate[name])
+
+
+def test_means_of_features_that_learn_pass_their_gradient_on():
+    """Anchors look without a gradient, so the mean of what an encoder gives is taken anew."""
+    vgmr = made(rank=2, per_step=False, **CALIBRATED)
+    prepare(vgmr)
+    features, mask = made_inputs(DIMS, 4, LENGTHS, 5)
+    learned = {name: x.clone().requires_grad_() for name, x in features.items()}
+    one, other = vgmr(features, mask), vgmr(learned, mask)
+    close(one, other)
+    (gradient,) = torch.autograd.grad(other.gate["text"].sum(), learned["text"])
+    assert gradient[mask["text"]].abs().min() > 0
 
 
 def test_dropout_with_rank_0_takes_channels_of_whole_sequences():
@@ -213,12 +256,12 @@ def test_sparse_gates_leave_the_share_of_channels_nearest_to_one_half(sparsity, 
 
 
 @pytest.mark.parametrize("form", [{}, CALIBRATED])
-@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("gates", [{"rank": 2}, *ONE_GATE])
 @pytest.mark.parametrize("backbone", ["pooled", "transformer"])
-def test_every_parameter_learns_in_every_form(rank, form, backbone):
+def test_every_parameter_learns_in_every_form(gates, form, backbone):
     torch.manual_seed(0)
     extra = {} if form else {"sharing": True}
-    vgmr = VGMR(DIMS, 3, **{**form, **extra, "rank": rank, "sparsity": 0.5, "neutral_start": False})
+    vgmr = VGMR(DIMS, 3, **{**form, **extra, **gates, "sparsity": 0.5, "neutral_start": False})
     prepare(vgmr.double())
     behind = PooledBackbone(DIMS, 3, 4) if backbone == "pooled" else TransformerBackbone(DIMS, 3, 7, 8, 1, 2, 8)
     model = Classifier(vgmr, behind.double()).train()
@@ -248,7 +291,7 @@ def test_refuses_in_one_line(options, message):
 
 def test_means_need_a_gate_that_is_the_same_at_all_steps():
     features, mask = made_inputs(DIMS, 2, LENGTHS)
-    for options in ({}, {"rank": 0}, {"rank": 2, "norm": "none"}):
+    for options in ({}, {"rank": 0}, {"rank": 2, "norm": "none"}, {"per_step": False}):
         with pytest.raises(ValueError, match="the same at all steps"):
             made(**options)(features, mask, pooled=True)
 

@@ -18,7 +18,9 @@ FORMS_HERE = {
     "paper": {},
     "rank": {"rank": 2, "sharing": True, "sparsity": 0.5},
     "rank 0": {"rank": 0, "norm": "none"},
+    "one gate": {"per_step": False, "sharing": True},
     "calibrated": CALIBRATED,
+    "calibrated, one gate": {**CALIBRATED, "rank": 2, "per_step": False},
     "both": {"value_from": "both", "num_classes": 3},
 }
 

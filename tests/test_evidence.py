@@ -221,6 +221,13 @@ def test_the_fold_follows_the_sequence_and_not_its_place():
     assert set(fold.tolist()) == {0, 1, 2, 3}
 
 
+def test_the_fold_is_an_exact_sum_whatever_the_size():
+    """Sequences of many values are taken a few at a time; no whole number is lost to rounding."""
+    x = 50 * torch.randn(5, 300, 400, generator=torch.Generator().manual_seed(0))
+    by_hand = [sum((row * 4096).round().long().flatten().tolist()) % 7 for row in x]
+    assert fold_of(x, 7).tolist() == by_hand
+
+
 def test_regressions_equal_those_of_a_library_at_one_decay(monkeypatch):
     monkeypatch.setattr("vgmr.refining.evidence.DECAYS", (0.05,))
     batch = made(90, 6)

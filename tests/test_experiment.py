@@ -186,6 +186,7 @@ OTHER = {
     "patience": 2,
     "sharing": True,
     "rank": 2,
+    "per_step": False,
     "sparsity": 0.1,
 }
 

@@ -22,6 +22,9 @@ PREFUSIONS = {
     "mlp": lambda dropout: FeatureMLP(DIMS, 4, dropout),
     "vgmr": lambda dropout: VGMR(DIMS, 6, dropout=dropout),
     "cheap vgmr": lambda dropout: VGMR(DIMS, 6, dropout=dropout, rank=2, sharing=True, sparsity=0.5),
+    "one gate": lambda dropout: VGMR(
+        DIMS, 6, dropout=dropout, rank=2, per_step=False, value_from="anchors", num_classes=3, norm="none"
+    ),
     "steady vgmr": lambda dropout: VGMR(DIMS, 6, dropout=dropout, rank=0, norm="none"),
     "attention": lambda dropout: CrossAttention(DIMS, 4, dropout=dropout),
 }

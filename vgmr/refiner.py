@@ -73,9 +73,10 @@ class VGMR(nn.Module):
             value is taken out whatever alpha and rho are; the paper's form does not.
         sharing: one set of maps from summaries to values (E^s, E^i, E^v and what follows) for all modalities.
         rank: None is the paper's: phi, f^x and f^h read every channel of a step. With r of 1 or more they read r
-            linear combinations of them, and f^x adds one weight for each channel by itself. With 0 nothing is
-            computed step by step: phi reads the channels' means and maxima over time, the gate has the values
-            alone and is the same at all steps.
+            linear combinations of them, and f^x adds one weight for each channel by itself. With 0 there are
+            neither f^x nor f^h: the gate has the values alone, and is one for a whole sequence.
+        per_step: a gate for every step, as in the paper. False: one for a whole sequence. phi reads the channels'
+            means and maxima over time, f^x and f^h read the means.
         sparsity: share of the channels whose gate stays at 1/2, 0 to below 1: at each step those whose logits are
             nearest to 0. Sorting takes time of its own, but with rank 0.
 
@@ -102,6 +103,7 @@ class VGMR(nn.Module):
         retain: bool = False,
         sharing: bool = False,
         rank: int | None = None,
+        per_step: bool = True,
         sparsity: float = 0.0,
     ):
         super().__init__()
@@ -127,7 +129,8 @@ class VGMR(nn.Module):
         self.latent_dim, self.norm = latent_dim, norm
         self.amplification, self.retention = amplification, retention
         self.use_agreement, self.use_discrepancy = use_agreement, use_discrepancy
-        self.rank, self.steady = rank, rank == 0 and norm == "none"
+        self.per_step = per_step and rank != 0
+        self.steady = not self.per_step and norm == "none"
         self.value_from, self.learns_value, self.retain = value_from, value_from != "anchors", retain
         self.others = {name: sorted(set(self.dims) - {name}) for name in self.dims}  # Eq. (4)
         blocks = 2 + (len(self.dims) - 1) * (1 + use_agreement + use_discrepancy)
@@ -147,6 +150,7 @@ class VGMR(nn.Module):
                     self.learns_value,
                     sharing,
                     rank,
+                    self.per_step,
                     sparsity,
                 )
                 for name, dim in self.dims.items()
@@ -205,30 +209,42 @@ class VGMR(nn.Module):
             mask: name -> (B, T_m) bool, True where a step is real; None if all are.
             value: name -> (B,), put in the place of the global values: the truth, or those of other samples.
             pooled: refine the means over time alone, (B, 1, d_m), which are the means of the refined features
-                where `steady` holds (rank 0 without norm); for backbones that read nothing else.
+                where `steady` holds (one gate for a sequence, no norm); for backbones that read nothing else.
 
         Raises:
             ValueError: see `check_inputs`; `pooled` where the gate differs between steps.
         """
         if pooled and not self.steady:
-            raise ValueError('refining means needs a gate that is the same at all steps: rank=0 and norm="none"')
+            raise ValueError(
+                'refining means needs a gate that is the same at all steps: per_step=False, norm="none"'
+            )
         checked, masks = check_inputs(self.dims, features, mask)
         check_like(self, checked)
-        judged = self.judge(checked, masks)
-        evidence, over_time = {}, {}
+        described = {} if self.evidence is None else self.evidence.describe(checked, masks)
+        judged = self.judge(described, checked if self.training else None)
+        evidence, over_time, mean = {}, {}, {}
         for name, x in checked.items():
-            hidden, evidence[name] = self.of(name).project(x)
-            if self.learns_value:
+            seen = x
+            if self.per_step:
+                hidden, evidence[name] = self.of(name).project(x)
                 seen = x if hidden is None else hidden
+            if self.learns_value:
                 over_time[name] = (masked_mean(seen, masks[name]), masked_max(seen, masks[name]))
+            if not self.per_step:
+                if over_time:
+                    mean[name] = over_time[name][0]
+                elif name in described and not x.requires_grad:
+                    mean[name] = described[name][0][:, : x.shape[2]]  # the first frequency is the mean
+                else:
+                    mean[name] = masked_mean(x, masks[name])
+                evidence[name] = self.of(name).project(mean[name].unsqueeze(1))[1]
         latent = {name: self.of(name).pooled_latent(*pair) for name, pair in over_time.items()}
         value = check_value(value, self.dims, checked)
         refinement = self.valued(latent, *judged, value)
         for name, x in checked.items():
             real = masks[name]
             if pooled:
-                mean = over_time[name][0] if over_time else masked_mean(x, real)
-                x, real = mean.unsqueeze(1), None
+                x, real = mean[name].unsqueeze(1), None
             self.refine(name, x, real, evidence[name], refinement)
         return refinement
 
@@ -296,21 +312,15 @@ class VGMR(nn.Module):
         refinement.effective_gate[name] = effective_gate.expand_as(x)
 
     def judge(
-        self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor | None]
+        self, described: Mapping[str, tuple[Tensor, Tensor]], trained: Mapping[str, Tensor] | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         """Posteriors (B, C), values (B,) and channel values (B, d_m) of the anchors, by name; or nothing.
 
-        In training mode by those that did not see the sample.
+        Args:
+            described: what `Evidence.describe` gives.
+            trained: the features where they may stand in the training part; then by anchors that did not see them.
         """
-        if self.evidence is None:
-            return {}, {}, {}
-        return _compared(*self.evidence(features, mask, self.training))
-
-    def judged(
-        self, described: Mapping[str, tuple[Tensor, Tensor]]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """The same from what `vgmr.refining.evidence.pooled` gives of each modality."""
-        return ({}, {}, {}) if self.evidence is None else _compared(*self.evidence.judge(described))
+        return ({}, {}, {}) if self.evidence is None else _compared(*self.evidence.judge(described, trained))
 
     def fold(self) -> VGMR:
         """A copy for inference, phi, f^x and f^h one product of X; equal to 1e-5 on standardised features."""

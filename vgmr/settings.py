@@ -123,6 +123,7 @@ class Experiment:
     patience: int | None = None
     sharing: bool = False
     rank: int | None = None
+    per_step: bool = True
     sparsity: float = 0.0
 
     def __post_init__(self) -> None:

@@ -18,8 +18,9 @@ def test_values_of_plain_agreement_divided_by_the_largest_are_the_calibrated_one
     relative = VGMR({name: 5 for name in x}, value_from="anchors", num_classes=3).eval()
     for one in (plain, relative):
         one.prepare(x, None, label)
-    _, found, _ = plain.judge(x, dict.fromkeys(x))
-    posterior, wanted, _ = relative.judge(x, dict.fromkeys(x))
+    described = plain.evidence.describe(x, dict.fromkeys(x))
+    _, found, _ = plain.judge(described)
+    posterior, wanted, _ = relative.judge(relative.evidence.describe(x, dict.fromkeys(x)))
     by_hand = ((posterior["b"] + posterior["c"]) / 2 * posterior["a"]).sum(1)
     typical = plain.evidence(x, dict.fromkeys(x))[1]
     torch.testing.assert_close(found["a"], by_hand * typical["a"])

@@ -74,6 +74,7 @@ SILENT: dict[str, Any] = {
     "patience": None,
     "sharing": False,
     "rank": None,
+    "per_step": True,
     "sparsity": 0.0,
 }
 

@@ -42,22 +42,25 @@ def refine_in_chunks(
         raise ValueError(f"features: expected the modalities {list(vgmr.dims)}, got {list(features)}")
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
-    latent, described = {}, {}
+    latent, described, steady = {}, {}, {}
     for name in vgmr.dims:
         totals = _Totals(vgmr, name, None if mask is None else mask[name], features[name].shape[1])
         for x, real in _slices(vgmr, name, features, mask, chunk):
             totals.add(x, real)
         if vgmr.learns_value:
             latent[name] = vgmr.of(name).pooled_latent(totals.first / totals.length, totals.largest)
+        if not vgmr.per_step:
+            steady[name] = vgmr.of(name).project((totals.first / totals.length).unsqueeze(1))[1]
         if vgmr.evidence is not None:
             described[name] = totals.described()
-    refinement = vgmr.valued(latent, *vgmr.judged(described))
+    refinement = vgmr.valued(latent, *vgmr.judge(described))
     passes = {name: _slices(vgmr, name, features, mask, chunk) for name in vgmr.dims}
     while True:
         found = refinement._replace(features={}, gate={}, effective_gate={})
         for name, slices in passes.items():
             for x, real in slices:
-                vgmr.refine(name, x, real, vgmr.of(name).project(x)[1], found)
+                evidence = vgmr.of(name).project(x)[1] if vgmr.per_step else steady[name]
+                vgmr.refine(name, x, real, evidence, found)
                 break
         if not found.features:
             return
@@ -100,10 +103,10 @@ class _Totals:
 
     def add(self, x: Tensor, mask: Tensor | None) -> None:
         real = x.new_ones(x.shape[:2]) if mask is None else mask.to(x.dtype)
-        if self.learns:
-            hidden = self.maps.project(x)[0]
-            hidden = x if hidden is None else hidden
+        hidden = self.maps.project(x)[0] if self.maps.per_step else x
+        if hidden is not None:
             self.first = self.first + torch.einsum("btd,bt->bd", hidden, real)
+        if hidden is not None and self.learns:
             largest = masked_max(hidden, mask)
             self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
         if self.frequencies:

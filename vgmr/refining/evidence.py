@@ -59,9 +59,10 @@ def fold_of(x: Tensor, folds: int) -> Tensor:
     """The fold of each sequence, (B, T, d) -> (B,) int64, from its content alone.
 
     So a sequence stands in the same fold wherever it turns up, in any batch, padded or swapped into another
-    sample, and the anchor of that fold has never seen it.
+    sample, and the anchor of that fold has never seen it. Sums of whole numbers in float64 are exact.
     """
-    return (x.detach() * 4096).round().long().sum((1, 2)) % folds
+    some = x.detach().split(len(x) if torch.compiler.is_compiling() else max(1, 2**18 // max(1, x[0].numel())))
+    return torch.cat([(part * 4096).round_().sum((1, 2), dtype=torch.float64) for part in some]).long() % folds
 
 
 def relative_agreement(posterior: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -128,8 +129,7 @@ class Anchor(nn.Module):
         logits = features @ self.weight.transpose(0, 1).reshape(width, folds * classes) + self.bias.flatten()
         posterior = logits.unflatten(1, (folds, classes)).softmax(2)
         if fold is not None:
-            own = F.one_hot(fold, folds).to(posterior.dtype)
-            posterior = (posterior * own.unsqueeze(2)).sum(1)
+            posterior = posterior.gather(1, fold[:, None, None].expand(-1, 1, classes)).squeeze(1)
         else:
             posterior = posterior.mean(1)
         away = self.away(roughness)
@@ -252,8 +252,7 @@ class Evidence(nn.Module):
 
         `out_of_fold` asks the anchor that never saw the sequence, where it stood in the training part.
         """
-        judged = {name: self.anchors[name](x, mask[name], out_of_fold) for name, x in features.items()}
-        return by_name(judged)
+        return self.judge(self.describe(features, mask), features if out_of_fold else None)
 
     def prepare(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor | None], label: Tensor) -> None:
         """Fit every anchor to a training part; real numbers as labels are cut into C parts of like size.
@@ -268,11 +267,24 @@ class Evidence(nn.Module):
         for name, x in features.items():
             self._of(name).prepare(x, mask[name], label)
 
+    @torch.no_grad()
+    def describe(
+        self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor | None]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """What `pooled` gives of each modality, without gradient."""
+        return {name: pooled(x, mask[name], self.frequencies) for name, x in features.items()}
+
+    @torch.no_grad()
     def judge(
-        self, described: Mapping[str, tuple[Tensor, Tensor]]
+        self, described: Mapping[str, tuple[Tensor, Tensor]], trained: Mapping[str, Tensor] | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """What `forward` says, from what `pooled` gives of each modality."""
-        return by_name({name: self._of(name).judge(*pair) for name, pair in described.items()})
+        """What `forward` says, from what `describe` gives; out of fold for features that are `trained` on."""
+        judged = {}
+        for name, pair in described.items():
+            anchor = self._of(name)
+            fold = None if trained is None else fold_of(trained[name], len(anchor.weight))
+            judged[name] = anchor.judge(*pair, fold)
+        return by_name(judged)
 
     def _of(self, name: str) -> Anchor:
         anchor = self.anchors[name]

@@ -93,8 +93,8 @@ class ModalityMaps(ValueMaps):
     """The maps of one modality m; every modality has its own.
 
     With a rank r, phi and f^x read r values z of a step: H = phi(z), and its evidence is
-    diagonal * x + f^x(z + f^h(H)).
-    With rank 0 there are neither f^x nor f^h, and phi reads means and maxima over time.
+    diagonal * x + f^x(z + f^h(H)). With rank 0 there are neither f^x nor f^h.
+    Where a sequence has one gate, phi reads means and maxima over time, f^x and f^h read means.
     """
 
     def __init__(
@@ -110,10 +110,11 @@ class ModalityMaps(ValueMaps):
         learns_value: bool = True,
         sharing: bool = False,
         rank: int | None = None,
+        per_step: bool = True,
         sparsity: float = 0.0,
     ):
         super().__init__()
-        self.latent_dim, self.rank, self.learns_value = latent_dim, rank, learns_value
+        self.latent_dim, self.rank, self.per_step, self.learns_value = latent_dim, rank, per_step, learns_value
         self.gated = dim - int(sparsity * dim)  # channels of a step that may leave 1/2
         self.bottleneck = nn.Linear(dim, rank, bias=False) if rank else None
         inner = rank or dim
@@ -152,7 +153,7 @@ class ModalityMaps(ValueMaps):
 
     def fold(self) -> None:
         """Make one product of phi, f^x and f^h, for inference alone; nothing to do where there are none."""
-        if self.folded is not None or self.rank == 0:
+        if self.folded is not None or not self.per_step:
             return
         weight, bias = self.gate_weight()
         if self.learns_value:
@@ -188,7 +189,7 @@ class ModalityMaps(ValueMaps):
             assert self.projection is not None
             latent = self.projection(z) if self.learns_value else None
             # folding costs d_m rows and saves B * T of them; traced graphs fold for any number of samples
-            if torch.compiler.is_compiling() or x.shape[0] * x.shape[1] > z.shape[2]:
+            if self.per_step and (torch.compiler.is_compiling() or x.shape[0] * x.shape[1] > z.shape[2]):
                 evidence = F.linear(z, *self.gate_weight())
             else:
                 assert self.gate_from_features is not None and self.gate_from_latent is not None
@@ -198,16 +199,18 @@ class ModalityMaps(ValueMaps):
         if needed:
             evidence = evidence.clone()
         if self.diagonal is not None:
-            into = evidence.addcmul_ if spare(evidence, x, self.diagonal) else evidence.addcmul
+            owned = self.per_step and spare(evidence, x, self.diagonal)  # one gate is too little to pay
+            into = evidence.addcmul_ if owned else evidence.addcmul
             evidence = into(x, self.diagonal)
         return latent, evidence
 
     def pooled_latent(self, mean: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and maximum over time of H, (B, d) each, as they came; with rank 0 phi of those of X."""
-        if self.rank != 0:
+        """Mean and maximum over time of H, (B, d) each, as they came; with one gate phi of those of X."""
+        if self.per_step:
             return mean, largest
         assert self.projection is not None
-        mean, largest = self.projection(torch.stack([mean, largest])).unbind(0)
+        both = torch.stack([mean, largest])
+        mean, largest = self.projection(both if self.bottleneck is None else self.bottleneck(both)).unbind(0)
         return mean, largest
 
     def gate(self, evidence: Tensor | None, global_value: Tensor, channel_value: Tensor) -> Tensor:
@@ -219,7 +222,8 @@ class ModalityMaps(ValueMaps):
             context = context + self.gate_from_channel(channel_value - 0.5)
         logits = context.unsqueeze(-2)
         if evidence is not None:
-            logits = evidence.add_(logits) if spare(evidence, logits) else evidence + logits
+            owned = self.per_step and spare(evidence, logits)
+            logits = evidence.add_(logits) if owned else evidence + logits
         if self.gated < logits.shape[-1]:
             size = logits.detach().abs()
             least = size.topk(self.gated, -1, sorted=True).values[..., -1:]

@@ -69,11 +69,11 @@ class PlainAgreement(VGMR):
     """VGMR with values from anchors that are not divided by those of the best supported modality."""
 
     def judge(
-        self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor | None]
+        self, described: Mapping[str, tuple[Tensor, Tensor]], trained: Mapping[str, Tensor] | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         """As in `VGMR`, but the value is the mean over the others of p_m . p_n, times how typical m is."""
         assert self.evidence is not None
-        posterior, typical, channel = self.evidence(features, mask, self.training)
+        posterior, typical, channel = self.evidence.judge(described, trained)
         total = torch.stack(list(posterior.values())).sum(0)
         support = {name: (one * (total - one)).sum(1) / (len(posterior) - 1) for name, one in posterior.items()}
         return posterior, {name: support[name] * typical[name] for name in posterior}, channel
