@@ -189,7 +189,7 @@ class ModalityMaps(ValueMaps):
             assert self.projection is not None
             latent = self.projection(z) if self.learns_value else None
             # folding costs d_m rows and saves B * T of them; traced graphs fold for any number of samples
-            if self.per_step and (torch.compiler.is_compiling() or x.shape[0] * x.shape[1] > z.shape[2]):
+            if torch.compiler.is_compiling() or x.shape[0] * x.shape[1] > z.shape[2]:
                 evidence = F.linear(z, *self.gate_weight())
             else:
                 assert self.gate_from_features is not None and self.gate_from_latent is not None
