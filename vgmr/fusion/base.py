@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,8 @@ class Backbone(nn.Module):
         dims: feature dimension by modality name.
         num_outputs: classes, or 1 for regression.
         width: of `vectors`; None where modalities differ, and methods that need one width then refuse.
-        averages: `encode_one` reads the mean over time and nothing else.
+        averages: `encode` reads the mean over time and nothing else; False in a subclass that writes an `encode_one`
+            or `encode` of its own and does not say so itself. `fit` refuses a class that says so wrongly.
         readout: concat, sum, tensor or shared where the outputs are one linear layer on that; else opaque.
 
     Args:
@@ -36,6 +38,15 @@ class Backbone(nn.Module):
 
     averages = False
     readout = "opaque"
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        said, *written = (
+            next(place for place, kind in enumerate(cls.__mro__) if what in vars(kind))
+            for what in ("averages", "encode_one", "encode")
+        )
+        if min(written) < said:  # what a parent says is of the parent's encoding
+            cls.averages = False
 
     def __init__(self, dims: Mapping[str, int], num_outputs: int, width: int | None = None, at_least: int = 1):
         super().__init__()
