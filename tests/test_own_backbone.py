@@ -119,7 +119,9 @@ def test_who_wrongly_says_that_means_are_enough_is_refused(before):
     data = load("synthetic", like="ave", samples=12, steps=3, padding=0.5)
     prefusion = before(data.dims)
     says = type("Says", (PooledBackbone,), {"encode_one": largest, "averages": True})
-    with pytest.raises(ValueError, match=r"^Says says averages = True, and its encoding of 'audio' reads more") as error:
+    with pytest.raises(
+        ValueError, match=r"^Says says averages = True, and its encoding of 'audio' reads more"
+    ) as error:
         fit(Classifier(prefusion, says(data.dims, len(data.classes))), data, epochs=1)
     assert "\n" not in str(error.value)
     means = {"encode_one": lambda self, name, x, mask: self.encoder[name](masked_mean(x, mask)), "averages": True}

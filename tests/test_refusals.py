@@ -331,6 +331,22 @@ def test_no_backbone_has_a_width_that_is_no_size(data, name, width):
         BACKBONES[name](data.dims, 2, width=width)
 
 
+SIZES = [
+    (name, option.name)
+    for name, kind in BACKBONES.items()
+    for option in inspect.signature(kind).parameters.values()
+    if type(option.default) is int
+]
+
+
+@pytest.mark.parametrize(("name", "option"), SIZES)
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, "8", None])
+def test_no_backbone_has_a_size_that_is_none(name, option, size):
+    with pytest.raises(ValueError, match=f"{option} must be") as refusal:
+        BACKBONES[name]({"text": 4, "audio": 4, "vision": 4}, 2, **{option: size})
+    assert repr(size) in str(refusal.value) and "\n" not in str(refusal.value)
+
+
 def test_heads_share_the_width():
     with pytest.raises(ValueError, match="divisible by num_heads, got 10 and 4"):
         BACKBONES["transformer"]({"a": 2, "b": 3}, 2, width=10, num_heads=4)

@@ -10,10 +10,10 @@ import torch
 from vgmr.balancing.base import Balancing
 from vgmr.classifier import Classifier
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.fusion.base import steady
+from vgmr.fusion.base import check_sizes, check_weights, steady
 from vgmr.loop.steps import Corruption
 from vgmr.objective import Objective
-from vgmr.refining.inputs import is_weight, is_whole, trusted_values
+from vgmr.refining.inputs import trusted_values
 from vgmr.refining.maps import masked_mean
 
 
@@ -28,12 +28,8 @@ def unsound(
     weights: Mapping[str, float],
 ) -> Iterator[Exception]:
     """What `fit` refuses of its arguments, in the order in which a reader would look."""
-    for what, value in counts.items():
-        if not is_whole(value):
-            yield ValueError(f"{what} must be at least 1, got {value!r}; give a whole number")
-    for what, weight in weights.items():
-        if not is_weight(weight):
-            yield ValueError(f"{what} must be a number of at least 0, got {weight!r}")
+    check_sizes(**counts)
+    check_weights(**weights)
     for seed in seeds:
         if not isinstance(seed, Integral) or isinstance(seed, bool) or abs(int(seed)) >= 2**63:
             yield ValueError(f"seed must be a whole number below 2**63, got {seed!r}")
@@ -68,8 +64,8 @@ def unsound(
         )
     for name in not_averaged(models[0], data[0].train):
         yield ValueError(
-            f"{type(models[0].backbone).__name__} says averages = True, and its encoding of {name!r} reads more of "
-            "the sequence than its mean over time: say averages = False in the class"
+            f"{type(models[0].backbone).__name__} says averages = True, and its encoding of {name!r} reads more "
+            "of the sequence than its mean over time: say averages = False in the class"
         )
 
 
@@ -94,7 +90,7 @@ def unheeded(model: Classifier, part: Batch) -> list[str]:
 @torch.no_grad()
 def not_averaged(model: Classifier, part: Batch) -> list[str]:
     """Modalities of which the backbone reads more than the mean over time although it says `averages`."""
-    if not model.backbone.averages:
+    if not (model.backbone.averages and len(part)):
         return []
     few = part.span(0, 4)
     with steady(model):
