@@ -172,7 +172,7 @@ def test_weights_of_the_objective_are_not_negative(what, value):
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"learning_rate": "0.1"}, "learning_rate must be"),
         ({"training_noise": {"strength": 1}}, "training_noise: .*strength"),
-        ({"training_noise": {"share": 2.0}}, "training_noise: a share must lie in 0 to 1"),
+        ({"training_noise": {"share": 2.0}}, "training_noise: share must lie in 0 to 1"),
         ({"training_corruption": {"kinds": ["nois"]}}, "training_corruption: kinds must be some of"),
         ({"training_corruption": {"share": "half"}}, "training_corruption: "),
     ],
