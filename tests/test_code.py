@@ -48,7 +48,7 @@ def changed(monkeypatch):
 def test_what_says_but_does_nothing_makes_nothing_stale(changed):
     assert changed("vgmr.training", '"""Train and leave the model', '"""Fit and leave the model') == set()
     assert changed("vgmr.refiner", "# Eq. (4)", "# the others") == set()
-    assert changed("vgmr.loop.refusals", "must be at least 1, got", "must be one or more, got") == set()
+    assert changed("vgmr.fusion.base", "must be at least 1, got", "must be one or more, got") == set()
     assert changed("vgmr.loop.history", "\nclass History", "\n\n\n\nclass History") == set()
 
 
@@ -76,6 +76,15 @@ def test_what_only_refuses_makes_nothing_stale(changed):
     loop = "    for model in models:\n        if model is None:\n            raise TypeError('no model')\n"
     assert changed("vgmr.training", before, loop + before) == set()
     assert changed("vgmr.loop.refusals", "if each.task != task", "if not each.task == task") == set()
+
+
+def test_a_check_is_a_refusal(changed):
+    """A call of `check_...` that gives nothing: neither its being there nor what it refuses counts."""
+    place = "        self.position = nn.Parameter(0.02 * torch"
+    assert changed("vgmr.backbones", place, f'        check_sizes("x", num_layers=num_layers)\n{place}') == set()
+    assert changed("vgmr.fusion.base", "if width % num_heads:", "if width % num_heads or width > 10**6:") == set()
+    assert changed("vgmr.backbones", place, f"        width = check_sizes(width)\n{place}") == {"transformer"}
+    assert changed("vgmr.backbones", place, f"        check_sizes(width=(width := 3))\n{place}") == {"transformer"}
 
 
 def test_what_refuses_and_does_something_makes_all_stale(changed):

@@ -172,7 +172,7 @@ def test_weights_of_the_objective_are_not_negative(what, value):
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"learning_rate": "0.1"}, "learning_rate must be"),
         ({"training_noise": {"strength": 1}}, "training_noise: .*strength"),
-        ({"training_noise": {"share": 2.0}}, "training_noise: a share must lie in 0 to 1"),
+        ({"training_noise": {"share": 2.0}}, "training_noise: share must lie in 0 to 1"),
         ({"training_corruption": {"kinds": ["nois"]}}, "training_corruption: kinds must be some of"),
         ({"training_corruption": {"share": "half"}}, "training_corruption: "),
     ],
@@ -329,6 +329,22 @@ def test_runs_of_scores_are_not_compared_as_classes():
 def test_no_backbone_has_a_width_that_is_no_size(data, name, width):
     with pytest.raises(ValueError, match=f"width.*{width}"):
         BACKBONES[name](data.dims, 2, width=width)
+
+
+SIZES = [
+    (name, option.name)
+    for name, kind in BACKBONES.items()
+    for option in inspect.signature(kind).parameters.values()
+    if type(option.default) is int
+]
+
+
+@pytest.mark.parametrize(("name", "option"), SIZES)
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, "8", None])
+def test_no_backbone_has_a_size_that_is_none(name, option, size):
+    with pytest.raises(ValueError, match=f"{option} must be") as refusal:
+        BACKBONES[name]({"text": 4, "audio": 4, "vision": 4}, 2, **{option: size})
+    assert repr(size) in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 def test_heads_share_the_width():

@@ -278,9 +278,9 @@ def test_options_that_count_epochs_follow_the_length_of_the_training(epochs):
 
 def test_sgd_decays_less_and_takes_longer_and_all_else_is_the_study():
     assert studies.balancing_study("digits") == studies.study("digits")
-    sgd = studies.balancing_study("digits", "sgd", "transformer")
+    sgd = studies.balancing_study("digits", "sgd")
     own = {"optimizer": "sgd", "weight_decay": 1e-4, "epochs": 60}
-    assert sgd == {**studies.study("digits", "transformer"), **own}
+    assert sgd == {**studies.study("digits"), **own}
 
 
 def test_balancing_takes_each_method_at_its_searched_rate_and_vgmr_at_its_own(monkeypatch):
@@ -393,12 +393,12 @@ def test_the_papers_ablations_are_ours():
 
 
 def test_each_method_is_trained_with_all_and_without_each_modality(chosen):
-    todo = studies.removals("digits", seeds=2)
+    todo = studies.removals("digits")
     names = experiment_data(todo["plain", ""][0]).modalities
     methods = ["plain", FORM, ADOPTED, *(name for name in METHODS if name != "none")]
     assert list(todo) == [(method, gone) for method in methods for gone in ("", *names)]
     for (method, gone), experiments in todo.items():
-        assert [one.seed for one in experiments] == [0, 1]
+        assert [one.seed for one in experiments] == list(range(studies.FEWER))
         assert experiments[0].modalities == (tuple(n for n in names if n != gone) if gone else None)
         assert experiments[0].method == (method if method in METHODS else "none")
         kept = {name: value for name, value in vars(experiments[0]).items() if name != "modalities"}
@@ -415,17 +415,17 @@ def test_what_notebooks_11_and_12_train_alike_is_the_same(chosen):
 def test_of_two_modalities_only_the_plain_model_loses_one(chosen, monkeypatch):
     options = {"data_options": {"like": "ave", "samples": 8}, "width": 4, "epochs": 4}
     monkeypatch.setitem(studies.STUDIES, "synthetic", options)
-    lost = [key for key in studies.removals("synthetic", seeds=1) if key[1]]
+    lost = [key for key in studies.removals("synthetic") if key[1]]
     assert lost == [("plain", "audio"), ("plain", "visual")]
 
 
 def test_the_controls_lose_each_modality_at_the_settings_they_have_with_all(chosen):
-    whole, lost = studies.training("digit-views"), studies.removal_controls("digit-views", seeds=2)
+    whole, lost = studies.training("digit-views"), studies.removal_controls("digit-views")
     names = experiment_data(whole["plain"][0]).modalities
     assert list(lost) == [(control, gone) for control in studies.CONTROLS for gone in names]
     for (control, gone), experiments in lost.items():
         assert {one.modalities for one in experiments} == {tuple(n for n in names if n != gone)}
-        assert [replace(one, modalities=None) for one in experiments] == whole[control][:2]
+        assert [replace(one, modalities=None) for one in experiments] == whole[control][: studies.FEWER]
 
 
 # What is committed

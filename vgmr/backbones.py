@@ -11,9 +11,8 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone
+from vgmr.fusion.base import Backbone, check_heads, check_sizes
 from vgmr.fusion.heads import ConcatHead, SharedHead, SumHead, TensorHead, make_head
-from vgmr.refining.inputs import whole
 from vgmr.refining.maps import masked_mean
 
 
@@ -21,6 +20,7 @@ class _HeadedBackbone(Backbone):
     head: ConcatHead | SumHead | TensorHead | SharedHead
 
     def __init__(self, dims: Mapping[str, int], num_outputs: int, width: int, head: str):
+        check_sizes(type(self).__name__, width=width)
         super().__init__(dims, num_outputs, width)
         self.readout = head
 
@@ -114,8 +114,10 @@ class TransformerBackbone(_HeadedBackbone):
         head: str = "concat",
     ):
         super().__init__(dims, num_outputs, width, head)
-        if width % whole("num_heads", num_heads):
-            raise ValueError(f"width must be divisible by num_heads, got {width} and {num_heads}")
+        check_heads("TransformerBackbone", width, num_heads)
+        check_sizes(
+            "TransformerBackbone", max_length=max_length, num_layers=num_layers, feedforward_dim=feedforward_dim
+        )
         self.project = nn.ModuleDict({name: nn.Linear(dim, width) for name, dim in self.dims.items()})
         self.position = nn.Parameter(0.02 * torch.randn(max_length, width))
         layer = nn.TransformerEncoderLayer(

@@ -41,14 +41,6 @@ def _takes(function: Callable[..., Any], count: int) -> bool:
     return True
 
 
-def _reads_more(kind: type[Backbone]) -> bool:
-    """Whether `averages` is what a parent says of its own `encode_one`, and not of this one's."""
-    said, written = (
-        next(i for i, c in enumerate(kind.__mro__) if what in vars(c)) for what in ("averages", "encode_one")
-    )
-    return written < said
-
-
 class Classifier(nn.Module):
     """A pre-fusion module in front of a backbone.
 
@@ -57,8 +49,7 @@ class Classifier(nn.Module):
         backbone: any `Backbone` for the same dims.
 
     Raises:
-        TypeError: one of the two is something else, or a backbone with an `encode_one` of its own inherits
-            `averages`.
+        TypeError: one of the two is something else.
         ValueError: their dims differ.
     """
 
@@ -81,11 +72,6 @@ class Classifier(nn.Module):
             )
         if prefusion.dims != backbone.dims:
             raise ValueError(f"dims differ: prefusion has {prefusion.dims}, backbone has {backbone.dims}")
-        if backbone.averages and _reads_more(type(backbone)):
-            raise TypeError(
-                f"{type(backbone).__name__} has an encode_one of its own: say in the class whether that reads the "
-                "mean over time and nothing else, averages = True, or more, averages = False"
-            )
         self.prefusion = prefusion
         self.backbone = backbone
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from vgmr.data.types import Batch, is_count
+from vgmr.data.types import Batch, check_shares, check_whole
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -22,8 +22,7 @@ def _check(batch: Batch, modalities: Sequence[str] | None, share: float) -> list
         raise ValueError(f"unknown modalities {unknown}; there are {list(batch.features)}")
     if not names:
         raise ValueError(f"modalities must name at least one of {list(batch.features)}, got {modalities!r}")
-    if not 0 <= share <= 1:
-        raise ValueError(f"a share must lie in 0 to 1, got {share}")
+    check_shares(share=share)
     return names
 
 
@@ -57,12 +56,8 @@ def noise(
         modalities: which; None for all.
     """
     names, generator = _check(batch, modalities, share), _generator(seed)
-    if not is_count(granularity):
-        raise ValueError(f"granularity is a number of time steps and must be whole, got {granularity!r}")
-    if not 0 <= weight <= 1 or granularity < 1:
-        raise ValueError(
-            f"expected weight in 0 to 1 and granularity of at least 1, got {weight} and {granularity}"
-        )
+    check_whole(1, granularity=granularity)
+    check_shares(weight=weight)
     features, hit = {}, {}
     for name in names:
         x, mask = batch.features[name], batch.mask[name]
@@ -298,9 +293,7 @@ def span(
     names, generator = _check(batch, modalities, share), _generator(seed)
     if kind not in SPANS:
         raise ValueError(f"kind must be one of {', '.join(SPANS)}, got {kind!r}")
-    for what, given in (("length", length), ("start", start or 0)):
-        if not 0 <= given <= 1:
-            raise ValueError(f"{what} is a share of the real steps and must lie in 0 to 1, got {given}")
+    check_shares(length=length, start=0 if start is None else start)
     label, size = batch.label.cpu(), len(batch)
     if len(label.unique()) < 2:
         raise ValueError("a conflict needs at least two classes in the batch")

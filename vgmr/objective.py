@@ -20,7 +20,7 @@ from vgmr.contributions import (
     sample_loss,
 )
 from vgmr.data.types import Batch
-from vgmr.refining.inputs import is_weight
+from vgmr.fusion.base import check_weights
 from vgmr.refining.maps import masked_mean
 from vgmr.refining.refinement import Refinement
 
@@ -121,9 +121,8 @@ class Objective:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
-        for what in ("value_weight", "regulariser_weight", "minimum_deviation", "warmup_epochs"):
-            if not is_weight(getattr(self, what)):
-                raise ValueError(f"{what} must be a number of at least 0, got {getattr(self, what)}")
+        weights = ("value_weight", "regulariser_weight", "minimum_deviation", "warmup_epochs")
+        check_weights(**{what: getattr(self, what) for what in weights})
 
     def __call__(self, model: Classifier, output: Output, batch: Batch, epoch: int = 0) -> Tensor:
         """Mean loss of the batch, a scalar in nats; `epoch` counts from 0 and matters for the warm-up only."""

@@ -15,12 +15,12 @@ from vgmr import corruption
 from vgmr.balancing import METHODS, make_method
 from vgmr.data import names
 from vgmr.data.types import Batch
+from vgmr.fusion.base import check_weights
 from vgmr.fusion.squeeze_excitation import SqueezeExcitation
 from vgmr.loop.steps import OPTIMIZERS
 from vgmr.objective import TARGETS, Objective
 from vgmr.prefusion import CrossAttention, FeatureMLP, SigmoidTanhGate
 from vgmr.refiner import FORMS, VGMR
-from vgmr.refining.inputs import is_weight
 from vgmr.systems import BACKBONES, check_options
 
 RIVALS: dict[str, tuple[Callable[..., nn.Module], int]] = {  # with what their width is a multiple of
@@ -168,13 +168,10 @@ class Experiment:
                 raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
         if self.seed >= 2**63:
             raise ValueError(f"seed must be below 2**63, got {self.seed}")
-        for what in ("value_weight", "regulariser_weight", "temperature", "warmup_epochs"):
-            if not is_weight(getattr(self, what)):
-                raise ValueError(f"{what} must be a number of at least 0, got {getattr(self, what)!r}")
-        for what in ("learning_rate", "prefusion_learning_rate", "weight_decay"):
-            value = getattr(self, what)
-            if not (is_weight(value) or (what == "prefusion_learning_rate" and value is None)):
-                raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
+        weights = ["value_weight", "regulariser_weight", "temperature", "warmup_epochs"]
+        weights += ["learning_rate", "weight_decay"]
+        weights += [] if self.prefusion_learning_rate is None else ["prefusion_learning_rate"]
+        check_weights(**{what: getattr(self, what) for what in weights})
         make_method(self.method, **self.method_options)
         check_options(self.backbone, self.backbone_options)
         needed = METHODS[self.method].head

@@ -10,9 +10,9 @@ from made_batches import DIMS, batch
 from torch import nn
 
 from vgmr import corruption
+from vgmr.analysis.calibration import detection
 from vgmr.analysis.gate import (
     LEVELS,
-    detection,
     jumps,
     localisation,
     refinement_difference,
@@ -60,15 +60,19 @@ def test_value_and_gate_needs_the_refiner():
         value_and_gate(model, batch())
 
 
+def area(frame):
+    return detection(frame).set_index("score")["auroc"]["gate"]
+
+
 def test_detection_finds_a_planted_signal_and_nothing_in_shuffled_truth():
     generator = torch.Generator().manual_seed(0)
     truth = torch.rand(4000, generator=generator) < 0.3
     low = torch.randn(4000, generator=generator) - 2 * truth
     frame = pd.DataFrame({"modality": "sound", "gate": low.numpy(), "corrupted": truth.numpy()})
-    assert detection(frame, "gate") == pytest.approx(0.921, abs=0.02)  # Phi(2 / sqrt 2)
-    assert detection(frame, "gate", lower_is_corrupted=False) == pytest.approx(1 - detection(frame, "gate"))
+    assert area(frame) == pytest.approx(0.921, abs=0.02)  # Phi(2 / sqrt 2)
+    assert area(frame.assign(gate=-frame["gate"])) == pytest.approx(1 - area(frame))
     shuffled = frame.assign(corrupted=truth[torch.randperm(4000, generator=generator)].numpy())
-    assert detection(shuffled, "gate") == pytest.approx(0.5, abs=0.03)
+    assert area(shuffled) == pytest.approx(0.5, abs=0.03)
 
 
 @torch.no_grad()

@@ -124,7 +124,7 @@ def test_a_model_that_pools_over_time_does_not_see_time_order(refined):
 
 def test_shares_are_checked_and_corrupted_adds_up():
     for corrupt in (one_missing, occlusion):
-        with pytest.raises(ValueError, match=r"a share must lie in 0 to 1, got 1\.5"):
+        with pytest.raises(ValueError, match=r"^share must lie in 0 to 1, got 1\.5"):
             corrupt(PART, 1.5)
     before = {m: torch.ones(len(PART), 1, 1, dtype=torch.bool) for m in DIMS}
     assert all(hit.all() for hit in occlusion(replace(PART, corrupted=before), 0.5).corrupted.values())

@@ -70,7 +70,7 @@ def test_what_cannot_be_is_refused(made):
     _, test = made
     with pytest.raises(ValueError, match="kind must be one of swapped, occluded, shifted, got 'x'"):
         span(test, "x")
-    with pytest.raises(ValueError, match="length is a share"):
+    with pytest.raises(ValueError, match="length must lie in 0 to 1"):
         span(test, "swapped", length=1.5)
-    with pytest.raises(ValueError, match="start is a share"):
+    with pytest.raises(ValueError, match="start must lie in 0 to 1"):
         span(test, "swapped", start=-0.1)

@@ -171,7 +171,7 @@ def test_wrong_options_are_refused():
         GradBlending(weights={"left": 0.9, "right": 0.2})
     with pytest.raises(ValueError, match="weights: expected one for each of"):
         start(GradBlending(weights={"left": 0.9}), make_model())
-    with pytest.raises(ValueError, match="0 < held_out < 1, got 10 and 1"):
+    with pytest.raises(ValueError, match="0 < held_out < 1, got 1"):
         GradBlending(held_out=1)
 
 

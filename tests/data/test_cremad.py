@@ -352,7 +352,7 @@ def test_the_store_counts_from_home(root, truth, tmp_path, monkeypatch):
     )
     for options, line in (
         ({"store": "s3://kept"}, "on this machine"),
-        ({"frames": "3"}, "a whole number, got '3'"),
+        ({"frames": "3"}, "frames must be a whole number of at least 1, got '3'"),
     ):
         with pytest.raises(ValueError, match=line):
             load(root, **options)

@@ -134,7 +134,7 @@ def test_spectrum_of_one_image_by_hand():
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_conflict_is_a_share(share):
-    with pytest.raises(ValueError, match="conflict is a share and must lie in 0 to 1, got"):
+    with pytest.raises(ValueError, match="conflict must lie in 0 to 1, got"):
         load_digits(conflict=share)
 
 

@@ -138,7 +138,7 @@ def test_refusals(real_data, tmp_path):
         load("mosi-words", labels="five")
     with pytest.raises(FileNotFoundError, match="need continuous sentiment, which the open files do not hold"):
         load("mosi-words", labels="regression")
-    with pytest.raises(ValueError, match="longest must be at least 1"):
+    with pytest.raises(ValueError, match="longest must be a whole number of at least 1"):
         load("mosi-words", longest=0)
     with pytest.raises(ValueError, match="fold must be a whole number from 0 to 9"):
         load("mosi-words", fold=10)

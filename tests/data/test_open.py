@@ -550,10 +550,10 @@ def test_mutated_files_never_pass_unseen(draw, real_data, tmp_path):
         ("cremad-ratings", {"seed": "a"}, "seed must be a whole number of at least 0, got 'a'"),
         ("avdigits", {"seed": -1}, "seed must be a whole number of at least 0, got -1"),
         ("utd-mhad", {"split": "shared", "seed": None}, "seed must be a whole number of at least 0, got None"),
-        ("utd-mhad", {"inertial_stride": "6"}, "strides must be at least 1, whole, got '6' and 2"),
-        ("utd-mhad", {"skeleton_stride": 1.5}, "strides must be at least 1, whole, got 6 and 1.5"),
+        ("utd-mhad", {"inertial_stride": "6"}, "inertial_stride must be a whole number of at least 1, got '6'"),
+        ("utd-mhad", {"skeleton_stride": 1.5}, "skeleton_stride must be a whole number of at least 1, got 1.5"),
         ("utd-mhad", {"validation_subjects": 7}, r"validation_subjects must be a list such as \[7\], got 7"),
-        ("mosi-words", {"longest": "50"}, "longest must be at least 1, a whole number, got '50'"),
+        ("mosi-words", {"longest": "50"}, "longest must be a whole number of at least 1, got '50'"),
         ("mosi-words", {"labels": ["binary"]}, r"labels must be one of binary, .*; got \['binary'\]"),
     ],
 )

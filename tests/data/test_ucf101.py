@@ -359,7 +359,7 @@ def test_the_store_counts_from_home(root, truth, tmp_path, monkeypatch):
     assert list((tmp_path / "kept").rglob("*.npy")) and not (tmp_path / "~").exists()
     for options, line in (
         ({"split": [1]}, "split must be 1, 2 or 3"),
-        ({"frames": 2.5}, "a whole number, got 2.5"),
+        ({"frames": 2.5}, r"frames must be a whole number of at least 1, got 2\.5"),
     ):
         with pytest.raises(ValueError, match=line):
             load(root, **options)

@@ -311,7 +311,7 @@ def test_an_experiment_takes_every_system(system):
 
 
 NONSENSE = {
-    "tfn": [({"post_dim": 0}, "post_dim must be a whole number of at least 1, got 0")],
+    "tfn": [({"post_dim": 0}, "TensorFusion: post_dim must be at least 1, got 0; give a whole number")],
     "lmf": [({"rank": 1.5}, "rank must be at least 1, got 1.5"), ({"rank": True}, "got True")],
     "mult": [
         ({"num_heads": 0}, "CrossmodalTransformer: num_heads must be at least 1, got 0"),

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from vgmr.classifier import Classifier, Output
 from vgmr.contributions import contributions
-from vgmr.corruption import KINDS, Drawn
 from vgmr.data.types import Batch
 from vgmr.evaluation import auroc
-from vgmr.inference import evaluating, one_pass
+from vgmr.inference import evaluating, one_pass, predict
 from vgmr.refiner import VGMR
 from vgmr.refining.evidence import pooled
 from vgmr.refining.maps import masked_max, masked_mean
@@ -34,19 +33,17 @@ def truth(part: Batch) -> dict[str, Tensor]:
     return {name: (~where.flatten(1).any(1)).float() for name, where in part.corrupted.items()}
 
 
-def corrupted_parts(train: Batch, part: Batch, share: float = 1.0, seed: int = 0) -> dict[str, Batch]:
-    """The part under each kind of `vgmr.corruption.KINDS`, in one modality of a share of the samples; by kind."""
-    return {kind: Drawn.like(train, [kind], share)(part, torch.Generator().manual_seed(seed)) for kind in KINDS}
+def accuracy(model: Classifier, part: Batch) -> float:
+    """Share of right answers, 0 to 1."""
+    return float((predict(model, part).argmax(1) == part.label).float().mean())
 
 
 @torch.no_grad()
-def answers(
-    model: Classifier, part: Batch, value: Mapping[str, Tensor] | None = None, batch_size: int = 256
-) -> Tensor:
+def answers(model: Classifier, part: Batch, value: Mapping[str, Tensor] | None = None) -> Tensor:
     """Logits (N, classes) in evaluation mode, with `value`, name -> (N,), in the place of VGMR's global values."""
     pieces = []
     with evaluating(model):
-        for rows in torch.arange(len(part), device=part.label.device).split(batch_size):
+        for rows in torch.arange(len(part), device=part.label.device).split(256):
             batch = part.index(rows)
             given = None if value is None else {name: one[rows] for name, one in value.items()}
             refinement = model.prefusion(batch.features, batch.model_mask, value=given)
@@ -55,7 +52,7 @@ def answers(
     return torch.cat(pieces)
 
 
-def values(model: Classifier, part: Batch, batch_size: int = 256) -> pd.DataFrame:
+def values(model: Classifier, part: Batch) -> pd.DataFrame:
     """What stands against each modality of each sample; one row per sample and modality.
 
     Columns: sample, modality, label, corrupted (if known), value (global), channel_value (mean over channels),
@@ -65,12 +62,7 @@ def values(model: Classifier, part: Batch, batch_size: int = 256) -> pd.DataFram
 
     def take(output: Output, batch: Batch) -> dict[str, dict[str, Tensor]]:
         refinement = output.refinement
-        delta = contributions(
-            model.backbone,
-            output.encodings,
-            batch.label,
-            batch.model_mask,
-        )
+        delta = contributions(model.backbone, output.encodings, batch.label, batch.model_mask)
         columns: dict[str, dict[str, Tensor]] = {}
         for name, gate in refinement.effective_gate.items():
             real = batch.mask[name]
@@ -87,7 +79,7 @@ def values(model: Classifier, part: Batch, batch_size: int = 256) -> pd.DataFram
                 ).mean(0)
         return columns
 
-    pieces = one_pass(model, part, take, batch_size=batch_size)
+    pieces = one_pass(model, part, take)
     if not pieces[0]:
         raise ValueError(f"values need VGMR before fusion, got {type(model.prefusion).__name__}")
     whole = None if part.corrupted is None else truth(part)
@@ -177,15 +169,15 @@ def headroom(model: Classifier, part: Batch, permutations: int = 10, seed: int =
     )
 
 
-def harmful(model: Classifier, parts: Mapping[str, Batch], below: float = -0.1) -> pd.DataFrame:
-    """Cause 1: share of contributions below `below` nats; columns part, modality, share.
+def harmful(model: Classifier, parts: Mapping[str, Batch]) -> pd.DataFrame:
+    """Cause 1: share of contributions below -0.1 nats; columns part, modality, share.
 
     Where training has next to none of those that the test part has, the value has nothing to learn from.
     """
     rows = []
     for part, batch in parts.items():
         for name, group in values(model, batch).groupby("modality"):
-            rows.append({"part": part, "modality": name, "share": float((group["contribution"] < below).mean())})
+            rows.append({"part": part, "modality": name, "share": float((group["contribution"] < -0.1).mean())})
     return pd.DataFrame(rows)
 
 

@@ -168,9 +168,7 @@ def bench(
     if byte_dropout:
         for model in models.values():
             use_byte_dropout(model)
-    folded = copy.deepcopy(models["vgmr"]).eval()
-    assert isinstance(folded.prefusion, VGMR)
-    folded.prefusion = folded.prefusion.fold()
+    folded = _folded(models["vgmr"]).eval()
     times = _measure(models, folded, data, batches, rounds, device, progress)
     measured = {**models, "vgmr folded": folded}
     flops = {name: _counted(model, batches[0]) for name, model in measured.items()}
@@ -246,6 +244,7 @@ def bench_methods(
     }
 
 
+@one_thread()
 def bench_rounds(rounds: int = 5, steps: int = 2, progress: bool = False) -> pd.DataFrame:
     """Time of one training step and one inference pass of every model of Table 7, round by round, interleaved.
 
@@ -255,8 +254,6 @@ def bench_rounds(rounds: int = 5, steps: int = 2, progress: bool = False) -> pd.
     Returns a tidy table: what (training, inference or preparation), label, seed (the round), value (natural
     logarithm of CPU seconds). `vgmr.comparison.differences` to "plain" makes logarithms of ratios of it.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     data = load("synthetic", like="mosei", samples=32 * steps)
     data = replace(data, validation=data.validation.index(torch.arange(2)))
     kinds: dict[str, dict[str, Any]] = {
@@ -275,7 +272,6 @@ def bench_rounds(rounds: int = 5, steps: int = 2, progress: bool = False) -> pd.
         if label == "VGMR, calibrated":
             work[f"preparation|{label}"], shares[f"preparation|{label}"] = partial(prepare, model, data.train), 1
     times = _rounds(work, rounds, progress=progress)
-    torch.set_num_threads(threads)
     whole_fit, once = "training|VGMR, calibrated", times["preparation|VGMR, calibrated"]
     times[whole_fit] = [whole - part for whole, part in zip(times[whole_fit], once, strict=True)]
     return pd.DataFrame(
@@ -708,17 +704,13 @@ def step_costs(experiments: Mapping[str, Experiment], baseline: str, rounds: int
         batch = data.train.index(torch.arange(experiment.batch_size))
         epoch = 0 if experiment.method == "ogm-ge" else experiment.epochs - 1
         ready[name] = partial(method.step, model, batch, Objective(), stepper, epoch)
-    times: dict[str, list[float]] = {name: [] for name in ready}
-    for _ in range(rounds + 1):
-        for name, take in ready.items():
-            started = time.process_time()
-            for _ in range(steps):
-                take()
-            times[name].append(time.process_time() - started)
-    ratio = {
-        name: statistics.median(own / plain for own, plain in zip(seen[1:], times[baseline][1:], strict=True))
-        for name, seen in times.items()
-    }
+
+    def repeated(take: Callable[[], Any]) -> None:
+        for _ in range(steps):
+            take()
+
+    times = _rounds({name: partial(repeated, take) for name, take in ready.items()}, rounds)
+    ratio = {name: _ratio(seen, times[baseline]) for name, seen in times.items()}
     return pd.Series(ratio, name=f"step, times {baseline}")
 
 

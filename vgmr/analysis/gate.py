@@ -11,7 +11,6 @@ from torch import Tensor
 from vgmr.classifier import Classifier, Output
 from vgmr.contributions import contributions
 from vgmr.data.types import Batch
-from vgmr.evaluation import auroc
 from vgmr.inference import evaluating, one_pass
 from vgmr.refiner import VGMR
 from vgmr.refining.maps import masked_mean
@@ -62,26 +61,6 @@ def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
     table = pd.concat(one_pass(model, part, describe), ignore_index=True)
     table.insert(0, "sample", table.groupby("modality").cumcount())
     return table
-
-
-def detection(frame: pd.DataFrame, column: str, lower_is_corrupted: bool = True) -> float:
-    """How well `column` of `value_and_gate` tells corrupted samples of a modality: AUROC, mean over modalities.
-
-    Modalities of which all samples are corrupted, or none, are left out. 1/2 is chance. `lower_is_corrupted` says
-    which way a corrupted modality is expected to deviate; below 1/2 it went the other way.
-
-    Raises ValueError if no modality is left.
-    """
-    sign = -1.0 if lower_is_corrupted else 1.0
-    areas = []
-    for _, rows in frame.groupby("modality"):
-        if rows["corrupted"].nunique() < 2:
-            continue
-        score = torch.from_numpy(sign * rows[column].to_numpy(dtype=float, copy=True))
-        areas.append(auroc(score, torch.from_numpy(rows["corrupted"].to_numpy(copy=True))))
-    if not areas:
-        raise ValueError(f"no modality of {sorted(frame['modality'].unique())} has corrupted and other samples")
-    return sum(areas) / len(areas)
 
 
 def response(model: Classifier, clean: Batch, corrupted: Batch) -> pd.DataFrame:

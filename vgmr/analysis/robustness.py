@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vgmr.classifier import Classifier
 from vgmr.corruption import asynchrony, conflict, noise, sensor_dropout, temporal_masking
-from vgmr.data.types import Batch
+from vgmr.data.types import Batch, check_shares
 from vgmr.evaluation import accuracy, confusion
 from vgmr.experiment import Run, experiment_data
 from vgmr.inference import predict
@@ -30,14 +30,9 @@ def _zeroed(batch: Batch, where: Mapping[str, Tensor]) -> Batch:
     return replace(batch, features=features, corrupted=hit)
 
 
-def _check(share: float) -> None:
-    if not 0 <= share <= 1:
-        raise ValueError(f"a share must lie in 0 to 1, got {share}")
-
-
 def one_missing(batch: Batch, share: float, seed: int = 0) -> Batch:
     """Set one random modality to zero in a share of the samples; no sample loses two."""
-    _check(share)
+    check_shares(share=share)
     generator, names = torch.Generator().manual_seed(seed), list(batch.features)
     strikes = torch.rand(len(batch), generator=generator) < share
     chosen = torch.randint(len(names), (len(batch),), generator=generator)
@@ -50,7 +45,7 @@ def occlusion(batch: Batch, share: float, seed: int = 0) -> Batch:
 
     Neighbouring channels are neighbours in the world: joints of a skeleton, frequency bands, columns of an image.
     """
-    _check(share)
+    check_shares(share=share)
     generator, where = torch.Generator().manual_seed(seed), {}
     for name, x in batch.features.items():
         width = round(share * x.shape[2])

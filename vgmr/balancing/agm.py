@@ -8,9 +8,8 @@ from torch import Tensor
 from vgmr.balancing.base import Balancing, check_window
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.fusion.base import steady
+from vgmr.fusion.base import check_weights, steady
 from vgmr.inference import shapley_weights, subsets
-from vgmr.refining.inputs import is_weight
 
 
 def discrepancy(score: Tensor) -> Tensor:
@@ -56,9 +55,7 @@ class AGM(Balancing):
         window: tuple[int, int] | None = None,
     ):
         super().__init__()
-        for what, value in {"alpha": alpha, "limit": limit, "clip": 1.0 if clip is None else clip}.items():
-            if not is_weight(value):
-                raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
+        check_weights(alpha=alpha, limit=limit, clip=1.0 if clip is None else clip)
         if clip == 0:
             raise ValueError("clip must be a positive norm, or None for no clipping, got 0")
         self.alpha, self.limit, self.clip = alpha, limit, clip

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vgmr.balancing.base import Balancing, split_logits
+from vgmr.balancing.base import Balancing, check_learning, split_logits
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.refining.inputs import is_weight
+from vgmr.fusion.base import check_weights
 
 
 def dependence_weights(magnitude: Tensor, entropy: Tensor, temperature: float = 8.0) -> Tensor:
@@ -64,9 +64,7 @@ class ARL(Balancing):
         super().__init__()
         if variant not in ("paper", "released"):
             raise ValueError(f"variant must be 'paper' or 'released', got {variant!r}")
-        for what, value in {"unimodal_weight": unimodal_weight, "temperature": temperature, "clip": clip}.items():
-            if not is_weight(value):
-                raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
+        check_weights(unimodal_weight=unimodal_weight, temperature=temperature, clip=clip)
         if not hasattr(start_epoch, "__index__"):
             raise ValueError(f"start_epoch must be a whole number, got {start_epoch!r}")
         self.unimodal_weight, self.temperature, self.start_epoch = unimodal_weight, temperature, start_epoch
@@ -92,12 +90,7 @@ class ARL(Balancing):
     def losses(
         self, model: Classifier, output: Output, batch: Batch, joint: Tensor, epoch: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        for name in self.names:
-            if not output.encodings[name].requires_grad:
-                raise ValueError(
-                    f"ARL scales gradients before the head, and nothing before it can learn for {name!r}; "
-                    "model.requires_grad_(True) lets everything"
-                )
+        check_learning("ARL scales gradients", output)
         logits = split_logits(model, output.encodings, full_bias=True)
         terms = {name: F.cross_entropy(logits[name], batch.label) for name in self.names}
         if epoch <= self.start_epoch:

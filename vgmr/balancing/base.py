@@ -195,6 +195,16 @@ def check_window(window: tuple[int, int] | None) -> tuple[int, int] | None:
     return int(first), int(last)
 
 
+def check_learning(what: str, output: Output) -> None:
+    """ValueError in one line, for a method that does `what` before the head, where nothing there can learn."""
+    for name, encoding in output.encodings.items():
+        if not encoding.requires_grad:
+            raise ValueError(
+                f"{what} before the head, and nothing before it can learn for {name!r}; "
+                "model.requires_grad_(True) lets everything, or leave the modality out"
+            )
+
+
 @torch.no_grad()
 def fused_sample(model: Classifier, data: MultimodalData, method: str) -> Tensor:
     """What the last layers read of two training samples, (2, w), in evaluation mode; for widths and devices.

@@ -12,8 +12,9 @@ from vgmr.balancing.base import Loop, unimodal_losses
 from vgmr.balancing.uniform import Uniform
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData, holdout
+from vgmr.fusion.base import check_sizes
 from vgmr.inference import mean_loss
-from vgmr.refining.inputs import is_weight, is_whole
+from vgmr.refining.inputs import is_weight
 
 JOINT = "joint loss"
 
@@ -85,10 +86,9 @@ class GradBlending(Uniform):
         weights: Mapping[str, float] | None = None,
     ):
         super().__init__()
-        if not is_whole(super_epoch) or not 0 < held_out < 1:
-            raise ValueError(
-                f"expected super_epoch of at least 1 and 0 < held_out < 1, got {super_epoch} and {held_out}"
-            )
+        check_sizes(super_epoch=super_epoch)
+        if not 0 < held_out < 1:
+            raise ValueError(f"expected 0 < held_out < 1, got {held_out}")
         if not (is_weight(least_overfitting) and least_overfitting > 0):
             raise ValueError(f"least_overfitting must be a positive number, got {least_overfitting!r}")
         if weights is not None:

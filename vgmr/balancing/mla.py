@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vgmr.balancing.base import Balancing, Loop
+from vgmr.balancing.base import Balancing, Loop, check_learning
 from vgmr.classifier import Classifier
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.fusion.heads import SharedHead
@@ -103,12 +103,7 @@ class MLA(Balancing):
         head = model.backbone.head
         assert isinstance(head, SharedHead)
         output = model(batch.features, batch.model_mask)
-        for name in self.names:
-            if not output.encodings[name].requires_grad:
-                raise ValueError(
-                    f"MLA trains what is before the head, and nothing before it can learn for {name!r}; "
-                    "model.requires_grad_(True) lets everything, or leave the modality out"
-                )
+        check_learning("MLA trains", output)
         optimizer.zero_grad(set_to_none=True)
         self.batch_size = max(self.batch_size, len(batch))
         regular = 0.1 ** (1 + int(self.seen) / math.ceil(self.samples / self.batch_size))

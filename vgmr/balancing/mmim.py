@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from vgmr.balancing.base import Balancing, Loop, fused_sample
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.fusion.base import check_weights
 from vgmr.inference import evaluating
-from vgmr.refining.inputs import is_weight
 
 LOWEST = -4.0  # log-variance: without a floor encoders shrink their vectors, and the likelihood grows for ever
 
@@ -107,13 +107,8 @@ class MMIM(Balancing):
         super().__init__()
         if variant not in ("corrected", "official"):
             raise ValueError(f"variant must be 'corrected' or 'official', got {variant!r}")
-        for what, value in {
-            "contrast_weight": contrast_weight,
-            "likelihood_weight": likelihood_weight,
-            "learning_rate": learning_rate,
-        }.items():
-            if not is_weight(value):
-                raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
+        check_weights(contrast_weight=contrast_weight, likelihood_weight=likelihood_weight)
+        check_weights(learning_rate=learning_rate)
         self.contrast_weight, self.likelihood_weight = contrast_weight, likelihood_weight
         self.anchor, self.learning_rate, self.variant = anchor, learning_rate, variant
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vgmr.balancing.uniform import Uniform
 from vgmr.classifier import Classifier
-from vgmr.refining.inputs import is_weight
+from vgmr.fusion.base import check_weights
 
 
 def joint_weight(joint: Sequence[Tensor], unimodal: Sequence[Tensor]) -> Tensor:
@@ -72,9 +72,7 @@ class MMPareto(Uniform):
         super().__init__()
         if rescale not in ("tensor", "encoder"):
             raise ValueError(f"rescale must be 'tensor' or 'encoder', got {rescale!r}")
-        for what, value in {"strength": strength}.items():
-            if not is_weight(value):
-                raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
+        check_weights(strength=strength)
         self.strength, self.rescale = strength, rescale
 
     def backward(self, model: Classifier, joint: Tensor, unimodal: Mapping[str, Tensor]) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from vgmr.balancing.base import Balancing, check_window, split_logits
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.refining.inputs import is_weight
+from vgmr.fusion.base import check_weights
 
 
 def damping(score: Tensor, alpha: float = 0.3, ratio: str = "pairwise-mean", tie: int | None = None) -> Tensor:
@@ -67,8 +67,7 @@ class OGMGE(Balancing):
         tie: str | None = None,
     ):
         super().__init__()
-        if not is_weight(alpha):
-            raise ValueError(f"alpha must be a number of at least 0, got {alpha!r}")
+        check_weights(alpha=alpha)
         for what, value, choices in (
             ("ratio", ratio, ("pairwise-mean", "least")),
             ("apply_to", apply_to, ("gradient", "update")),

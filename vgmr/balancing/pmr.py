@@ -11,8 +11,8 @@ from torch import Tensor
 from vgmr.balancing.base import Balancing, Loop, check_window
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.fusion.base import check_weights
 from vgmr.inference import encode_all
-from vgmr.refining.inputs import is_weight
 
 
 def pull_and_hold(score: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,9 +71,7 @@ class PMR(Balancing):
         super().__init__()
         if variant not in ("paper", "official"):
             raise ValueError(f"variant must be 'paper' or 'official', got {variant!r}")
-        for what, value in {"alpha": alpha, "entropy_weight": entropy_weight}.items():
-            if not is_weight(value):
-                raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
+        check_weights(alpha=alpha, entropy_weight=entropy_weight)
         if not 0 < share <= 1 or not 0 <= momentum < 1 or not temperature > 0:
             raise ValueError(
                 f"expected 0 < share <= 1, 0 <= momentum < 1 and temperature > 0, got {share}, {momentum} and "

@@ -11,8 +11,8 @@ from torch import Tensor
 from vgmr.balancing.base import Balancing, Loop
 from vgmr.classifier import Classifier
 from vgmr.data.types import MultimodalData
+from vgmr.fusion.base import check_sizes, check_weights
 from vgmr.inference import encode_all
-from vgmr.refining.inputs import is_weight, is_whole
 
 
 def purity(cluster: np.ndarray, label: np.ndarray) -> float:
@@ -74,11 +74,8 @@ class Relearning(Balancing):
         starts: int = 10,
     ):
         super().__init__()
-        if not (is_whole(interval) and is_whole(starts)):
-            raise ValueError(f"expected interval and starts of at least 1, got {interval!r} and {starts!r}")
-        for what, value in {"strength": strength, "times": times}.items():
-            if not is_weight(value):
-                raise ValueError(f"{what} must be a number of at least 0, got {value!r}")
+        check_sizes(interval=interval, starts=starts)
+        check_weights(strength=strength, times=times)
         self.starts = starts
         self.strength, self.interval, self.times = strength, interval, times
         self.size_matched, self.reset_state = size_matched, reset_state

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vgmr.balancing.base import Balancing
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.refining.inputs import is_weight
+from vgmr.fusion.base import check_weights
 
 
 def contrast(
@@ -58,8 +58,7 @@ class UniSMMC(Balancing):
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
-        if not is_weight(weight):
-            raise ValueError(f"weight must be a number of at least 0, got {weight!r}")
+        check_weights(weight=weight)
         self.weight, self.temperature, self.dropout = weight, temperature, dropout
 
     def start(self, model: Classifier, data: MultimodalData, epochs: int, seed: int) -> None:

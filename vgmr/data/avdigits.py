@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits as sklearn_digits
 from vgmr.data.extract.audio import log_mel
 from vgmr.data.fetch import Copy, Source, checksums, locate
 from vgmr.data.store import prepared
-from vgmr.data.types import Batch, MultimodalData, fingerprint, fold_parts, holdout, is_count, pad
+from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, fold_parts, holdout, pad
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 RATE = 8000
@@ -73,8 +73,7 @@ def load_avdigits(
         chosen = {"fold": fold, "seed": seed}
     elif split == "speakers":
         chosen |= _speakers(held_out_speakers, validation_speakers)
-    if not is_count(seed):
-        raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}")
+    check_whole(seed=seed)
     copy = locate(SOURCE, root, allow_partial)
     key = {"data": "avdigits", "version": VERSION, **chosen, "partial": copy.partial}
     key["audio"] = {"bands": BANDS, "window": WINDOW_SECONDS, "hop": HOP_SECONDS}

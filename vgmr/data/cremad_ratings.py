@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from vgmr.data.fetch import Copy, Source, checksums, locate
-from vgmr.data.types import Batch, MultimodalData, fingerprint, fold_parts, holdout, is_count
+from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, fold_parts, holdout
 
 EMOTIONS = {
     "NEU": ("N", "meanNeutralResp"),
@@ -74,8 +74,7 @@ def load_cremad_ratings(
     """
     if split not in ("literature", "actors"):
         raise ValueError(f"split must be 'literature' or 'actors', got {split!r}")
-    if not is_count(seed):
-        raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}")
+    check_whole(seed=seed)
     copy = locate(SOURCE, root, allow_partial)
     missing = sorted(set(SOURCE.files) - set(copy.digests))
     if missing:

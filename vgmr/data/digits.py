@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_digits as sklearn_digits
 
-from vgmr.data.types import MultimodalData, fingerprint, holdout, is_count
+from vgmr.data.types import MultimodalData, check_whole, fingerprint, holdout
 from vgmr.data.views import chosen_views, conflicting
 
 VIEWS = ("left", "right", "spectrum")
@@ -95,9 +95,7 @@ def _digits(
     split_seed: int,
 ) -> MultimodalData:
     """Parts of 60, 20 and 20 percent by class, the conflict drawn in the order train, validation, test."""
-    for argument, seed in (("conflict_seed", conflict_seed), ("split_seed", split_seed)):
-        if not is_count(seed):
-            raise ValueError(f"{argument} must be a whole number of at least 0, got {seed!r}")
+    check_whole(conflict_seed=conflict_seed, split_seed=split_seed)
     raw = sklearn_digits()
     label = raw.target.astype(np.int64)
     rest, test = holdout(label, 0.2, split_seed)

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from vgmr.data.fetch import Copy, Source, checksums, locate
-from vgmr.data.types import Batch, MultimodalData, fingerprint, fold_parts, holdout, is_count
+from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, fold_parts, holdout
 
 WIDTHS = {"text": 100, "audio": 73, "vision": 100}
 FOLDERS = {"text": "text", "audio": "audio", "vision": "video"}
@@ -68,8 +68,7 @@ def load_mosi_utterance(
         )
     if split not in ("clean", "within-test"):
         raise ValueError(f"split must be 'clean' or 'within-test', got {split!r}")
-    if not is_count(seed):
-        raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}")
+    check_whole(seed=seed)
     copy = locate(SOURCE, root, allow_partial)
     missing = sorted(set(FILES) - set(copy.digests))
     if missing:

@@ -22,7 +22,7 @@ from vgmr.data.gated.csd import Sequence
 from vgmr.data.gated.sentiment import CLASSES
 from vgmr.data.mosi_utterance import HALVES, read_half, read_numbers, read_transcripts
 from vgmr.data.store import prepared
-from vgmr.data.types import Batch, MultimodalData, fingerprint, fold_parts, is_count, pad
+from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, fold_parts, pad
 
 WORD = re.compile("[a-z']+")
 SILENCE = b"sp"
@@ -124,8 +124,7 @@ def load_mosi_words(
     known = {"binary": CLASSES["non-negative"], "seven": CLASSES["seven"], "regression": ()}
     if not isinstance(labels, str) or labels not in known:
         raise ValueError(f"labels must be one of {', '.join(known)}; got {labels!r}")
-    if not is_count(longest, 1):
-        raise ValueError(f"longest must be at least 1, a whole number, got {longest!r}")
+    check_whole(1, longest=longest)
     if labels != "binary" and sentiment is None:
         raise FileNotFoundError(
             f"labels {labels!r} need continuous sentiment, which the open files do not hold; give sentiment=, a "

@@ -22,7 +22,7 @@ from vgmr.data.extract.clips import BrokenFile, Stored, data_folder, make_stored
 from vgmr.data.extract.images import Extractor, ImageNetwork, folder_images, read_images, read_video, rgb_input
 from vgmr.data.extract.images import spread as spread_over
 from vgmr.data.extract.text import TextEncoder, read_words, word_timing
-from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, is_count, pad
+from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, holdout, pad
 from vgmr.machine.files import cache_folder, place, user_path, writable
 
 TABLE = "table.csv"
@@ -99,9 +99,8 @@ def load_own(
         raise ValueError(f"audio must be one of {', '.join(SOUNDS)}; got {audio!r}")
     if labels not in ("classes", "regression"):
         raise ValueError(f"labels must be classes or regression, got {labels!r}")
-    for name, number, least in (("frames", frames, 1), ("rate", rate, 1000)):
-        if not is_count(number, least):
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {number!r}")
+    check_whole(1, frames=frames)
+    check_whole(1000, rate=rate)
     if rate > FASTEST:
         raise ValueError(f"rate must be at most {FASTEST}, got {rate}")
     table = _find_table(root)

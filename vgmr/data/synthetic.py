@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from vgmr.data.types import Batch, MultimodalData, fingerprint, is_count
+from vgmr.data.types import Batch, MultimodalData, check_shares, check_whole, fingerprint
 
 SHAPES: dict[str, tuple[dict[str, tuple[int, int]], int]] = {
     "mosi": ({"text": (50, 768), "audio": (50, 5), "vision": (50, 20)}, 2),
@@ -58,19 +58,14 @@ def load_synthetic(
     """
     if like not in SHAPES:
         raise ValueError(f"unknown like={like!r}; there are: {', '.join(SHAPES)}")
-    for name, value in {"noise": noise, "conflict": conflict, "padding": padding, "balance": balance or 0}.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} is a share and must lie in 0 to 1, got {value}")
+    check_shares(noise=noise, conflict=conflict, padding=padding, balance=0 if balance is None else balance)
     if labels not in ("classes", "regression"):
         raise ValueError(f"labels must be classes or regression, got {labels!r}")
     if labels == "regression" and SHAPES[like][1] != 2:
         raise ValueError(f"scores need the shapes of mosi or mosei, which have two classes, got like={like!r}")
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    if samples < 8:
-        raise ValueError(f"samples must be at least 8, got {samples}")
-    if not is_count(seed):
-        raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}")
+    check_whole(1, steps=1 if steps is None else steps)
+    check_whole(8, samples=samples)
+    check_whole(seed=seed)
     full, num_classes = SHAPES[like]
     shapes = {name: (length if steps is None else min(steps, length), d) for name, (length, d) in full.items()}
     generator = np.random.default_rng(seed)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -440,6 +441,20 @@ def holdout(
 def is_count(value: Any, least: int = 0) -> bool:
     """Whether it is a whole number of at least `least`, of any integer type."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
+
+
+def check_whole(least: int = 0, /, **counts: Any) -> None:
+    """ValueError in one line where one of `counts` is no whole number of at least `least`."""
+    for what, value in counts.items():
+        if not is_count(value, least):
+            raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
+
+
+def check_shares(**shares: Any) -> None:
+    """ValueError in one line where one of `shares` is no number in 0 to 1."""
+    for what, value in shares.items():
+        if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+            raise ValueError(f"{what} must lie in 0 to 1, got {value!r}")
 
 
 def fold_parts(group: np.ndarray, fold: int, count: int) -> np.ndarray:

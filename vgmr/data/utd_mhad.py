@@ -14,7 +14,7 @@ from scipy.io import loadmat
 
 from vgmr.data.fetch import Copy, Source, checksums, locate
 from vgmr.data.store import prepared
-from vgmr.data.types import Batch, MultimodalData, fingerprint, fold_parts, holdout, is_count, pad
+from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, fold_parts, holdout, pad
 
 ACTIONS = (
     "swipe left",
@@ -93,8 +93,7 @@ def load_utd_mhad(
         ValueError: impossible strides, subjects or split, files that are not as published.
         FileNotFoundError: files that are missing, with where they come from.
     """
-    if not is_count(inertial_stride, 1) or not is_count(skeleton_stride, 1):
-        raise ValueError(f"strides must be at least 1, whole, got {inertial_stride!r} and {skeleton_stride!r}")
+    check_whole(1, inertial_stride=inertial_stride, skeleton_stride=skeleton_stride)
     if isinstance(validation_subjects, str | int):
         raise ValueError(f"validation_subjects must be a list such as [7], got {validation_subjects!r}")
     taken = sorted(set(validation_subjects))
@@ -102,8 +101,7 @@ def load_utd_mhad(
         raise ValueError(f"validation_subjects must be one to three of 1, 3, 5, 7; got {taken}")
     if split not in ("subjects", "shared"):
         raise ValueError(f"split must be 'subjects' or 'shared', got {split!r}")
-    if not is_count(seed):
-        raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}")
+    check_whole(seed=seed)
     copy = locate(SOURCE, root, allow_partial)
     key = {
         "data": "utd-mhad",

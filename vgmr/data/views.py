@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from vgmr.data.types import Batch
+from vgmr.data.types import Batch, check_shares
 
 
 def chosen_views(views: Sequence[str], known: Sequence[str], name: str) -> tuple[str, ...]:
@@ -37,8 +37,7 @@ def conflicting(
     Returns the batch, whose `corrupted` is (N, 1, 1) per view, and the sample that each view is from, (views, N).
     Raises ValueError for a share outside 0 to 1.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"conflict is a share and must lie in 0 to 1, got {share}")
+    check_shares(conflict=share)
     names = list(views)
     origin = {name: rows.copy() for name in names}
     corrupted = {name: np.zeros(len(rows), bool) for name in names}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vgmr.refining.inputs import check_dims, check_like, is_whole
+from vgmr.refining.inputs import check_dims, check_like, is_weight, is_whole
 from vgmr.refining.maps import masked_mean
 
 
@@ -25,7 +26,8 @@ class Backbone(nn.Module):
         dims: feature dimension by modality name.
         num_outputs: classes, or 1 for regression.
         width: of `vectors`; None where modalities differ, and methods that need one width then refuse.
-        averages: `encode_one` reads the mean over time and nothing else.
+        averages: `encode` reads the mean over time and nothing else; False in a subclass that writes `encode_one`
+            or `encode` and does not say so itself. `fit` refuses a class that says so wrongly.
         readout: concat, sum, tensor or shared where the outputs are one linear layer on that; else opaque.
 
     Args:
@@ -37,17 +39,22 @@ class Backbone(nn.Module):
     averages = False
     readout = "opaque"
 
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        said, *written = (
+            next(place for place, kind in enumerate(cls.__mro__) if what in vars(kind))
+            for what in ("averages", "encode_one", "encode")
+        )
+        if min(written) < said:  # what a parent says is of the parent's encoding
+            cls.averages = False
+
     def __init__(self, dims: Mapping[str, int], num_outputs: int, width: int | None = None, at_least: int = 1):
         super().__init__()
         if dims and len(dims) < at_least:
             raise ValueError(
                 f"{type(self).__name__} lets modalities meet and needs at least {at_least}, got {list(dims)}"
             )
-        for what, size in (("num_outputs", num_outputs), ("width", 1 if width is None else width)):
-            if not is_whole(size):
-                raise ValueError(
-                    f"{type(self).__name__}: {what} must be at least 1, got {size!r}; give a whole number"
-                )
+        check_sizes(type(self).__name__, num_outputs=num_outputs, width=1 if width is None else width)
         self.dims = check_dims(dims)
         self.names = sorted(self.dims)
         self.num_outputs = num_outputs
@@ -138,6 +145,28 @@ class Backbone(nn.Module):
         if unknown:
             raise ValueError(f"keep: unknown modalities {unknown}; there are {list(self.dims)}")
         return [name for name in self.names if name in keep]
+
+
+def check_sizes(kind: str = "", /, **sizes: Any) -> None:
+    """ValueError in one line, for the system `kind`, where a size is no whole number of at least 1."""
+    for what, size in sizes.items():
+        if not is_whole(size):
+            place = kind and f"{kind}: "
+            raise ValueError(f"{place}{what} must be at least 1, got {size!r}; give a whole number")
+
+
+def check_heads(kind: str, width: int, num_heads: int) -> None:
+    """ValueError in one line, for the system `kind`, where attention heads do not divide the width."""
+    check_sizes(kind, width=width, num_heads=num_heads)
+    if width % num_heads:
+        raise ValueError(f"{kind}: width must be divisible by num_heads, got {width} and {num_heads}")
+
+
+def check_weights(kind: str = "", /, **weights: Any) -> None:
+    """ValueError in one line, for `kind`, where a weight is no finite number of at least 0."""
+    for what, weight in weights.items():
+        if not is_weight(weight):
+            raise ValueError(f"{kind and f'{kind}: '}{what} must be a number of at least 0, got {weight!r}")
 
 
 @contextmanager

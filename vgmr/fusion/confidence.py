@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone
+from vgmr.fusion.base import Backbone, check_heads, check_sizes, check_weights
 from vgmr.fusion.crossmodal import Attention
-from vgmr.refining.inputs import check_dims, check_inputs, is_weight, is_whole
+from vgmr.refining.inputs import check_dims, check_inputs
 from vgmr.refining.maps import masked_mean
 from vgmr.refining.refinement import Refinement
 
@@ -157,23 +157,9 @@ class ConfidenceExperts(Backbone):
         confidence_weight: float = 1.0,
         dropout: float = 0.1,
     ):
-        for what, size in (
-            ("max_length", max_length),
-            ("width", width),
-            ("num_heads", num_heads),
-            ("num_experts", num_experts),
-            ("top_k", top_k),
-        ):
-            if not is_whole(size):
-                raise ValueError(
-                    f"ConfidenceExperts: {what} must be at least 1, got {size!r}; give a whole number"
-                )
-        if width % num_heads:
-            raise ValueError(
-                f"ConfidenceExperts: width must be divisible by num_heads, got {width} and {num_heads}"
-            )
-        if not is_weight(confidence_weight):
-            raise ValueError(f"confidence_weight must be a number of at least 0, got {confidence_weight!r}")
+        check_sizes("ConfidenceExperts", max_length=max_length, num_experts=num_experts, top_k=top_k)
+        check_heads("ConfidenceExperts", width, num_heads)
+        check_weights("ConfidenceExperts", confidence_weight=confidence_weight)
         super().__init__(dims, num_outputs, width)
         if variant not in VARIANTS:
             raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone
-from vgmr.refining.inputs import is_whole
+from vgmr.fusion.base import Backbone, check_sizes
 
 
 def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
@@ -365,16 +364,8 @@ class CrossmodalTransformer(PairedStacks):
         words: str = "text",
         causal: bool = False,
     ):
-        for what, size in (
-            ("width", width),
-            ("num_heads", num_heads),
-            ("num_layers", num_layers),
-            ("memory_layers", memory_layers),
-        ):
-            if not is_whole(size):
-                raise ValueError(
-                    f"CrossmodalTransformer: {what} must be at least 1, got {size!r}; give a whole number"
-                )
+        check_sizes("CrossmodalTransformer", width=width, num_heads=num_heads)
+        check_sizes("CrossmodalTransformer", num_layers=num_layers, memory_layers=memory_layers)
         super().__init__(dims, num_outputs, width)
         self.words, self.causal = words, causal
         rates: dict[str, Any] = {

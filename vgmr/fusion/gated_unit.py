@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone, mean_vector
+from vgmr.fusion.base import Backbone, check_sizes, mean_vector
 
 
 class GatedUnit(Backbone):
@@ -37,6 +37,7 @@ class GatedUnit(Backbone):
         gate_input: str = "features",
         dropout: float = 0.3,
     ):
+        check_sizes("GatedUnit", width=width)
         super().__init__(dims, num_outputs, width, at_least=2)
         if gate_input not in ("features", "projection"):
             raise ValueError(f"gate_input must be 'features' or 'projection', got {gate_input!r}")

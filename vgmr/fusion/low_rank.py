@@ -7,9 +7,8 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone
+from vgmr.fusion.base import Backbone, check_sizes
 from vgmr.fusion.tensor_fusion import make_encoders, widths
-from vgmr.refining.inputs import is_whole
 
 
 class LowRankFusion(Backbone):
@@ -44,8 +43,7 @@ class LowRankFusion(Backbone):
         by_name = widths(dims, width, "width")
         values = set(by_name.values())
         super().__init__(dims, num_outputs, values.pop() if len(values) == 1 else None)
-        if not is_whole(rank):
-            raise ValueError(f"LowRankFusion: rank must be at least 1, got {rank!r}; give a whole number")
+        check_sizes("LowRankFusion", rank=rank)
         self.encoder = make_encoders(self.dims, by_name, sequential, hidden_dim, dropout)
         self.factor = nn.ParameterDict(
             {name: nn.Parameter(torch.empty(rank, by_name[name] + 1, num_outputs)) for name in self.names}

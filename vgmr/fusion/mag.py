@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone, find_anchor, mean_vector
-from vgmr.refining.inputs import check_dims, check_inputs, is_weight, is_whole
+from vgmr.fusion.base import Backbone, check_heads, check_sizes, check_weights, find_anchor, mean_vector
+from vgmr.refining.inputs import check_dims, check_inputs
 from vgmr.refining.maps import masked_mean
 from vgmr.refining.refinement import Refinement
 
@@ -95,19 +95,9 @@ class MAG(Backbone):
         gate_dropout: float = 0.5,
         dropout: float = 0.1,
     ):
-        for what, size in (
-            ("width", width),
-            ("num_layers", num_layers),
-            ("num_heads", num_heads),
-            ("feedforward_dim", feedforward_dim),
-            ("max_length", max_length),
-        ):
-            if not is_whole(size):
-                raise ValueError(f"MAG: {what} must be at least 1, got {size!r}; give a whole number")
-        if width % num_heads:
-            raise ValueError(f"MAG: width must be divisible by num_heads, got {width} and {num_heads}")
-        if not is_weight(strength):
-            raise ValueError(f"MAG: strength must be a number of at least 0, got {strength!r}")
+        check_sizes("MAG", num_layers=num_layers, feedforward_dim=feedforward_dim, max_length=max_length)
+        check_heads("MAG", width, num_heads)
+        check_weights("MAG", strength=strength)
         super().__init__(dims, num_outputs, width)
         self.anchor = find_anchor(self.dims, anchor, "MAG")
         self.others = {name: dim for name, dim in self.dims.items() if name != self.anchor}

@@ -8,8 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone, last_real, mean_vector, reverse_real, unknown_names
-from vgmr.refining.inputs import is_weight, is_whole
+from vgmr.fusion.base import (
+    Backbone,
+    check_heads,
+    check_sizes,
+    check_weights,
+    last_real,
+    mean_vector,
+    reverse_real,
+    unknown_names,
+)
 
 
 class StackedRecurrence(nn.Module):
@@ -108,35 +116,22 @@ class MISA(Backbone):
         reconstruction_weight: float = 1.0,
         variant: str = "corrected",
     ):
-        for what, size in (
-            ("width", width),
-            ("hidden_dim", 1 if hidden_dim is None else hidden_dim),
-            ("feedforward_dim", feedforward_dim),
-            ("num_heads", num_heads),
-        ):
-            if not is_whole(size):
-                raise ValueError(f"MISA: {what} must be at least 1, got {size!r}; give a whole number")
-        for what, weight in (
-            ("difference_weight", difference_weight),
-            ("similarity_weight", similarity_weight),
-            ("reconstruction_weight", reconstruction_weight),
-        ):
-            if not is_weight(weight):
-                raise ValueError(f"MISA: {what} must be a number of at least 0, got {weight!r}")
-        if unknown_names(averaged, dims):
-            raise ValueError(f"averaged: expected several of {list(dims)}, got {averaged!r}")
-        super().__init__(dims, num_outputs, width, at_least=2)
-        if width % num_heads:
-            raise ValueError(f"MISA: width must be divisible by num_heads, got {width} and {num_heads}")
-        if variant not in ("corrected", "official"):
-            raise ValueError(f"MISA: variant must be 'corrected' or 'official', got {variant!r}")
-        hidden_dim = max(1, width // 2) if hidden_dim is None else hidden_dim
-        self.averaged, self.variant = set(averaged), variant
-        self.weights = {
+        check_heads("MISA", width, num_heads)
+        check_sizes("MISA", feedforward_dim=feedforward_dim, hidden_dim=1 if hidden_dim is None else hidden_dim)
+        weights = {
             "difference": difference_weight,
             "similarity": similarity_weight,
             "reconstruction": reconstruction_weight,
         }
+        check_weights("MISA", **{f"{what}_weight": weight for what, weight in weights.items()})
+        if unknown_names(averaged, dims):
+            raise ValueError(f"averaged: expected several of {list(dims)}, got {averaged!r}")
+        super().__init__(dims, num_outputs, width, at_least=2)
+        if variant not in ("corrected", "official"):
+            raise ValueError(f"MISA: variant must be 'corrected' or 'official', got {variant!r}")
+        hidden_dim = max(1, width // 2) if hidden_dim is None else hidden_dim
+        self.averaged, self.variant = set(averaged), variant
+        self.weights = weights
         self.sequence = nn.ModuleDict(
             {
                 name: nn.Identity() if name in self.averaged else StackedRecurrence(dim, hidden_dim)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone
+from vgmr.fusion.base import Backbone, check_sizes
 from vgmr.refining.maps import masked_mean
 
 GATES = ("tanh", "sigmoid", "none")
@@ -76,8 +76,7 @@ class PreGating(Backbone):
         normalise: bool = False,
         dropout: float = 0.1,
     ):
-        if width is None:
-            raise ValueError("PreGating: width must be at least 1, got None; give a whole number")
+        check_sizes("PreGating", width=width)
         super().__init__(dims, num_outputs, width, at_least=2)
         if gate not in GATES:
             raise ValueError(f"gate must be one of {', '.join(GATES)}, got {gate!r}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from vgmr.fusion.base import check_sizes
 from vgmr.refining.inputs import check_dims, check_inputs
 from vgmr.refining.maps import masked_mean
 from vgmr.refining.refinement import Refinement
@@ -24,8 +25,7 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, dims: Mapping[str, int], hidden_dim: int | None = None, reduction: int = 16):
         super().__init__()
         self.dims = check_dims(dims)
-        if reduction < 1:
-            raise ValueError(f"reduction must be at least 1, got {reduction}")
+        check_sizes("SqueezeExcitation", reduction=reduction, hidden_dim=1 if hidden_dim is None else hidden_dim)
         self.excite = nn.ModuleDict()
         for name, dim in self.dims.items():
             inner = max(1, dim // reduction) if hidden_dim is None else hidden_dim

@@ -10,9 +10,8 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone, mean_vector, unknown_names
+from vgmr.fusion.base import Backbone, check_sizes, mean_vector, unknown_names
 from vgmr.fusion.tensor_fusion import LastState
-from vgmr.refining.inputs import is_whole
 
 
 class _MeanLinear(nn.Module):
@@ -35,11 +34,7 @@ class _SupervisedConcat(Backbone):
         hidden_dim: int = 16,
         dropout: float = 0.1,
     ):
-        for what, size in {"width": width, "hidden_dim": hidden_dim}.items():
-            if not is_whole(size):
-                raise ValueError(
-                    f"{type(self).__name__}: {what} must be at least 1, got {size!r}; give a whole number"
-                )
+        check_sizes(type(self).__name__, width=width, hidden_dim=hidden_dim)
         if unknown_names(averaged, dims):
             raise ValueError(f"averaged: expected several of {list(dims)}, got {averaged!r}")
         super().__init__(dims, num_outputs, width, at_least=2)

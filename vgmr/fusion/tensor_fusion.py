@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone, last_real, mean_vector
-from vgmr.refining.inputs import is_whole, whole
+from vgmr.fusion.base import Backbone, check_sizes, last_real, mean_vector
+from vgmr.refining.inputs import whole
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -124,9 +124,7 @@ class TensorFusion(Backbone):
         if width is None:
             width = max(1, min(16, math.floor(6000 ** (1 / max(1, len(dims))) + 1e-9) - 1))
         by_name = widths(dims, width, "width")
-        for what, size in {"post_dim": post_dim}.items():
-            if not is_whole(size):
-                raise ValueError(f"TensorFusion: {what} must be a whole number of at least 1, got {size!r}")
+        check_sizes("TensorFusion", post_dim=post_dim)
         super().__init__(dims, num_outputs, _common(by_name))
         size = math.prod(value + 1 for value in by_name.values())
         if size > self.largest:

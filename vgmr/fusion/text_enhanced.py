@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgmr.fusion.base import find_anchor
+from vgmr.fusion.base import check_sizes, find_anchor
 from vgmr.fusion.crossmodal import CrossmodalStack, PairedStacks
-from vgmr.refining.inputs import is_whole
 
 
 class _States(nn.Module):
@@ -68,17 +67,8 @@ class TextEnhancedFusion(PairedStacks):
         positions: bool = False,
         causal: bool = True,
     ):
-        for what, size in (
-            ("width", width),
-            ("num_heads", num_heads),
-            ("num_layers", num_layers),
-            ("hidden_dim", hidden_dim),
-            ("post_dim", post_dim),
-        ):
-            if not is_whole(size):
-                raise ValueError(
-                    f"TextEnhancedFusion: {what} must be at least 1, got {size!r}; give a whole number"
-                )
+        check_sizes("TextEnhancedFusion", width=width, num_heads=num_heads, num_layers=num_layers)
+        check_sizes("TextEnhancedFusion", hidden_dim=hidden_dim, post_dim=post_dim)
         super().__init__(dims, num_outputs, width)
         self.anchor = find_anchor(self.dims, anchor, type(self).__name__)
         if len(self.dims) < 3:

@@ -50,9 +50,7 @@ class Alone:
     def train(self, epoch: int) -> list[Tensor]:
         """Every step of an epoch; the mean loss."""
         self.method.epoch_start(self.model, self.data, epoch, self.loop)
-        batches: Iterable[Batch] = mini_batches(self.part, generator=self.order, **self.feeding)
-        if self.corruption is not None:
-            batches = map(partial(corrupted, self.corruption, self.corrupting), batches)
+        batches = _fed(self.part, self.order, self.corrupting, self.corruption, self.feeding)
         step: Callable[[Batch], Tensor] = partial(self._step, epoch)
         if self.replayed is not None and epoch >= self.objective.warmup_epochs:
             step = self.replayed
@@ -76,6 +74,18 @@ class Alone:
         """One seed goes on until the training ends."""
 
 
+def _fed(
+    part: Batch,
+    order: torch.Generator,
+    corrupting: torch.Generator,
+    corruption: Corruption | None,
+    feeding: Mapping[str, Any],
+) -> Iterable[Batch]:
+    """The mini-batches of an epoch, as they are stepped on."""
+    batches = mini_batches(part, generator=order, **feeding)
+    return batches if corruption is None else map(partial(corrupted, corruption, corrupting), batches)
+
+
 def train_copy(
     new_optimizer: Callable[[Classifier], torch.optim.Optimizer],
     feeding: Mapping[str, Any],
@@ -93,10 +103,7 @@ def train_copy(
         part, own = part.noting_padding(), new_optimizer(model)
         step = partial(_plain_step, model, Objective(0, 0, auxiliary=False), own)
         for _ in range(epochs):
-            batches: Iterable[Batch] = mini_batches(part, generator=order, **feeding)
-            if corruption is not None:
-                batches = map(partial(corrupted, corruption, corrupting), batches)
-            train_epoch(model, batches, step)
+            train_epoch(model, _fed(part, order, corrupting, corruption, feeding), step)
 
 
 def _plain_step(model: Classifier, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:

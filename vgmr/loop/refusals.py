@@ -10,10 +10,11 @@ import torch
 from vgmr.balancing.base import Balancing
 from vgmr.classifier import Classifier
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.fusion.base import steady
+from vgmr.fusion.base import check_sizes, check_weights, steady
 from vgmr.loop.steps import Corruption
 from vgmr.objective import Objective
-from vgmr.refining.inputs import is_weight, is_whole, trusted_values
+from vgmr.refining.inputs import trusted_values
+from vgmr.refining.maps import masked_mean
 
 
 def unsound(
@@ -27,12 +28,8 @@ def unsound(
     weights: Mapping[str, float],
 ) -> Iterator[Exception]:
     """What `fit` refuses of its arguments, in the order in which a reader would look."""
-    for what, value in counts.items():
-        if not is_whole(value):
-            yield ValueError(f"{what} must be at least 1, got {value!r}; give a whole number")
-    for what, weight in weights.items():
-        if not is_weight(weight):
-            yield ValueError(f"{what} must be a number of at least 0, got {weight!r}")
+    check_sizes(**counts)
+    check_weights(**weights)
     for seed in seeds:
         if not isinstance(seed, Integral) or isinstance(seed, bool) or abs(int(seed)) >= 2**63:
             yield ValueError(f"seed must be a whole number below 2**63, got {seed!r}")
@@ -65,6 +62,11 @@ def unsound(
             f"{type(models[0].backbone).__name__}.fuse changes its answer with the encoding of {name!r} where "
             "keep leaves that out: use the encodings in keep alone; self.present(keep) lists them"
         )
+    for name in not_averaged(models[0], data[0].train):
+        yield ValueError(
+            f"{type(models[0].backbone).__name__} says averages = True, and its encoding of {name!r} reads more "
+            "of the sequence than its mean over time: say averages = False in the class"
+        )
 
 
 @torch.no_grad()
@@ -83,6 +85,22 @@ def unheeded(model: Classifier, part: Batch) -> list[str]:
             if not torch.allclose(answer, other, rtol=1e-3, atol=1e-4, equal_nan=True):
                 found.append(name)
     return found
+
+
+@torch.no_grad()
+def not_averaged(model: Classifier, part: Batch) -> list[str]:
+    """Modalities of which the backbone reads more than the mean over time although it says `averages`."""
+    if not (model.backbone.averages and len(part)):
+        return []
+    few = part.span(0, 4)
+    with steady(model):
+        means = {name: masked_mean(x, few.mask[name]).unsqueeze(1) for name, x in few.features.items()}
+        read, expected = model.backbone.encode(few.features, few.mask), model.backbone.encode(means, None)
+    return [
+        name
+        for name, x in read.items()
+        if x.shape != expected[name].shape or (x - expected[name]).abs().max() > 1e-3 * expected[name].abs().max()
+    ]
 
 
 def check_labels(model: Classifier, data: MultimodalData) -> None:

@@ -27,8 +27,15 @@ def _says(node: ast.stmt) -> bool:
 
 
 def _refuses(node: ast.stmt) -> bool:
-    """Whether a statement can end a training, but change none that ends well: `if ...: raise`, also in a loop."""
-    if not isinstance(node, ast.If | ast.For) or any(isinstance(part, ast.NamedExpr) for part in ast.walk(node)):
+    """Whether a statement can end a training, but change none that ends well.
+
+    That is `if ...: raise`, also in a loop, and `check_...(...)`, called for nothing that it gives.
+    """
+    if any(isinstance(part, ast.NamedExpr) for part in ast.walk(node)):
+        return False
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        return isinstance(node.value.func, ast.Name) and node.value.func.id.startswith("check_")
+    if not isinstance(node, ast.If | ast.For):
         return False
     return all(isinstance(part, ast.Raise) or _refuses(part) for part in [*node.body, *node.orelse])
 

@@ -121,12 +121,12 @@ def balancing_variants(epochs: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def balancing_study(dataset: str, optimizer: str = "adamw", backbone: str = "pooled") -> dict[str, Any]:
+def balancing_study(dataset: str, optimizer: str = "adamw") -> dict[str, Any]:
     """The settings that all trainings of one comparison of balancing methods share.
 
     SGD decays by 0.0001, and its search begins at twice the epochs, since VGMR takes longer under it.
     """
-    common = study(dataset, backbone)
+    common = study(dataset)
     if optimizer != "sgd":
         return common
     return common | {"optimizer": "sgd", "weight_decay": 1e-4, "epochs": 2 * common["epochs"]}
@@ -251,7 +251,15 @@ def cheap_refiners(dataset: str) -> dict[str, list[Experiment]]:
     return found
 
 
-def removals(dataset: str, seeds: int = FEWER) -> dict[tuple[str, str], list[Experiment]]:
+def without_each(experiments: Sequence[Experiment], modalities: Sequence[str]) -> dict[str, list[Experiment]]:
+    """The experiments with all modalities but one, by the one that is left out."""
+    return {
+        gone: [replace(one, modalities=tuple(name for name in modalities if name != gone)) for one in experiments]
+        for gone in modalities
+    }
+
+
+def removals(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
     """What is trained with all modalities and without each, by method and the modality left out, "" for none.
 
     Methods are "plain", VGMR in both forms and those of `COMPARED`, at the rates of `balancing`. With two
@@ -263,15 +271,13 @@ def removals(dataset: str, seeds: int = FEWER) -> dict[tuple[str, str], list[Exp
     names = experiment_data(Experiment(**common)).modalities
     todo = {}
     for method, options in methods.items():
-        todo[method, ""] = repeated(options, seeds)
+        todo[method, ""] = repeated(options, FEWER)
         if len(names) > 2 or method == "plain":
-            for gone in names:
-                rest = tuple(name for name in names if name != gone)
-                todo[method, gone] = [replace(one, modalities=rest) for one in todo[method, ""]]
+            todo |= {(method, gone): rest for gone, rest in without_each(todo[method, ""], names).items()}
     return todo
 
 
-def removal_controls(dataset: str, seeds: int = FEWER) -> dict[tuple[str, str], list[Experiment]]:
+def removal_controls(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
     """The controls of `removals`: `CONTROLS` trained without each modality, by control and the modality left out.
 
     With all modalities they are among `training`. With two modalities there are none, as for the other methods.
@@ -279,11 +285,9 @@ def removal_controls(dataset: str, seeds: int = FEWER) -> dict[tuple[str, str], 
     whole = training(dataset)
     names = experiment_data(Experiment(**study(dataset))).modalities
     return {
-        (name, gone): [
-            replace(one, modalities=tuple(kept for kept in names if kept != gone)) for one in whole[name][:seeds]
-        ]
-        for name in CONTROLS
-        for gone in (names if len(names) > 2 else ())
+        (control, gone): rest
+        for control in (CONTROLS if len(names) > 2 else ())
+        for gone, rest in without_each(whole[control][:FEWER], names).items()
     }
 
 

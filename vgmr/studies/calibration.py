@@ -26,27 +26,25 @@ from vgmr.objective import Objective, value_loss
 from vgmr.prefusion import count_parameters
 from vgmr.refiner import VGMR
 from vgmr.settings import Experiment, filled
-from vgmr.studies.forms import FORM_COMMON, FORM_STUDIES, FORM_TRIALS, TRAINED_KINDS
+from vgmr.studies.forms import FORM_COMMON, FORM_STUDIES, TRAINED_KINDS
 from vgmr.studies.search import OWN_SPLIT, SEARCH_SEEDS
+from vgmr.studies.variants import VARIANTS
 from vgmr.training import fit, fit_seeds
 
-PLAIN, MLP, VALUE_FREE = "plain", "parameter-matched MLP", "value-free gate"
-PAPER, CALIBRATED = "VGMR, paper's form", "VGMR, calibrated"
+PLAIN, MLP, VALUE_FREE, PAPER, CALIBRATED = VARIANTS
 CAN_CLOSE: dict[str, Any] = {"form": "neutral", "amplification": 1.0, "retention": 0.0}
 # Each step keeps what the one before changed; the last is the calibrated form.
 STEPS: dict[str, dict[str, Any]] = {
-    PAPER: {"form": "paper"},
+    PAPER: VARIANTS[PAPER],
     "a gate that can close": CAN_CLOSE,
     "told what was corrupted": {**CAN_CLOSE, "value_target": "corruption", "value_weight": 1.0},
     "agreement of anchors": {**CAN_CLOSE, "value_from": "anchors"},
     "relative to the best supported": {**CAN_CLOSE, "value_from": "anchors"},
-    CALIBRATED: {"form": "calibrated"},
+    CALIBRATED: VARIANTS[CALIBRATED],
 }
 ABSOLUTE = "agreement of anchors"
 RIVALS: dict[str, dict[str, Any]] = {
-    PLAIN: {"prefusion": "none", "form": "paper"},
-    MLP: {"prefusion": "mlp", "form": "paper"},
-    VALUE_FREE: FORM_TRIALS["value-free gate"],
+    **{name: VARIANTS[name] for name in (PLAIN, MLP, VALUE_FREE)},
     "Sigmoid+Tanh gate": {"prefusion": "sigmoid-tanh", "form": "paper"},
     "Cross-Attention": {"prefusion": "cross-attention", "form": "paper"},
     "OGM-GE": {"prefusion": "none", "method": "ogm-ge", "form": "paper"},
@@ -169,11 +167,6 @@ def whole_samples(part: Batch) -> Batch:
     return replace(part.index((~hit).nonzero().squeeze(1)), corrupted=None)
 
 
-def accuracy(model: Classifier, part: Batch) -> float:
-    """Share of right answers, 0 to 1."""
-    return float((predict(model, part).argmax(1) == part.label).float().mean())
-
-
 def with_clean(model: Classifier, clean: Batch, hit: Batch) -> pd.DataFrame:
     """`calibration.values` of samples before and after a corruption, as one table; a sample counts as two."""
     before = calibration.values(model, clean).assign(corrupted=False)
@@ -215,14 +208,14 @@ def measured(one: Trained) -> list[dict[str, Any]]:
     model, data = one.model, one.data
     clean = whole_samples(data.test)
     parts = kinds_of(one)
-    rows = [{"kind": "clean", "measure": "accuracy", "value": accuracy(model, clean)}]
+    rows = [{"kind": "clean", "measure": "accuracy", "value": calibration.accuracy(model, clean)}]
     known = {} if data.test.corrupted is None else calibration.truth(data.test)
     if known and (hit := (torch.stack(list(known.values())) == 0).any(0)).any():
-        rows.append({"kind": "all", "measure": "accuracy", "value": accuracy(model, data.test)})
+        rows.append({"kind": "all", "measure": "accuracy", "value": calibration.accuracy(model, data.test)})
         parts = {"own": data.test.index(hit.nonzero().squeeze(1)), **parts}
     for kind, part in parts.items():
         numbers: dict[Any, float] = {
-            "accuracy": accuracy(model, part),
+            "accuracy": calibration.accuracy(model, part),
             "oracle": float(oracle(model, part).mean()),
         }
         if isinstance(model.prefusion, VGMR) and model.prefusion.of(next(iter(part.features))).gate_from_global:

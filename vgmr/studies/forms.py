@@ -9,19 +9,18 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from vgmr.analysis.calibration import detection, values
+from vgmr.analysis.calibration import accuracy, detection, values
 from vgmr.corruption import Drawn
 from vgmr.experiment import build, experiment_data
-from vgmr.inference import predict
 from vgmr.machine.devices import one_thread
 from vgmr.objective import Objective
 from vgmr.settings import Experiment, filled
 from vgmr.studies.search import SEARCH_SEEDS
-from vgmr.studies.variants import VARIANTS
+from vgmr.studies.variants import CONTROLS, VARIANTS
 from vgmr.training import fit
 
 # The search for a form. Nothing that it measures corruption with is among the kinds it trains on.
-RIVALS = ("plain", "parameter-matched MLP", "value-free gate")
+RIVALS = ("plain", *CONTROLS)
 OPEN_GATE = {"form": "neutral", "amplification": 1.0, "retention": 0.0, "retain": True}
 FORM_TRIALS: dict[str, dict[str, Any]] = {
     **{name: VARIANTS[name] for name in RIVALS},
@@ -84,11 +83,11 @@ def validate_form(experiment: Experiment) -> dict[str, float]:
             **filled(fit, experiment, objective=objective, method=None, corruption=drawn, checkpoint=None),
         )
         part = data.validation
-        scores = {"clean": float((predict(model, part).argmax(1) == part.label).float().mean())}
+        scores = {"clean": accuracy(model, part)}
         areas = []
         for kind in UNSEEN_KINDS:
             hit = Drawn.like(data.train, [kind], 1.0)(part, torch.Generator().manual_seed(1))
-            scores[kind] = float((predict(model, hit).argmax(1) == hit.label).float().mean())
+            scores[kind] = accuracy(model, hit)
             if experiment.prefusion == "vgmr":
                 areas.append(detection(values(model, hit)).set_index("score")["auroc"])
         if areas:

@@ -25,7 +25,7 @@ from vgmr.data.extract.clips import (
     read_stored,
 )
 from vgmr.data.extract.images import Extractor, ImageNetwork, numbered_images, read_images, rgb_input, spread
-from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, is_count, pad
+from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, holdout, pad
 from vgmr.machine.files import user_path
 
 CLASSES = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
@@ -95,8 +95,7 @@ def load_cremad(
         raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
     if bad_clips not in ("keep", "drop"):
         raise ValueError(f"bad_clips must be 'keep' or 'drop', got {bad_clips!r}")
-    if not is_count(frames, 1):
-        raise ValueError(f"frames must be at least 1, a whole number, got {frames!r}")
+    check_whole(1, frames=frames)
     network = ImageNetwork(extractor)
     expected = (
         f"expected train.csv and test.csv from {LISTS}, AudioWAV and Image-01-FPS; put them in cremad/ in the "

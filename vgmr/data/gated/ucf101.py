@@ -31,7 +31,7 @@ from vgmr.data.extract.images import (
     rgb_input,
     spread,
 )
-from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, is_count, pad
+from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, holdout, is_count, pad
 from vgmr.machine.files import user_path
 
 MODALITIES = ("rgb", "flow")
@@ -96,8 +96,7 @@ def load_ucf101(
     """
     if not is_count(split) or split not in SIZES:
         raise ValueError(f"split must be 1, 2 or 3, got {split!r}")
-    if not is_count(frames, 1):
-        raise ValueError(f"frames must be at least 1, a whole number, got {frames!r}")
+    check_whole(1, frames=frames)
     modalities = _checked(modalities)
     network = ImageNetwork(extractor)
     notes: dict[str, Any] = {"split": f"official list {split}", "extractor": network.name}
