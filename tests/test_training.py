@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vgmr import VGMR, Batch, Classifier, MultimodalData, Objective, PooledBackbone, TransformerBackbone
+from vgmr.fusion.attention import ByteDropout
 from vgmr.inference import predict
-from vgmr.loop.steps import ByteDropout, mini_batches, trim, use_byte_dropout
+from vgmr.loop.steps import mini_batches, trim, use_byte_dropout
 from vgmr.prefusion import Identity
 from vgmr.training import fit
 
@@ -413,8 +414,7 @@ def test_use_byte_dropout_replaces_all():
     use_byte_dropout(model)
     kinds = [type(module) for module in model.modules()]
     assert nn.Dropout not in kinds and kinds.count(ByteDropout) == len(rates) > 3
-    thresholds = [module.threshold for module in model.modules() if isinstance(module, ByteDropout)]
-    assert thresholds == [round(256 * rate) for rate in rates]
+    assert [module.p for module in model.modules() if isinstance(module, ByteDropout)] == rates
     attention = [module.dropout for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
     assert attention == [0.0, 0.0]
     torch.testing.assert_close(predict(model, ragged(10, 0)), logits)

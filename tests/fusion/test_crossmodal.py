@@ -5,6 +5,7 @@ import torch
 from made_systems import close, fill, of, of_stack, wave
 from torch import nn
 
+from vgmr.fusion.attention import _Attended, attend, bias_of, byte_mask
 from vgmr.fusion.crossmodal import Attention, CrossmodalStack, CrossmodalTransformer, sinusoids
 from vgmr.prefusion import count_parameters
 
@@ -78,9 +79,49 @@ def test_attention_is_that_of_torch():
     query, source = torch.randn(2, 3, 8).double(), torch.randn(2, 5, 8).double()
     real = torch.tensor([[True, True, False, False, False], [True] * 5])
     expected = theirs(query, source, source, key_padding_mask=~real)[0]
-    torch.testing.assert_close(ours.attend(query, *ours.project_source(source), real[:, None, None]), expected)
+    bias = bias_of(real[:, None, None], query)
+    torch.testing.assert_close(ours.attend(query, *ours.project_source(source), bias), expected)
     ours.dropout = 1e-12  # in training with dropout the weights are computed in the open
-    torch.testing.assert_close(ours.attend(query, *ours.project_source(source), real[:, None, None]), expected)
+    torch.testing.assert_close(ours.attend(query, *ours.project_source(source), bias), expected)
+
+
+@pytest.mark.parametrize("drops", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_gradients_of_attention_by_wide_products(masked, drops):
+    """Those of the textbook's formula, one by one and mapped over seeds."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, n, 4).double().requires_grad_() for n in (5, 6, 6))
+    bias = bias_of(torch.tensor([[True] * 6, [True] * 3 + [False] * 3])[:, None, None], q) if masked else None
+    mask = byte_mask(torch.ones(2, 3, 5, 6).double(), 0.3) if drops else None
+
+    def textbook(q, k, v):
+        score = q @ k.transpose(2, 3) + (0 if bias is None else bias)
+        return score.softmax(3) * (1 if mask is None else mask) @ v
+
+    def ours(q, k, v):
+        return _Attended.apply(q, k, v, bias, mask)[0]
+
+    torch.testing.assert_close(ours(q, k, v), textbook(q, k, v))
+    weight = torch.randn(2, 3, 5, 4).double()
+    expected = torch.autograd.grad((textbook(q, k, v) * weight).sum(), (q, k, v))
+    found = torch.autograd.grad((ours(q, k, v) * weight).sum(), (q, k, v))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    twice = [
+        x.detach().expand(2, *x.shape) * torch.tensor([1.0, 2.0])[:, None, None, None, None] for x in (q, k, v)
+    ]
+    mapped = torch.func.vmap(torch.func.grad(lambda *x: (ours(*x) * weight).sum()))(*twice)
+    torch.testing.assert_close(mapped[0], expected[0])
+
+
+def test_dropout_of_attention_takes_its_share_of_the_weights():
+    torch.manual_seed(0)
+    q = torch.zeros(50, 4, 20, 8)
+    whole = attend(q, q, torch.eye(8).repeat(3, 1)[:20].expand(50, 4, 20, 8), None, 0.25)
+    assert float(whole.mean()) == pytest.approx(1 / 8, abs=2e-3), "the mean stays"
+    single = attend(q[..., :1, :], q[..., :1, :], torch.ones(50, 4, 1, 8), None, 0.25)
+    assert float((single == 0).float().mean()) == pytest.approx(0.25, abs=0.12)
+    assert single[single != 0].unique().tolist() == pytest.approx([4 / 3])
 
 
 def test_positions_by_hand():

@@ -289,6 +289,7 @@ SYSTEM_SIZES: dict[str, dict[str, Any]] = {  # of the released code; systems tha
     "tfn": {"width": {"text": 64, "audio": 4, "vision": 16}, "hidden_dim": _RECURRENT},
     "lmf": {"width": {"text": 64, "audio": 16, "vision": 128}, "hidden_dim": _RECURRENT},
     "mult": {"width": 30, "num_heads": 5, "num_layers": 5, "memory_layers": 5},
+    "misa": {"width": 128, "hidden_dim": {"audio": 74, "vision": 35}, "feedforward_dim": 2048, "dropout": 0.5},
     "pcag": {"width": 64},
     "tetfn": {"width": 50, "num_heads": 5, "num_layers": 2, "hidden_dim": 32, "post_dim": 64},
     "conf-moe": {"width": 128, "num_experts": 8},

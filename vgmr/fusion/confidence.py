@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgmr.fusion.attention import bias_of
 from vgmr.fusion.base import Backbone, check_heads, check_sizes, check_weights
 from vgmr.fusion.crossmodal import Attention
 from vgmr.refining.inputs import check_dims, check_inputs
@@ -196,8 +197,8 @@ class ConfidenceExperts(Backbone):
         ]
         joined, there = torch.cat(placed, 1), torch.cat(real, 1)
         normed = self.norm_attention(joined)
-        allowed = None if mask is None else there[:, None, None, :]
-        attended = self.attention.attend(normed, *self.attention.project_source(normed), allowed)
+        bias = bias_of(None if mask is None else there[:, None, None, :], normed)
+        attended = self.attention.attend(normed, *self.attention.project_source(normed), bias)
         return joined + self.dropout(attended), there
 
     def fused(

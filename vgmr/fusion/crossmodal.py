@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgmr.fusion.attention import ByteDropout, attend, bias_of
 from vgmr.fusion.base import Backbone, check_sizes
 
 
@@ -26,25 +27,22 @@ class Attention(nn.MultiheadAttention):
     def __init__(self, width: int, num_heads: int, dropout: float):
         super().__init__(width, num_heads, dropout, batch_first=True)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
         """(B, T, width) and projected keys and values (B, S, width) to (B, T, width).
 
         Args:
             query: not yet projected.
-            allowed: bool, (B, 1, T or 1, S); None if every step may be seen.
+            bias: what `bias_of` gives; None if every step may be seen.
         """
-        width = self.embed_dim
-        query = F.linear(query, self.in_proj_weight[:width], self.in_proj_bias[:width])
+        width, scale = self.embed_dim, self.head_dim**-0.5
+        query = F.linear(query, self.in_proj_weight[:width] * scale, self.in_proj_bias[:width] * scale)
         q, k, v = (x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, value))
-        if self.training:  # with few channels in a head the fused kernel for CPUs is slow backwards
-            score = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
-            if allowed is not None:
-                score = score + torch.zeros(allowed.shape, dtype=q.dtype, device=q.device).masked_fill_(
-                    ~allowed, -torch.inf
-                )
-            attended = F.dropout(score.softmax(3), self.dropout) @ v
+        p = self.dropout if self.training else 0.0
+        kind = q.device.type
+        if self.training and kind in ("cpu", "meta") and not torch.is_autocast_enabled(kind):
+            attended = attend(q, k, v, bias, p)  # the fused kernel is slow backwards there
         else:
-            attended = F.scaled_dot_product_attention(q, k, v, allowed)
+            attended = F.scaled_dot_product_attention(q, k, v, bias, p, scale=1.0)
         result: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return result
 
@@ -63,19 +61,19 @@ class _Layer(nn.Module):
         self.narrow = nn.Linear(4 * width, width)
         self.norm_attention = nn.LayerNorm(width)
         self.norm_feedforward = nn.LayerNorm(width)
-        self.relu_dropout = nn.Dropout(relu_dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.relu_dropout = ByteDropout(relu_dropout)
+        self.dropout = ByteDropout(dropout)
 
-    def attend(self, z: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
-        return z + self.dropout(self.attention.attend(self.norm_attention(z), key, value, allowed))
+    def attend(self, z: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        return z + self.dropout(self.attention.attend(self.norm_attention(z), key, value, bias))
 
-    def attend_self(self, z: Tensor, rows: Tensor | None, allowed: Tensor | None) -> Tensor:
+    def attend_self(self, z: Tensor, rows: Tensor | None, bias: Tensor | None) -> Tensor:
         """With all steps as queries, or the one of each sample that `rows` (B,) names."""
         normed = self.norm_attention(z)
         key, value = self.attention.project_source(normed)
         if rows is not None:
             z, normed = (x[torch.arange(len(x), device=x.device), rows].unsqueeze(1) for x in (z, normed))
-        return z + self.dropout(self.attention.attend(normed, key, value, allowed))
+        return z + self.dropout(self.attention.attend(normed, key, value, bias))
 
     def feed(self, z: Tensor) -> Tensor:
         inner = self.relu_dropout(torch.relu(self.widen(self.norm_feedforward(z))))
@@ -94,7 +92,7 @@ class CrossmodalStack(nn.Module):
 
     Each layer: Z + attention(LN Z, LN S, LN S), one LN for both, then Z + feed-forward(LN Z); a last LN behind
     all. With the target as its own source it is plain self-attention, each layer on what the one before gave.
-    Since S is the same in every layer, the keys and values of all layers are one product.
+    Since S is the same in every layer, keys and values of all layers are one product; dropout is `ByteDropout`.
 
     Args:
         width: even and at least 4, divisible by `num_heads`.
@@ -126,7 +124,7 @@ class CrossmodalStack(nn.Module):
             [_Layer(width, num_heads, attention_dropout, relu_dropout, dropout) for _ in range(num_layers)]
         )
         self.norm = nn.LayerNorm(width)
-        self.embedding_dropout = nn.Dropout(embedding_dropout)
+        self.embedding_dropout = ByteDropout(embedding_dropout)
 
     def place(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Scaled by sqrt(width), with positions at real steps: (B, T, width) to the same shape."""
@@ -158,11 +156,11 @@ class CrossmodalStack(nn.Module):
             for layer in self._layers():
                 z = layer.feed(z)
         else:
-            allowed = _allowed(target, source, target_mask, source_mask, causal)
+            bias = bias_of(_allowed(target, source, target_mask, source_mask, causal), z)
             for layer, (key, value) in zip(
                 self._layers(), self._keys_and_values(source, source_mask), strict=True
             ):
-                z = layer.feed(layer.attend(z, key, value, allowed))
+                z = layer.feed(layer.attend(z, key, value, bias))
         result: Tensor = self.norm(z)
         return result
 
@@ -174,15 +172,15 @@ class CrossmodalStack(nn.Module):
         The last layer then asks for that step alone.
         """
         z = self.embedding_dropout(self.place(x, mask))
-        allowed = _allowed(x, x, mask, mask, causal)
+        bias = bias_of(_allowed(x, x, mask, mask, causal), x)
         *before, last = self._layers()
         for layer in before:
-            z = layer.feed(layer.attend_self(z, None, allowed))
+            z = layer.feed(layer.attend_self(z, None, bias))
         if not last_only:
-            result: Tensor = self.norm(last.feed(last.attend_self(z, None, allowed)))
+            result: Tensor = self.norm(last.feed(last.attend_self(z, None, bias)))
             return result
         length = mask.sum(1) if mask is not None else torch.full((len(x),), x.shape[1], device=x.device)
-        everything = None if mask is None else mask[:, None, None, :]  # no step is later than the last one
+        everything = bias_of(None if mask is None else mask[:, None, None, :], x)  # no step is later than the last
         result = self.norm(last.feed(last.attend_self(z, length - 1, everything))).squeeze(1)
         return result
 
@@ -373,7 +371,7 @@ class CrossmodalTransformer(PairedStacks):
             "dropout": dropout,
             "embedding_dropout": embedding_dropout,
         }
-        self.word_dropout = nn.Dropout(embedding_dropout)
+        self.word_dropout = ByteDropout(embedding_dropout)
         self.project = nn.ModuleDict({name: nn.Linear(dim, width, bias=False) for name, dim in self.dims.items()})
         self.pairs = nn.ModuleList(
             [
@@ -391,7 +389,7 @@ class CrossmodalTransformer(PairedStacks):
         )
         joined = len(dims) * self.memory_width
         self.widen, self.narrow = nn.Linear(joined, joined), nn.Linear(joined, joined)
-        self.output_dropout = nn.Dropout(output_dropout)
+        self.output_dropout = ByteDropout(output_dropout)
         self.output = nn.Linear(joined, num_outputs)
 
     def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -18,6 +18,7 @@ from vgmr.fusion.base import (
     reverse_real,
     unknown_names,
 )
+from vgmr.fusion.tensor_fusion import widths
 
 
 class StackedRecurrence(nn.Module):
@@ -90,7 +91,8 @@ class MISA(Backbone):
         width: of u_m and of the tokens; divisible by `num_heads`.
         averaged: modalities that are averaged over time (the paper's text, which comes from BERT); the others go
             through two LSTMs.
-        hidden_dim: of the LSTMs; by default half of `width` (the authors take the feature dimension).
+        hidden_dim: of the LSTMs, one for all or one for each that is not averaged, by name; by default half of
+            `width` (the authors take the feature dimension).
         feedforward_dim: of the Transformer layer; 2048 in the authors' code, torch's default.
         num_heads: of the Transformer layer.
         dropout: in the output network; the Transformer layer has at most 0.1.
@@ -107,7 +109,7 @@ class MISA(Backbone):
         num_outputs: int,
         width: int = 32,
         averaged: Collection[str] = ("text",),
-        hidden_dim: int | None = None,
+        hidden_dim: int | Mapping[str, int] | None = None,
         feedforward_dim: int = 64,
         num_heads: int = 2,
         dropout: float = 0.1,
@@ -117,7 +119,7 @@ class MISA(Backbone):
         variant: str = "corrected",
     ):
         check_heads("MISA", width, num_heads)
-        check_sizes("MISA", feedforward_dim=feedforward_dim, hidden_dim=1 if hidden_dim is None else hidden_dim)
+        check_sizes("MISA", feedforward_dim=feedforward_dim)
         weights = {
             "difference": difference_weight,
             "similarity": similarity_weight,
@@ -129,19 +131,20 @@ class MISA(Backbone):
         super().__init__(dims, num_outputs, width, at_least=2)
         if variant not in ("corrected", "official"):
             raise ValueError(f"MISA: variant must be 'corrected' or 'official', got {variant!r}")
-        hidden_dim = max(1, width // 2) if hidden_dim is None else hidden_dim
+        sequential = [name for name in self.dims if name not in averaged]
+        hidden = widths(sequential, max(1, width // 2) if hidden_dim is None else hidden_dim, "MISA: hidden_dim")
         self.averaged, self.variant = set(averaged), variant
         self.weights = weights
         self.sequence = nn.ModuleDict(
             {
-                name: nn.Identity() if name in self.averaged else StackedRecurrence(dim, hidden_dim)
+                name: nn.Identity() if name in self.averaged else StackedRecurrence(dim, hidden[name])
                 for name, dim in self.dims.items()
             }
         )
         self.align = nn.ModuleDict(
             {
                 name: nn.Sequential(
-                    nn.Linear(dim if name in self.averaged else 4 * hidden_dim, width),
+                    nn.Linear(dim if name in self.averaged else 4 * hidden[name], width),
                     nn.ReLU(),
                     nn.LayerNorm(width),
                 )

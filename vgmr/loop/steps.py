@@ -11,32 +11,15 @@ from torch import Tensor, nn
 
 from vgmr.classifier import Classifier
 from vgmr.data.types import Batch
+from vgmr.fusion.attention import ByteDropout
 
 Corruption = Callable[[Batch, torch.Generator], Batch]
 
 
-class ByteDropout(nn.Module):
-    """Dropout with masks drawn as bytes, several times cheaper on a CPU; p is rounded to 1/256, below 1."""
-
-    def __init__(self, p: float):
-        super().__init__()
-        self.threshold = min(round(256 * p), 255)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x, in training with a share p zero and the rest scaled by 1 / (1 - p)."""
-        if not self.training or not self.threshold:
-            return x
-        words = x.new_empty(x.numel() // 8 + 1, dtype=torch.int64)
-        # the full range: without bounds random_ never sets the sign bit, and every eighth byte is below 128
-        words.random_(-(2**63), None)
-        keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.threshold
-        return x * keep.to(x.dtype).mul_(256 / (256 - self.threshold))
-
-
 def use_byte_dropout(model: nn.Module) -> None:
-    """Replace every `nn.Dropout` of `model` by `ByteDropout`, and switch dropout of attention weights off."""
+    """Replace every `nn.Dropout` of `model` by `ByteDropout`; torch's of attention weights is switched off."""
     for module in list(model.modules()):
-        if isinstance(module, nn.MultiheadAttention):
+        if type(module) is nn.MultiheadAttention:
             module.dropout = 0.0
         for name, child in module.named_children():
             if isinstance(child, nn.Dropout):

@@ -1,0 +1,99 @@
+"""Dropout whose masks are cheap to draw on a CPU, and attention with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def byte_mask(x: Tensor, p: float) -> Tensor | None:
+    """Zero for a share p of the values of `x`, else what keeps their mean; p is rounded to 1/256, below 1.
+
+    Torch draws a mask on a CPU value by value; here one random word gives eight. None where nothing is dropped.
+    """
+    threshold = min(round(256 * p), 255)
+    if not threshold:
+        return None
+    words = x.new_empty(x.numel() // 8 + 1, dtype=torch.int64)
+    # the full range: without bounds random_ never sets the sign bit, and every eighth byte is below 128
+    words.random_(-(2**63), None)
+    drawn = words.view(torch.uint8)[: x.numel()].view(x.shape).to(x.dtype)
+    return drawn.sub_(threshold - 1).clamp(0, 1).mul_(256 / (256 - threshold))  # of whole numbers: 0 or 1
+
+
+class ByteDropout(nn.Module):
+    """Dropout with masks drawn as bytes, several times cheaper on a CPU; p is rounded to 1/256, below 1.
+
+    On other devices torch's own.
+    """
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x, in training with a share p zero and the rest scaled by 1 / (1 - p)."""
+        if not self.training:
+            return x
+        if x.device.type not in ("cpu", "meta"):
+            return F.dropout(x, self.p)
+        mask = byte_mask(x, self.p)
+        return x if mask is None else x * mask
+
+
+class _Attended(torch.autograd.Function):
+    """Attention and its weights, by products that are as wide as a sequence is long.
+
+    As wide as a head, as torch takes them, such products run four times slower on a CPU.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        score = query @ key.mT
+        weight = (score if bias is None else score.add_(bias)).softmax(-1)
+        return (value.mT @ (weight if mask is None else weight * mask).mT).mT, weight
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        query, key, value, _, mask = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(query, key, value, mask, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        query, key, value, mask, weight = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        of_value = (gradient.mT @ (weight if mask is None else weight * mask)).mT
+        of_weight = gradient @ value.mT
+        of_weight = of_weight if mask is None else of_weight.mul_(mask)
+        of_score = torch._softmax_backward_data(of_weight, weight, -1, weight.dtype)
+        return (key.mT @ of_score.mT).mT, (query.mT @ of_score).mT, of_value, None, None
+
+
+def bias_of(allowed: Tensor | None, like: Tensor) -> Tensor | None:
+    """What is added to scores: minus infinity where bool `allowed` is False, else 0; None for None."""
+    if allowed is None:
+        return None
+    return torch.zeros(allowed.shape, dtype=like.dtype, device=like.device).masked_fill_(~allowed, -torch.inf)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, p: float) -> Tensor:
+    """softmax(q k^T + bias) v in training, with dropout of the weights as in `ByteDropout`.
+
+    Args:
+        query, key, value: (B, heads, T or S, d), the query scaled.
+        bias: what `bias_of` gives of (B or 1, 1, T or 1, S).
+        p: share of the weights to be dropped.
+    """
+    query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+    mask = byte_mask(query.new_empty(()).expand(*query.shape[:-1], key.shape[-2]), p)
+    result: Tensor = _Attended.apply(query, key, value, bias, mask)[0]
+    return result
