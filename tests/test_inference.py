@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from vgmr.backbones import PooledBackbone
 from vgmr.classifier import Classifier
 from vgmr.data import load
+from vgmr.fusion.base import evaluating
 from vgmr.inference import (
     encode_all,
-    evaluating,
     mean_loss,
     one_pass,
     predict,

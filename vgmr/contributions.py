@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vgmr.classifier import Classifier
 from vgmr.data.types import Batch
-from vgmr.fusion.base import Backbone, steady
+from vgmr.fusion.base import Backbone, evaluating
 
 TASKS = ("classification", "regression")
 
@@ -51,7 +51,7 @@ def contributions(
     """
     names = list(encodings)
     keeps = [names, *([other for other in names if other != name] for name in names)]
-    with steady(backbone):
+    with evaluating(backbone):
         answers = backbone.fuse_many({name: x.detach() for name, x in encodings.items()}, keeps, mask)
     full, *without = (sample_loss(logits, label, task) for logits in answers)
     return {name: loss - full for name, loss in zip(names, without, strict=True)}
@@ -62,7 +62,7 @@ def contributions_before_refiner(
     model: Classifier, batch: Batch, task: str = "classification"
 ) -> dict[str, Tensor]:
     """Like `contributions`, but X_m is zero before the refiner: one more full pass per modality."""
-    with steady(model):
+    with evaluating(model):
         full = sample_loss(model(batch.features, batch.mask).logits, batch.label, task)
         result = {}
         for name, x in batch.features.items():
@@ -93,7 +93,7 @@ def contributions_by_swap(
             f"swapped encodings must be one vector per sample, and {type(backbone).__name__} has sequences with "
             "padding; take the target 'contribution'"
         )
-    with steady(backbone):
+    with evaluating(backbone):
         full = sample_loss(backbone.fuse(encodings, None, mask), label, task)
         result = {}
         for name, encoding in encodings.items():

@@ -12,14 +12,11 @@ from torch import Tensor
 
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch
-from vgmr.fusion.base import steady
+from vgmr.fusion.base import evaluating
 from vgmr.objective import task_loss
 from vgmr.refining.inputs import is_whole
 
 T = TypeVar("T")
-
-
-evaluating = steady  # `with evaluating(model):`, every module's own mode afterwards, exception or not
 
 
 @torch.no_grad()

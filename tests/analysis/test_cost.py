@@ -338,6 +338,16 @@ def test_cheap_forms_are_nearly_free_in_flops(counted):
     assert 1.36 < full["inference"] < 1.46 and 1.30 < full["training"] < 1.36
     pooled = counted.loc["pooled", "kept_kib"]
     assert pooled["paper, rank 0, no LayerNorm"] < pooled["paper, rank 0"], "the mean is taken first"
+    assert pooled["calibrated, rank 4, one gate"] < 0.1 * pooled["calibrated, rank 4"], "here as well"
+
+
+def test_padded_and_full_sequences_are_priced_apart():
+    """`fit` drops the masks of full ones, and so does the bench."""
+    padded, full = (
+        bench.priced_data(name, 8)[0].train.noting_padding() for name in ("pooled", "pooled, no padding")
+    )
+    assert padded.padded and not full.padded
+    padded.check(2)
 
 
 @pytest.fixture(scope="module")
@@ -355,7 +365,7 @@ def forms(counted):
 
 def test_every_form_is_timed_and_plain_twice(forms):
     rows = {row["model"]: row for row in forms["rows"]}
-    assert len(rows) == len(forms["rows"]) == 2 * (len(bench.form_options()) + 1)
+    assert len(rows) == len(forms["rows"]) == len(bench.PRICED) * (len(bench.form_options()) + 1)
     assert (
         rows["paper, full -> transformer"]["training_ratio"] == 2
         and rows["paper, full -> pooled"]["training_low"] == 1

@@ -13,7 +13,7 @@ from vgmr.classifier import Classifier
 from vgmr.contributions import contributions, contributions_by_swap
 from vgmr.data.types import Batch
 from vgmr.experiment import build
-from vgmr.fusion.base import steady
+from vgmr.fusion.base import evaluating
 from vgmr.inference import subset_logits
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity
@@ -146,7 +146,7 @@ def test_steady_gives_each_module_its_own_mode_back():
     model = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout()))
     model[1].eval()
     before = [module.training for module in model.modules()]
-    with pytest.raises(RuntimeError), steady(model):
+    with pytest.raises(RuntimeError), evaluating(model):
         assert not any(module.training for module in model.modules())
         raise RuntimeError
     assert [module.training for module in model.modules()] == before

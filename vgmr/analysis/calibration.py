@@ -16,7 +16,8 @@ from vgmr.classifier import Classifier, Output
 from vgmr.contributions import contributions
 from vgmr.data.types import Batch
 from vgmr.evaluation import auroc
-from vgmr.inference import evaluating, one_pass, predict
+from vgmr.fusion.base import evaluating
+from vgmr.inference import one_pass, predict
 from vgmr.refiner import VGMR
 from vgmr.refining.evidence import pooled
 from vgmr.refining.maps import masked_max, masked_mean

@@ -538,7 +538,7 @@ CHEAP: dict[str, dict[str, dict[str, Any]]] = {  # by form, what makes it cheape
 }
 
 
-PRICED = {"transformer": 164, "pooled": 32}  # latent width in front of each backbone
+PRICED = {"transformer": 164, "pooled": 32, "pooled, no padding": 32}  # latent width in front of each backbone
 AGAIN = "plain, again"
 
 
@@ -569,19 +569,28 @@ def form_options() -> dict[str, dict[str, Any]]:
 
 
 def priced_data(backbone: str, samples: int) -> tuple[MultimodalData, dict[str, Any]]:
-    """Data and settings of `count_forms` in front of a backbone, "transformer" or "pooled"."""
-    if backbone == "transformer":
+    """Data and settings of `count_forms` in front of what `PRICED` names.
+
+    Sequences have 10 to 50 steps and are padded to 50; without padding all have 50, and no mask is needed.
+    """
+    kind, _, full = backbone.partition(", ")
+    if kind == "transformer":
         data = load("synthetic", like="mosei", samples=samples)
     else:
         data = made_data(SEED_MODELS["mosi"], samples, 1, 2)
-    return data, {"dataset": "synthetic", "backbone": backbone, "latent_dim": PRICED[backbone]}
+        if not full:
+            length = torch.randint(10, 51, (samples, 1), generator=torch.Generator().manual_seed(0))
+            mask = {name: torch.arange(x.shape[1]) < length for name, x in data.train.features.items()}
+            features = {name: x * mask[name].unsqueeze(2) for name, x in data.train.features.items()}
+            data = replace(data, train=Batch(features, mask, data.train.label))
+    return data, {"dataset": "synthetic", "backbone": kind, "latent_dim": PRICED[backbone]}
 
 
 def count_forms() -> pd.DataFrame:
     """What `price` counts of every form, in front of the Transformer and of a mean; nothing is computed.
 
     In front of the Transformer at the setting of `bench`; in front of the pooled model at the shapes of CMU-MOSI
-    (widths 768, 5, 20, 50 steps, no padding, latent width 32).
+    (widths 768, 5, 20, up to 50 steps, latent width 32), where products do not depend on the padding.
 
     Returns columns: backbone, form, those of `price`, and inference, training and kept, as ratios to plain.
     """
@@ -608,14 +617,14 @@ def bench_forms(
     before; inference is that of folded copies.
 
     Returns a JSON-able dict: device, setting, rows (model, form in front of backbone; FLOP ratios, and ratios of
-    time to the plain model with their range over rounds) and itself (plain over plain, the worst of both models in
-    training and inference).
+    time to the plain model with their range over rounds) and itself (plain over plain, the worst of
+    all, in training and inference).
     """
     chosen_device(device)
     work: dict[str, Callable[[], Any]] = {}
     for backbone in PRICED:
         data, settings = priced_data(backbone, 32 * steps)
-        part = data.train.to(device)
+        part = data.train.noting_padding().to(device)  # as `fit` does
         for form, options in form_options().items():
             model = build(Experiment(**settings, **options), data).to(device)
             if byte_dropout:
@@ -629,11 +638,11 @@ def bench_forms(
     counted = count_forms()
     again = counted[counted["form"] == "plain"].assign(form=AGAIN)
     rows = [_form_row(row, times, 32 * steps) for row in pd.concat([counted, again]).to_dict("records")]
-    itself = [row[f"{way}_ratio"] for row in rows[-2:] for way in ("training", "inference")]
+    itself = [row[f"{way}_ratio"] for row in rows[-len(PRICED) :] for way in ("training", "inference")]
     return {
         "device": _device(device),
-        "setting": "batch 32, 50 steps; Transformer: text 768, audio 74, vision 35; pooled: text 768, audio 5, "
-        f"vision 20; {rounds} rounds of {steps} steps",
+        "setting": "batch 32, up to 50 steps; Transformer: text 768, audio 74, vision 35; pooled: text 768, "
+        f"audio 5, vision 20, padded or all of 50 steps; {rounds} rounds of {steps} steps",
         "rows": rows,
         "itself": max(itself, key=lambda ratio: abs(math.log(ratio))),
     }

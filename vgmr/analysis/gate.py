@@ -11,7 +11,8 @@ from torch import Tensor
 from vgmr.classifier import Classifier, Output
 from vgmr.contributions import contributions
 from vgmr.data.types import Batch
-from vgmr.inference import evaluating, one_pass
+from vgmr.fusion.base import evaluating
+from vgmr.inference import one_pass
 from vgmr.refiner import VGMR
 from vgmr.refining.maps import masked_mean
 from vgmr.refining.refinement import Refinement

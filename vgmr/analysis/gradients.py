@@ -17,7 +17,8 @@ from vgmr.balancing import ARL, Balancing, Relearning
 from vgmr.classifier import Classifier
 from vgmr.data.types import Batch
 from vgmr.experiment import experiment_data, train
-from vgmr.inference import evaluating, mean_loss
+from vgmr.fusion.base import evaluating
+from vgmr.inference import mean_loss
 from vgmr.loop.steps import make_optimizer
 from vgmr.objective import Objective
 from vgmr.settings import Experiment

@@ -8,7 +8,7 @@ from torch import Tensor
 from vgmr.balancing.base import Balancing, check_window
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.fusion.base import check_weights, steady
+from vgmr.fusion.base import check_weights, evaluating
 from vgmr.inference import shapley_weights, subsets
 
 
@@ -75,7 +75,7 @@ class AGM(Balancing):
 
     def shares(self, model: Classifier, output: Output) -> Tensor:
         """m_m, (modalities, B, classes), with gradients; their sum is the joint logits."""
-        with steady(model.backbone):
+        with evaluating(model.backbone):
             ablated = model.backbone.fuse_many(output.encodings, subsets(self.names)[:-1], output.mask)
         return torch.einsum("sm,sbc->mbc", self.weights, torch.stack([*ablated, output.logits]))
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.inference import evaluating
+from vgmr.fusion.base import evaluating
 from vgmr.objective import Objective
 
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from vgmr.balancing.base import Balancing, Loop, fused_sample
 from vgmr.classifier import Classifier, Output
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.fusion.base import check_weights
-from vgmr.inference import evaluating
+from vgmr.fusion.base import check_weights, evaluating
 
 LOWEST = -4.0  # log-variance: without a floor encoders shrink their vectors, and the likelihood grows for ever
 

@@ -170,7 +170,7 @@ def check_weights(kind: str = "", /, **weights: Any) -> None:
 
 
 @contextmanager
-def steady(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode within, each module's own mode after: no chance between two subsets of one batch."""
     training = [part for part in module.modules() if part.training]
     for part in training:

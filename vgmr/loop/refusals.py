@@ -10,7 +10,7 @@ import torch
 from vgmr.balancing.base import Balancing
 from vgmr.classifier import Classifier
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.fusion.base import check_sizes, check_weights, steady
+from vgmr.fusion.base import check_sizes, check_weights, evaluating
 from vgmr.loop.steps import Corruption
 from vgmr.objective import Objective
 from vgmr.refining.inputs import trusted_values
@@ -73,7 +73,7 @@ def unsound(
 def unheeded(model: Classifier, part: Batch) -> list[str]:
     """Modalities whose encodings change what the backbone answers although `keep` leaves them out."""
     few = part.span(0, 4).noting_padding()
-    with steady(model), trusted_values():
+    with evaluating(model), trusted_values():
         encodings = model(few.features, few.model_mask).encodings
         found = []
         for name in encodings if len(encodings) > 1 else ():
@@ -93,7 +93,7 @@ def not_averaged(model: Classifier, part: Batch) -> list[str]:
     if not (model.backbone.averages and len(part)):
         return []
     few = part.span(0, 4)
-    with steady(model):
+    with evaluating(model):
         means = {name: masked_mean(x, few.mask[name]).unsqueeze(1) for name, x in few.features.items()}
         read, expected = model.backbone.encode(few.features, few.mask), model.backbone.encode(means, None)
     return [
