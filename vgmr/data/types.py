@@ -112,6 +112,7 @@ class Batch:
             None if self.group is None else self.group.to(device),
             None if self.corrupted is None else move(self.corrupted),
             None if self.row is None else self.row.to(device),
+            self.padded,
         )
 
     def __getitem__(self, which: slice | Tensor) -> Batch:
