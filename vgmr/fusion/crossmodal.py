@@ -103,7 +103,7 @@ class CrossmodalStack(nn.Module):
         positions: add sinusoids to the inputs.
 
     Raises:
-        ValueError: a width that is odd, below 4 or not divisible.
+        ValueError: a width that is odd, below 4 or not divisible, a dropout outside 0 to 1.
     """
 
     def __init__(
@@ -344,7 +344,7 @@ class CrossmodalTransformer(PairedStacks):
         causal: no step sees what comes later, as in the original; its author found it not to matter.
 
     Raises:
-        ValueError: fewer than two modalities, or a width that does not fit.
+        ValueError: fewer than two modalities, a width that does not fit, or a dropout outside 0 to 1.
     """
 
     def __init__(
