@@ -198,6 +198,9 @@ def test_means_of_features_that_learn_pass_their_gradient_on():
     close(one, other)
     (gradient,) = torch.autograd.grad(other.gate["text"].sum(), learned["text"])
     assert gradient[mask["text"]].abs().min() > 0
+    mapped = torch.func.vmap(lambda x: vgmr({**features, "text": x}, mask).gate["text"].sum())
+    whole = mapped(learned["text"].expand(2, *learned["text"].shape))
+    torch.testing.assert_close(torch.autograd.grad(whole.sum(), learned["text"])[0], 2 * gradient)
 
 
 def test_dropout_with_rank_0_takes_channels_of_whole_sequences():

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 from vgmr import VGMR
 from vgmr.refiner import FORMS
 from vgmr.refining.chunks import refine_in_chunks
+from vgmr.refining.maps import ModalityMaps
 
 DIMS = {"text": 4, "audio": 3, "vision": 2}
 LENGTHS = {"text": 23, "audio": 9, "vision": 1}
@@ -61,6 +62,15 @@ class Largest(TorchDispatchMode):
         made = [x.numel() for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
         self.size = max([self.size, *made])
         return result
+
+
+def test_the_first_pass_projects_nothing_that_no_value_is_learned_from(monkeypatch):
+    vgmr, steps = made(**CALIBRATED), []
+    project = ModalityMaps.project
+    monkeypatch.setattr(ModalityMaps, "project", lambda self, x: (steps.append(x.shape[1]), project(self, x))[1])
+    features, _ = made_inputs(DIMS, 2, LENGTHS, 3)
+    assert len(list(refine_in_chunks(vgmr, features, chunk=4))) == 6
+    assert sum(steps) == sum(LENGTHS.values())
 
 
 @pytest.mark.parametrize("form", FORMS_HERE)

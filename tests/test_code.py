@@ -87,6 +87,40 @@ def test_a_check_is_a_refusal(changed):
     assert changed("vgmr.backbones", place, f"        check_sizes(width=(width := 3))\n{place}") == {"transformer"}
 
 
+CHANGES = {"append", "extend", "insert", "update", "setdefault", "add", "remove", "pop", "clear", "train", "eval"}
+
+
+def does(function: ast.FunctionDef) -> list[str]:
+    """What a function does beside refusing, as far as its own text tells."""
+    found = []
+    for part in ast.walk(function):
+        stored = isinstance(part, ast.Attribute | ast.Subscript) and not isinstance(part.ctx, ast.Load)
+        given = isinstance(part, ast.Return | ast.Yield | ast.YieldFrom) and part.value is not None
+        called = part.func if isinstance(part, ast.Call) else None
+        name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+        draws = name in CHANGES or name.endswith(("_", "seed")) or name.startswith("rand")
+        if stored or given or draws or isinstance(part, ast.Global | ast.Nonlocal):
+            found.append(ast.unparse(part))
+    return found
+
+
+def test_a_check_does_nothing_but_refuse():
+    """Else what it does would be missing in the keys; what is told to it changes nothing either."""
+    trees = [ast.parse(source) for source in code.SOURCES.values()]
+    every = [part for tree in trees for part in ast.walk(tree)]
+    checks = [part for part in every if isinstance(part, ast.Expr) and code._refuses(part)]
+    called = {part.value.func.id for part in checks}
+    assert {"check_sizes", "check_labels", "check_shares"} <= called
+    defined = [part for part in every if isinstance(part, ast.FunctionDef) and part.name in called]
+    assert {part.name for part in defined} == called
+    assert {part.name: does(part) for part in defined if does(part)} == {}
+    for check in checks:
+        told = [*check.value.args, *(one.value for one in check.value.keywords)]
+        inside = {ast.unparse(part.func) for one in told for part in ast.walk(one) if isinstance(part, ast.Call)}
+        asks = {name for name in inside if not name.endswith((".items", ".values"))}
+        assert asks <= {"type", "len", "getattr", "next", "iter"}, ast.unparse(check)
+
+
 def test_what_refuses_and_does_something_makes_all_stale(changed):
     before = "    objective = Objective() if objective is None else objective\n    task"
     for does in (

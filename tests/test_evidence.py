@@ -228,6 +228,28 @@ def test_the_fold_is_an_exact_sum_whatever_the_size():
     assert fold_of(x, 7).tolist() == by_hand
 
 
+class OnMps(torch.Tensor):
+    """A tensor that says it lies on MPS, which has no float64."""
+
+    device = property(lambda self: torch.device("mps"))
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        assert torch.float64 not in (kwargs or {}).values(), "MPS has no float64"
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+def test_the_fold_is_the_same_on_a_device_without_float64():
+    x = 50 * torch.randn(5, 30, 40, generator=torch.Generator().manual_seed(0))
+    assert fold_of(x.as_subclass(OnMps), 7).tolist() == fold_of(x, 7).tolist()
+
+
+def test_no_sequence_has_no_fold():
+    assert fold_of(torch.ones(0, 3, 2), 4).shape == (0,)
+    vgmr = VGMR.calibrated({"a": 2, "b": 3}, 2).train()
+    assert vgmr({"a": torch.ones(0, 3, 2), "b": torch.ones(0, 4, 3)}).features["b"].shape == (0, 4, 3)
+
+
 def test_regressions_equal_those_of_a_library_at_one_decay(monkeypatch):
     monkeypatch.setattr("vgmr.refining.evidence.DECAYS", (0.05,))
     batch = made(90, 6)

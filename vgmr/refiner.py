@@ -16,16 +16,8 @@ from torch import Tensor, nn
 
 from vgmr.refining.evidence import Evidence, relative_agreement
 from vgmr.refining.inputs import check_dims, check_inputs, check_like, check_share, check_value, whole
-from vgmr.refining.maps import ModalityMaps, ValueMaps, masked_max, masked_mean, scaled, watched
+from vgmr.refining.maps import ModalityMaps, ValueMaps, learned, masked_max, masked_mean, scaled, watched
 from vgmr.refining.refinement import Refinement
-
-
-def _compared(
-    posterior: dict[str, Tensor], typical: dict[str, Tensor], channel: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    agreement = relative_agreement(posterior)
-    return posterior, {name: agreement[name] * typical[name] for name in posterior}, channel
-
 
 VALUE_SOURCES = ("summaries", "anchors", "both")
 
@@ -78,7 +70,7 @@ class VGMR(nn.Module):
         per_step: a gate for every step, as in the paper. False: one for a whole sequence. phi reads the channels'
             means and maxima over time, f^x and f^h read the means.
         sparsity: share of the channels whose gate stays at 1/2, 0 to below 1: at each step those whose logits are
-            nearest to 0. Sorting takes time of its own, but with rank 0.
+            nearest to 0. Sorting takes time of its own, but with one gate for a sequence.
 
     Raises:
         ValueError: fewer than two modalities, or an argument out of its range.
@@ -233,7 +225,7 @@ class VGMR(nn.Module):
             if not self.per_step:
                 if over_time:
                     mean[name] = over_time[name][0]
-                elif name in described and not x.requires_grad:
+                elif name in described and not learned(x):
                     mean[name] = described[name][0][:, : x.shape[2]]  # the first frequency is the mean
                 else:
                     mean[name] = masked_mean(x, masks[name])
@@ -320,7 +312,11 @@ class VGMR(nn.Module):
             described: what `Evidence.describe` gives.
             trained: the features where they may stand in the training part; then by anchors that did not see them.
         """
-        return ({}, {}, {}) if self.evidence is None else _compared(*self.evidence.judge(described, trained))
+        if self.evidence is None:
+            return {}, {}, {}
+        posterior, typical, channel = self.evidence.judge(described, trained)
+        agreement = relative_agreement(posterior)
+        return posterior, {name: agreement[name] * typical[name] for name in posterior}, channel
 
     def fold(self) -> VGMR:
         """A copy for inference, phi, f^x and f^h one product of X; equal to 1e-5 on standardised features."""

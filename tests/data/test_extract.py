@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from vgmr.data.extract.audio import log_mel, mel_filters
-from vgmr.data.extract.clips import BrokenFile, check_complete, make_stored, read_lines, read_raw, read_stored
+from vgmr.data.extract.clips import BrokenFile, make_stored, note_missing, read_lines, read_raw, read_stored
 from vgmr.data.extract.images import (
     RESNET,
     ImageNetwork,
@@ -274,15 +274,15 @@ def test_raw_files_and_lines(tmp_path):
 
 def test_missing_clips_are_named_and_counted():
     notes = {}
-    check_complete("made", [], 3, "there", False, notes)
+    note_missing("made", [], 3, "there", False, notes)
     assert notes == {}
     with pytest.raises(
         FileNotFoundError, match=r"4 of 9 clips .*\(a, b, c, \.\.\.\); get them from there, or pass"
     ):
-        check_complete("made", ["a", "b", "c", "d"], 9, "there", False, notes)
+        note_missing("made", ["a", "b", "c", "d"], 9, "there", False, notes)
     with pytest.raises(FileNotFoundError, match=r"get them from there$"):
-        check_complete("made", ["a"], 1, "there", True, notes)
-    check_complete("made", ["a"], 9, "there", True, notes)
+        note_missing("made", ["a"], 1, "there", True, notes)
+    note_missing("made", ["a"], 9, "there", True, notes)
     assert notes == {"partial copy": "1 of 9 clips are missing or incomplete: a"}
 
 

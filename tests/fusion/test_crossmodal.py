@@ -72,6 +72,26 @@ def test_self_attention_is_that_of_torch():
         torch.testing.assert_close(stack.remember(x, real, causal, last_only=True), rows)
 
 
+@pytest.mark.parametrize("rate", [-0.5, 1.5, float("nan"), "0.1", None])
+@pytest.mark.parametrize(
+    "which", ["attention_dropout", "relu_dropout", "dropout", "embedding_dropout", "output_dropout"]
+)
+def test_a_dropout_is_a_share(which, rate):
+    with pytest.raises(ValueError, match=r"^dropout must lie in 0 to 1, got "):
+        CrossmodalTransformer({"text": 3, "audio": 2}, 2, width=8, **{which: rate})
+
+
+def test_a_training_can_be_shaped_without_memory_and_compiled():
+    """On the device meta, as counts of operations ask, and as one graph."""
+    model = CrossmodalTransformer({"text": 3, "audio": 2}, 2, width=8).train()
+    features = {"text": torch.randn(2, 4, 3), "audio": torch.randn(2, 5, 2)}
+    whole = torch.compile(lambda x: model.fuse(model.encode(x, None)), backend="eager", fullgraph=True)
+    assert whole(features).shape == (2, 2)
+    model.to("meta")
+    features = {name: x.to("meta") for name, x in features.items()}
+    assert model.fuse(model.encode(features, None)).shape == (2, 2)
+
+
 def test_attention_is_that_of_torch():
     ours = Attention(8, 2, 0.0).double()
     theirs = nn.MultiheadAttention(8, 2, batch_first=True, dtype=torch.float64)
@@ -112,6 +132,16 @@ def test_gradients_of_attention_by_wide_products(masked, drops):
     ]
     mapped = torch.func.vmap(torch.func.grad(lambda *x: (ours(*x) * weight).sum()))(*twice)
     torch.testing.assert_close(mapped[0], expected[0])
+
+
+@pytest.mark.parametrize("drops", [True, False])
+def test_attention_can_be_differentiated_twice(drops):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 2, n, 3).double().requires_grad_() for n in (3, 4, 4))
+    bias = bias_of(torch.tensor([[True] * 4, [True] * 3 + [False]])[:, None, None], q)
+    mask = byte_mask(torch.ones(2, 2, 3, 4).double(), 0.3) if drops else None
+    assert torch.autograd.gradcheck(lambda *x: _Attended.apply(*x, bias, mask)[0], (q, k, v))
+    assert torch.autograd.gradgradcheck(lambda *x: _Attended.apply(*x, bias, mask)[0], (q, k, v))
 
 
 def test_dropout_of_attention_takes_its_share_of_the_weights():

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgmr.refining.inputs import check_share
+
 
 def byte_mask(x: Tensor, p: float) -> Tensor | None:
     """Zero for a share p of the values of `x`, else what keeps their mean; p is rounded to 1/256, below 1.
@@ -24,21 +26,30 @@ def byte_mask(x: Tensor, p: float) -> Tensor | None:
     return drawn.sub_(threshold - 1).clamp(0, 1).mul_(256 / (256 - threshold))  # of whole numbers: 0 or 1
 
 
+def drawn_as_bytes(x: Tensor) -> bool:
+    """Whether masks for `x` are drawn as bytes: on a CPU, but in no traced graph, which cannot hold that draw."""
+    return x.device.type in ("cpu", "meta") and not torch.compiler.is_compiling()
+
+
 class ByteDropout(nn.Module):
     """Dropout with masks drawn as bytes, several times cheaper on a CPU; p is rounded to 1/256, below 1.
 
-    On other devices torch's own.
+    On other devices and in traced graphs torch's own.
+
+    Raises:
+        ValueError: p outside 0 to 1.
     """
 
     def __init__(self, p: float):
         super().__init__()
+        check_share("dropout", p)
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
         """x, in training with a share p zero and the rest scaled by 1 / (1 - p)."""
         if not self.training:
             return x
-        if x.device.type not in ("cpu", "meta"):
+        if not drawn_as_bytes(x):
             return F.dropout(x, self.p)
         mask = byte_mask(x, self.p)
         return x if mask is None else x * mask
@@ -63,17 +74,21 @@ class _Attended(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         query, key, value, _, mask = inputs
-        ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(query, key, value, mask, output[1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        query, key, value, mask, weight = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        of_value = (gradient.mT @ (weight if mask is None else weight * mask)).mT
-        of_weight = gradient @ value.mT
-        of_weight = of_weight if mask is None else of_weight.mul_(mask)
+    def backward(ctx: Any, gradient: Tensor | None, of_weight: Tensor | None) -> tuple[Tensor | None, ...]:
+        query, key, value, mask, weight = ctx.saved_tensors  # with a gradient of the weights: differentiated twice
+        of_value = None
+        if gradient is not None:
+            gradient = gradient.contiguous()
+            of_value = (gradient.mT @ (weight if mask is None else weight * mask)).mT
+            through = gradient @ value.mT
+            through = through if mask is None else through.mul_(mask)
+            of_weight = through if of_weight is None else of_weight + through
+        if of_weight is None:
+            return (None,) * 5
         of_score = torch._softmax_backward_data(of_weight, weight, -1, weight.dtype)
         return (key.mT @ of_score.mT).mT, (query.mT @ of_score).mT, of_value, None, None
 

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgmr.fusion.attention import ByteDropout, attend, bias_of
+from vgmr.fusion.attention import ByteDropout, attend, bias_of, drawn_as_bytes
 from vgmr.fusion.base import Backbone, check_sizes
+from vgmr.refining.inputs import check_share
 
 
 def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
@@ -25,6 +26,7 @@ class Attention(nn.MultiheadAttention):
     """The parameters of `nn.MultiheadAttention`, with keys and values that may have been computed before."""
 
     def __init__(self, width: int, num_heads: int, dropout: float):
+        check_share("dropout", dropout)
         super().__init__(width, num_heads, dropout, batch_first=True)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
@@ -38,8 +40,7 @@ class Attention(nn.MultiheadAttention):
         query = F.linear(query, self.in_proj_weight[:width] * scale, self.in_proj_bias[:width] * scale)
         q, k, v = (x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, value))
         p = self.dropout if self.training else 0.0
-        kind = q.device.type
-        if self.training and kind in ("cpu", "meta") and not torch.is_autocast_enabled(kind):
+        if self.training and drawn_as_bytes(q) and not torch.is_autocast_enabled("cpu"):
             attended = attend(q, k, v, bias, p)  # the fused kernel is slow backwards there
         else:
             attended = F.scaled_dot_product_attention(q, k, v, bias, p, scale=1.0)
@@ -102,7 +103,7 @@ class CrossmodalStack(nn.Module):
         positions: add sinusoids to the inputs.
 
     Raises:
-        ValueError: a width that is odd, below 4 or not divisible.
+        ValueError: a width that is odd, below 4 or not divisible, a dropout outside 0 to 1.
     """
 
     def __init__(
@@ -343,7 +344,7 @@ class CrossmodalTransformer(PairedStacks):
         causal: no step sees what comes later, as in the original; its author found it not to matter.
 
     Raises:
-        ValueError: fewer than two modalities, or a width that does not fit.
+        ValueError: fewer than two modalities, a width that does not fit, or a dropout outside 0 to 1.
     """
 
     def __init__(

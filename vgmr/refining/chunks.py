@@ -103,7 +103,7 @@ class _Totals:
 
     def add(self, x: Tensor, mask: Tensor | None) -> None:
         real = x.new_ones(x.shape[:2]) if mask is None else mask.to(x.dtype)
-        hidden = self.maps.project(x)[0] if self.maps.per_step else x
+        hidden = x if not self.maps.per_step else self.maps.project(x)[0] if self.learns else None
         if hidden is not None:
             self.first = self.first + torch.einsum("btd,bt->bd", hidden, real)
         if hidden is not None and self.learns:

@@ -59,10 +59,12 @@ def fold_of(x: Tensor, folds: int) -> Tensor:
     """The fold of each sequence, (B, T, d) -> (B,) int64, from its content alone.
 
     So a sequence stands in the same fold wherever it turns up, in any batch, padded or swapped into another
-    sample, and the anchor of that fold has never seen it. Sums of whole numbers in float64 are exact.
+    sample, and the anchor of that fold has never seen it. Sums of whole numbers in float64 are exact up to 2**53.
     """
-    some = x.detach().split(len(x) if torch.compiler.is_compiling() else max(1, 2**18 // max(1, x[0].numel())))
-    return torch.cat([(part * 4096).round_().sum((1, 2), dtype=torch.float64) for part in some]).long() % folds
+    exact = torch.int64 if x.device.type == "mps" else torch.float64  # MPS has none
+    size = max(1, x.shape[1] * x.shape[2])
+    some = x.detach().split(len(x) if torch.compiler.is_compiling() else max(1, 2**18 // size))
+    return torch.cat([(part * 4096).round_().sum((1, 2), dtype=exact) for part in some]).long() % folds
 
 
 def relative_agreement(posterior: Mapping[str, Tensor]) -> dict[str, Tensor]:

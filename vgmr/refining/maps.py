@@ -43,6 +43,14 @@ def scaled(x: Tensor, other: Tensor, owned: bool = True) -> Tensor:
     return x.mul_(other) if owned and spare(x, other) else x * other
 
 
+def learned(x: Tensor) -> bool:
+    """Whether `x` passes a gradient on, also where a batch of torch.func hides that it does."""
+    if not torch.compiler.is_compiling():
+        while not x.requires_grad and torch._C._functorch.is_functorch_wrapped_tensor(x):
+            x = torch._C._functorch.get_unwrapped(x)
+    return x.requires_grad
+
+
 def watched(modules: Iterable[nn.Module]) -> bool:
     """Whether hooks see what `modules` read and give; then its memory is somebody else's as well."""
     if torch.compiler.is_compiling():

@@ -68,7 +68,7 @@ def read_lines(path: Path, expected: str = "") -> list[str]:
     return [line.rstrip("\r") for line in text.split("\n") if line.strip()]
 
 
-def check_complete(
+def note_missing(
     data: str, missing: Sequence[str], total: int, source: str, allow_partial: bool, notes: dict[str, Any]
 ) -> None:
     """Refuse clips that are missing, naming the first few, or count them in `notes` where partial data are wanted.
@@ -87,7 +87,7 @@ def check_complete(
     notes["partial copy"] = f"{len(missing):,} of {total:,} clips are missing or incomplete: {named}"
 
 
-def check_counts(
+def note_counts(
     data: str, found: dict[str, int], published: dict[str, int], allow_partial: bool, notes: dict[str, Any]
 ) -> None:
     """Refuse counts that differ from the published ones, or note them where partial data are wanted.

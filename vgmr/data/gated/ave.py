@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import torch
 
-from vgmr.data.extract.clips import POINTER, check_complete, check_counts, data_folder, read_lines, read_raw
+from vgmr.data.extract.clips import POINTER, data_folder, note_counts, note_missing, read_lines, read_raw
 from vgmr.data.types import Batch, MultimodalData, fingerprint, pad
 
 ROWS = 4143
@@ -90,7 +90,7 @@ def load_ave(
     }
     if broken:
         named = [f"{events[row].video}: {problem}" for row, problem in sorted(broken.items())]
-        check_complete("ave", named, len(events), SOURCE, allow_partial, notes)
+        note_missing("ave", named, len(events), SOURCE, allow_partial, notes)
         parts = {part: rows[~np.isin(rows, list(broken))] for part, rows in parts.items()}
         for part, rows in parts.items():
             if not len(rows):
@@ -227,7 +227,7 @@ def _check_published(
     absent -= {int(row) for rows in parts.values() for row in rows}
     found = {"rows": len(events), "classes": len(classes)} | {part: len(rows) for part, rows in parts.items()}
     found["train"] += len(absent)
-    check_counts("ave", found, {"rows": ROWS, "classes": CLASSES} | SIZES, allow_partial, notes)
+    note_counts("ave", found, {"rows": ROWS, "classes": CLASSES} | SIZES, allow_partial, notes)
 
 
 def _without_empty(

@@ -16,10 +16,10 @@ from vgmr.data.extract.audio import log_mel, read_wav
 from vgmr.data.extract.clips import (
     BrokenFile,
     Stored,
-    check_complete,
-    check_counts,
     data_folder,
     make_stored,
+    note_counts,
+    note_missing,
     read_lines,
     read_raw,
     read_stored,
@@ -105,7 +105,7 @@ def load_cremad(
     paths = {part: folder / f"{part}.csv" for part in SIZES}
     lists = {part: read_list(path) for part, path in paths.items()}
     notes: dict[str, Any] = {"split": split, "extractor": network.name}
-    check_counts("cremad", {part: len(clips) for part, clips in lists.items()}, SIZES, allow_partial, notes)
+    note_counts("cremad", {part: len(clips) for part, clips in lists.items()}, SIZES, allow_partial, notes)
     both = {clip.name for clip in lists["train"]} & {clip.name for clip in lists["test"]}
     if both:
         raise ValueError(f"{folder}: {len(both)} clips are in train.csv and in test.csv, such as {min(both)}")
@@ -120,7 +120,7 @@ def load_cremad(
     stored = {name: read_stored(place, [clip.name for clip in clips]) for name, place in stores.items()}
     problems = {clip.name: problem for clip in clips if (problem := _problem(folder, stored, clip.name))}
     missing = [f"{name}: {problem}" for name, problem in problems.items()]
-    check_complete("cremad", missing, len(clips), CLIPS, allow_partial, notes)
+    note_missing("cremad", missing, len(clips), CLIPS, allow_partial, notes)
     clips = [clip for clip in clips if clip.name not in problems]
 
     def voice_of(name: str) -> tuple[np.ndarray, bytes]:
@@ -138,7 +138,7 @@ def load_cremad(
         made[name] = make_stored(stores[name], titles, stored[name], make, f"cremad {name}", broken)
     if broken:
         missing = [f"{name}: {problem}" for name, problem in broken.items()] + missing
-        check_complete("cremad", missing, len(clips) + len(problems), CLIPS, allow_partial, notes)
+        note_missing("cremad", missing, len(clips) + len(problems), CLIPS, allow_partial, notes)
         clips = [clip for clip in clips if clip.name not in broken]
     names = [clip.name for clip in clips]
     listed = {clip.name: part for part in lists for clip in lists[part]}

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from vgmr.data.extract.clips import (
-    check_complete,
-    check_counts,
     data_folder,
     make_stored,
+    note_counts,
+    note_missing,
     read_lines,
     read_raw,
     read_stored,
@@ -105,7 +105,7 @@ def load_ucf101(
     if len(classes) != CLASSES and not allow_partial:
         raise ValueError(f"{lists / 'classInd.txt'}: expected {CLASSES} classes, got {len(classes)}")
     found = {part: len(clips) for part, clips in parts.items()}
-    check_counts("ucf101", found, SIZES[split], allow_partial, notes)
+    note_counts("ucf101", found, SIZES[split], allow_partial, notes)
 
     listed = [clip for part in parts.values() for clip in part]
     names = [clip.name for clip in listed]
@@ -114,11 +114,11 @@ def load_ucf101(
     notes["layout"] = footage.layout
     problems = {clip.name: problem for clip in listed if (problem := footage.problem(clip.name))}
     missing = [f"{name}: {problem}" for name, problem in problems.items()]
-    check_complete("ucf101", missing, len(listed), CLIPS, allow_partial, notes)
+    note_missing("ucf101", missing, len(listed), CLIPS, allow_partial, notes)
     broken = footage.complete([clip.name for clip in listed if clip.name not in problems], allow_partial)
     if broken:
         missing = [f"{name}: {problem}" for name, problem in broken.items()] + missing
-        check_complete("ucf101", missing, len(listed), CLIPS, allow_partial, notes)
+        note_missing("ucf101", missing, len(listed), CLIPS, allow_partial, notes)
     left_out = {*problems, *broken}
     parts = {part: [clip for clip in clips if clip.name not in left_out] for part, clips in parts.items()}
     for part, clips in parts.items():
