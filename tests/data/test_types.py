@@ -96,6 +96,7 @@ def test_to_moves_everything():
         tensors += group.values()
     assert len(tensors) == 8 and all(tensor.is_meta for tensor in tensors)
     assert same(ragged().to("cpu"), ragged())
+    assert not replace(ragged(), padded=False).to("cpu").padded and ragged().to("cpu").padded
 
 
 def test_a_good_batch_passes_its_check():
