@@ -145,7 +145,8 @@ def test_every_figure_of_the_advice_is_that_of_the_records(trained, corrupted):
     firm = ((gains["p_holm"] < 0.05) & (gains["difference"] > 0)).sum()
     steps = systems.costs("uci-mfeat").set_index(["variant", "host"])
     times = steps.loc[ADOPTED, "step"]
-    assert times.idxmin() == steps.loc["plain", "host_step"].idxmax()  # least in front of the heaviest
+    alone = steps.loc["plain", "host_step"]
+    assert times.corr(alone, method="spearman") < -0.9 and times.idxmin() in alone.nlargest(2)  # less the heavier
     phrases = [
         reached([of_digits[ADOPTED, rival] for rival in rivals], 1) + " of accuracy",
         f"it beats these three {reached(faulty, 0)};",

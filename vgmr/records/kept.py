@@ -80,7 +80,7 @@ def keep(path: Path, runs: Sequence[Run], curves: bool = False) -> None:
     for one in runs:
         rest = {name: getattr(one, name) for name in KEPT}
         rest["seconds"], rest["peak_memory"] = round(one.seconds, 2), round(one.peak_memory)
-        known = asdict(one.history) | {"coefficients": {}}
+        known = asdict(one.history) | {"coefficients": {}, "seconds": round(one.history.seconds, 2)}
         lists = ("train_loss", "validation_loss", "validation_accuracy")
         rest["history"] = known | {name: [round(x, 4) for x in known[name]] if curves else [] for name in lists}
         if one.prediction:
@@ -88,8 +88,8 @@ def keep(path: Path, runs: Sequence[Run], curves: bool = False) -> None:
             digest = hashlib.sha256(json.dumps(packed).encode()).hexdigest()[:16]
             parts[digest] = packed
             rest |= {"prediction": pack(one.prediction), "part": digest}
-        lines.append(json.dumps({"experiment": settings(one.experiment), **rest}))
-    heads = [json.dumps({"part": digest, **packed}) for digest, packed in parts.items()]
+        lines.append(json.dumps({"experiment": settings(one.experiment), **rest}, separators=(",", ":")))
+    heads = [json.dumps({"part": digest, **packed}, separators=(",", ":")) for digest, packed in parts.items()]
     write(path, "\n".join([*heads, *lines]) + "\n")
 
 
