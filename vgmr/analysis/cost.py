@@ -594,8 +594,12 @@ def count_forms() -> pd.DataFrame:
 
     Returns columns: backbone, form, those of `price`, and inference, training and kept, as ratios to plain.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for backbone in PRICED:
+        kind = backbone.partition(", ")[0]
+        if kind != backbone:
+            rows += [{**row, "backbone": backbone} for row in rows if row["backbone"] == kind]
+            continue
         data, settings = priced_data(backbone, 32)
         for form, options in form_options().items():
             found = price(build(Experiment(**settings, **options), data), data.train)
