@@ -119,8 +119,8 @@ def test_strokes_of_straight_edges():
         ({"views": ("nothing", "left")}, "two or more of"),
         ({"views": "kar"}, "two or more of"),
         ({"views": ()}, "two or more of"),
-        ({"conflict": 1.5}, "conflict is a share"),
-        ({"conflict": -0.1}, "conflict is a share"),
+        ({"conflict": 1.5}, "conflict must lie in 0 to 1"),
+        ({"conflict": -0.1}, "conflict must lie in 0 to 1"),
     ],
 )
 def test_refusals(name, options, message, real_data):
