@@ -275,7 +275,8 @@ def test_a_training_sample_is_judged_by_an_anchor_that_did_not_see_its_label():
         evidence.prepare(batch.features, batch.mask, label)
         one = {name: x[row : row + 1] for name, x in batch.features.items()}
         real = {name: mask[row : row + 1] for name, mask in batch.mask.items()}
-        answers.append([evidence(one, real, fold)[0] for fold in (True, False)])
+        described = evidence.describe(one, real)
+        answers.append([evidence.judge(described, trained)[0] for trained in (one, None)])
     for name in DIMS:
         # the decay is chosen by all rows, so it may differ between the two; it does not here
         torch.testing.assert_close(answers[0][0][name], answers[1][0][name], atol=1e-3, rtol=0)
@@ -287,9 +288,10 @@ def test_labels_that_cannot_be_learned_are_not_learned_out_of_fold():
     label = torch.randint(CLASSES, (200,), generator=torch.Generator().manual_seed(0))
     evidence = Evidence(DIMS, CLASSES)
     evidence.prepare(batch.features, batch.mask, label)
+    described = evidence.describe(batch.features, batch.mask)
     right = [
-        [(p.argmax(1) == label).float().mean() for p in evidence(batch.features, batch.mask, fold)[0].values()]
-        for fold in (True, False)
+        [(p.argmax(1) == label).float().mean() for p in evidence.judge(described, trained)[0].values()]
+        for trained in (batch.features, None)
     ]
     assert max(right[0]) < 0.4 < min(right[1]) + 0.15
 

@@ -121,7 +121,7 @@ class VGMR(nn.Module):
         self.latent_dim, self.norm = latent_dim, norm
         self.amplification, self.retention = amplification, retention
         self.use_agreement, self.use_discrepancy = use_agreement, use_discrepancy
-        self.per_step = per_step and rank != 0
+        self.rank, self.per_step = rank, per_step and rank != 0
         self.steady = not self.per_step and norm == "none"
         self.value_from, self.learns_value, self.retain = value_from, value_from != "anchors", retain
         self.others = {name: sorted(set(self.dims) - {name}) for name in self.dims}  # Eq. (4)
@@ -159,7 +159,8 @@ class VGMR(nn.Module):
         folded = any(self.of(name).folded is not None for name in self.dims)
         return (
             f"latent_dim={self.latent_dim}, amplification={self.amplification}, retention={self.retention}, "
-            f"norm={self.norm!r}, value_from={self.value_from!r}{', folded for inference' if folded else ''}"
+            f"norm={self.norm!r}, value_from={self.value_from!r}, rank={self.rank}, per_step={self.per_step}"
+            f"{', folded for inference' if folded else ''}"
         )
 
     def interaction_input(self, name: str, summary: Mapping[str, Tensor]) -> Tensor:

@@ -22,7 +22,7 @@ def test_values_of_plain_agreement_divided_by_the_largest_are_the_calibrated_one
     _, found, _ = plain.judge(described)
     posterior, wanted, _ = relative.judge(relative.evidence.describe(x, dict.fromkeys(x)))
     by_hand = ((posterior["b"] + posterior["c"]) / 2 * posterior["a"]).sum(1)
-    typical = plain.evidence(x, dict.fromkeys(x))[1]
+    typical = plain.evidence.judge(described)[1]
     torch.testing.assert_close(found["a"], by_hand * typical["a"])
     largest = torch.stack([found[name] / typical[name] for name in x]).amax(0)
     torch.testing.assert_close(found["a"] / largest, wanted["a"])

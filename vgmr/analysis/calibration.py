@@ -34,7 +34,7 @@ def truth(part: Batch) -> dict[str, Tensor]:
     return {name: (~where.flatten(1).any(1)).float() for name, where in part.corrupted.items()}
 
 
-def accuracy(model: Classifier, part: Batch) -> float:
+def accuracy_on(model: Classifier, part: Batch) -> float:
     """Share of right answers, 0 to 1."""
     return float((predict(model, part).argmax(1) == part.label).float().mean())
 

@@ -538,7 +538,11 @@ CHEAP: dict[str, dict[str, dict[str, Any]]] = {  # by form, what makes it cheape
 }
 
 
-PRICED = {"transformer": 164, "pooled": 32, "pooled, no padding": 32}  # latent width in front of each backbone
+PRICED = {  # backbone, latent width in front of it, whether sequences are padded
+    "transformer": ("transformer", 164, True),
+    "pooled": ("pooled", 32, True),
+    "pooled, no padding": ("pooled", 32, False),
+}
 AGAIN = "plain, again"
 
 
@@ -568,22 +572,22 @@ def form_options() -> dict[str, dict[str, Any]]:
     return found
 
 
-def priced_data(backbone: str, samples: int) -> tuple[MultimodalData, dict[str, Any]]:
+def priced_data(place: str, samples: int) -> tuple[MultimodalData, dict[str, Any]]:
     """Data and settings of `count_forms` in front of what `PRICED` names.
 
     Sequences have 10 to 50 steps and are padded to 50; without padding all have 50, and no mask is needed.
     """
-    kind, _, full = backbone.partition(", ")
-    if kind == "transformer":
+    backbone, latent_dim, padded = PRICED[place]
+    if backbone == "transformer":
         data = load("synthetic", like="mosei", samples=samples)
     else:
         data = made_data(SEED_MODELS["mosi"], samples, 1, 2)
-        if not full:
+        if padded:
             length = torch.randint(10, 51, (samples, 1), generator=torch.Generator().manual_seed(0))
             mask = {name: torch.arange(x.shape[1]) < length for name, x in data.train.features.items()}
             features = {name: x * mask[name].unsqueeze(2) for name, x in data.train.features.items()}
             data = replace(data, train=Batch(features, mask, data.train.label))
-    return data, {"dataset": "synthetic", "backbone": kind, "latent_dim": PRICED[backbone]}
+    return data, {"dataset": "synthetic", "backbone": backbone, "latent_dim": latent_dim}
 
 
 def count_forms() -> pd.DataFrame:
@@ -594,16 +598,15 @@ def count_forms() -> pd.DataFrame:
 
     Returns columns: backbone, form, those of `price`, and inference, training and kept, as ratios to plain.
     """
-    rows: list[dict[str, Any]] = []
-    for backbone in PRICED:
-        kind = backbone.partition(", ")[0]
-        if kind != backbone:
-            rows += [{**row, "backbone": backbone} for row in rows if row["backbone"] == kind]
-            continue
-        data, settings = priced_data(backbone, 32)
-        for form, options in form_options().items():
-            found = price(build(Experiment(**settings, **options), data), data.train)
-            rows.append({"backbone": backbone, "form": form, **found})
+    prices: dict[str, list[dict[str, Any]]] = {}
+    for place, (backbone, *_) in PRICED.items():
+        if backbone not in prices:
+            data, settings = priced_data(place, 32)
+            prices[backbone] = [
+                {"form": form, **price(build(Experiment(**settings, **options), data), data.train)}
+                for form, options in form_options().items()
+            ]
+    rows = [{"backbone": place, **row} for place, (backbone, *_) in PRICED.items() for row in prices[backbone]]
     table = pd.DataFrame(rows)
     plain = table[table["form"] == "plain"].set_index("backbone")
     for name, column in {"inference": "inference_flops", "training": "training_flops", "kept": "kept_kib"}.items():
@@ -621,8 +624,8 @@ def bench_forms(
     before; inference is that of folded copies.
 
     Returns a JSON-able dict: device, setting, rows (model, form in front of backbone; FLOP ratios, and ratios of
-    time to the plain model with their range over rounds) and itself (plain over plain, the worst of
-    all, in training and inference).
+    time to the plain model with their range over rounds) and itself (plain over plain, the worst of all in
+    training and inference).
     """
     chosen_device(device)
     work: dict[str, Callable[[], Any]] = {}

@@ -96,7 +96,7 @@ class Windows:
         for name, places in self.cut(part).items():
             judged = zip(places, self.anchors[name], self.usual[name], strict=True)
             pairs = [
-                (anchor(x, real, False)[0], torch.sigmoid(2 - usual.surprise(_told(x, real))))
+                (anchor(x, real)[0], torch.sigmoid(2 - usual.surprise(_told(x, real))))
                 for (x, real), anchor, usual in judged
             ]
             said.append(torch.stack([pair[0] for pair in pairs], 1))

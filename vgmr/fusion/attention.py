@@ -58,7 +58,7 @@ class ByteDropout(nn.Module):
 class _Attended(torch.autograd.Function):
     """Attention and its weights, by products that are as wide as a sequence is long.
 
-    As wide as a head, as torch takes them, such products run four times slower on a CPU.
+    As wide as a head, as torch takes them, such products are slow on a CPU.
     """
 
     generate_vmap_rule = True

@@ -115,14 +115,9 @@ class Anchor(nn.Module):
         self.register_buffer("spread", torch.full((2 * dim,), torch.inf))
         self.register_buffer("distance", torch.tensor([0.0, 1.0]))
 
-    def forward(self, x: Tensor, mask: Tensor | None, out_of_fold: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Posterior (B, C), typicality (B,) and that of each channel (B, d), in (0, 1).
-
-        The posterior is that of the sequence's own fold, or the mean over folds.
-        """
-        return self.judge(
-            *pooled(x, mask, self.frequencies), fold_of(x, len(self.weight)) if out_of_fold else None
-        )
+    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Posterior (B, C), the mean over folds, typicality (B,) and that of each channel (B, d), in (0, 1)."""
+        return self.judge(*pooled(x, mask, self.frequencies))
 
     def judge(self, shape: Tensor, roughness: Tensor, fold: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The same from what `pooled` gives, and the sequences' folds (B,), if they stood in the training part."""
@@ -246,16 +241,6 @@ class Evidence(nn.Module):
             {name: Anchor(dim, num_classes, folds, frequencies) for name, dim in dims.items()}
         )
 
-    @torch.no_grad()
-    def forward(
-        self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor | None], out_of_fold: bool = False
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """Posteriors (B, C), typicalities (B,) and those of channels (B, d) by name, without gradient.
-
-        `out_of_fold` asks the anchor that never saw the sequence, where it stood in the training part.
-        """
-        return self.judge(self.describe(features, mask), features if out_of_fold else None)
-
     def prepare(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor | None], label: Tensor) -> None:
         """Fit every anchor to a training part; real numbers as labels are cut into C parts of like size.
 
@@ -280,7 +265,12 @@ class Evidence(nn.Module):
     def judge(
         self, described: Mapping[str, tuple[Tensor, Tensor]], trained: Mapping[str, Tensor] | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """What `forward` says, from what `describe` gives; out of fold for features that are `trained` on."""
+        """Posteriors (B, C), typicalities (B,) and those of channels (B, d) by name, without gradient.
+
+        Args:
+            described: what `describe` gives.
+            trained: the features where they may stand in the training part; then by anchors that never saw them.
+        """
         judged = {}
         for name, pair in described.items():
             anchor = self._of(name)

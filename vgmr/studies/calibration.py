@@ -208,14 +208,14 @@ def measured(one: Trained) -> list[dict[str, Any]]:
     model, data = one.model, one.data
     clean = whole_samples(data.test)
     parts = kinds_of(one)
-    rows = [{"kind": "clean", "measure": "accuracy", "value": calibration.accuracy(model, clean)}]
+    rows = [{"kind": "clean", "measure": "accuracy", "value": calibration.accuracy_on(model, clean)}]
     known = {} if data.test.corrupted is None else calibration.truth(data.test)
     if known and (hit := (torch.stack(list(known.values())) == 0).any(0)).any():
-        rows.append({"kind": "all", "measure": "accuracy", "value": calibration.accuracy(model, data.test)})
+        rows.append({"kind": "all", "measure": "accuracy", "value": calibration.accuracy_on(model, data.test)})
         parts = {"own": data.test.index(hit.nonzero().squeeze(1)), **parts}
     for kind, part in parts.items():
         numbers: dict[Any, float] = {
-            "accuracy": calibration.accuracy(model, part),
+            "accuracy": calibration.accuracy_on(model, part),
             "oracle": float(oracle(model, part).mean()),
         }
         if isinstance(model.prefusion, VGMR) and model.prefusion.of(next(iter(part.features))).gate_from_global:

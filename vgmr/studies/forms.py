@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from vgmr.analysis.calibration import accuracy, detection, values
+from vgmr.analysis.calibration import accuracy_on, detection, values
 from vgmr.corruption import Drawn
 from vgmr.experiment import build, experiment_data
 from vgmr.machine.devices import one_thread
@@ -83,11 +83,11 @@ def validate_form(experiment: Experiment) -> dict[str, float]:
             **filled(fit, experiment, objective=objective, method=None, corruption=drawn, checkpoint=None),
         )
         part = data.validation
-        scores = {"clean": accuracy(model, part)}
+        scores = {"clean": accuracy_on(model, part)}
         areas = []
         for kind in UNSEEN_KINDS:
             hit = Drawn.like(data.train, [kind], 1.0)(part, torch.Generator().manual_seed(1))
-            scores[kind] = accuracy(model, hit)
+            scores[kind] = accuracy_on(model, hit)
             if experiment.prefusion == "vgmr":
                 areas.append(detection(values(model, hit)).set_index("score")["auroc"])
         if areas:
