@@ -94,36 +94,10 @@ def test_answers_by_class_lists_the_classes_in_one_order():
         assert heights == sorted(heights, reverse=True), "from top to bottom"
 
 
-def test_bands_and_boxes_are_labelled():
+def test_bands_are_labelled():
     frame = pd.DataFrame({"share": [0, 0, 1, 1], "accuracy": [0.9, 0.8, 0.5, 0.4], "model": "plain"})
     figure = plots.bands(frame.assign(seed=[0, 1, 0, 1]), "share", "accuracy", "model")[0, 0].figure
     assert figure.get_supxlabel() == "share" and figure.get_supylabel() == "accuracy"
-    values = pd.DataFrame({"modality": ["a"] * 4, "corrupted": [True, False] * 2, "gate": [0.1, 0.2, 0.3, 0.4]})
-    axes = plots.corrupted_or_not(values, ["gate"])
-    assert axes[0].get_ylabel() == "gate"
-
-
-def test_gate_and_prediction_marks_the_true_class():
-    axes = plots.gate_and_prediction(
-        {"left": torch.ones(2, 3), "right": torch.ones(4, 2)}, torch.tensor([0.2, 0.8]), ["a", "b"], 1
-    )
-    colours = [bar.get_facecolor() for bar in axes[-1].patches]
-    assert colours[0] != colours[1]
-    assert [bar.get_height() for bar in axes[-1].patches] == pytest.approx([0.2, 0.8])
-
-
-def test_lengths_and_labels_draw_real_steps_and_shares():
-    data = load("synthetic")
-    axes = plots.lengths_and_labels({"first": data, "second": load("digits")})
-    assert axes.shape == (2, 2) and axes[0, 0].get_title() == "first"
-    assert [text.get_text() for text in axes[0, 0].get_yticklabels()] == data.modalities
-    longest = max(int(length.max()) for part in data.parts.values() for length in part.lengths().values())
-    drawn = max(line.get_xdata().max() for line in axes[0, 0].lines if len(line.get_xdata()))
-    assert drawn == longest
-    for line, part in zip(axes[1, 0].lines, data.parts.values(), strict=True):
-        share = part.label.bincount(minlength=len(data.classes)) / len(part)
-        np.testing.assert_allclose(line.get_ydata(), share)
-    assert all(ax.get_xlabel() for ax in axes.flat)
 
 
 # Notebook 13
@@ -221,15 +195,6 @@ def followed() -> pd.DataFrame:
     ]
     frame = pd.DataFrame(rows)
     return frame.assign(cosine=frame["seed"] - 0.1 * frame["epoch"], shuffled=0.5)
-
-
-def test_loss_contours_share_their_levels():
-    grid = pd.DataFrame([{"x": x, "y": y, "loss": x**2 + y**2} for x in (-1, 0, 1) for y in (-1, 0, 1)])
-    axes = plots.loss_contours({"plain": grid, "VGMR, calibrated": grid.assign(loss=2 * grid["loss"])})
-    assert all(labelled(ax) for ax in axes)
-    levels = [ax.collections[0].levels for ax in axes]
-    np.testing.assert_allclose(levels[0], levels[1])
-    assert levels[0][0] == 0 and levels[0][-1] == 4
 
 
 # Intervals

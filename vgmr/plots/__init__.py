@@ -1,6 +1,6 @@
 """Figures: data in, axes out. Few functions for many callers; one colour per model in all of them."""
 
-from vgmr.plots.curves import balancing_acts, bands, learning_curves, loss_contours, matrices
+from vgmr.plots.curves import balancing_acts, bands, learning_curves, matrices
 from vgmr.plots.diagrams import architecture, method_line, notebook_map, run_flow
 from vgmr.plots.intervals import against_cost, beside_paper, forest, seed_points, verdicts
 from vgmr.plots.look import COLOURS, display_name, look, shades, style
@@ -9,11 +9,8 @@ from vgmr.plots.samples import (
     before_and_after,
     confusion_matrix,
     corrupted,
-    corrupted_or_not,
     corruption_gallery,
-    gate_and_prediction,
     gate_strength,
-    lengths_and_labels,
     per_class,
     refinement_maps,
     sequences,
@@ -31,16 +28,12 @@ __all__ = [
     "beside_paper",
     "confusion_matrix",
     "corrupted",
-    "corrupted_or_not",
     "corruption_gallery",
     "display_name",
     "forest",
-    "gate_and_prediction",
     "gate_strength",
     "learning_curves",
-    "lengths_and_labels",
     "look",
-    "loss_contours",
     "matrices",
     "method_line",
     "notebook_map",

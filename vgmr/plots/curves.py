@@ -166,25 +166,3 @@ def matrices(frame: pd.DataFrame, rows: str, columns: str, value: str, panel: st
         ax.grid(False)
     figure.colorbar(axes[0, -1].collections[0], ax=axes[0], label=value)
     return axes[0]
-
-
-def loss_contours(grids: Mapping[str, pd.DataFrame]) -> np.ndarray:
-    """Loss (nats) over two random directions around trained weights, one picture per model, on one scale.
-
-    Args:
-        grids: with columns x, y (distances along the directions) and loss, one row per point.
-    """
-    axes = plt.subplots(1, len(grids), figsize=(3.6 * len(grids) + 0.8, 3.2), squeeze=False)[1][0]
-    losses = pd.concat(list(grids.values()))["loss"]
-    levels = np.linspace(losses.min(), losses.max(), 13)
-    for ax, (name, grid) in zip(axes, grids.items(), strict=True):
-        table = grid.pivot(index="y", columns="x", values="loss")
-        picture = ax.contourf(table.columns, table.index, table, levels, cmap="cividis")
-        ax.contour(table.columns, table.index, table, levels, colors="w", linewidths=0.5)
-        ax.plot(0, 0, "+", color="w", markersize=12, markeredgewidth=2)
-        ax.set(
-            title=name, xlabel="distance along direction 1", ylabel="distance along direction 2", aspect="equal"
-        )
-        ax.grid(False)
-    axes[0].figure.colorbar(picture, ax=axes, label="loss (nats)", format="%.1f")
-    return axes

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from vgmr.data.types import Batch, MultimodalData
+from vgmr.data.types import Batch
 from vgmr.evaluation import confusion
 from vgmr.experiment import Run
 from vgmr.plots.look import COLOURS
@@ -120,47 +120,6 @@ def gate_strength(points: Mapping[str, tuple[float, float]]) -> Axes:
     ax.figure.colorbar(picture, ax=ax, ticks=lines.levels, label="strength s; E lies in 1 - s to 1 + s")
     ax.legend(loc="upper left", facecolor="0.9", framealpha=0.95)
     return ax
-
-
-def corrupted_or_not(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """Distributions of columns of `value_and_gate`, corrupted against clean, by modality; array of axes."""
-    axes = plt.subplots(1, len(columns), figsize=(4.6 * len(columns), 3.6), squeeze=False)[1][0]
-    shown = frame.assign(view=frame["corrupted"].map({True: "in conflict", False: "clean"}))
-    for ax, column in zip(axes, columns, strict=True):
-        sns.boxplot(
-            shown,
-            x="modality",
-            y=column,
-            hue="view",
-            hue_order=["clean", "in conflict"],
-            ax=ax,
-            fliersize=2,
-        )
-        ax.set(xlabel="", ylabel=column.replace("_", " "))
-        ax.legend(title="")
-    for ax in axes[1:]:
-        ax.get_legend().remove()
-    return axes
-
-
-def gate_and_prediction(
-    gates: Mapping[str, torch.Tensor], probability: torch.Tensor, classes: Sequence[str], label: int
-) -> np.ndarray:
-    """Effective gates of one sample, (T_m, d_m) each, beside its class probabilities (classes,); array of axes."""
-    figure, axes = plt.subplots(
-        1, len(gates) + 1, figsize=(2 * len(gates) + 3.5, 2.8), width_ratios=[1] * len(gates) + [1.8]
-    )
-    for ax, (name, gate) in zip(axes, gates.items(), strict=False):
-        picture = ax.imshow(gate.numpy(), cmap="RdBu", vmin=0, vmax=2, aspect="auto")
-        ax.set(title=name, xticks=[], yticks=[], xlabel=f"mean {float(gate.mean()):.2f}")
-        ax.grid(False)
-    axes[0].set_ylabel("time step")
-    figure.colorbar(picture, ax=axes[-2], label="effective gate")
-    colours = ["C2" if index == label else "C0" for index in range(len(classes))]
-    axes[-1].bar(range(len(classes)), probability.numpy(), color=colours)
-    axes[-1].set(xticks=range(len(classes)), xticklabels=list(classes), ylim=(0, 1))
-    axes[-1].set(xlabel="class (true one in green)", ylabel="probability")
-    return axes
 
 
 def refinement_maps(
@@ -395,29 +354,4 @@ def answers_by_class(baseline: Sequence[Run], refined: Sequence[Run], classes: S
     per_class(baseline, refined, classes, axes[1])
     axes[1].tick_params(labelleft=False)
     axes[1].set_ylabel("")
-    return axes
-
-
-def lengths_and_labels(sets: Mapping[str, MultimodalData]) -> np.ndarray:
-    """By data set (column): real time steps of each modality above, share of each class by part below.
-
-    Boxes hold the middle half of all samples, whiskers reach from the shortest to the longest. Array of axes.
-    """
-    axes = plt.subplots(2, len(sets), figsize=(4.2 * len(sets), 5.6), squeeze=False)[1]
-    for (above, below), (name, data) in zip(axes.T, sets.items(), strict=True):
-        steps = {m: torch.cat([part.lengths()[m] for part in data.parts.values()]) for m in data.modalities}
-        above.boxplot([x.numpy() for x in steps.values()], vert=False, whis=(0, 100), widths=0.5)
-        above.set(title=name, yticks=range(1, len(steps) + 1), yticklabels=list(steps), xlabel="real time steps")
-        above.set_xlim(0, 1.05 * max(2, max(int(x.max()) for x in steps.values())))
-        above.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-        above.invert_yaxis()
-        for (part, batch), marker in zip(data.parts.items(), "o^s", strict=True):
-            share = batch.label.bincount(minlength=len(data.classes)) / len(batch)
-            below.plot(share.numpy(), marker, alpha=0.7, label=part)
-        below.set(xlabel="class", ylabel="share of the part")
-        below.set_ylim(0, 1.15 * below.dataLim.y1)
-        if len(data.classes) <= 10:
-            below.set(xticks=range(len(data.classes)), xticklabels=list(data.classes))
-            below.set_xlim(-0.5, len(data.classes) - 0.5)
-    axes[1, 0].legend()
     return axes
