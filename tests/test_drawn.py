@@ -7,7 +7,8 @@ from test_evidence import CLASSES, DIMS, data, made
 from vgmr.backbones import PooledBackbone
 from vgmr.classifier import Classifier
 from vgmr.contributions import contributions_by_swap, contributions_out_of_fold
-from vgmr.corruption import KINDS, Drawn, joined
+from vgmr.corruption import KINDS, Drawn
+from vgmr.data.types import joined
 from vgmr.experiment import build, experiment_data
 from vgmr.objective import Objective, corruption_loss
 from vgmr.refiner import VGMR

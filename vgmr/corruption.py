@@ -256,16 +256,6 @@ class Drawn:
         x[rows], hit[rows] = changed, where.expand_as(own)
 
 
-def joined(*parts: Batch) -> Batch:
-    """Parts of like shape, one behind the other; groups and what is known of corruptions are left out."""
-    first = parts[0]
-    return Batch(
-        {name: torch.cat([part.features[name] for part in parts]) for name in first.features},
-        {name: torch.cat([part.mask[name] for part in parts]) for name in first.mask},
-        torch.cat([part.label for part in parts]),
-    )
-
-
 SPANS = ("swapped", "occluded", "shifted")
 
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from vgmr.balancing.base import Balancing, Loop
 from vgmr.classifier import Classifier
-from vgmr.corruption import joined
-from vgmr.data.types import Batch, MultimodalData
+from vgmr.data.types import Batch, MultimodalData, joined
 from vgmr.loop.alone import Alone, train_copy
 from vgmr.loop.history import History
 from vgmr.loop.refusals import check_labels, unsound

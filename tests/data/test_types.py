@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import vgmr.data
 from vgmr.data import load, names
-from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, pad
+from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, joined, pad
 
 LENGTHS = {"text": [3, 1, 2, 3], "audio": [1, 2, 2, 1]}
 
@@ -428,13 +428,17 @@ def test_pad_says_what_it_expected(sequences, message):
         pad(sequences)
 
 
-def test_standardised_by_another_training_part():
-    """Every real value lies 50 higher than in the part whose statistics are used."""
-    deviation = np.sqrt(32700 - (920 / 6) ** 2)  # 32700: mean of the squares of 0, 100, 110, 200, 210, 300
-    mask = ragged().mask["audio"]
-    higher = dataset(train=ragged(50)).standardised(by=ragged()).train.features["audio"][mask]
-    plain = dataset().standardised().train.features["audio"][mask]
-    torch.testing.assert_close(higher - plain, torch.full((6, 1), 50 / deviation))
+def test_parts_are_joined_at_the_longest_sequence():
+    features = {name: torch.ones(2, 1, width) for name, width in ragged().dims.items()}
+    mask = {name: torch.ones(2, 1, dtype=torch.bool) for name in features}
+    found = joined(ragged(), Batch(features, mask, torch.tensor([1, 0])))
+    for name, x in ragged().features.items():
+        assert torch.equal(found.features[name][:4], x) and torch.equal(
+            found.features[name][4:, :1], features[name]
+        )
+        assert found.lengths()[name].tolist() == [*ragged().lengths()[name].tolist(), 1, 1]
+    assert found.label.tolist() == [0, 1, 2, 0, 1, 0] and found.group is None
+    assert joined(ragged(), ragged()).group.tolist() == 2 * ragged().group.tolist()
 
 
 # pad, holdout, fingerprint

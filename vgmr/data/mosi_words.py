@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn.functional import pad as pad_tensor
 
 from vgmr.data import mosi_utterance
 from vgmr.data.extract.glove import glove_vectors
@@ -22,7 +21,7 @@ from vgmr.data.gated.csd import Sequence
 from vgmr.data.gated.sentiment import CLASSES
 from vgmr.data.mosi_utterance import HALVES, read_half, read_numbers, read_transcripts
 from vgmr.data.store import prepared
-from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, fold_parts, pad
+from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, fold_parts, joined, pad
 
 WORD = re.compile("[a-z']+")
 SILENCE = b"sp"
@@ -145,7 +144,7 @@ def load_mosi_words(
         data, choice["sentiment"] = _with_sentiment(data, copies[0], Path(sentiment).expanduser(), labels)
     if fold is not None:
         choice["fold"] = fold
-        whole = _together(list(data.parts.values()))
+        whole = joined(*data.parts.values())
         assert whole.group is not None
         part_of = torch.from_numpy(fold_parts(whole.group.numpy(), fold, FOLDS))
         train, validation, test = (whole[part_of == part] for part in range(3))
@@ -266,22 +265,6 @@ def _timing(times: Copy, table: pd.DataFrame, words: list[list[str]]) -> tuple[l
                 timing[row][at] = word_timing([words[row][position] for position in at], intervals[interval])
                 timed[row][at] = True
     return timing, timed
-
-
-def _together(parts: list[Batch]) -> Batch:
-    """The samples of all parts, one after the other."""
-
-    def join(tensors: list[torch.Tensor]) -> torch.Tensor:
-        steps = max(x.shape[1] for x in tensors)
-        return torch.cat([pad_tensor(x, (0, 0) * (x.ndim - 2) + (0, steps - x.shape[1])) for x in tensors])
-
-    groups = [part.group for part in parts if part.group is not None]
-    return Batch(
-        {name: join([part.features[name] for part in parts]) for name in parts[0].features},
-        {name: join([part.mask[name] for part in parts]) for name in parts[0].mask},
-        torch.cat([part.label for part in parts]),
-        torch.cat(groups),
-    )
 
 
 def _with_sentiment(data: MultimodalData, copy: Copy, path: Path, labels: str) -> tuple[MultimodalData, str]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad as pad_tensor
 
 
 @dataclass(frozen=True)
@@ -101,19 +102,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same samples on `device`."""
-
-        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: x.to(device) for name, x in tensors.items()}
-
-        return Batch(
-            move(self.features),
-            move(self.mask),
-            self.label.to(device),
-            None if self.group is None else self.group.to(device),
-            None if self.corrupted is None else move(self.corrupted),
-            None if self.row is None else self.row.to(device),
-            self.padded,
-        )
+        return self._taken(lambda x: x.to(device))
 
     def __getitem__(self, which: slice | Tensor) -> Batch:
         """The samples of a slice, of a bool mask (B,) or of an int64 index, as a batch."""
@@ -337,19 +326,15 @@ class MultimodalData:
                         "values, if there were any); mend its files, or leave the modality out"
                     )
 
-    def standardised(self, by: Batch | None = None) -> MultimodalData:
+    def standardised(self) -> MultimodalData:
         """Every feature channel shifted and scaled by its mean and deviation over the real training steps.
 
         A channel whose deviation is below a millionth of its largest magnitude says nothing in training: it
         becomes 0 in every part, and `notes` count such channels by modality. Padding stays zero.
-
-        Args:
-            by: raw training part whose statistics are used; by default this data set's own.
         """
-        by = self.train if by is None else by
         statistics, idle = {}, {}
-        for name, x in by.features.items():
-            real = x[by.mask[name]].double()
+        for name, x in self.train.features.items():
+            real = x[self.train.mask[name]].double()
             deviation = real.std(0, correction=0)
             tells = deviation > 1e-6 * real.abs().amax(0)
             # an infinite deviation makes 0 of whatever finite value comes
@@ -390,6 +375,22 @@ def _contents(batch: Batch) -> dict[Any, int]:
             digest.update(piece[row].tobytes())
         found.setdefault(digest.digest(), row)
     return found
+
+
+def joined(*parts: Batch) -> Batch:
+    """Parts one behind the other, short sequences padded; rows, and what is known of corruptions, are left out."""
+
+    def join(tensors: list[Tensor]) -> Tensor:
+        steps = max(x.shape[1] for x in tensors)
+        return torch.cat([pad_tensor(x, (0, 0) * (x.ndim - 2) + (0, steps - x.shape[1])) for x in tensors])
+
+    groups = [part.group for part in parts if part.group is not None]
+    return Batch(
+        {name: join([part.features[name] for part in parts]) for name in parts[0].features},
+        {name: join([part.mask[name] for part in parts]) for name in parts[0].mask},
+        torch.cat([part.label for part in parts]),
+        torch.cat(groups) if len(groups) == len(parts) else None,
+    )
 
 
 def pad(sequences: list[np.ndarray], length: int | None = None) -> tuple[Tensor, Tensor]:

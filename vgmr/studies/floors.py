@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from vgmr.analysis.calibration import detection
 from vgmr.analysis.linear import Change, leak, linear_answers, only_scale, over_folds, summaries, without_scale
 from vgmr.corruption import Drawn
 from vgmr.data import load
-from vgmr.data.types import Batch, MultimodalData
+from vgmr.data.types import Batch, MultimodalData, joined
 from vgmr.refiner import VGMR
 from vgmr.studies import study
 
@@ -64,25 +63,9 @@ def leaks() -> pd.DataFrame:
         ("mosi-words", ("text", "acoustic")),
     ):
         data = load(name)
-        known = _one_after_the_other(data.train, data.validation)
+        known = joined(data.train, data.validation)
         rows += [(name, m, *leak(known, data.test, [m]).values()) for m in modalities]
     return pd.DataFrame(rows, columns=["dataset", "modality", "inside", "outside"])
-
-
-def _one_after_the_other(one: Batch, other: Batch) -> Batch:
-    def join(first: Tensor, second: Tensor) -> Tensor:
-        joined = first.new_zeros(len(first) + len(second), *map(max, first.shape[1:], second.shape[1:]))
-        for rows, x in ((slice(len(first)), first), (slice(len(first), None), second)):
-            joined[rows][tuple([slice(None), *(slice(n) for n in x.shape[1:])])] = x
-        return joined
-
-    assert one.group is not None and other.group is not None
-    return Batch(
-        {name: join(one.features[name], other.features[name]) for name in one.features},
-        {name: join(one.mask[name], other.mask[name]) for name in one.mask},
-        torch.cat([one.label, other.label]),
-        torch.cat([one.group, other.group]),
-    )
 
 
 def scale_of_steps() -> pd.DataFrame:

@@ -13,8 +13,7 @@ from joblib import Parallel, delayed
 from vgmr import corruption
 from vgmr.analysis import calibration, gate
 from vgmr.classifier import Classifier
-from vgmr.corruption import joined
-from vgmr.data.types import Batch, MultimodalData
+from vgmr.data.types import Batch, MultimodalData, joined
 from vgmr.inference import predict
 from vgmr.objective import Objective
 from vgmr.refiner import VGMR
