@@ -189,7 +189,7 @@ def test_seeds_in_one_pass_over_seeds_one_by_one(monkeypatch):
     for name in spent:
         monkeypatch.setattr(bench, name, take(name))
     monkeypatch.setattr(bench, "_seconds", seconds)
-    result = bench.bench_seeds(3, rounds=2, steps=1, progress=False, shapes=["uci-mfeat"])
+    result = bench.bench_seeds(3, rounds=2, steps=1, shapes=["uci-mfeat"])
     assert json.loads(json.dumps(result)) == result
     names = [row["model"] for row in result["rows"]]
     assert names == [f"uci-mfeat {b} {p}" for b in ("pooled", "transformer") for p in ("none", "vgmr")]
@@ -262,7 +262,7 @@ def test_on_a_gpu_steps_stand_beside_their_graph(monkeypatch, data):
 def test_the_loop_by_the_command(monkeypatch, capsys):
     monkeypatch.setattr(bench, "_seconds", lambda work, _: (work(), 1.0)[1])
     monkeypatch.setattr(bench, "fit", lambda *_, epochs: None)
-    result = bench.bench_loop(1, progress=False, train=64, validation=4)
+    result = bench.bench_loop(1, train=64, validation=4)
     assert [row["loop"] for row in result["rows"]] == ["bare steps", "fit"]
     assert result["rows"][0]["milliseconds_per_sample"] == pytest.approx(1e3 / 64)
     asked = {}
@@ -289,7 +289,7 @@ def test_systems_are_counted_at_the_sizes_of_their_authors(monkeypatch):
     monkeypatch.setattr(bench, "BACKBONES", {name: bench.BACKBONES[name] for name in counted})
     monkeypatch.setattr(bench, "_seconds", lambda work, device: 1.0)
     monkeypatch.setattr(bench, "partial", lambda *_: lambda: None)
-    result = bench.bench_systems(rounds=1, progress=False)
+    result = bench.bench_systems(rounds=1)
     rows = {row["system"]: row for row in result["rows"]}
     sizes = {"tfn": 647_631, "lmf": 508_475, "mult": 1_087_771, "pcag": 232_001}
     assert {name: rows[name]["parameters"] for name in sizes} == sizes

@@ -91,6 +91,12 @@ def _flops(work: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
+def _ready(model: Classifier, device: str, byte_dropout: bool) -> Classifier:
+    if byte_dropout:
+        use_byte_dropout(model)
+    return model.to(device)
+
+
 def _backward(model: Classifier, batch: Batch, objective: Objective | None = None) -> None:
     (objective or Objective())(model, model(batch.features, batch.mask), batch).backward()
 
@@ -159,15 +165,8 @@ def bench(
     data = load("synthetic", like="mosei", samples=32 * steps).to(device)
     data = replace(data, validation=data.validation.index(torch.arange(2, device=device)))
     batches = [data.train.index(rows) for rows in torch.arange(32 * steps, device=device).split(32)]
-    models = {
-        variant: build(Experiment("synthetic", variant, "transformer", latent_dim=164, form="paper"), data).to(
-            device
-        )
-        for variant in variants
-    }
-    if byte_dropout:
-        for model in models.values():
-            use_byte_dropout(model)
+    kinds = {name: Experiment("synthetic", name, "transformer", latent_dim=164, form="paper") for name in variants}
+    models = {name: _ready(build(kind, data), device, byte_dropout) for name, kind in kinds.items()}
     folded = _folded(models["vgmr"]).eval()
     times = _measure(models, folded, data, batches, rounds, device, progress)
     measured = {**models, "vgmr folded": folded}
@@ -185,7 +184,7 @@ def bench(
 
 @one_thread()
 def bench_methods(
-    rounds: int = 3, steps: int = 4, device: str = "cpu", byte_dropout: bool = False, progress: bool = True
+    rounds: int = 3, steps: int = 4, device: str = "cpu", byte_dropout: bool = False
 ) -> dict[str, Any]:
     """Training time per epoch of every balancing method, at the setting of `bench` and without a refiner.
 
@@ -200,13 +199,8 @@ def bench_methods(
     short = replace(data, validation=data.validation.index(torch.arange(2, device=device)))
     epochs = {name: 10 if name == "grad-blending" else 1 for name in METHODS}
     options = {name: {"start_epoch": -1} if name == "arl" else {} for name in METHODS}
-    models = {
-        name: build(Experiment("synthetic", "none", "transformer", method=name), data).to(device)
-        for name in METHODS
-    }
-    if byte_dropout:
-        for model in models.values():
-            use_byte_dropout(model)
+    kinds = {name: Experiment("synthetic", "none", "transformer", method=name) for name in METHODS}
+    models = {name: _ready(build(kind, data), device, byte_dropout) for name, kind in kinds.items()}
     relearning = Relearning()
     relearning.start(models["relearning"], data, 1, 0)
 
@@ -218,7 +212,7 @@ def bench_methods(
     seconds: dict[str, list[float]] = {name: [] for name in work}
     ratios: dict[str, list[float]] = {name: [] for name in work}
     train("none")
-    for _ in bar(range(rounds), desc="rounds", disable=not progress, leave=False):
+    for _ in bar(range(rounds), desc="rounds", leave=False):
         before = _seconds(work["none"], device)
         for name in work:
             one = _seconds(work[name], device) / epochs.get(name, relearning.interval)
@@ -245,7 +239,7 @@ def bench_methods(
 
 
 @one_thread()
-def bench_rounds(rounds: int = 5, steps: int = 2, progress: bool = False) -> pd.DataFrame:
+def bench_rounds(rounds: int = 5, steps: int = 2) -> pd.DataFrame:
     """Time of one training step and one inference pass of every model of Table 7, round by round, interleaved.
 
     Setting of `bench`, on one thread; AGM and Grad-Blending train the plain model, Grad-Blending with its trials.
@@ -271,7 +265,7 @@ def bench_rounds(rounds: int = 5, steps: int = 2, progress: bool = False) -> pd.
             work[f"{what}|{label}"], shares[f"{what}|{label}"] = one, epochs if what == "training" else 1
         if label == "VGMR, calibrated":
             work[f"preparation|{label}"], shares[f"preparation|{label}"] = partial(prepare, model, data.train), 1
-    times = _rounds(work, rounds, progress=progress)
+    times = _rounds(work, rounds)
     whole_fit, once = "training|VGMR, calibrated", times["preparation|VGMR, calibrated"]
     times[whole_fit] = [whole - part for whole, part in zip(times[whole_fit], once, strict=True)]
     return pd.DataFrame(
@@ -297,9 +291,7 @@ SYSTEM_SIZES: dict[str, dict[str, Any]] = {  # of the released code; systems tha
 
 
 @one_thread()
-def bench_systems(
-    rounds: int = 3, device: str = "cpu", byte_dropout: bool = False, progress: bool = True
-) -> dict[str, Any]:
+def bench_systems(rounds: int = 3, device: str = "cpu", byte_dropout: bool = False) -> dict[str, Any]:
     """Cost of every fusion system, alone and behind VGMR, at the setting of `bench` with one output.
 
     Systems have the sizes of `SYSTEM_SIZES`; one training step has value supervision where VGMR is there, so the
@@ -315,10 +307,8 @@ def bench_systems(
         for refiner in (False, True):
             backbone = make_backbone(name, data.dims, 1, **SYSTEM_SIZES.get(name, {}))
             before = VGMR(data.dims, 164) if refiner else Identity(data.dims)
-            models[f"{name} + vgmr" if refiner else name] = Classifier(before, backbone).to(device)
-    if byte_dropout:
-        for model in models.values():
-            use_byte_dropout(model)
+            model = _ready(Classifier(before, backbone), device, byte_dropout)
+            models[f"{name} + vgmr" if refiner else name] = model
     objective = Objective(task="regression")
 
     def train(model: Classifier) -> None:
@@ -332,7 +322,7 @@ def bench_systems(
     work: dict[str, Callable[[], Any]] = {}
     for name, model in models.items():
         work |= {f"train {name}": partial(train, model), f"infer {name}": partial(infer, model)}
-    times = _rounds(work, rounds, device, progress)
+    times = _rounds(work, rounds, device, progress=True)
     rows = []
     plain = "transformer"
     flops = {name: _counted(model, batch, objective) for name, model in models.items()}
@@ -383,7 +373,6 @@ def bench_seeds(
     seeds: int = 10,
     rounds: int = 5,
     steps: int = 6,
-    progress: bool = True,
     shapes: Sequence[str] = tuple(SEED_MODELS),
     device: str = "cpu",
     byte_dropout: bool = False,
@@ -400,12 +389,10 @@ def bench_seeds(
     first, more = (1, 2) if device == "cpu" else (1 + WARM // steps, 20)  # on a GPU steps are replayed by then
     rows, itself = [], []
     cases = [(s, b, p) for s in shapes for b in ("pooled", "transformer") for p in ("none", "vgmr")]
-    for shape, backbone, prefusion in bar(cases, desc="models", disable=not progress, leave=False):
+    for shape, backbone, prefusion in bar(cases, desc="models", leave=False):
         data = made_data(SEED_MODELS[shape], 32 * steps, 1, 10).to(device)
         alike = [Experiment("synthetic", prefusion, backbone, seed=seed) for seed in range(seeds)]
-        models = [build(one, data).to(device) for one in alike]
-        for model in models if byte_dropout else ():
-            use_byte_dropout(model)
+        models = [_ready(build(one, data), device, byte_dropout) for one in alike]
         work: dict[str, Callable[[], Any]] = {}
         for label, epochs in (("short", first), ("long", first + more)):
             work[f"alone {label}"] = partial(fit, models[0], data, epochs=epochs)
@@ -459,9 +446,7 @@ class _Shallow(torch.nn.Module):
 
 
 @one_thread()
-def bench_loop(
-    rounds: int = 41, progress: bool = True, train: int = 1284, validation: int = 229
-) -> dict[str, Any]:
+def bench_loop(rounds: int = 41, train: int = 1284, validation: int = 229) -> dict[str, Any]:
     """What `fit` costs per training sample of a shallow model, beside bare steps of the same model.
 
     Shapes of CMU-MOSI: 1,284 and 229 samples, 50 steps, widths 768, 5, 20, no padding; a mean over time, a linear
@@ -495,7 +480,7 @@ def bench_loop(
         "long": partial(fit, model, data, epochs=6),
         "bare again": steps,
     }
-    times = _rounds(work, rounds, progress=progress)
+    times = _rounds(work, rounds, progress=True)
     epoch = [(long - short) / 5 for long, short in zip(times["long"], times["short"], strict=True)]
     rows = [
         {
@@ -633,9 +618,7 @@ def bench_forms(
         data, settings = priced_data(backbone, 32 * steps)
         part = data.train.noting_padding().to(device)  # as `fit` does
         for form, options in form_options().items():
-            model = build(Experiment(**settings, **options), data).to(device)
-            if byte_dropout:
-                use_byte_dropout(model)
+            model = _ready(build(Experiment(**settings, **options), data), device, byte_dropout)
             optimizer = make_optimizer("adamw", model, 1e-3)
             work[f"training {backbone} {form}"] = partial(_steps, model, part, optimizer)
             work[f"inference {backbone} {form}"] = partial(predict, _folded(model).eval(), part, batch_size=32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations, permutations
 
 import numpy as np
@@ -22,6 +21,8 @@ from vgmr.inference import mean_loss
 from vgmr.loop.steps import make_optimizer
 from vgmr.objective import Objective
 from vgmr.settings import Experiment
+
+WATCHED = 64  # samples, evenly out of the training part, on which the gradients are compared
 
 
 def common_parameters(model: Classifier) -> list[nn.Parameter]:
@@ -70,17 +71,14 @@ def permuted(batch: Batch, name: str, order: Tensor) -> Batch:
     return Batch(features, batch.mask | {name: batch.mask[name][order]}, batch.label, batch.group)
 
 
-def gradient_cosines(model: Classifier, batch: Batch, seed: int = 0) -> pd.DataFrame:
+def gradient_cosines(model: Classifier, batch: Batch) -> pd.DataFrame:
     """Eq. 14 for every ordered pair of modalities: one row per pair.
 
     Columns: one, other; cosine, between the gradients of the loss with `one` kept and of the loss with both kept;
     own, the part of that cosine that the second gradient gets through the encoding of `one`, so that
     cosine - own came through `other`; shuffled, the cosine on a batch where the rows of `other` are permuted.
-
-    Args:
-        seed: of the permutation.
     """
-    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(seed)).to(batch.label.device)
+    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0)).to(batch.label.device)
     rows = []
     for other in batch.features:
         ones = [name for name in batch.features if name != other]
@@ -269,9 +267,7 @@ def sign_changes(curve: Sequence[float]) -> float:
     return float(np.diff(np.asarray(curve) >= 0).mean())
 
 
-def branch_gradients(
-    model: Classifier, method: Balancing, batch: Batch, epoch: int, objective: Objective | None = None
-) -> dict[str, Tensor]:
+def branch_gradients(model: Classifier, method: Balancing, batch: Batch, epoch: int) -> dict[str, Tensor]:
     """The gradient that `method` leaves in each modality's branch after one step on `batch`, as one vector.
 
     Copies take the step, so model, method and random state stay as they are; `method` must have been started.
@@ -279,7 +275,7 @@ def branch_gradients(
     copied, own = copy.deepcopy(model).train(), copy.deepcopy(method)
     still = torch.optim.SGD([*copied.parameters(), *own.parameters()], lr=0.0)
     with torch.random.fork_rng():
-        own.step(copied, batch, objective or Objective(), still, epoch)
+        own.step(copied, batch, Objective(), still, epoch)
     found = {}
     for name in copied.backbone.dims:
         branch = copied.branch_parameters(name)
@@ -288,16 +284,14 @@ def branch_gradients(
     return found
 
 
-def gradient_change(
-    model: Classifier, method: Balancing, batch: Batch, epoch: int, objective: Objective | None = None
-) -> pd.DataFrame:
+def gradient_change(model: Classifier, method: Balancing, batch: Batch, epoch: int) -> pd.DataFrame:
     """What a balancing method makes of the gradients of one step, against plain training at the same weights.
 
     One row per modality: modality, epoch, length (of the branch's gradient, 1 as in plain training), cosine (of
     the angle between the two). The random state is the same for both.
     """
-    plain = branch_gradients(model, Balancing(), batch, epoch, objective)
-    balanced = branch_gradients(model, method, batch, epoch, objective)
+    plain = branch_gradients(model, Balancing(), batch, epoch)
+    balanced = branch_gradients(model, method, batch, epoch)
     return pd.DataFrame(
         [
             {
@@ -354,29 +348,10 @@ def movement(
     return torch.cat([weight.detach().flatten() for weight in own]) - before
 
 
-@dataclass(frozen=True)
-class Watched:
-    """What a method did in one training.
-
-    Attributes:
-        coefficients: columns modality, epoch, value; what the method noted, mean over the steps of an epoch.
-        gradients: rows of `gradient_change`, after each epoch.
-        accuracy: of the test part.
-    """
-
-    coefficients: pd.DataFrame
-    gradients: pd.DataFrame
-    accuracy: float
-
-
-def watch(experiment: Experiment, samples: int = 64) -> Watched:
-    """Train as `vgmr.runs.run` does, without keeping anything, and look at every epoch's gradients.
-
-    Args:
-        samples: evenly out of the training part, on which the gradients are compared.
-    """
+def _watched(experiment: Experiment) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What a method noted, mean over the steps of each epoch of a training, and `gradient_change` after each."""
     data = experiment_data(experiment)
-    batch = data.train.index(torch.linspace(0, len(data.train) - 1, samples).long())
+    batch = data.train.index(torch.linspace(0, len(data.train) - 1, WATCHED).long())
     changes: list[pd.DataFrame] = []
     methods: list[Balancing] = []
 
@@ -397,19 +372,18 @@ def watch(experiment: Experiment, samples: int = 64) -> Watched:
         for name, values in found.history.coefficients.items()
         for place, value in enumerate(values)
     ]
-    noted = pd.DataFrame(rows, columns=["modality", "epoch", "value"])
-    return Watched(noted, pd.concat(changes, ignore_index=True), found.metrics["accuracy"])
+    return pd.DataFrame(rows, columns=["modality", "epoch", "value"]), pd.concat(changes, ignore_index=True)
 
 
 def acts(experiments: Mapping[str, Experiment]) -> pd.DataFrame:
-    """What balancing methods do, by `watch` of each: label, measure, modality, epoch, value.
+    """What balancing methods do in trainings that are not kept: label, measure, modality, epoch, value.
 
     The measure is "set" (what the method noted), "length" or "cosine" (of `gradient_change`).
     """
     frames = []
     for label, experiment in experiments.items():
-        seen = watch(experiment)
-        changes = seen.gradients.melt(["modality", "epoch"], var_name="measure")
-        frames += [each.assign(label=label) for each in (seen.coefficients.assign(measure="set"), changes)]
+        noted, changes = _watched(experiment)
+        changes = changes.melt(["modality", "epoch"], var_name="measure")
+        frames += [each.assign(label=label) for each in (noted.assign(measure="set"), changes)]
     table = pd.concat(frames, ignore_index=True)[["label", "measure", "modality", "epoch", "value"]]
     return table.astype({"epoch": int, "value": float})

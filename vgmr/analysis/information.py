@@ -104,11 +104,6 @@ def pointwise_terms(first: Tensor, second: Tensor, both: Tensor, label: Tensor) 
     return dict(zip((*PARTS, "total"), parts, strict=True))
 
 
-def pointwise(first: Tensor, second: Tensor, both: Tensor, label: Tensor) -> dict[str, float]:
-    """The means of `pointwise_terms` over samples: the four parts, and what they sum to, `total`."""
-    return {part: float(one.mean()) for part, one in pointwise_terms(first, second, both, label).items()}
-
-
 def described(part: Batch, frequencies: int = 1) -> dict[str, np.ndarray[Any, Any]]:
     """Each modality's course over time as a vector per sample, (N, frequencies * d_m); 1 is the mean over time."""
     return {name: pooled(x, part.mask[name], frequencies)[0].numpy() for name, x in part.features.items()}

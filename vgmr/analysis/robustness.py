@@ -75,16 +75,9 @@ def corruptions(
         ratio: share of noisy blocks while their weight varies.
         seed: draws where a corruption falls.
     """
-
-    def noise_ratio(part: Batch, severity: float) -> Batch:
-        return noise(part, train, severity, 1.0, granularity, seed=seed)
-
-    def noise_weight(part: Batch, severity: float) -> Batch:
-        return noise(part, train, ratio, severity, granularity, seed=seed)
-
     return {
-        "noise ratio": noise_ratio,
-        "noise weight": noise_weight,
+        "noise ratio": lambda part, severity: noise(part, train, severity, 1.0, granularity, seed=seed),
+        "noise weight": lambda part, severity: noise(part, train, ratio, severity, granularity, seed=seed),
         "one modality missing": partial(one_missing, seed=seed),
         "temporal masking": partial(temporal_masking, seed=seed),
         "sensor dropout": partial(sensor_dropout, seed=seed),

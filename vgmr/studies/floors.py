@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vgmr.analysis.calibration import detection
+from vgmr.analysis.calibration import conflict_detection, detection
 from vgmr.analysis.linear import Change, leak, linear_answers, only_scale, over_folds, summaries, without_scale
 from vgmr.corruption import Drawn
 from vgmr.data import load
@@ -111,11 +111,10 @@ def conflict_seen(folds: Sequence[int]) -> pd.DataFrame:
             frame = anchored(
                 vgmr, Drawn.like(data.train, ["conflict"], 0.5)(data.test, torch.Generator().manual_seed(fold))
             )
-            sample = frame.groupby("sample").agg(value=("agreement", "min"), corrupted=("corrupted", "any"))
-            told = frame[frame["sample"].isin(sample.index[sample["corrupted"]])]
-            for question, asked in (("is there a conflict", sample), ("which one lies", told)):
-                found = detection(asked).set_index("score")["auroc"]["value"]
-                rows.append((views, fold, question, float(found)))
+            told = frame[frame.groupby("sample")["corrupted"].transform("any")]
+            which = detection(told).set_index("score")["auroc"]["value"]
+            rows.append((views, fold, "is there a conflict", conflict_detection(frame)))
+            rows.append((views, fold, "which one lies", float(which)))
     return pd.DataFrame(rows, columns=["views", "fold", "question", "auroc"])
 
 

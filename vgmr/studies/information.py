@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -142,7 +142,7 @@ def permuted(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
     return moved
 
 
-def told(dataset: str, label: str) -> Iterator[dict[str, Any]]:
+def told(dataset: str, label: str) -> list[dict[str, Any]]:
     """What a form makes of modalities beside what they hold, trained once per seed; one row per number.
 
     Question "within" has rank correlations over samples (`vgmr.analysis.information.within`): of all, of whole
@@ -150,6 +150,7 @@ def told(dataset: str, label: str) -> Iterator[dict[str, Any]]:
     has the mean of each quantity by modality.
     """
     repeats = REPEATS[BESIDE[dataset]]
+    found: list[dict[str, Any]] = []
     for one in trained(experiments(dataset, STEPS[label], corrupted=False, seeds=range(repeats)), label):
         frame = beside(one.model, one.data.test, terms_of_test(one.data))
         cases = {"all": frame, "permuted": permuted(frame, one.seed)}
@@ -160,20 +161,18 @@ def told(dataset: str, label: str) -> Iterator[dict[str, Any]]:
         for case, rows in cases.items():
             for row in within(rows).to_dict("records"):
                 names = {"of": row["of"], "with": row["with"]}
-                yield {"question": "within", **place, "case": case, **names, "value": row["correlation"]}
+                found.append({"question": "within", **place, "case": case, **names, "value": row["correlation"]})
         means = frame.groupby("modality", sort=False)[[*MADE, *HELD]].mean().reset_index()
         for row in means.melt("modality", var_name="of", value_name="mean").to_dict("records"):
-            yield {"question": "means", **place, "case": row["modality"], "of": row["of"], "value": row["mean"]}
-
-
-def _told(dataset: str, label: str) -> list[dict[str, Any]]:
-    return list(told(dataset, label))
+            mean = {"case": row["modality"], "of": row["of"], "value": row["mean"]}
+            found.append({"question": "means", **place, **mean})
+    return found
 
 
 def beside_values(jobs: int = 1) -> pd.DataFrame:
     """Both forms on all sets of `BESIDE`: columns question, dataset, label, case, of, with, one per seed."""
     todo = [(dataset, label) for dataset in BESIDE for label in FORMS]
-    return _table(Parallel(jobs)(delayed(_told)(*each) for each in todo))
+    return _table(Parallel(jobs)(delayed(told)(*each) for each in todo))
 
 
 def spans_of(name: str, seed: int) -> list[dict[str, Any]]:

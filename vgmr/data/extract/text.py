@@ -28,7 +28,6 @@ class TextEncoder:
     Args:
         encoder: a name on the Hugging Face hub, or a local folder with config.json, model.safetensors and
             tokenizer.json.
-        device: where it runs; None takes CUDA where there is one.
 
     Raises:
         ImportError: `transformers` is not installed.
@@ -36,11 +35,11 @@ class TextEncoder:
         ValueError: an encoder whose tokenizer does not say which word a sub-word is from.
     """
 
-    def __init__(self, encoder: str | Path, device: torch.device | str | None = None) -> None:
+    def __init__(self, encoder: str | Path) -> None:
         self._tokenizer, self._network = _pretrained(encoder)
         if not getattr(self._tokenizer, "is_fast", False):
             raise ValueError(f"encoder {encoder}: its tokenizer does not say which word a sub-word is from")
-        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._network = self._network.float().eval().to(self._device)
         positions = getattr(self._network.config, "max_position_embeddings", None) or 512
         # RoBERTa's first two positions are no token's
@@ -114,11 +113,9 @@ class TextEncoder:
         return vectors
 
 
-def word_vectors(
-    words: Sequence[Sequence[str]], encoder: str | Path, device: torch.device | str | None = None
-) -> list[np.ndarray]:
-    """One (words, d) float32 array for each text, by `TextEncoder(encoder, device)`, which documents it."""
-    return TextEncoder(encoder, device)(words)
+def word_vectors(words: Sequence[Sequence[str]], encoder: str | Path) -> list[np.ndarray]:
+    """One (words, d) float32 array for each text, by `TextEncoder(encoder)`, which documents it."""
+    return TextEncoder(encoder)(words)
 
 
 def read_words(path: Path) -> tuple[list[str], np.ndarray | None]:
