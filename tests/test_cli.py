@@ -280,7 +280,7 @@ def test_two_hundred_random_command_lines_give_no_traceback(folder, monkeypatch,
     """Nothing is executed here: what would be is known to be sound and stands still."""
     from vgmr.analysis import cost
     from vgmr.notebook import publish, run, sweep
-    from vgmr.studies import form_search as search
+    from vgmr.studies import forms
 
     done: list[str] = []
     for module, name in (
@@ -291,7 +291,7 @@ def test_two_hundred_random_command_lines_give_no_traceback(folder, monkeypatch,
         monkeypatch.setattr(module, name, lambda *_, name=name, **__: done.append(name) or {})
     for name in ("bench", "bench_methods"):
         monkeypatch.setattr(cost, name, lambda *_, **__: sys.exit(done.append("bench")))
-    monkeypatch.setattr(search, "search_forms", lambda *_, **__: sys.exit(done.append("search")))
+    monkeypatch.setattr(forms, "search_forms", lambda *_, **__: sys.exit(done.append("search")))
     monkeypatch.setattr(
         "vgmr.data.fetch.download", lambda source: (_ for _ in ()).throw(FileNotFoundError("no net"))
     )

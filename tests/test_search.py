@@ -7,7 +7,6 @@ import pytest
 
 from vgmr import studies
 from vgmr.settings import Experiment
-from vgmr.studies import form_search as search
 from vgmr.studies import forms
 
 ROW = {"clean": 0.5, **dict.fromkeys(forms.UNSEEN_KINDS, 0.5), "value": 0.75, "gate": None}
@@ -24,10 +23,10 @@ TABLE = pd.DataFrame(
 def test_what_was_found_is_kept_with_all_that_made_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     asked = []
-    monkeypatch.setattr(search, "search_forms", lambda jobs: asked.append(jobs) or TABLE)
-    assert search.main(["--jobs", "3"]) == 0 and asked == [3]
+    monkeypatch.setattr(forms, "search_forms", lambda jobs: asked.append(jobs) or TABLE)
+    assert forms.main(["--jobs", "3"]) == 0 and asked == [3]
     assert "'all': 'calibrated'}; written to" in capsys.readouterr().out
-    content = json.loads((tmp_path / search.KEPT).read_text())
+    content = json.loads((tmp_path / forms.KEPT).read_text())
     assert content["chosen"] == forms.chosen_forms(TABLE) == dict.fromkeys(("a", "b", "all"), "calibrated")
     assert content["forms"] == forms.FORM_TRIALS and content["studies"] == forms.FORM_STUDIES
     assert pd.DataFrame(content["validation"])[list(TABLE)].equals(TABLE)
@@ -35,12 +34,12 @@ def test_what_was_found_is_kept_with_all_that_made_it(tmp_path, monkeypatch, cap
 
 def test_what_cannot_be_is_refused_before_the_search(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(search, "search_forms", lambda jobs: pytest.fail("searched"))
+    monkeypatch.setattr(forms, "search_forms", lambda jobs: pytest.fail("searched"))
     with pytest.raises(ValueError, match="--jobs must be 1 or more, got 0"):
-        search.main(["--jobs", "0"])
+        forms.main(["--jobs", "0"])
     (tmp_path / "notebooks").touch()
     with pytest.raises(OSError, match="notebooks is a file"):
-        search.main([])
+        forms.main([])
 
 
 def test_the_form_of_all_experiments_is_the_adopted_one_and_was_tried():

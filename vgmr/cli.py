@@ -19,7 +19,7 @@ COMMANDS = {
     "batch": ("vgmr.notebook.sweep:main", "execute a grid of notebooks and parameters, here or on a cluster"),
     "data": ("vgmr.data.manage:run", "list, check or prepare data sets"),
     "records": ("vgmr.studies.records:main", "train what the repository keeps, or check it"),
-    "search": ("vgmr.studies.form_search:main", "search one form for VGMR on the open data"),
+    "search": ("vgmr.studies.forms:main", "search one form for VGMR on the open data"),
     "notebooks": ("vgmr.notebook.publish:main", "execute and clean the committed notebooks, or check them"),
     "bench": ("vgmr.analysis.cost:main", "measure cost as ratios to the plain model"),
 }

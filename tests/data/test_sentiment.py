@@ -30,8 +30,7 @@ from made_sentiment import (
 )
 
 from vgmr.data.gated.csd import Sequence, clean, frames_of, mean_over, read_folds
-from vgmr.data.gated.mosei import load_mosei
-from vgmr.data.gated.mosi import load_mosi
+from vgmr.data.gated.mosi import load_mosei, load_mosi
 
 STEPS = {"text": 5, "audio": 8, "vision": 7}
 LAYOUTS = ("mmsa-aligned", "mmsa-unaligned", "mult-aligned", "mult-unaligned")

@@ -241,7 +241,7 @@ def test_forest_has_panels_on_one_scale_and_fills_what_leaves_the_reference_out(
     axes = plots.forest(pd.DataFrame(contrasted("one") + contrasted("two")), panel="panel")
     assert [ax.get_title() for ax in axes] == ["one", "two"] and axes[0].get_xlim() == axes[1].get_xlim()
     assert dots(axes[0])[0].get_markerfacecolor() != "white" and dots(axes[0])[1].get_markerfacecolor() == "white"
-    (ax,) = plots.forest(pd.DataFrame(contrasted("one")), panel="panel", reference={"one": 0.05})
+    (ax,) = plots.forest(pd.DataFrame(contrasted("one")), panel="panel", reference=0.05)
     assert ax.lines[0].get_xdata()[0] == 0.05
 
 

@@ -25,9 +25,8 @@ def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
     """One row per sample and modality: values, gates, and whether the modality is known to be corrupted.
 
     Columns: sample, modality, global_value, channel_value (mean over channels), channel_deviation (over
-    channels, within the sample), gate, effective_gate (means over real steps and channels), target (what the
-    values would be trained towards here, sigmoid of `contributions` in nats), corrupted (any entry; False where
-    nothing is known), label, prediction.
+    channels, within the sample), gate (mean over real steps and channels), target (what the values would be
+    trained towards here, sigmoid of `contributions` in nats), corrupted (any entry; False where nothing is known).
 
     Raises:
         ValueError: the model's pre-fusion module is not VGMR.
@@ -48,11 +47,8 @@ def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
                 "channel_value": channel.mean(1),
                 "channel_deviation": channel.std(1),
                 "gate": masked_mean(refinement.gate[name], mask).mean(1),
-                "effective_gate": masked_mean(refinement.effective_gate[name], mask).mean(1),
                 "target": gain[name].sigmoid(),
                 "corrupted": corrupted,
-                "label": batch.label,
-                "prediction": output.logits.argmax(1),
             }
             frame = pd.DataFrame({column: value.cpu().numpy() for column, value in columns.items()})
             frame.insert(0, "modality", name)

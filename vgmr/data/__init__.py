@@ -21,7 +21,7 @@ _MODULES = {
     "digit-views": "digits",
     "synthetic": "synthetic",
     "mosi": "gated.mosi",
-    "mosei": "gated.mosei",
+    "mosei": "gated.mosi",
     "ucf101": "gated.ucf101",
     "ave": "gated.ave",
     "cremad": "gated.cremad",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 from typing import Any
@@ -139,17 +138,10 @@ def load_cremad_ratings(
     )
 
 
-def _csv(copy: Copy, path: str, header: int | None) -> pd.DataFrame:
-    try:
-        return pd.read_csv(io.BytesIO(copy.read(path)), header=header, encoding="utf-8-sig", keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{copy.folder / path}: no readable csv ({str(error).strip()}); get it again") from None
-
-
 def _list(copy: Copy, half: str, allow_partial: bool) -> list[str]:
     """Clip names of train.csv or test.csv; the second column must be the emotion in the name."""
     place = copy.folder / f"{half}.csv"
-    table = _csv(copy, f"{half}.csv", None)
+    table = copy.table(f"{half}.csv", header=None, keep_default_na=False)
     if table.shape[1] != 2:
         raise ValueError(f"{place}: expected 2 columns, clip and emotion, got {table.shape[1]}")
     names = table[0].astype(str).tolist()
@@ -167,7 +159,7 @@ def _list(copy: Copy, half: str, allow_partial: bool) -> list[str]:
 def _ratings(copy: Copy, names: list[str], allow_partial: bool) -> dict[str, np.ndarray]:
     """Modality -> (clips, 1, 12) float32 in the order of `names`."""
     place = copy.folder / "tabulatedVotes.csv"
-    table = _csv(copy, "tabulatedVotes.csv", 0)
+    table = copy.table("tabulatedVotes.csv", keep_default_na=False)
     votes, levels = (list(columns) for columns in zip(*EMOTIONS.values(), strict=True))
     absent = sorted({*votes, *levels, "fileName", "numResponses"} - set(table.columns))
     if absent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import stat
@@ -13,7 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+import pandas as pd
 import pooch
 
 from vgmr.machine.files import cache_folder, place, user_path, write
@@ -70,6 +73,15 @@ class Copy:
                 "published file; delete it and get it again, or pass allow_partial=True to read it as it is"
             )
         return content
+
+    def table(self, path: str, **options: Any) -> pd.DataFrame:
+        """One file as `pandas.read_csv` reads it, in UTF-8; ValueError if it is no csv, and as `read`."""
+        content = self.read(path)
+        try:
+            return pd.read_csv(io.BytesIO(content), encoding="utf-8-sig", **options)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            reason = str(error).strip()
+            raise ValueError(f"{self.folder / path}: no readable csv ({reason}); get it again") from None
 
 
 def checksums(name: str) -> dict[str, tuple[int, str]]:

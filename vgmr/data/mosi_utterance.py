@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -132,14 +131,9 @@ def _by_video(batch: Batch, share: float, seed: int) -> tuple[Batch, Batch]:
 
 def _table(copy: Copy, path: str, width: int) -> pd.DataFrame:
     """A csv without header of exactly `width` columns and no gaps."""
-    place = copy.folder / path
-    content = copy.read(path)
-    try:
-        table = pd.read_csv(io.BytesIO(content), header=None, encoding="utf-8-sig", keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{place}: no readable csv ({str(error).strip()}); get it again") from None
+    table = copy.table(path, header=None, keep_default_na=False)
     if table.shape[1] != width:
-        raise ValueError(f"{place}: expected {width} columns, got {table.shape[1]}; get it again")
+        raise ValueError(f"{copy.folder / path}: expected {width} columns, got {table.shape[1]}; get it again")
     return table
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.machine.files import keyed_folder, whole_folder
+from vgmr.machine.files import cache_folder, whole_folder
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -47,7 +47,7 @@ def prepared(key: Mapping[str, Any], make: Callable[[], MultimodalData]) -> Mult
 
 def store_folder(key: Mapping[str, Any]) -> Path:
     """Where the data of `key` lie or will lie."""
-    return keyed_folder("prepared", key["data"], {"format": FORMAT, **key})
+    return cache_folder() / "prepared" / f"{key['data']}-{_seal({'format': FORMAT, **key})[:16]}"
 
 
 def write(folder: Path, key: Mapping[str, Any], data: MultimodalData) -> None:

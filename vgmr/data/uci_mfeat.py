@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,11 +93,7 @@ def _table(copy: Copy, name: str) -> np.ndarray:
     place = copy.folder / path
     if path not in copy.digests:
         raise FileNotFoundError(f"{place} is missing; get it from {SOURCE.page}")
-    try:
-        table = pd.read_csv(io.BytesIO(copy.read(path)), encoding="utf-8-sig")
-        values = table.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{place}: no readable csv ({str(error).strip()}); get it again") from None
+    values = copy.table(path).apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     if values.shape != (SAMPLES, width + 1):
         raise ValueError(f"{place}: expected {SAMPLES} rows of {width} values and a label, got {values.shape}")
     bad = np.flatnonzero(~np.isfinite(values).all(1))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import platform
 import re
@@ -19,7 +18,6 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -71,12 +69,6 @@ def cache_folder() -> Path:
         return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vgmr"
     except ValueError as error:
         raise ValueError(f"no folder for the cache ({error}); set VGMR_CACHE to one") from None
-
-
-def keyed_folder(kind: str, name: str, key: Any) -> Path:
-    """KIND/NAME-DIGEST in the cache, the digest that of a JSON-able `key`: all that determines the content."""
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    return cache_folder() / kind / f"{name}-{digest}"
 
 
 @cache

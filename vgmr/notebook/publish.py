@@ -324,14 +324,18 @@ def problems(path: Path) -> list[Problem]:
     return found
 
 
+def _shown(path: Path, tag: str, kind: str) -> str | None:
+    """The first output of a MIME type in the notebook's cells with a tag."""
+    cells = [cell for cell in read(path).cells if tag in cell.metadata.get("tags", [])]
+    found = [output.data[kind] for cell in cells for output in cell.outputs if kind in output.get("data", {})]
+    return found[0] if found else None
+
+
 def overview(path: Path) -> bytes:
     """The PNG of the figure in the notebook's cell tagged overview."""
-    for cell in read(path).cells:
-        if "overview" in cell.metadata.get("tags", []):
-            for output in cell.outputs:
-                if "image/png" in output.get("data", {}):
-                    return base64.b64decode(output.data["image/png"])
-    raise ValueError(f"{path}: no cell tagged overview has a figure; execute the notebook")
+    if (figure := _shown(path, "overview", "image/png")) is None:
+        raise ValueError(f"{path}: no cell tagged overview has a figure; execute the notebook")
+    return base64.b64decode(figure)
 
 
 def listed(paths: Sequence[Path]) -> str:
@@ -351,12 +355,9 @@ def filled(text: str, name: str, content: str) -> str:
 
 def message(path: Path) -> str:
     """The sentence that a notebook's cell tagged message shows as Markdown, without its quotation mark."""
-    for cell in read(path).cells:
-        if "message" in cell.metadata.get("tags", []):
-            for output in cell.outputs:
-                if "text/markdown" in output.get("data", {}):
-                    return str(output.data["text/markdown"]).removeprefix("> ")
-    raise ValueError(f"{path}: no cell tagged message shows Markdown; execute the notebook")
+    if (text := _shown(path, "message", "text/markdown")) is None:
+        raise ValueError(f"{path}: no cell tagged message shows Markdown; execute the notebook")
+    return text.removeprefix("> ")
 
 
 def generated_files() -> dict[Path, bytes]:

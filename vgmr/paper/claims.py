@@ -314,19 +314,8 @@ def _code() -> list[Claim]:
 
 
 def _results(kind: str) -> list[Claim]:
-    makers = (
-        _plugged,
-        _overall,
-        _ablation,
-        _value,
-        _controlled,
-        _beside,
-        _noise,
-        _optimisation,
-        _refinement,
-        _information,
-    )
-    return [claim for make in makers for claim in make(kind)]
+    makers = (_plugged, _overall, _ablation, _value, _controlled, _beside, _noise, _optimisation, _refinement)
+    return [claim for make in (*makers, _information) for claim in make(kind)]
 
 
 CLAIMS: list[Claim] = [*_rivals(), *_results(PAPER_FORM), *_costs(), *_results(ADOPTED), *_code()]

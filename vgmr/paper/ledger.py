@@ -124,28 +124,11 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
                 "by_dataset": single,
             }
         )
-    columns = [
-        "list",
-        "item",
-        "claim",
-        "verdict",
-        "difference",
-        "low",
-        "high",
-        "unit",
-        "p",
-        "paper",
-        "smallest_effect",
-        "tau",
-    ]
+    columns = ["list", "item", "claim", "verdict", "difference", "low", "high", "unit"]
+    columns += ["p", "paper", "smallest_effect", "tau"]
     columns += ["datasets", "sets", "counted", "by_dataset", "notebook", "record", "keys", "where", "reason"]
     table = pd.DataFrame(rows).reindex(columns=columns).astype({"datasets": "Int64"})
-    order = {
-        name: place
-        for place, name in enumerate(
-            [*LISTS, "Abstract", *ITEMS, "Section 3.7", "Section 3.8", "Section 4.11", "Section 5"]
-        )
-    }
+    order = {name: place for place, name in enumerate([*LISTS, "Abstract", *ITEMS, *SECTIONS])}
     table = table.sort_values(
         ["list", "item"], key=lambda names: names.map(order), kind="stable", ignore_index=True
     )
@@ -177,6 +160,7 @@ ITEMS = {
     "Figure 7": "average refinement",
     **{f"Eq. ({number})": "" for number in range(1, 15)},
 }
+SECTIONS = ("Section 3.7", "Section 3.8", "Section 4.11", "Section 5")
 ABOUT = {"Abstract": "a plug-in for any fusion system", **ITEMS}
 
 

@@ -36,7 +36,7 @@ def forest(
     panel: str | None = None,
     hue: str | None = None,
     value: str = "difference",
-    reference: float | Mapping[str, float] = 0.0,
+    reference: float = 0.0,
     band: float | Mapping[str, float] | None = None,
     band_label: str = "within chance",
     xlabel: str = "difference in test accuracy",
@@ -54,11 +54,9 @@ def forest(
         row, panel, hue: columns: lines of the plot, panels side by side, colours; models have their own colours,
             rows none of which is a model a single neutral one.
         value: column of the mean.
-        reference: where the line of no effect stands, for all panels or by panel.
+        reference: where the line of no effect stands.
         band: half width of a shaded band, such as 0.01, for all panels or by panel.
         band_label: what lies within it, for the legend.
-
-    Returns the array of axes.
     """
     frame = table.dropna(subset=[value, "low", "high"])
     panels = [None] if panel is None else list(dict.fromkeys(frame[panel]))
@@ -69,16 +67,15 @@ def forest(
     known = looks(rows, neutral=True) if hue is None else looks(hues)
     for ax, name in zip(axes[0], panels, strict=True):
         inside = frame if name is None else frame[frame[panel] == name]
-        zero = reference[str(name)] if isinstance(reference, Mapping) else reference
         half = band.get(str(name)) if isinstance(band, Mapping) else band
         if half is not None:
-            ax.axvspan(zero - half, zero + half, color="0.9", zorder=0)
-        ax.axvline(zero, color="k", linewidth=1, zorder=1)
+            ax.axvspan(reference - half, reference + half, color="0.9", zorder=0)
+        ax.axvline(reference, color="k", linewidth=1, zorder=1)
         for number, kind in enumerate(hues):
             for entry in (inside if kind is None else inside[inside[hue] == kind]).to_dict("records"):
                 place = rows.index(entry[row]) + step * (number - (len(hues) - 1) / 2)
                 seen = known[entry[row] if hue is None else kind]
-                _interval(ax, entry, place, value, zero, seen, hue is None)
+                _interval(ax, entry, place, value, reference, seen, hue is None)
         if name is not None:
             ax.set_title(display_name(name))
         ax.locator_params(axis="x", nbins=5)
@@ -182,8 +179,6 @@ def against_cost(frame: pd.DataFrame, xlabel: str = "training time, ratio to pla
     Args:
         frame: columns dataset, label, cost, difference, low and high; models of like cost are drawn side by side,
             0.02 apart.
-
-    Returns the array of axes, which share their scales.
     """
     sets, labels = list(dict.fromkeys(frame["dataset"])), list(dict.fromkeys(frame["label"]))
     size = (3.5 * len(sets) + 2.4, 3.8)

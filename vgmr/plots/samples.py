@@ -134,8 +134,6 @@ def refinement_maps(
         features, refined: X and E X of each modality, (T_m, d_m), in the features' units.
         table: one row per modality, columns modality and mean (share of |X| taken away); low and high, where
             they are, are drawn as 95% intervals.
-
-    Returns the array of axes.
     """
     change = {name: (refined[name].abs() - x.abs()).numpy() for name, x in features.items()}
     figure, axes = plt.subplots(1, len(change) + 1, figsize=(2 * len(change) + 3, 2.7))
@@ -167,8 +165,6 @@ def before_and_after(frame: pd.DataFrame, probability: torch.Tensor, classes: Se
         frame: two rows per modality; columns condition ("clean", "corrupted"), modality, global_value, gate
             (effective, 0 to 2), corrupted (of this modality), label.
         probability: (2, classes) clean and corrupted; the true class is outlined.
-
-    Returns the array of axes.
     """
     axes = plt.subplots(1, 3, figsize=(12, 3.2), width_ratios=[1, 1, 2])[1]
     names = list(dict.fromkeys(frame["modality"]))

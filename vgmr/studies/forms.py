@@ -1,8 +1,11 @@
-"""The search for the calibrated form: every form under the same corruptions, scored on validation alone."""
+"""`vgmr search`, for the calibrated form: every form under the same corruptions, scored on validation alone."""
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,13 +16,15 @@ from vgmr.analysis.calibration import accuracy_on, detection, values
 from vgmr.corruption import Drawn
 from vgmr.experiment import build, experiment_data
 from vgmr.machine.devices import one_thread
+from vgmr.machine.files import try_place, write
 from vgmr.objective import Objective
 from vgmr.settings import Experiment, filled
 from vgmr.studies.search import SEARCH_SEEDS
 from vgmr.studies.variants import CONTROLS, VARIANTS
 from vgmr.training import fit
 
-# The search for a form. Nothing that it measures corruption with is among the kinds it trains on.
+KEPT = Path("notebooks/parameters/searched/forms.json")
+# Nothing that it measures corruption with is among the kinds it trains on.
 RIVALS = ("plain", *CONTROLS)
 OPEN_GATE = {"form": "neutral", "amplification": 1.0, "retention": 0.0, "retain": True}
 FORM_TRIALS: dict[str, dict[str, Any]] = {
@@ -126,3 +131,28 @@ def chosen_forms(table: pd.DataFrame) -> dict[str, str]:
     )
     left_out = {str(study): str(mean.drop(columns=study).mean(axis=1).idxmax()) for study in mean}
     return {**left_out, "all": str(mean.mean(axis=1).idxmax())}
+
+
+def main(arguments: list[str]) -> int:
+    """`vgmr search [--jobs N]`; writes what it found to notebooks/parameters/searched/forms.json."""
+    parser = argparse.ArgumentParser("vgmr search", description="search a form for VGMR on validation")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at once")
+    options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        raise ValueError(f"--jobs must be 1 or more, got {options.jobs}")
+    try_place(KEPT)
+    table = search_forms(jobs=options.jobs)
+    means = table.drop(columns="seed").groupby(["study", "form"], sort=False).mean().round(4)
+    print(means.to_string())
+    content = {
+        "seeds": list(SEARCH_SEEDS),
+        "trained_kinds": list(TRAINED_KINDS),
+        "forms": FORM_TRIALS,
+        "studies": FORM_STUDIES,
+        "common": FORM_COMMON,
+        "validation": json.loads(table.round(4).to_json(orient="records")),
+        "chosen": chosen_forms(table),
+    }
+    write(KEPT, (json.dumps(content, indent=1) + "\n").encode())
+    print(f"chosen, leaving each study out: {content['chosen']}; written to {KEPT}")
+    return 0

@@ -1,4 +1,4 @@
-"""CMU-MOSI: sentiment of 2,199 utterances of 93 opinion videos, as text, audio and vision."""
+"""CMU-MOSI and CMU-MOSEI: sentiment of utterances of opinion videos, as text, audio and vision."""
 
 from __future__ import annotations
 
@@ -18,6 +18,19 @@ MOSI = Corpus(
     checksums={
         "mmsa-aligned": "d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9",
         "mmsa-unaligned": "78e0f8b5ef8ff71558e7307848fc1fa929ecb078203f565ab22b9daab2e02524",
+    },
+)
+MOSEI = Corpus(
+    name="mosei",
+    citation="Zadeh, Liang, Poria, Cambria and Morency, CMU-MOSEI, ACL 2018",
+    mult_name="mosei_senti",
+    sizes=(16326, 1871, 4659),
+    csd_sizes=((16327, 1871, 4662), (16326, 1871, 4659)),
+    folds=(2249, 300, 678),
+    widths={"text": (768, 300), "audio": (74,), "vision": (35,)},
+    checksums={
+        "mmsa-aligned": "45eccfb748a87c80ecab9bfac29582e7b1466bf6605ff29d3b338a75120bf791",
+        "mmsa-unaligned": "ad8b23d50557045e7d47959ce6c5b955d8d983f2979c7d9b7b9226f6dd6fec1f",
     },
 )
 
@@ -47,3 +60,19 @@ def load_mosi(
         ValueError: content that is not as documented, a partial copy, several layouts, unknown options.
     """
     return load_sentiment(MOSI, root, layout, labels, allow_partial)
+
+
+def load_mosei(
+    root: str | Path | None = None,
+    layout: str | None = None,
+    labels: str = "non-negative",
+    allow_partial: bool = False,
+) -> MultimodalData:
+    """CMU-MOSEI in the layouts of MMSA, MulT or the CMU Multimodal SDK; official split, `group` is the video.
+
+    As `load_mosi`, which says what the arguments are and what is refused, but for the widths:
+    audio (N, T, 74) and vision (N, T, 35), also in the SDK's sequences. The published counts are 16326/1871/4659
+    (SDK: 16327/1871/4662 as well); of "non-negative", as in the paper, the majority is 0.7102. Files are looked
+    for in `mosei` in VGMR_DATA. Unaligned ones take about 14 GB of memory.
+    """
+    return load_sentiment(MOSEI, root, layout, labels, allow_partial)
