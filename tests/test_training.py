@@ -396,7 +396,14 @@ def test_byte_dropout_is_the_identity_in_evaluation_and_at_zero():
 
 
 def test_byte_dropout_drops_everything_at_one_as_torch_does():
-    assert not ByteDropout(1.0).train()(torch.ones(50)).any()
+    x = torch.ones(100_000, requires_grad=True)
+    y = ByteDropout(1.0).train()(x)
+    y.sum().backward()
+    assert not y.any() and not x.grad.any()
+
+
+def test_byte_dropout_near_one_keeps_one_in_256():
+    assert float(dropped(ByteDropout(0.999)).mean()) == pytest.approx(255 / 256, abs=1e-3)
 
 
 def test_gradient_of_byte_dropout():
