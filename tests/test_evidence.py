@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from reference import randomise
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
@@ -360,6 +361,30 @@ def test_masks_any_number_of_modalities_folding_and_batched_seeds(names, value_f
         torch.testing.assert_close(padded.features[name][:, :steps], got.features[name], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(folded.features[name], got.features[name], atol=1e-5, rtol=1e-4)
         assert (got.global_value[name] > 0).all() and (got.global_value[name] <= 1).all()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # which torch's own rules call
+@pytest.mark.parametrize("value_from", ["anchors", "both"])
+def test_forward_derivatives_hold_the_anchors_as_gradients_do(value_from):
+    """`torch.no_grad` does not stop them; of one step the deviation is 0, where its root has no derivative."""
+    torch.manual_seed(0)
+    vgmr = VGMR(DIMS, 4, **{**FORMS["calibrated"], "value_from": value_from}, num_classes=CLASSES).double()
+    randomise(vgmr, 0)
+    batch = made(20, 7)
+    features = {name: x[:4].double() for name, x in batch.features.items()}
+    mask = {name: torch.arange(x.shape[1]).expand(4, -1) < 1 for name, x in features.items()}
+    vgmr.prepare({name: x.double() for name, x in batch.features.items()}, batch.mask, batch.label)
+    vgmr.eval()
+    direction = {name: torch.randn_like(x) for name, x in features.items()}
+    leaves = {name: x.clone().requires_grad_() for name, x in features.items()}
+
+    def total(features):
+        return sum(x.square().sum() for x in vgmr(features, mask).features.values())
+
+    _, along = torch.func.jvp(total, (features,), (direction,))
+    gradient = torch.autograd.grad(total(leaves), list(leaves.values()))
+    expected = sum((x * y).sum() for x, y in zip(gradient, direction.values(), strict=True))
+    torch.testing.assert_close(along, expected)
 
 
 def test_before_it_is_prepared_no_modality_is_distrusted():

@@ -1,6 +1,7 @@
 """The controls: equal to what their docstrings say, computed by hand, and as well-behaved as the refiner."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from reference import affine, gelu, layer_norm, made_inputs, numpy_weights, rand
 from torch import nn
 
 from vgmr import VGMR, TransformerBackbone
+from vgmr.fusion.confidence import ConfidenceGate
+from vgmr.fusion.mag import AnchorShift
 from vgmr.prefusion import (
     CrossAttention,
     FeatureMLP,
@@ -219,6 +222,25 @@ def test_one_modality_is_enough_for_all_but_cross_attention():
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match=r"^hidden_dim 10 must be divisible by num_heads 4$"):
         CrossAttention(DIMS, 10)
+
+
+SIZES = [
+    (FeatureMLP, {"hidden_dim": 0}, "FeatureMLP: hidden_dim must be at least 1, got 0; give a whole number"),
+    (FeatureMLP, {"hidden_dim": 2.5}, "FeatureMLP: hidden_dim must be at least 1, got 2.5; give a whole number"),
+    (CrossAttention, {"hidden_dim": -4}, "CrossAttention: hidden_dim must be at least 1, got -4"),
+    (CrossAttention, {"hidden_dim": 8, "num_heads": 0}, "CrossAttention: num_heads must be at least 1, got 0"),
+    (SigmoidTanhGate, {"hidden_dim": True}, "SigmoidTanhGate: hidden_dim must be at least 1, got True"),
+    (SigmoidTanhGate, {"hidden_dim": 0}, "SigmoidTanhGate: hidden_dim must be at least 1, got 0"),
+    (ConfidenceGate, {"num_classes": 0}, "ConfidenceGate: num_classes must be at least 1, got 0"),
+    (AnchorShift, {"strength": -1.0}, "AnchorShift: strength must be a number of at least 0, got -1.0"),
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "message"), SIZES)
+def test_sizes_that_cannot_be_meant_are_refused_in_one_line(kind, options, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}") as error:
+        kind(DIMS, **options)
+    assert "\n" not in str(error.value)
 
 
 # Parameter counts and budgets

@@ -12,6 +12,7 @@ from torch import nn
 
 from vgmr import VGMR, Batch, Classifier, MultimodalData, Objective, PooledBackbone, TransformerBackbone
 from vgmr.fusion.attention import ByteDropout
+from vgmr.fusion.mag import MAG
 from vgmr.inference import predict
 from vgmr.loop.steps import mini_batches, trim, use_byte_dropout
 from vgmr.prefusion import Identity
@@ -318,6 +319,24 @@ def test_length_buckets_change_no_output(make):
             torch.testing.assert_close(output, logits[batch.group], atol=1e-5, rtol=0)
 
 
+def test_aligned_steps_stay_aligned_in_length_buckets():
+    """MAG needs as many steps in all modalities; the real ones may differ."""
+    steps, generator = torch.arange(6), torch.Generator().manual_seed(0)
+    real = {"text": 1 + torch.arange(12) % 3, "audio": 1 + torch.arange(12) % 5}
+    mask = {name: steps < length.unsqueeze(1) for name, length in real.items()}
+    features = {n: torch.randn(12, 6, d, generator=generator) * mask[n].unsqueeze(2) for n, d in DIMS.items()}
+    part = Batch(features, mask, torch.arange(12) % CLASSES)
+    lengths = set()
+    for batch in mini_batches(part, 4, torch.Generator().manual_seed(0), length_buckets=True):
+        longest = max(int(real.sum(1).max()) for real in batch.mask.values())
+        assert [x.shape[1] for x in batch.features.values()] == [longest, longest]
+        lengths.add(longest)
+    assert min(lengths) < 5, "padding is still cut off"
+    data = MultimodalData("made", part, part, part, ("a", "b", "c"), "", "", "")
+    model = Classifier(Identity(DIMS), MAG(DIMS, CLASSES, "text", width=8, num_layers=1))
+    assert len(fit(model, data, epochs=1, batch_size=4, length_buckets=True).train_loss) == 1
+
+
 def test_trim_by_hand():
     batch = trim(ragged(4, 0), {"text": 2, "audio": 3})
     assert batch.features["text"].shape == (4, 2, 5) and batch.mask["audio"].shape == (4, 3)
@@ -396,7 +415,14 @@ def test_byte_dropout_is_the_identity_in_evaluation_and_at_zero():
 
 
 def test_byte_dropout_drops_everything_at_one_as_torch_does():
-    assert not ByteDropout(1.0).train()(torch.ones(50)).any()
+    x = torch.ones(100_000, requires_grad=True)
+    y = ByteDropout(1.0).train()(x)
+    y.sum().backward()
+    assert not y.any() and not x.grad.any()
+
+
+def test_byte_dropout_near_one_keeps_one_in_256():
+    assert float(dropped(ByteDropout(0.999)).mean()) == pytest.approx(255 / 256, abs=1e-3)
 
 
 def test_gradient_of_byte_dropout():

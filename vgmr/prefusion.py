@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from vgmr.fusion.base import check_sizes
 from vgmr.refining.inputs import check_dims, check_inputs, check_like
 from vgmr.refining.refinement import Refinement
 
@@ -35,13 +36,13 @@ class FeatureMLP(nn.Module):
 
     Args:
         dims: feature dimension by modality name.
-        hidden_dim: width; `width_for_budget` finds it for a number of parameters.
-        dropout: after the hidden layer.
+        hidden_dim, dropout: of the hidden layer; `width_for_budget` finds the width for a number of parameters.
     """
 
     def __init__(self, dims: Mapping[str, int], hidden_dim: int, dropout: float = 0.1):
         super().__init__()
         self.dims = check_dims(dims)
+        check_sizes("FeatureMLP", hidden_dim=hidden_dim)
         self.maps = nn.ModuleDict(
             {
                 name: nn.Sequential(
@@ -63,14 +64,14 @@ class CrossAttention(nn.Module):
 
     Args:
         dims: feature dimension by modality name, at least two.
-        hidden_dim: common width of queries, keys and values; divisible by `num_heads`.
-        num_heads: attention heads.
+        hidden_dim, num_heads: common width of queries, keys and values, and attention heads, which divide it.
         dropout: on the attended result.
     """
 
     def __init__(self, dims: Mapping[str, int], hidden_dim: int, num_heads: int = 4, dropout: float = 0.1):
         super().__init__()
         self.dims = check_dims(dims, at_least=2)
+        check_sizes("CrossAttention", hidden_dim=hidden_dim, num_heads=num_heads)
         if hidden_dim % num_heads:
             raise ValueError(f"hidden_dim {hidden_dim} must be divisible by num_heads {num_heads}")
         self.project = nn.ModuleDict({name: nn.Linear(dim, hidden_dim) for name, dim in self.dims.items()})
@@ -112,6 +113,7 @@ class SigmoidTanhGate(nn.Module):
     def __init__(self, dims: Mapping[str, int], hidden_dim: int, dropout: float = 0.1):
         super().__init__()
         self.dims = check_dims(dims)
+        check_sizes("SigmoidTanhGate", hidden_dim=hidden_dim)
         self.openness = nn.ModuleDict({name: nn.Linear(dim, hidden_dim) for name, dim in self.dims.items()})
         self.content = nn.ModuleDict({name: nn.Linear(dim, hidden_dim) for name, dim in self.dims.items()})
         self.back = nn.ModuleDict({name: nn.Linear(hidden_dim, dim) for name, dim in self.dims.items()})

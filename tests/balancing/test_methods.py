@@ -1,5 +1,6 @@
 """What all balancing methods have in common."""
 
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, replace
 
@@ -377,3 +378,36 @@ def test_mla_needs_the_packages_own_shared_head():
     data = digits()
     with pytest.raises(ValueError, match="MLA trains the SharedHead of a backbone, its `head`; Shared has none"):
         fit(Classifier(Identity(data.dims), Shared(data.dims, 10)), data, epochs=1, method=make_method("mla"))
+
+
+class Interrupted(Exception):
+    """What stops a training within a step."""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_that_was_interrupted_trains_the_same_model_as_a_fresh_one_would(name, monkeypatch):
+    """Nothing of the steps before is left in it: neither what it noted nor what it held between two hooks."""
+    options = {"ogm-ge": {"apply_to": "update", "window": (0, 9)}, "relearning": {"interval": 1}}.get(name, {})
+    data = replace(digits(), classes=("no", "yes")) if name == "self-mm" else digits()
+    if name == "self-mm":
+        parts = [replace(part, label=part.label % 2) for part in (data.train, data.validation, data.test)]
+        data = replace(data, train=parts[0], validation=parts[1], test=parts[2])
+    model = make_model(head=METHODS[name].head or "concat", dropout=0.2)
+    used, original, taken = make_method(name, **options), METHODS[name].after_step, []
+
+    def after_step(self, model, epoch):
+        taken.append(epoch)
+        if len(taken) == 3:
+            raise Interrupted
+        original(self, model, epoch)
+
+    monkeypatch.setattr(METHODS[name], "after_step", after_step)
+    with nullcontext() if name == "mla" else pytest.raises(Interrupted):  # which takes its steps by itself
+        fit(model, data, epochs=2, batch_size=150, method=used, optimizer="sgd")
+    other = deepcopy(model)
+    histories = [
+        fit(one, data, epochs=2, batch_size=200, method=method, optimizer="sgd", learning_rate=0.01)
+        for one, method in ((model, used), (other, make_method(name, **options)))
+    ]
+    assert histories[0].coefficients == histories[1].coefficients
+    assert not differing(model.state_dict(), other.state_dict())

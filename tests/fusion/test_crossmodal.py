@@ -154,10 +154,43 @@ def test_dropout_of_attention_takes_its_share_of_the_weights():
     assert single[single != 0].unique().tolist() == pytest.approx([4 / 3])
 
 
+def test_attention_drops_everything_at_one_as_torch_does():
+    q = torch.ones(64, 2, 5, 4)
+    assert not attend(q, q, q, None, 1.0).any()
+    assert not byte_mask(torch.ones(2000, 3).T, 1.0).any()
+
+
+@pytest.mark.parametrize("sizes", [(4, 0, 1), (4, 2, 0), (4, 2.0, 1)])
+def test_a_stack_refuses_sizes_that_cannot_be_meant(sizes):
+    with pytest.raises(ValueError, match=r"^CrossmodalStack: num_\w+ must be at least 1, got .*; give a"):
+        CrossmodalStack(*sizes)
+
+
 def test_positions_by_hand():
     found = sinusoids(2, 4, torch.zeros(1).double())
     angle = torch.tensor([[1.0, 1e-4], [2.0, 2e-4]]).double()
     torch.testing.assert_close(found, torch.cat([angle.sin(), angle.cos()], 1))
+
+
+class OnMps(torch.Tensor):
+    """A tensor that says it lies on MPS, which has no float64."""
+
+    device = property(lambda self: torch.device("mps"))
+
+
+def test_positions_are_made_elsewhere_for_a_device_without_float64(monkeypatch):
+    like, original = torch.zeros(1).as_subclass(OnMps), torch.Tensor.to
+    moved = []
+
+    def to(x, where):
+        if where == torch.device("mps"):
+            moved.append(x.dtype)
+            return x
+        return original(x, where)
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    assert torch.equal(sinusoids(5, 8, like), sinusoids(5, 8, torch.zeros(1)))
+    assert moved == [torch.float32], "what goes there is of a type that it has"
 
 
 def test_causal_goes_by_real_lengths():

@@ -64,6 +64,7 @@ class Balancing(nn.Module):
             ValueError: the method is not defined for this model.
         """
         self.names = list(model.backbone.dims)
+        self._sums, self._count = {}, 0  # of a training that was interrupted
         if len(self.names) < self.least_modalities:
             raise ValueError(
                 f"{type(self).__name__} weighs modalities against each other and needs at least "

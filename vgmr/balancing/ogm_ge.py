@@ -82,6 +82,7 @@ class OGMGE(Balancing):
         super().start(model, data, epochs, seed)
         if self.tie is not None and self.tie not in self.names:
             raise ValueError(f"tie: unknown modality {self.tie!r}; there are {self.names}")
+        self._before = []
         self.active = (0, (epochs + 1) // 2 - 1) if self.window is None else self.window
         self.generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
 

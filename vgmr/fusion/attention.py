@@ -12,10 +12,12 @@ from vgmr.refining.inputs import check_share
 
 
 def byte_mask(x: Tensor, p: float) -> Tensor | None:
-    """Zero for a share p of the values of `x`, else what keeps their mean; p is rounded to 1/256, below 1.
+    """Zero for a share p of the values of `x`, else what keeps their mean; p below 1 is rounded to 1/256, below 1.
 
     Torch draws a mask on a CPU value by value; here one random word gives eight. None where nothing is dropped.
     """
+    if p == 1:
+        return torch.zeros_like(x)
     threshold = min(round(256 * p), 255)
     if not threshold:
         return None
@@ -32,7 +34,7 @@ def drawn_as_bytes(x: Tensor) -> bool:
 
 
 class ByteDropout(nn.Module):
-    """Dropout with masks drawn as bytes, several times cheaper on a CPU; p is rounded to 1/256, below 1.
+    """Dropout with masks drawn as bytes, several times cheaper on a CPU; p below 1 is rounded to 1/256, below 1.
 
     On other devices and in traced graphs torch's own.
 

@@ -250,6 +250,7 @@ class ConfidenceGate(nn.Module):
     def __init__(self, dims: Mapping[str, int], num_classes: int):
         super().__init__()
         self.dims = check_dims(dims)
+        check_sizes("ConfidenceGate", num_classes=num_classes)
         self.confidence = nn.ModuleDict({name: _Confidence(dim) for name, dim in self.dims.items()})
         self.probe = nn.ModuleDict({name: nn.Linear(dim, num_classes) for name, dim in self.dims.items()})
 

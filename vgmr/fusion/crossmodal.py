@@ -16,10 +16,10 @@ from vgmr.refining.inputs import check_share
 
 def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
     """Positions of the steps 1, 2, ...: (length, width), sines in the first half and cosines in the second."""
-    half = width // 2
-    rate = 1e4 ** -(torch.arange(half, device=like.device, dtype=torch.float64) / (half - 1))
-    angle = torch.arange(1, length + 1, device=like.device, dtype=torch.float64).unsqueeze(1) * rate
-    return torch.cat([angle.sin(), angle.cos()], 1).to(like.dtype)
+    half, device = width // 2, "cpu" if like.device.type == "mps" else like.device  # MPS has no float64
+    rate = 1e4 ** -(torch.arange(half, device=device, dtype=torch.float64) / (half - 1))
+    angle = torch.arange(1, length + 1, device=device, dtype=torch.float64).unsqueeze(1) * rate
+    return torch.cat([angle.sin(), angle.cos()], 1).to(like.dtype).to(like.device)
 
 
 class Attention(nn.MultiheadAttention):
@@ -118,6 +118,7 @@ class CrossmodalStack(nn.Module):
         positions: bool = True,
     ):
         super().__init__()
+        check_sizes("CrossmodalStack", width=width, num_heads=num_heads, num_layers=num_layers)
         if width < 4 or width % 2 or width % num_heads:
             raise ValueError(f"expected an even width of at least 4 that {num_heads} heads divide, got {width}")
         self.width, self.positions = width, positions

@@ -165,6 +165,7 @@ class AnchorShift(nn.Module):
         super().__init__()
         self.dims = check_dims(dims)
         self.anchor = find_anchor(self.dims, anchor, "MAG")
+        check_weights("AnchorShift", strength=strength)
         others = {name: dim for name, dim in self.dims.items() if name != self.anchor}
         self.gate = AdaptationGate(self.dims[self.anchor], others, strength, dropout)
 

@@ -39,12 +39,18 @@ def trim(batch: Batch, lengths: dict[str, int]) -> Batch:
 def sample_orders(
     part: Batch, batch_size: int, generator: torch.Generator, length_buckets: bool = False
 ) -> list[tuple[Tensor, dict[str, int] | None]]:
-    """The rows of one epoch's mini-batches, and with `length_buckets` the longest sequence in each, by name."""
+    """The rows of one epoch's mini-batches, and with `length_buckets` the longest sequence in each, by name.
+
+    Where all modalities have as many steps as each other, these may be aligned, and stay as many.
+    """
     order, device = torch.randperm(len(part), generator=generator), part.label.device
     if not length_buckets:
         return [(rows, None) for rows in order.to(device).split(batch_size)]
     lengths = {name: length.cpu() for name, length in part.lengths().items()}
-    total = torch.stack(list(lengths.values())).sum(0)
+    every = torch.stack(list(lengths.values()))
+    total = every.sum(0)
+    if len({x.shape[1] for x in part.features.values()}) == 1:
+        lengths = dict.fromkeys(lengths, every.amax(0))
     buckets = order[total[order].argsort(stable=True)].split(batch_size)
     shuffled = [buckets[position] for position in torch.randperm(len(buckets), generator=generator).tolist()]
     return [
@@ -58,8 +64,9 @@ def mini_batches(
     """All samples once, in random order, as mini-batches on the device where `part` lies.
 
     Args:
-        length_buckets: put samples of like length together and cut their common padding off; cheaper, but
-            mini-batches are then no longer drawn uniformly.
+        length_buckets: put samples of like length together and cut their common padding off, that of all
+            modalities alike where they have the same steps; cheaper, but mini-batches are then no longer drawn
+            uniformly.
     """
     for rows, longest in sample_orders(part, batch_size, generator, length_buckets):
         batch = part.index(rows)

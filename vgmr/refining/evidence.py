@@ -259,7 +259,7 @@ class Evidence(nn.Module):
         self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor | None]
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """What `pooled` gives of each modality, without gradient."""
-        return {name: pooled(x, mask[name], self.frequencies) for name, x in features.items()}
+        return {name: pooled(x.detach(), mask[name], self.frequencies) for name, x in features.items()}
 
     @torch.no_grad()
     def judge(
