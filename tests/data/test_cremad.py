@@ -212,6 +212,25 @@ def test_fingerprint_follows_the_raw_files(root, truth):
     assert load(root).fingerprint != truth.fingerprint
 
 
+def test_a_clip_that_is_changed_later_is_extracted_again(root, truth):
+    name = cremad_names()["test"][0]
+    assert load(root).fingerprint == truth.fingerprint
+    for path in (root / "AudioWAV" / f"{name}.wav", root / "Image-01-FPS" / name / "00002.jpg"):
+        path.touch()
+    before = (root / "features" / module.SOUNDS / f"{name}.npy").stat().st_mtime_ns
+    assert load(root).fingerprint == truth.fingerprint
+    assert (root / "features" / module.SOUNDS / f"{name}.npy").stat().st_mtime_ns == before
+    write_voice(root / "AudioWAV" / f"{name}.wav", np.zeros(8000))
+    heard = load(root)
+    assert heard.fingerprint != truth.fingerprint
+    assert heard.test.features["audio"][0].std() < truth.test.features["audio"][0].std() / 100
+    assert heard.test.features["visual"].equal(truth.test.features["visual"])
+    (root / "Image-01-FPS" / name / "00002.jpg").unlink()
+    assert load(root).fingerprint != heard.fingerprint
+    (root / "AudioWAV" / f"{name}.wav").write_bytes(POINTER)
+    assert load(root).fingerprint != heard.fingerprint
+
+
 def test_clips_in_both_lists_and_missing_lists(root, monkeypatch):
     shutil.copy(root / "test.csv", root / "train.csv")
     with pytest.raises(ValueError, match=r"24 clips are in train\.csv and in test\.csv"):

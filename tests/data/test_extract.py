@@ -127,6 +127,15 @@ def test_images_are_read_by_number_with_a_digest_of_the_files(tmp_path):
         read_images(list(images.values()))
 
 
+def test_grey_values_of_sixteen_bits_are_scaled_not_cut(tmp_path):
+    grey = np.tile(np.arange(256, dtype=np.uint16), (256, 1))
+    Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "8.png")
+    Image.fromarray(grey * 257).save(tmp_path / "16.png")
+    for only_grey in (False, True):
+        eight, sixteen = (read_images([tmp_path / name], only_grey)[0] for name in ("8.png", "16.png"))
+        np.testing.assert_array_equal(sixteen, eight)
+
+
 def test_network_is_frozen_and_named_by_its_weights():
     network = nn.Sequential(nn.Flatten(), nn.LazyLinear(3), nn.Dropout(0.5)).train()
     network(torch.zeros(1, 3, 224, 224))

@@ -158,6 +158,15 @@ def test_glove_from_a_text_file(tmp_path):
         glove_vectors([["absent"]], file)
 
 
+def test_a_word_with_a_space_in_a_glove_file_is_no_other_word(tmp_path):
+    file = tmp_path / "glove.840B.txt"
+    file.write_text(", 9 9\nat 1 2\nat name@domain.com 3 4\nin mylot.com 5 6\nin 7 8\n", encoding="utf-8")
+    assert glove_vectors([["in", "at"]], file)[0].tolist() == [[7, 8], [1, 2]]
+    file.write_text("2 2\nin mylot.com 5 6\nin 7 8\n", encoding="utf-8")  # with the header of word2vec
+    with pytest.raises(ValueError, match="line 2: expected a word and numbers"):
+        glove_vectors([["in"]], file)
+
+
 def test_glove_of_the_package_tells_which_words_are_alike():
     good, great, tuesday = glove_vectors([["good", "great", "tuesday"]])[0]
     assert good.shape == (50,) and good @ great / np.linalg.norm(good) / np.linalg.norm(great) > 0.75

@@ -298,6 +298,19 @@ def test_words_with_times_give_timing_and_numbers_regression(tmp_path, encoder):
         assert sizes(load("own", str(table), text=encoder, labels="regression")) == [10, 5, 4]
 
 
+def test_columns_in_capital_letters_are_the_same_columns(tmp_path):
+    table = clips(tmp_path / "clips", video=False)
+    rows = pd.read_csv(table).drop(columns="text")
+    rows["split"] = np.repeat(["test", "train", "dev"], 8)
+    write_table(tmp_path / "small", rows.assign(audio=[str(table.parent / name) for name in rows.audio]))
+    rows.rename(columns=str.title).to_csv(table, index=False)
+    small, large = load("own", str(tmp_path / "small")), load("own", str(table))
+    assert large.notes["split"] == "that of the table" and large.notes["groups"] == 6
+    for part, batch in small.parts.items():
+        assert len(batch) == 8 and batch.group.equal(large.parts[part].group)
+        assert batch.features["audio"].equal(large.parts[part].features["audio"])
+
+
 TABLES = {
     "id,text\n1,a\n": r"expected the columns id, label, and one or more of .*got id, text",
     "id,label\n1,a\n": r"expected the columns id, label, and one or more",
@@ -314,6 +327,7 @@ TABLES = {
     "id,label,text\n1,a,b,\n2,b,c,\n": r"line 2: 4 fields, more than the 3 of the header; take away a comma",
     "id,label,text\n1,a,b\n\n2,b,c,d\n": r"line 4: 4 fields, more than the 3 of the header",
     "id,label,audio,audio\n1,a,b,c\n": r"has the column audio more than once",
+    "id,label,audio,group,Group\n1,a,b,c,d\n": r"has the column group more than once",
     'id,label,text\n1,a,"b\n': r"not a table \(.*EOF inside string",
     "id,label,text\n1,a,\udce4\n": r"not text in UTF-8 \(byte 18\)",
 }

@@ -469,6 +469,14 @@ def test_memory_stays_near_the_file_and_one_modality(tmp_path, layout):
     assert peak < 1.3 * path.stat().st_size
 
 
+def test_times_beside_the_video_may_be_numbers(tmp_path):
+    text, numbers = content("mult-aligned"), content("mult-aligned")
+    for part in numbers.values():
+        part["id"] = np.array([[name.decode(), float(start), 9] for name, start, _ in part["id"]], object)
+    one, other = read_content(tmp_path, text), read_content(tmp_path, numbers)
+    assert all(batch.group.equal(other.parts[part].group) for part, batch in one.parts.items())
+
+
 # Broken pickles
 
 
@@ -624,6 +632,12 @@ def test_frames_belong_to_words_by_their_midpoints():
     means = mean_over(np.array([[1.0, 0.0], [3.0, 1.0], [5.0, 2.0], [8.0, 3.0]]), rows)
     assert means.tolist() == [[2.0, 0.5], [5.0, 2.0], [6.5, 2.5], [0.0, 0.0]]
     assert means.dtype == np.float32
+
+
+def test_a_word_without_duration_takes_its_own_frame():
+    frames = np.array([[0.0, 1.0], [1.0, 1.0], [1.0, 2.0]])
+    rows = frames_of(np.array([[0.0, 1.0], [1.0, 1.0], [1.5, 1.5], [2.0, 2.0]]), frames)
+    assert [row.tolist() for row in rows] == [[0], [1], [2], [2]]
 
 
 def test_clean_counts_what_it_sets_to_zero():

@@ -202,6 +202,26 @@ def test_fingerprint_follows_files_and_parameters(root):
     assert load(root).fingerprint != base
 
 
+@pytest.mark.parametrize("kind", ["jpegs_256", "tvl1_flow/v", "avi"])
+def test_a_clip_that_is_changed_later_is_extracted_again(tmp_path, kind):
+    clips = write_ucf101(tmp_path, layout="avi" if kind == "avi" else "jpegs", length=7)
+    options = {"modalities": ["rgb"]} if kind == "avi" else {}
+    network = StandIn()
+    first = load(tmp_path, extractor=network, **options)
+    calls, name = network.calls, clips["test"][1]
+    if kind == "avi":
+        write_video(tmp_path / "Archery" / f"{name}.avi", np.zeros((7, 40, 48, 3), np.uint8))
+    else:
+        write_image(tmp_path / kind / name / "frame000003.jpg", np.zeros((40, 48)))
+    again = load(tmp_path, extractor=network, **options)
+    assert network.calls == calls + 1 and again.fingerprint != first.fingerprint
+    changed = [not again.test.features[m][1].equal(x[1]) for m, x in first.test.features.items()]
+    assert changed == [True] if kind == "avi" else changed == [kind == "jpegs_256", kind != "jpegs_256"]
+    assert again.test.features["rgb"][2:].equal(first.test.features["rgb"][2:])
+    assert load(tmp_path, extractor=network, **options).fingerprint == again.fingerprint
+    assert network.calls == calls + 1
+
+
 @pytest.mark.parametrize(
     "options",
     [

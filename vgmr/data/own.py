@@ -66,7 +66,7 @@ def load_own(
 ) -> MultimodalData:
     """Your own clips from a table; features are extracted once per clip, and the data set is kept prepared.
 
-    The table has one line per clip, columns `id` and `label`, and at least one of
+    The table has one line per clip, columns `id` and `label` (in small or capital letters), and at least one of
         text: the words themselves; or text_file: a file of words, or a .csv with the columns word, start and end
             (seconds). Gives `text` (N, T, d), one vector per word, and where every clip has times `timing`
             (N, T, 3), see `vgmr.data.extract.text.word_timing`.
@@ -159,7 +159,7 @@ def read_table(path: Path) -> list[Row]:
                 "take away a comma at its end, and put a text that holds commas in double quotes"
             ) from None
         raise ValueError(f"{path}: not a table ({' '.join(str(error).split())})") from None
-    frame = frame[1:].set_axis(frame.iloc[0].str.strip().tolist(), axis=1)
+    frame = frame[1:].set_axis(frame.iloc[0].str.strip().str.lower().tolist(), axis=1)
     missing = [column for column in ("id", "label") if column not in frame.columns]
     there = [column for column in COLUMNS if column in frame.columns]
     if missing or not {"text", "text_file", "audio", "video"} & set(there):

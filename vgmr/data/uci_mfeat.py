@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from vgmr.data.fetch import Copy, Source, checksums, locate
-from vgmr.data.types import MultimodalData, fingerprint, holdout
+from vgmr.data.types import MultimodalData, check_whole, fingerprint, holdout
 from vgmr.data.views import chosen_views, conflicting
 
 VIEWS = {"fac": 216, "fou": 76, "kar": 64, "mor": 6, "pix": 240, "zer": 47}
@@ -49,10 +49,11 @@ def load_uci_mfeat(
         allow_partial: accept changed files as long as their layout is right.
 
     Raises:
-        ValueError: unknown views, `conflict` outside 0 to 1, files that are not as published.
+        ValueError: unknown views, `conflict` outside 0 to 1, a negative seed, files that are not as published.
         FileNotFoundError: files that are missing, with where they come from.
     """
     wanted = chosen_views(views, tuple(VIEWS), "uci-mfeat")
+    check_whole(conflict_seed=conflict_seed, split_seed=split_seed)
     copy = locate(SOURCE, root, allow_partial)
     tables = {name: _table(copy, name) for name in wanted}
     label = tables[wanted[0]][:, -1].astype(np.int64)

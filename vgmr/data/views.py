@@ -12,6 +12,8 @@ from vgmr.data.types import Batch, check_shares
 
 def chosen_views(views: Sequence[str], known: Sequence[str], name: str) -> tuple[str, ...]:
     """`views` as a tuple; ValueError unless they are two or more different ones of `known`."""
+    if not isinstance(views, Sequence):  # a set has another order in every run
+        raise ValueError(f"{name}: views must be a list such as {list(known[:2])}, got {views!r}")
     wanted = (views,) if isinstance(views, str) else tuple(views)
     if len(set(wanted)) < 2 or len(set(wanted)) != len(wanted) or not set(wanted) <= set(known):
         raise ValueError(f"{name}: views must be two or more of {', '.join(known)}, each once; got {views!r}")

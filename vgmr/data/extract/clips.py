@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ class BrokenFile(ValueError):
 
 Maker = Callable[[str], tuple[np.ndarray, bytes]]
 Stored = dict[str, tuple[np.ndarray, bytes]]
+Files = Path | Sequence["Files"]
 
 
 def data_folder(name: str, root: str | Path | None, marker: str, expected: str) -> Path:
@@ -108,10 +110,43 @@ def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
-def read_stored(folder: Path, names: Sequence[str]) -> Stored:
-    """Features and digests of those of `names` that `make_stored` has written to the folder, and are whole."""
-    found = {name: _read_stored(folder / f"{name}.npy") for name in names}
-    return {name: stored for name, stored in found.items() if stored is not None}
+def read_stored(folder: Path, names: Sequence[str], source: Callable[[str], Files] | None = None) -> Stored:
+    """Features and digests of those of `names` that `make_stored` has written to the folder, and are whole.
+
+    `source` gives the raw files behind a clip: features that are older than they, and of another digest, do not
+    count. Raw files that are not there any more are not needed.
+    """
+    found = {}
+    for name in names:
+        path = folder / f"{name}.npy"
+        stored = _read_stored(path)
+        if stored is not None and not (source and _changed(source(name), path, stored[1])):
+            found[name] = stored
+    return found
+
+
+def digest_of(files: Files) -> bytes:
+    """SHA-256 of a file, or over those of a list's members, in their order; raises as `read_raw`."""
+    if isinstance(files, Path):
+        return hashlib.sha256(read_raw(files)).digest()
+    return hashlib.sha256(b"".join(map(digest_of, files))).digest()
+
+
+def _changed(files: Files, since: Path, digest: bytes) -> bool:
+    made = since.stat().st_mtime_ns
+    try:
+        return any(path.stat().st_mtime_ns > made for path in _places(files)) and digest_of(files) != digest
+    except (OSError, ValueError):
+        return False
+
+
+def _places(files: Files) -> Iterator[Path]:
+    """The files, and the folders of those in lists, which are newer where one was taken away."""
+    for file in [files] if isinstance(files, Path) else files:
+        if isinstance(file, Path):
+            yield from (file,) if isinstance(files, Path) else (file, file.parent)
+        else:
+            yield from _places(file)
 
 
 def make_stored(

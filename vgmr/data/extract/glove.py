@@ -59,14 +59,18 @@ def _from_package(wanted: Iterable[str]) -> dict[str, np.ndarray]:
 
 def _from_file(file: Path, wanted: set[str]) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
+    width = 0
     with open(file, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             word, *values = line.rstrip("\n").split(" ")
+            width = width or len(values) * (len(values) > 1)  # a first line of two numbers is a header
             if word not in wanted:
                 continue
             try:
                 found[word] = np.array(values, np.float32)
             except ValueError:
+                if len(values) > width:  # a word with a space in it, such as "at name@domain.com" of GloVe 840B
+                    continue
                 raise ValueError(f"{file}, line {number}: expected a word and numbers, one space apart") from None
             if not np.isfinite(found[word]).all() or len(values) != len(next(iter(found.values()))):
                 raise ValueError(f"{file}, line {number}: expected as many finite numbers as on the other lines")

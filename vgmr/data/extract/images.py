@@ -67,10 +67,17 @@ def read_images(paths: Sequence[Path], grey: bool = False) -> tuple[np.ndarray, 
         raw = read_raw(path)
         digest.update(hashlib.sha256(raw).digest())
         try:
-            squares.append(square(image_module.open(io.BytesIO(raw)).convert("L" if grey else "RGB")))
+            squares.append(square(_eight_bit(image_module.open(io.BytesIO(raw))).convert("L" if grey else "RGB")))
         except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
             raise BrokenFile(f"{path}: not a whole image ({_line(error)}); get it again") from None
     return np.stack(squares), digest.digest()
+
+
+def _eight_bit(image: Any) -> Any:
+    """The same image, grey values of 16 bits scaled to 8: Pillow would cut them at 255 instead."""
+    if not image.mode.startswith("I"):
+        return image
+    return _pillow().fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
 
 
 def square(image: Any) -> np.ndarray:

@@ -67,7 +67,8 @@ def load_cremad(
     Audio is `vgmr.data.extract.audio.log_mel` of the first 5 s at 16 kHz (other rates are resampled, channels
     averaged): 64 bands, windows of 50 ms every 25 ms, so T is at most 199. The frames are the middles of
     `frames` equal parts of those in the clip's folder, in order of their number; clips with fewer are padded.
-    Features are stored once per clip, so a cut-off extraction goes on. Labels are NEU, HAP, SAD, FEA, DIS,
+    Features are stored once per clip, so a cut-off extraction goes on; those of a clip that is changed later are
+    made again. Labels are NEU, HAP, SAD, FEA, DIS,
     ANG; `group` is the actor.
 
     The lists of the literature share all 91 actors between training and test, so a score on them says nothing
@@ -117,18 +118,28 @@ def load_cremad(
         clips = [clip for clip in clips if clip.name not in BAD_CLIPS]
     kept = folder / "features" if store is None else user_path(store)
     stores = {"audio": kept / SOUNDS, "visual": kept / network.name / f"frames-{frames}"}
-    stored = {name: read_stored(place, [clip.name for clip in clips]) for name, place in stores.items()}
+
+    def voice(name: str) -> Path:
+        return folder / "AudioWAV" / f"{name}.wav"
+
+    def images(name: str) -> list[Path]:
+        numbered = list(numbered_images(folder / "Image-01-FPS" / name).values())
+        return [numbered[moment] for moment in spread(len(numbered), frames)]
+
+    stored = {
+        name: read_stored(stores[name], [clip.name for clip in clips], source)
+        for name, source in (("audio", voice), ("visual", images))
+    }
     problems = {clip.name: problem for clip in clips if (problem := _problem(folder, stored, clip.name))}
     missing = [f"{name}: {problem}" for name, problem in problems.items()]
     note_missing("cremad", missing, len(clips), CLIPS, allow_partial, notes)
     clips = [clip for clip in clips if clip.name not in problems]
 
     def voice_of(name: str) -> tuple[np.ndarray, bytes]:
-        return read_voice(folder / "AudioWAV" / f"{name}.wav")
+        return read_voice(voice(name))
 
     def frames_of(name: str) -> tuple[np.ndarray, bytes]:
-        images = list(numbered_images(folder / "Image-01-FPS" / name).values())
-        pixels, digest = read_images([images[moment] for moment in spread(len(images), frames)])
+        pixels, digest = read_images(images(name))
         return network(rgb_input(pixels)), digest
 
     broken: dict[str, str] | None = {} if allow_partial else None

@@ -112,8 +112,8 @@ def clean(values: np.ndarray) -> dict[str, int]:
 def frames_of(words: np.ndarray, frames: np.ndarray) -> list[np.ndarray]:
     """Which rows of `frames` (n, 2) belong to each interval of `words` (k, 2); both in seconds, in order of time.
 
-    A frame belongs to a word if its midpoint lies in the word; a word shorter than a frame takes the first
-    frame that covers the word's own midpoint. Returns k int64 arrays, empty where there is no frame.
+    A frame belongs to a word if its midpoint lies in the word; a word without any takes, of the frames that cover
+    its own midpoint, the one whose midpoint is nearest. Returns k int64 arrays, empty where there is no frame.
     """
     middle = frames.mean(1)
     first = np.searchsorted(middle, words[:, 0], "left")
@@ -121,7 +121,8 @@ def frames_of(words: np.ndarray, frames: np.ndarray) -> list[np.ndarray]:
     rows = [np.arange(start, stop) for start, stop in zip(first, last, strict=True)]
     for row in np.flatnonzero(last <= first):
         centre = words[row].mean()
-        rows[row] = np.flatnonzero((frames[:, 0] <= centre) & (centre <= frames[:, 1]))[:1]
+        covering = np.flatnonzero((frames[:, 0] <= centre) & (centre <= frames[:, 1]))
+        rows[row] = covering[np.argsort(np.abs(middle[covering] - centre), kind="stable")[:1]]
     return rows
 
 

@@ -388,14 +388,16 @@ def _sentiment(data: dict[str, Any], part: str, key: str, size: int, path: Path,
 
 
 def _strings(values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """Object array of str; bytes are decoded."""
+    """Object array of str; bytes are decoded, and behind the first of several columns numbers may stand."""
     try:
         array = np.asarray(values, dtype=object)
     except ValueError:
         array = np.zeros(0, object)
-    if array.shape != shape or not all(isinstance(item, str | bytes) for item in array.flat):
+    if array.shape != shape or not all(
+        isinstance(item, str | bytes) for item in array.reshape(shape[0], -1)[:, 0]
+    ):
         raise ValueError(f"{where}: expected text of shape {shape}, got {array.shape}")
-    decoded = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in array.flat]
+    decoded = [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in array.flat]
     return np.array(decoded, dtype=object).reshape(shape)
 
 

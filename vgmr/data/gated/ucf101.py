@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from vgmr.data.extract.clips import (
+    Files,
     data_folder,
     make_stored,
     note_counts,
@@ -73,7 +74,8 @@ def load_ucf101(
     The frames are the middles of `frames` equal parts of the clip; shorter clips give all they have and are
     padded. Both modalities take the same moments: a clip has one flow image fewer than RGB frames, and its
     flow images count. Flow enters the network as u, v and magnitude in units of 10 pixels a frame. Features are
-    stored once per clip, so a cut-off extraction goes on; the clips are not needed once all are stored.
+    stored once per clip, so a cut-off extraction goes on; the clips are not needed once all are stored, but the
+    features of a clip that is changed later are made again.
 
     Classes are in the official order, `group` is the official group of recordings (1 to 25), which training and
     test never share. There is no official validation part: about a tenth of the training clips, whole groups.
@@ -273,12 +275,16 @@ class _Footage:
                 f"no flow images in {folder / 'tvl1_flow'}, and .avi files hold none; get them from "
                 'https://github.com/feichtenhofer/twostreamfusion, or pass modalities=["rgb"]'
             )
-        self.stored = {modality: read_stored(self.store / modality, names) for modality in modalities}
+        sources = {"rgb": self._rgb_files, "flow": self._flow_files}
+        self.stored = {
+            modality: read_stored(self.store / modality, names, sources[modality]) for modality in modalities
+        }
 
     def problem(self, name: str) -> str:
         """What is wrong with the files of a clip whose features are not all stored, or an empty text."""
-        if all(name in stored for stored in self.stored.values()):
-            return ""
+        return "" if all(name in stored for stored in self.stored.values()) else self._lacking(name)
+
+    def _lacking(self, name: str) -> str:
         if self.layout == "avi":
             return "" if name.lower() in self.videos else "no .avi file"
         needed = ["rgb"] * ("rgb" in self.modalities) + ["u", "v"] * ("flow" in self.modalities)
@@ -317,6 +323,14 @@ class _Footage:
         counted = "u" if "flow" in self.modalities else "rgb"
         images = list(self._images(kind, name).values())
         return [images[moment] for moment in spread(len(self._images(counted, name)), self.frames)]
+
+    def _rgb_files(self, name: str) -> Files:
+        if self._lacking(name):
+            return []
+        return self.videos[name.lower()] if self.layout == "avi" else self._paths("rgb", name)
+
+    def _flow_files(self, name: str) -> Files:
+        return [] if self._lacking(name) else [self._paths("u", name), self._paths("v", name)]
 
     def _rgb(self, name: str) -> tuple[np.ndarray, bytes]:
         images, digest = read_images(self._paths("rgb", name))
