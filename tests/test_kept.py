@@ -9,6 +9,7 @@ import statistics
 from collections import defaultdict
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -173,6 +174,20 @@ def test_confirm_finds_a_result_that_was_changed(tmp_path):
     assert table.recorded[0] == table.again[0]
     false = replace(runs[0], metrics={**runs[0].metrics, "accuracy": 0.999})
     assert abs(kept.confirm([false], jobs=1).diff(axis=1)["again"][0]) > 0.1
+
+
+def test_confirm_compares_scores_as_far_as_a_record_holds_them(tmp_path, monkeypatch):
+    (one,) = recorded([QUICK], tmp_path, again=True)
+    scores = np.random.default_rng(0).normal(0, 2, 200).tolist()
+    trained = replace(one, prediction=scores, label=[round(x, 1) for x in scores], group=[])
+    kept.keep(tmp_path / "scores.jsonl", [trained])
+    rows = kept.read(tmp_path / "scores.jsonl")
+    assert rows[0].prediction != scores, "they are held in half precision"
+    monkeypatch.setattr(kept, "run_all", lambda *_, **__: [trained])
+    assert kept.confirm(rows)["changed"].tolist() == [0.0]
+    moved = replace(trained, prediction=[scores[0] + 0.1, *scores[1:]])
+    monkeypatch.setattr(kept, "run_all", lambda *_, **__: [moved])
+    assert kept.confirm(rows)["changed"].tolist() == [0.005]
 
 
 def test_a_full_record_holds_curves_and_predictions(tmp_path, trained):

@@ -60,7 +60,11 @@ def contrasts(
         one, other = found[label], found[against]
         if one.seeds != other.seeds:
             raise ValueError(f"{label}: expected the seeds {other.seeds} of {against}, got {one.seeds}")
-        if one.keys != other.keys or not np.array_equal(one.label, other.label, equal_nan=True):
+        if (
+            one.parts != other.parts
+            or one.keys != other.keys
+            or not np.array_equal(one.label, other.label, equal_nan=True)
+        ):
             raise ValueError(f"{label} and {against}: expected the same test data; compare one data set at a time")
         row = {"label": label, "against": against, "metric": metric, "mean": mean(one, metric)}
         rows.append({**row, **_row(paired(one, other, metric), BOTH_WAYS)})
@@ -80,8 +84,9 @@ def compare(runs: Mapping[str, Sequence[Scored]], baseline: str, metric: str = "
     table = contrasts(runs, [(label, baseline) for label in runs if label != baseline], metric)
     by_label = {row["label"]: row for row in table.to_dict("records")}
     constant = f"majority_{metric}"
-    known = [run.metrics[constant] for run in runs[baseline] if constant in run.metrics]
-    rows = [{"label": "majority class", "mean": float(np.mean(known))}] if known else []
+    known = [(run.metrics[constant], len(run.label)) for run in runs[baseline] if constant in run.metrics]
+    shares, sizes = zip(*known, strict=True) if known else ((), ())
+    rows = [{"label": "majority class", "mean": float(np.average(shares, weights=sizes))}] if known else []
     for label, own in runs.items():
         row = by_label.get(label, {"label": label, "mean": mean(answers(own), metric)})
         row |= {"seeds": len({run.experiment.seed for run in own})}
@@ -113,8 +118,8 @@ def differences(
     `contrasts`.
 
     Raises:
-        ValueError: a column is missing, a measurement twice, NaN among values per sample, or a label lacks a seed
-            (or sample) of the baseline.
+        ValueError: a column is missing, a measurement twice, NaN or infinity among the values, or a label lacks a
+            seed (or sample) of the baseline.
     """
     own = [*by, *([label] if baseline is not None and label not in by else [])]
     per_sample = "sample" in tidy
@@ -152,8 +157,9 @@ def _measured(part: pd.DataFrame, baseline: pd.DataFrame | None, value: str, ref
             raise ValueError(f"expected the {' and '.join(across)}s of the baseline, {len(other)}, got {len(one)}")
         change = one - other
     mean = {"mean": float(one.mean())}
-    if "sample" in part and change.isna().any():
-        raise ValueError(f"{value}: expected a number for each seed and sample, got NaN; leave such rows out")
+    if not np.isfinite(change).all():
+        each = " and ".join(across)
+        raise ValueError(f"{value}: expected a finite number for each {each}, got NaN or infinity; leave such out")
     if "sample" not in part:
         return {**mean, **_row(over_seeds(change.tolist()), SEEDS_ONLY)}
     wide = change.unstack("sample")

@@ -62,10 +62,10 @@ def test_check_parameters_with_a_list():
             notebook.check_parameters({**space, "datasets": wrong}, datasets={"a": 1, "b": 2})
 
 
-def test_claim_says_what_held(capsys):
+def test_a_check_without_an_interval_is_a_yes_or_a_no_and_no_verdict(capsys):
     notebook.claim("water is wet", True)
     notebook.claim("fire is wet", False)
-    assert capsys.readouterr().out == "held: water is wet\ncontradicted: fire is wet\n"
+    assert capsys.readouterr().out == "yes: water is wet\nno: fire is wet\n"
 
 
 def test_explore_redraws_when_a_control_moves():
@@ -366,7 +366,7 @@ def test_a_record_is_confirmed_by_the_whole_pass_or_not_at_all(monkeypatch, caps
         return pd.DataFrame({"recorded": [0.8] * len(runs), "again": [0.8 + drift[-1]] * len(runs)})
 
     monkeypatch.setattr(notebook, "confirm", confirm)
-    for far, word in ((0.001, "held"), (0.05, "contradicted")):
+    for far, word in ((0.001, "yes"), (0.05, "no")):
         drift.append(far)
         notebook.confirmed([[run(seed, [0, 1, 2]) for seed in range(5)], [run(seed, []) for seed in range(5)]])
         assert capsys.readouterr().out.startswith(f"{word}: trained again")

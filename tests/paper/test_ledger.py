@@ -102,6 +102,30 @@ def test_half_of_the_evidence_is_an_error(folder):
         evidence(claim("a"), {"study": {"a": "+0.1 [+0.0, +0.2]"}})
 
 
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        ("seeds = 2", "one with seeds=2"),
+        ("folder = 'x'\nseeds = 5", "one with folder='x'"),
+        ("seeds = 5", ""),
+        ("# Parameters\njobs = 4\nagain = True", ""),
+    ],
+)
+def test_a_run_with_other_parameters_is_no_evidence(folder, given, refused):
+    """A claim speaks of the defaults; how many trainings go at once changes no result."""
+    path = folder / "07_study.ipynb"
+    book = nbformat.read(path, as_version=4)
+    source = "seeds: int = 5  # of each\njobs: int = 2  # at once\nagain: bool = False  # train"
+    own = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]})
+    book.cells = [own, nbformat.v4.new_code_cell(given, metadata={"tags": ["injected-parameters"]}), *book.cells]
+    nbformat.write(book, path)
+    if refused:
+        with pytest.raises(ValueError, match=f"expected a run at the defaults, got {refused}"):
+            ledger.ledger([claim("a")], folder)
+    else:
+        assert ledger.ledger([claim("a")], folder).loc[0, "verdict"] == "held"
+
+
 def test_the_lists_are_counted_apart(folder):
     code = Claim(CODE, "Eq. (1)", "shapes", "07", "study", ("exact",))
     table = ledger.ledger([claim("a", sets=("uci-mfeat",)), claim("c"), code], folder)

@@ -193,16 +193,16 @@ def explore(draw: Callable[..., Figure | tuple[Figure, str]], **controls: widget
 def claim(text: str, found: Any, paper: float | None = None) -> None:
     """Print what became of a claim of the text in this run; at the defaults a test compares the printed line.
 
-    The words are those of `vgmr.statistics.verdicts.verdict`.
+    The words are those of `vgmr.statistics.verdicts.verdict`; a check without an interval is a yes or a no, which
+    is no verdict.
 
     Args:
         found: an `Interval` or a row of a table of `vgmr.comparison`, of which the claim says that it lies above
-        zero;
-            or true or false.
+            zero; or true or false.
         paper: the paper's effect, above zero, where the text states one.
     """
     if isinstance(found, bool | np.bool_):
-        print(f"{VERDICTS[0] if found else VERDICTS[1]}: {text}")
+        print(f"{'yes' if found else 'no'}: {text}")
         return
     numbers = evidence(found)
     difference, low, high = (numbers[name] for name in ("difference", "low", "high"))

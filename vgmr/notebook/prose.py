@@ -70,6 +70,9 @@ def sentence(row: Mapping[Any, Any], metric: str = "accuracy") -> str:
     side = f"{abs(difference):.{digits}f} {unit} {'better' if difference > 0 else 'worse'} than"
     if not round(abs(difference), digits):
         side = f"within {0.5 / 10**digits:.{digits + 1}f} {unit} of"
+    if low == high:
+        nothing = "the same in every training: nothing varied, so there is no interval"
+        return f"**{row['label']}** scores {side} {row['against']}, {nothing}."
     said = {
         "held": "so it is better",
         "contradicted": "so it is worse",

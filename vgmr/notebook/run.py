@@ -28,6 +28,7 @@ TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tu
 CELL_TIMEOUT = 24 * 3600  # seconds; without a limit a lost message between kernel and client waits for ever
 START_TIMEOUT = 180  # seconds
 START_ATTEMPTS = 3
+HOW_ONLY = ("again", "jobs", "device")  # parameters that say how results come about, not which
 PATHS = ("root", "folder")  # parameters that hold a path: the notebook runs in its own folder
 NOT_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)  # of ast.literal_eval
 GUARD = 'read _; kill -9 -"$1" 2>/dev/null'  # reading ends when the other end of the pipe is gone
@@ -160,6 +161,22 @@ def records(notebook: Path) -> dict[str, dict[str, Any]]:
             if content is not None:
                 found[content["name"]] = content["values"]
     return found
+
+
+def given(notebook: Path) -> dict[str, Any]:
+    """Parameters that a notebook was run with, where results depend on them and they are not its defaults."""
+    defaults, found = parameters(notebook), {}
+    for cell in cells(notebook):
+        if "injected-parameters" in tags(cell):
+            for line in ast.parse(cell["source"]).body:
+                if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
+                    found[line.targets[0].id] = ast.literal_eval(line.value)
+    known = {name: default for name, (_, default) in defaults.items()}
+    return {
+        name: value
+        for name, value in found.items()
+        if name not in HOW_ONLY and (name not in known or known[name] != value)
+    }
 
 
 class Kernel(contextlib.AbstractContextManager["Kernel"]):

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from vgmr.comparison import BOTH_WAYS, SEEDS_ONLY, pooled
-from vgmr.notebook.run import records
+from vgmr.notebook.run import given, records
 from vgmr.paper.claims import CLAIMS, CODE, LISTS, Claim
 from vgmr.statistics.intervals import holm
 from vgmr.statistics.verdicts import VERDICTS, verdict
@@ -100,7 +100,8 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
 
     Raises:
         FileNotFoundError: a notebook that a claim names is neither in `folder` nor a draft, which tests nothing.
-        ValueError: evidence that is incomplete or cannot be read.
+        ValueError: evidence that is incomplete or cannot be read, or of a notebook that ran with other parameters
+            than its defaults.
     """
     recorded: dict[str, dict[str, dict[str, Any]]] = {}
     rows = []
@@ -110,6 +111,12 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
             draft = any(folder.glob(f"drafts/{claim.notebook}_*.ipynb"))  # written, not executed
             if not paths and not draft:
                 raise FileNotFoundError(f"no notebook {claim.notebook} in {folder.resolve()}")
+            if paths and (other := given(paths[0])):
+                told = ", ".join(f"{name}={value!r}" for name, value in other.items())
+                raise ValueError(
+                    f"{paths[0]}: expected a run at the defaults, got one with {told}; the ledger speaks of the "
+                    "defaults only, run it without these"
+                )
             recorded[claim.notebook] = records(paths[0]) if paths else {}
         found = evidence(claim, recorded.get(claim.notebook, {}))
         single = {}

@@ -30,6 +30,7 @@ from vgmr.settings import Experiment
 L = TypeVar("L", bound=Hashable)  # a label: a name, or several
 K = TypeVar("K", bound=Hashable)
 MISSING = "missing"
+SAME_SCORE = 0.01  # units of the label; a record holds scores in half precision
 KEPT = (
     "metrics",
     "subset_accuracy",
@@ -279,9 +280,10 @@ def in_passes(items: Iterable[tuple[K, Experiment]]) -> dict[K, list[int]]:
 def confirm(runs: Sequence[Run], jobs: int = 2) -> pd.DataFrame:
     """Train recorded runs again, one row per run.
 
-    Columns: recorded and again (test accuracy), changed (share of test samples with another prediction; NaN where
-    none were recorded). With all runs of a pass they agree to the digit on the machine that recorded them;
-    elsewhere rounding differs, and trainings drift.
+    Columns: recorded and again (test accuracy, of the sign in regression), changed (share of test samples with
+    another prediction, or a score farther away than `SAME_SCORE`; NaN where none were recorded). With all runs of
+    a pass they agree to the digit on the machine that recorded them; elsewhere rounding differs, and trainings
+    drift.
     """
     fresh = run_all([one.experiment for one in runs], jobs, cached=False)
     return pd.DataFrame(
@@ -289,7 +291,7 @@ def confirm(runs: Sequence[Run], jobs: int = 2) -> pd.DataFrame:
             "recorded": [one.metrics["accuracy"] for one in runs],
             "again": [one.metrics["accuracy"] for one in fresh],
             "changed": [
-                float(np.mean(np.asarray(old.prediction) != np.asarray(new.prediction)))
+                float(np.mean(~np.isclose(old.prediction, new.prediction, rtol=0, atol=SAME_SCORE)))
                 if old.prediction
                 else float("nan")
                 for old, new in zip(runs, fresh, strict=True)

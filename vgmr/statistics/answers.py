@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import stats
 
+from vgmr.data.splits import held_out
 from vgmr.statistics.intervals import (
     Interval,
     Statistic,
@@ -46,6 +47,17 @@ def _fold(run: Scored) -> Any:
     return run.experiment.data_options.get("fold") if fold is None else fold
 
 
+def _samples(run: Scored) -> list[Any]:
+    """What names each test sample: the same in every seed whose test part holds it, as far as that is known."""
+    names = getattr(run, "sample", None)
+    dataset, options = getattr(run.experiment, "dataset", ""), run.experiment.data_options
+    if names is None and "split_seed" in options:
+        names = held_out(dataset, options["split_seed"])
+    if names is None or len(names) != len(run.label):
+        return [(run.fingerprint, _fold(run), row) for row in range(len(run.label))]
+    return list(names)
+
+
 @dataclass(frozen=True)
 class Answers:
     """All answers of one variant: prediction and label (S, N), NaN where a sample is not in a seed's test part.
@@ -60,6 +72,7 @@ class Answers:
     prediction: np.ndarray
     label: np.ndarray
     group: list[Any] | None
+    parts: frozenset[tuple[int, str]] = frozenset()
     scores: bool = False  # not classes
 
 
@@ -68,12 +81,12 @@ def answers(runs: Sequence[Scored]) -> Answers:
 
     Raises:
         TypeError: no list of runs.
-        ValueError: no run, a run without predictions or with NaN among them, or two runs of
-            the same seed and fold.
+        ValueError: no run, a run without predictions or with NaN among them, two runs of the same seed and fold,
+            or a sample twice in a seed.
     """
     if not isinstance(runs, Iterable):
         raise TypeError(f"expected the runs of each variant as a list, got {type(runs).__name__}")
-    runs = list(runs)
+    runs = sorted(runs, key=lambda run: (run.experiment.seed, repr(_fold(run))))
     if not runs:
         raise ValueError("expected at least one run of each variant, got an empty list")
     found: dict[int, dict[Any, tuple[float, float]]] = {}
@@ -94,10 +107,9 @@ def answers(runs: Sequence[Scored]) -> Answers:
         if (seed, fold) in seen:
             raise ValueError(f"seed {seed}, fold {fold}: expected one run, got two")
         seen.add((seed, fold))
-        names = getattr(run, "sample", None)
-        place = [(run.fingerprint, fold, row) for row in range(len(run.label))]
-        own_keys: list[Any] = place if names is None else list(names)
-        own = found.setdefault(seed, {})
+        own_keys, own = _samples(run), found.setdefault(seed, {})
+        if len(set(own_keys) - set(own)) < len(own_keys):
+            raise ValueError(f"seed {seed}: expected each test sample once, got some of them twice")
         own |= dict(zip(own_keys, zip(run.prediction, run.label, strict=True), strict=True))
         members = getattr(run, "group", None)
         if members:  # empty where the data set knows of no groups
@@ -109,9 +121,10 @@ def answers(runs: Sequence[Scored]) -> Answers:
     if groups and len(groups) < len(keys):
         raise ValueError(f"expected a group for all of {len(keys)} test samples or for none, got {len(groups)}")
     group = [groups[key] for key in keys] if groups else None
-    labels = cells[..., 1][~np.isnan(cells[..., 1])]
-    scores = bool((labels != np.round(labels)).any() or (labels < 0).any())
-    return Answers(seeds, keys, cells[..., 0], cells[..., 1], group, scores)
+    values = cells[~np.isnan(cells)]
+    scores = bool((values != np.round(values)).any() or (values < 0).any())
+    parts = frozenset((run.experiment.seed, run.fingerprint) for run in runs)
+    return Answers(seeds, keys, cells[..., 0], cells[..., 1], group, parts, scores)
 
 
 def _check(found: Answers, metric: str) -> None:
@@ -138,7 +151,9 @@ def paired(one: Answers, other: Answers, metric: str) -> Interval:
     def difference_at(seed: int, weight: np.ndarray) -> np.ndarray:
         return _at(OTHERS[metric], one, seed, weight) - _at(OTHERS[metric], other, seed, weight)
 
-    if np.isnan(one.label).any():  # every seed has its own test part: the seeds' spread holds that of the samples
+    if (~np.isnan(one.label)).sum(
+        0
+    ).max() == 1:  # no sample comes back: the seeds' spread holds that of the samples
         ones = np.ones((1, samples))
         found = over_seeds([float(difference_at(seed, ones)[0]) for seed in range(seeds)])
         return replace(found, samples=samples)

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import optimize, stats
 
 RESAMPLES = 1000
-
+ROUNDING = 1e-9  # a standard error below this share of its mean is the last bits of equal numbers
 
 Statistic = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -23,6 +23,8 @@ Statistic = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 @dataclass(frozen=True)
 class Interval:
     """A mean and how far it can be trusted.
+
+    Where nothing varied, no spread is known: the interval has no width, p is 1, and there is no smallest effect.
 
     Attributes:
         mean, low, high: of the difference; the interval covers 95%.
@@ -68,8 +70,11 @@ def _student(
     samples: int = 0,
 ) -> Interval:
     error = float(np.sqrt(variance))
-    reach, power = (float(stats.t.ppf(share, df)) * error if error else 0.0 for share in (0.975, 0.8))
-    p = float(2 * stats.t.sf(abs(mean) / error, df)) if error else float(mean == 0)
+    if error <= ROUNDING * abs(mean):
+        nothing = (mean, mean, 0.0, df, seed_variance, sample_variance, float("nan"), 1.0, seeds, samples)
+        return Interval(mean, *nothing)
+    reach, power = (float(stats.t.ppf(share, df)) * error for share in (0.975, 0.8))
+    p = float(2 * stats.t.sf(abs(mean) / error, df))
     low, high, smallest = mean - reach, mean + reach, reach + power
     return Interval(mean, low, high, error, df, seed_variance, sample_variance, smallest, p, seeds, samples)
 
@@ -98,7 +103,7 @@ def interval(difference: Any, group: Sequence[Any] | None = None) -> Interval:
         group: of each sample (person, video, speaker); samples of a group do not count as independent.
 
     Raises:
-        ValueError: fewer than two seeds, samples or groups, or a group missing.
+        ValueError: fewer than two seeds, samples or groups, a group missing, or infinite values.
     """
     d = np.asarray(difference, float)
     if d.ndim != 2 or min(d.shape) < 2:
@@ -111,6 +116,8 @@ def interval(difference: Any, group: Sequence[Any] | None = None) -> Interval:
         if codes.min() < 0 or codes.max() < 1:
             raise ValueError("expected at least two groups, and one for every sample")
     there = ~np.isnan(d)
+    if np.isinf(d).any():
+        raise ValueError(f"expected finite differences, got {int(np.isinf(d).sum())} infinite ones")
     if not there.any(1).all() or not there.any(0).all():
         raise ValueError("expected at least one value for every seed and every sample")
     return _balanced(d, codes) if there.all() else _unbalanced(d, there, codes, group is not None)
@@ -168,11 +175,15 @@ def over_seeds(values: Sequence[float]) -> Interval:
     It says what other seeds would bring on the same test samples, and nothing of other samples.
 
     Raises:
-        ValueError: fewer than two values.
+        ValueError: fewer than two values, or NaN or infinite ones.
     """
     x = np.asarray(values, float)
     if x.ndim != 1 or len(x) < 2:
         raise ValueError(f"expected one value for each of at least two seeds, got shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError(
+            f"expected a finite value for each seed, got {x.tolist()}; leave such seeds out everywhere"
+        )
     variance = float(x.var(ddof=1) / len(x))
     return _student(float(x.mean()), variance, len(x) - 1.0, variance, float("nan"), len(x), 0)
 
@@ -257,9 +268,16 @@ def random_effects(effect: np.ndarray, error: np.ndarray) -> tuple[Interval, flo
     """The mean of at least two effects with standard errors, (K,) each; and tau, their spread besides the errors.
 
     tau^2 is that of Paule and Mandel (1982), the interval that of Hartung and Knapp (2001), never narrower than
-    without their factor.
+    without their factor. An effect without a standard error, since nothing varied, counts as one with the smallest
+    there is.
+
+    Raises:
+        ValueError: effects or errors that are not finite.
     """
-    variance = np.maximum(error, 1e-12) ** 2
+    if not (np.isfinite(effect).all() and np.isfinite(error).all()):
+        raise ValueError(f"expected finite effects and errors, got {list(effect)} and {list(error)}")
+    known = error[error > ROUNDING * np.abs(effect)]
+    variance = np.maximum(error, known.min() if len(known) else 1e-12) ** 2
 
     def excess(between: float) -> float:
         weight = 1 / (variance + between)

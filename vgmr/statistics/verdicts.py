@@ -13,6 +13,8 @@ VERDICTS = ("held", "contradicted", "smaller than the paper's", "undecided")
 def verdict(difference: float, low: float, high: float, paper_effect: float | None = None) -> str:
     """What an interval says of a claim that a difference is above zero; one of `VERDICTS`.
 
+    An interval without width, where nothing varied, decides nothing.
+
     Args:
         paper_effect: the paper's difference, above zero, where it states one: an interval that holds zero and ends
             below half of it is "smaller than the paper's" instead of "undecided".
@@ -24,6 +26,8 @@ def verdict(difference: float, low: float, high: float, paper_effect: float | No
         raise ValueError(f"expected low <= difference <= high, got {low}, {difference}, {high}")
     if paper_effect is not None and not paper_effect > 0:
         raise ValueError(f"expected a paper's effect above zero, got {paper_effect}; turn the difference round")
+    if low == high:
+        return "undecided"
     if low > 0:
         return "held"
     if high < 0:
