@@ -290,7 +290,7 @@ def test_figures_get_alt_text():
     assert alt.startswith("The result: Every seed's difference to the baseline's score at the same seed as a dot")
     coloured = "plots.architecture()\nax.bar(x, y, color=[plots.COLOURS['corrupted'], plots.look('plain')[0]])"
     alt = publish.described(coloured, "Colours", {})
-    assert alt == "Colours: The Value-Gated Modality Refiner for one modality m, with the paper's equation numbers."
+    assert alt.startswith("Colours: The Value-Gated Modality Refiner for one modality m") and "marker" not in alt
     assert publish.described("draw(0.1)", "Try it", defined) == "Try it: labelled share of samples."
     assert publish.described("plt.plot(x)", "What now?", defined) == "What now?: figure."
 

@@ -83,7 +83,8 @@ def bands(
     less = "" if baseline is None else f" minus {display_name(baseline)}'s"
     figure.supylabel(ylabel or y.replace("_", " ") + less, fontsize=11)
     handles = {text: mark for ax in axes.flat for mark, text in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 2 + across))
+    many = min(len(handles), 2 + across)
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=many)
     return axes
 
 
