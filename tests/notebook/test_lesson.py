@@ -288,6 +288,9 @@ def test_figures_get_alt_text():
     defined = publish.functions("def draw(share):\n    ax.set(xlabel='share of samples', ylabel='a')")
     alt = publish.described("plots.seed_points(runs, ax)\nplt.show()", "The result", {})
     assert alt.startswith("The result: Every seed's difference to the baseline's score at the same seed as a dot")
+    coloured = "plots.architecture()\nax.bar(x, y, color=[plots.COLOURS['corrupted'], plots.look('plain')[0]])"
+    alt = publish.described(coloured, "Colours", {})
+    assert alt.startswith("Colours: The Value-Gated Modality Refiner for one modality m") and "marker" not in alt
     assert publish.described("draw(0.1)", "Try it", defined) == "Try it: labelled share of samples."
     assert publish.described("plt.plot(x)", "What now?", defined) == "What now?: figure."
 

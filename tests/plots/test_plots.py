@@ -252,6 +252,15 @@ def test_forest_tells_kinds_apart():
     assert texts(ax.figure) == ["zeroed", "retrained"] and len(drawn(ax)) == 4
 
 
+def test_a_row_of_one_kind_stands_on_its_line_and_a_row_of_two_beside_it():
+    frame = pd.DataFrame(contrasted("one")).assign(kind=["first", "second"])
+    (ax,) = plots.forest(frame, hue="kind")
+    assert sorted(dots(ax)) == [0.0, 1.0]
+    frame = pd.DataFrame(contrasted("one") + contrasted("one", "retrained"))
+    (ax,) = plots.forest(frame, hue="kind")
+    assert sorted(dots(ax)) == pytest.approx([-0.13, 0.13, 0.87, 1.13])
+
+
 def test_a_model_has_one_colour_everywhere():
     assert plots.look("none") == plots.look("plain") and plots.look("VGMR, calibrated") != plots.look(
         "VGMR, paper's form"
@@ -304,7 +313,7 @@ def test_what_is_no_model_is_neutral_and_takes_no_colour_of_a_model():
 def test_seed_points_are_differences_at_the_same_seed():
     ax = plots.seed_points(VARIANTS, "plain")
     points = [list(line.get_xdata()) for line in ax.lines if line.get_marker() not in ("None", "")]
-    assert points == [[0.25, 0.25]] and ax.get_xlabel() == "test accuracy, each seed less plain's"
+    assert points == [[0.25, 0.25]] and ax.get_xlabel() == "test accuracy of each seed minus plain's"
 
 
 def test_beside_paper_leaves_out_what_is_missing():
@@ -354,7 +363,7 @@ def test_bands_of_differences_are_paired_by_seed():
     frame = pd.concat([frame, frame.query("model == 'VGMR, calibrated'").assign(model="parameter-matched MLP")])
     ax = plots.bands(frame, "severity", "accuracy", "model", "corruption", baseline="plain")[0, 0]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.2, 0.15, 0.1])
-    assert ax.figure.get_supylabel() == "accuracy, less plain's"
+    assert ax.figure.get_supylabel() == "accuracy minus plain's"
 
 
 def test_a_line_far_from_the_curves_is_left_out():

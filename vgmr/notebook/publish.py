@@ -155,8 +155,11 @@ def described(source: str, heading: str, defined: Mapping[str, str]) -> str:
     called = {node.id for node in ast.walk(_parsed(source)) if isinstance(node, ast.Name)}
     texts = [source, *(text for name, text in defined.items() if name in called)]
     nodes = [node for text in texts for node in ast.walk(_parsed(text))]
-    names = [node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "plots"]
-    sentences = [inspect.getdoc(getattr(plots, name, None)) or "" for name in dict.fromkeys(names)]
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    names = [node.attr for node in attributes if ast.unparse(node.value) in ("plots", "diagrams")]
+    found = [getattr(plots, name, None) for name in dict.fromkeys(names)]
+    drawing = [one for one in found if inspect.isfunction(one) and one.__module__ != plots.look.__module__]
+    sentences = [inspect.getdoc(one) or "" for one in drawing]
     shown = [sentence.splitlines()[0].split("; array")[0].rstrip(".") for sentence in sentences if sentence]
     places = [node.value for node in nodes if isinstance(node, ast.keyword) and node.arg == "loc"]
     strings = [node.value for node in nodes if isinstance(node, ast.Constant) and node not in places]

@@ -80,10 +80,11 @@ def bands(
     for ax in axes.flat[len(cells) :]:
         ax.axis("off")
     figure.supxlabel(xlabel or x.replace("_", " "), fontsize=11)
-    less = "" if baseline is None else f", less {display_name(baseline)}'s"
+    less = "" if baseline is None else f" minus {display_name(baseline)}'s"
     figure.supylabel(ylabel or y.replace("_", " ") + less, fontsize=11)
     handles = {text: mark for ax in axes.flat for mark, text in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 4))
+    many = min(len(handles), 2 + across)
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=many)
     return axes
 
 
@@ -130,7 +131,7 @@ def balancing_acts(
         ylabel: what the coefficients are.
         neutral: the coefficient that would change nothing, as a dashed line.
     """
-    axes = plt.subplots(1, 2, figsize=(7, 2.1))[1]
+    axes = plt.subplots(1, 2, figsize=(8, 2.7))[1]
     empty = coefficients.empty
     left = gradients.rename(columns={"cosine": "value"}) if empty else coefficients
     last = int(gradients["epoch"].max())

@@ -61,8 +61,9 @@ def forest(
     frame = table.dropna(subset=[value, "low", "high"])
     panels = [None] if panel is None else list(dict.fromkeys(frame[panel]))
     rows, hues = list(dict.fromkeys(frame[row])), [None] if hue is None else list(dict.fromkeys(frame[hue]))
-    step = min(0.26, 0.8 / len(hues))
-    size = (width * len(panels) + 2.6, 0.34 * len(rows) * max(1.0, 0.62 * len(hues)) + 1.9)
+    alone = hue is not None and not frame.duplicated([row, *([panel] if panel else [])]).any()
+    step = 0.0 if alone else min(0.26, 0.8 / len(hues))  # one colour a row: on the row's line
+    size = (width * len(panels) + 2.6, 0.34 * len(rows) * max(1.0, 0.62 * (1 if alone else len(hues))) + 1.9)
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, sharex=True, squeeze=False)
     known = looks(rows, neutral=True) if hue is None else looks(hues)
     for ax, name in zip(axes[0], panels, strict=True):
@@ -78,7 +79,7 @@ def forest(
                 _interval(ax, entry, place, value, reference, seen, hue is None)
         if name is not None:
             ax.set_title(display_name(name))
-        ax.locator_params(axis="x", nbins=5)
+        ax.locator_params(axis="x", nbins=5 if width > 2.5 else 3)
     first = axes[0, 0]
     first.set(yticks=range(len(rows)), yticklabels=[display_name(name) for name in rows])
     first.set_ylim(len(rows) - 0.5, -0.5)
@@ -147,7 +148,7 @@ def seed_points(runs: Mapping[str, Sequence[Any]], baseline: str) -> Axes:
     ax.set(
         yticks=range(len(names)), yticklabels=[display_name(name) for name in names], ylim=(len(names) - 0.5, -0.5)
     )
-    ax.set_xlabel(f"test accuracy, each seed less {display_name(baseline)}'s")
+    ax.set_xlabel(f"test accuracy of each seed minus {display_name(baseline)}'s")
     return ax
 
 

@@ -49,7 +49,8 @@ HOSTS = (
     *("Concat", "Transformer", "TFN", "LMF", "GMU", "PCAG", "MulT", "MISA", "MAG", "MMIM's network"),
     *("Self-MM's network", "TETFN", "ConfSMoE", "UniS-MMC"),
 )
-OTHERS = ("#8172b3", "#a65628", "#c44e52", "#937860", "#da8bc3", "#4c9f70", "#ccb974", "#64748b")  # of no model
+# of no model; those in front differ in lightness too
+OTHERS = ("#8172b3", "#a65628", "#ccb974", "#da8bc3", "#64748b", "#4c9f70", "#c44e52", "#937860")
 NEUTRAL = ("#404040", "o")
 
 

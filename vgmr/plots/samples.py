@@ -107,7 +107,7 @@ def small_matrices(
 
 def gate_strength(points: Mapping[str, tuple[float, float]]) -> Axes:
     """(1 - rho) alpha over alpha (across) and rho (up), with lines of equal strength and named (alpha, rho)."""
-    ax = plt.subplots(figsize=(6, 4.4))[1]
+    ax = plt.subplots(figsize=(6, 5))[1]
     side = np.linspace(0, 1, 101)
     strength = (1 - side[:, None]) * side[None, :]
     picture = ax.contourf(side, side, strength, levels=np.linspace(0, 1, 21), cmap="cividis")
@@ -118,7 +118,7 @@ def gate_strength(points: Mapping[str, tuple[float, float]]) -> Axes:
     ax.set(xlabel="alpha, amplification", ylabel="rho, retention")
     ax.grid(False)
     ax.figure.colorbar(picture, ax=ax, ticks=lines.levels, label="strength s; E lies in 1 - s to 1 + s")
-    ax.legend(loc="upper left", facecolor="0.9", framealpha=0.95)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.02), facecolor="0.9", fontsize=9)
     return ax
 
 
@@ -245,13 +245,11 @@ def corrupted(
     axes[f"clean {names[0]}"].set_ylabel("time step")
     axes[f"corrupted {names[0]}"].set_ylabel("time step")
     ax = axes["score"]
-    for shift, number, label in ((-0.2, 0, "clean"), (0.2, 1, "corrupted")):
-        places = [place + shift for place in range(len(scores))]
-        bars = ax.bar(
-            places, [pair[number] for pair in scores.values()], 0.38, color=f"C{7 - 7 * number}", label=label
-        )
+    for number, (label, colour) in enumerate((("clean", "0.6"), ("corrupted", COLOURS["corrupted"]))):
+        places = [place - 0.2 + 0.4 * number for place in range(len(scores))]
+        bars = ax.bar(places, [pair[number] for pair in scores.values()], 0.38, color=colour, label=label)
         ax.bar_label(bars, fmt="%.2f", fontsize=9)
-    ax.axhline(rate, color="C3", linestyle="--", label="majority class")
+    ax.axhline(rate, color="k", linestyle="--", label="majority class")
     ax.set(xticks=range(len(scores)), xticklabels=list(scores), ylabel="test accuracy", ylim=(0, 1))
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
     return np.array(list(axes.values()))
