@@ -92,7 +92,8 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
 
     Columns: list, item, claim, verdict, difference, low, high (above zero is what the claim says), unit, p, p_holm
     (within the claims of an item and list), paper (its effect), smallest_effect, tau, datasets (how many were
-    recorded), sets (their names), counted (what the interval is over), by_dataset (each one's verdict, by key),
+    recorded), sets (their names, unless others may have been given), counted (what the interval is over), given
+    (parameters of the notebook's run that are not its defaults), by_dataset (each one's verdict, by key),
     notebook, record, keys, where, reason.
 
     Args:
@@ -100,10 +101,10 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
 
     Raises:
         FileNotFoundError: a notebook that a claim names is neither in `folder` nor a draft, which tests nothing.
-        ValueError: evidence that is incomplete or cannot be read, or of a notebook that ran with other parameters
-            than its defaults.
+        ValueError: evidence that is incomplete or cannot be read.
     """
     recorded: dict[str, dict[str, dict[str, Any]]] = {}
+    told: dict[str, str] = {}
     rows = []
     for claim in claims:
         if claim.notebook and claim.notebook not in recorded:
@@ -111,13 +112,9 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
             draft = any(folder.glob(f"drafts/{claim.notebook}_*.ipynb"))  # written, not executed
             if not paths and not draft:
                 raise FileNotFoundError(f"no notebook {claim.notebook} in {folder.resolve()}")
-            if paths and (other := given(paths[0])):
-                told = ", ".join(f"{name}={value!r}" for name, value in other.items())
-                raise ValueError(
-                    f"{paths[0]}: expected a run at the defaults, got one with {told}; the ledger speaks of the "
-                    "defaults only, run it without these"
-                )
             recorded[claim.notebook] = records(paths[0]) if paths else {}
+            other = given(paths[0]) if paths else {}
+            told[claim.notebook] = ", ".join(f"{name}={value!r}" for name, value in other.items())
         found = evidence(claim, recorded.get(claim.notebook, {}))
         single = {}
         for entry in found.to_dict("records"):
@@ -127,13 +124,14 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
                 **vars(claim),
                 "claim": claim.text,
                 **_outcome(claim, found),
-                "sets": ", ".join(claim.sets) if len(found) else "",
+                "given": told.get(claim.notebook) or None,
+                "sets": ", ".join(claim.sets) if len(found) and not told.get(claim.notebook) else "",
                 "by_dataset": single,
             }
         )
     columns = ["list", "item", "claim", "verdict", "difference", "low", "high", "unit"]
-    columns += ["p", "paper", "smallest_effect", "tau"]
-    columns += ["datasets", "sets", "counted", "by_dataset", "notebook", "record", "keys", "where", "reason"]
+    columns += ["p", "paper", "smallest_effect", "tau", "datasets", "sets", "counted", "given", "by_dataset"]
+    columns += ["notebook", "record", "keys", "where", "reason"]
     table = pd.DataFrame(rows).reindex(columns=columns).astype({"datasets": "Int64"})
     order = {name: place for place, name in enumerate([*LISTS, "Abstract", *ITEMS, *SECTIONS])}
     table = table.sort_values(
@@ -189,7 +187,15 @@ def survivors(table: pd.DataFrame) -> str:
 
 
 def summary(table: pd.DataFrame) -> str:
-    """The ledger in Markdown: a table per list, one row per item of the paper; the code's list is one line."""
+    """The ledger in Markdown: a table per list, one row per item of the paper; the code's list is one line.
+
+    Raises:
+        ValueError: a notebook ran with other parameters than its defaults.
+    """
+    other = table.dropna(subset=["given"])
+    if len(other):
+        told = f"{other.iloc[0]['notebook']} with {other.iloc[0]['given']}"
+        raise ValueError(f"expected notebooks that ran at their defaults, got {told}; run it without these")
     parts = []
     for name in LISTS:
         rows = table[table["list"] == name]
