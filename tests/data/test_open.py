@@ -437,6 +437,14 @@ def rows(path, change):
     path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
 
 
+def assert_refused(load_it, folder, message):
+    with pytest.raises(ValueError):
+        load_it(folder)
+    with pytest.raises(ValueError, match=message) as error:
+        load_it(folder, allow_partial=True)
+    assert "\n" not in str(error.value)
+
+
 def cell(row, column, value):
     def change(lines):
         parts = lines[row].rstrip(b"\r\n").split(b",")
@@ -469,11 +477,7 @@ def cell(row, column, value):
 def test_wrong_mosi_files_are_refused(path, change, message, real_data, tmp_path):
     folder = shrunk(real_data, tmp_path, mosi_utterance, mosi_utterance.FILES)
     rows(folder / path, change)
-    with pytest.raises(ValueError):
-        load_mosi_utterance(folder)
-    with pytest.raises(ValueError, match=message) as error:
-        load_mosi_utterance(folder, allow_partial=True)
-    assert "\n" not in str(error.value)
+    assert_refused(load_mosi_utterance, folder, message)
 
 
 @pytest.mark.parametrize(
@@ -496,11 +500,7 @@ def test_wrong_mosi_files_are_refused(path, change, message, real_data, tmp_path
 def test_wrong_cremad_files_are_refused(path, change, message, real_data, tmp_path):
     folder = shrunk(real_data, tmp_path, cremad_ratings, cremad_ratings.SOURCE.files)
     rows(folder / path, change)
-    with pytest.raises(ValueError):
-        load_cremad_ratings(folder)
-    with pytest.raises(ValueError, match=message) as error:
-        load_cremad_ratings(folder, allow_partial=True)
-    assert "\n" not in str(error.value)
+    assert_refused(load_cremad_ratings, folder, message)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

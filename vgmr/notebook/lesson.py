@@ -197,8 +197,7 @@ def claim(text: str, found: Any, paper: float | None = None) -> None:
 
     Args:
         found: an `Interval` or a row of a table of `vgmr.comparison`, of which the claim says that it lies above
-        zero;
-            or true or false.
+            zero; or true or false.
         paper: the paper's effect, above zero, where the text states one.
     """
     if isinstance(found, bool | np.bool_):
