@@ -35,4 +35,3 @@ def test_figures_are_for_one_setting_only():
 def test_effects_are_to_the_baseline():
     found = figures.effects(figures.BALANCING, "none")
     assert "none" not in found and found["mla"] == pytest.approx(-0.0071)
-    assert figures.loss_without("no agreement") == pytest.approx(0.0099)

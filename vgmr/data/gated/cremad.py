@@ -157,7 +157,7 @@ def load_cremad(
     most = 1 + (round(LONGEST * RATE) - round(WINDOW * RATE)) // round(HOP * RATE)
     notes["clips of 5 s or more, cut there"] = sum(len(sequence) == most for sequence in audio)
     notes[f"clips with fewer than {frames} frames"] = sum(len(sequence) < frames for sequence in visual)
-    batches = {}
+    batches: dict[str, Any] = {}
     for part, rows in parts.items():
         padded = {
             "audio": pad([audio[row] for row in rows], longest),
@@ -171,9 +171,7 @@ def load_cremad(
         )
     return MultimodalData(
         "cremad",
-        batches["train"],
-        batches["validation"],
-        batches["test"],
+        **batches,
         classes=CLASSES,
         source="Cao, Cooper, Keutmann, Gur, Nenkova and Verma, CREMA-D, IEEE Transactions on Affective Computing "
         "2014, https://github.com/CheyneyComputerScience/CREMA-D; lists by Peng et al., CVPR 2022",
