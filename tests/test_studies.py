@@ -324,13 +324,15 @@ def run_of(values, **options):
 
 
 @pytest.mark.parametrize(("method", "first"), [("arl", 2), ("relearning", 2), ("mmpareto", 0), ("mla", None)])
-def test_watching_trains_as_a_run_does(few, method, first):
+def test_watching_trains_as_a_run_does(few, method, first, monkeypatch):
     options = {"arl": {"start_epoch": 1}, "relearning": {"interval": 2}}.get(method, {})
     experiment = Experiment(**{**COMMON, "epochs": 3}, prefusion="none", method=method, method_options=options)
-    seen = gradients.watch(experiment, samples=8)
-    assert seen.accuracy == run(experiment).metrics["accuracy"]
-    assert set(seen.gradients["epoch"]) == {0, 1, 2}
-    assert seen.coefficients["epoch"].min() == first if first is not None else seen.coefficients.empty
+    trained, train = [], gradients.train
+    monkeypatch.setattr(gradients, "train", lambda *a, **b: trained.append(train(*a, **b)) or trained[0])
+    seen = gradients.acts({"one": experiment}).set_index("measure")["epoch"]
+    assert trained[0].metrics["accuracy"] == run(experiment).metrics["accuracy"]
+    assert set(seen["length"]) == set(seen["cosine"]) == {0, 1, 2}
+    assert seen["set"].min() == first if first is not None else "set" not in seen
 
 
 def test_step_costs_are_ratios_to_the_baseline():

@@ -43,26 +43,27 @@ def test_without_problems_nothing_is_advised(tmp_path, monkeypatch, capsys):
     assert said({"01_sound": []}, tmp_path, monkeypatch, capsys) == (0, [])
 
 
-def test_what_is_off_in_a_notebook_is_said_with_what_to_write(tmp_path, monkeypatch):
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Of a notebook in a project that holds no other."""
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/a/b"\n')
+    return publish.FOLDER / "21_own.ipynb"
+
+
+def test_what_is_off_in_a_notebook_is_said_with_what_to_write(place):
     cell = nbformat.v4.new_code_cell("epochs: int = 2", metadata={"tags": ["parameters"]})
     title = nbformat.v4.new_markdown_cell("# Title")
-    place = publish.FOLDER / "21_own.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[title, cell]), place)
     found = publish.problems(place)
     assert "parameter without type or comment: epochs: int = 2; write NAME: TYPE = VALUE  # what it is" in found
     assert any(line.startswith("fewer than three cells tagged nbval-check-output; tag those") for line in found)
 
 
-def test_code_that_would_scroll_sideways_is_named(tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/a/b"\n')
+def test_code_that_would_scroll_sideways_is_named(place):
     fits, wide = "x = 1" + " " * 83, "y = 1" + " " * 84
     cells = [nbformat.v4.new_markdown_cell("# Title"), nbformat.v4.new_code_cell(fits)]
-    place = publish.FOLDER / "21_own.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells), place)
     assert not any("wider" in line for line in publish.problems(place))
     cells += [nbformat.v4.new_code_cell(wide), nbformat.v4.new_markdown_cell(f"```python\n{wide}\n```")]
@@ -87,11 +88,7 @@ def test_a_table_that_its_cell_does_not_show_is_named(source, unseen):
     assert publish.unseen_tables(source) == unseen
 
 
-def test_a_text_cell_that_is_too_long_is_named(tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/a/b"\n')
-    place = publish.FOLDER / "21_own.ipynb"
+def test_a_text_cell_that_is_too_long_is_named(place):
     for words, said in ((200, []), (201, ["a text cell has 201 words, more than 200: 'so so so so so so'"])):
         cells = [nbformat.v4.new_markdown_cell("# Title"), nbformat.v4.new_markdown_cell("so " * words)]
         nbformat.write(nbformat.v4.new_notebook(cells=[*cells, nbformat.v4.new_code_cell("1")]), place)
@@ -115,13 +112,9 @@ def test_what_is_no_notebook_is_named(tmp_path, content, capsys, monkeypatch):
         assert "\n" not in str(error.value)
 
 
-def test_notebooks_without_what_every_notebook_has_are_described(tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/a/b"\n')
+def test_notebooks_without_what_every_notebook_has_are_described(place):
     title = nbformat.v4.new_markdown_cell("# Title")
     code = nbformat.v4.new_code_cell("x = = 1", metadata={"tags": ["parameters"]})
-    place = publish.FOLDER / "21_own.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[title]), place)
     assert "no cell of code" in publish.problems(place)
     for cell in (title, code):

@@ -7,6 +7,7 @@ among test samples with all else fixed must cost accuracy, and the truth in thei
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 
 import pandas as pd
 import torch
@@ -147,18 +148,12 @@ def headroom(model: Classifier, part: Batch, permutations: int = 10, seed: int =
     }
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(part), generator=generator) for _ in range(permutations)]
-    right = {
-        "own": (answers(model, part).argmax(1) == part.label).float(),
-        "permuted": torch.stack(
-            [
-                (
-                    answers(model, part, {name: one[order] for name, one in own.items()}).argmax(1) == part.label
-                ).float()
-                for order in orders
-            ]
-        ).mean(0),
-        "truth": (answers(model, part, whole).argmax(1) == part.label).float(),
-    }
+
+    def hits(value: Mapping[str, Tensor] | None = None) -> Tensor:
+        return (answers(model, part, value).argmax(1) == part.label).float()
+
+    permuted = [hits({name: one[order] for name, one in own.items()}) for order in orders]
+    right = {"own": hits(), "permuted": torch.stack(permuted).mean(0), "truth": hits(whole)}
     groups = {"all": torch.ones_like(hit), "corrupted": hit, "whole": ~hit}
     return pd.DataFrame(
         [
@@ -253,26 +248,20 @@ def summary_alignment(model: Classifier, part: Batch, seed: int = 0) -> pd.DataF
             seen = x if hidden is None else hidden
             latent = vgmr.of(name).pooled_latent(masked_mean(seen, real), masked_max(seen, real))
             summary[name] = vgmr.value_maps(name).summary(*latent)
-    names = list(summary)
     generator = torch.Generator().manual_seed(seed)
-    width = summary[names[0]].shape[1]
+    width = next(iter(summary.values())).shape[1]
     rotation = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
     rows = []
-    for position, first in enumerate(names):
-        for second in names[position + 1 :]:
-            for how, other in (("as they are", summary[second]), ("second rotated", summary[second] @ rotation)):
-                one = (summary[first] - summary[first].mean(0)) / summary[first].std(0).clamp_min(1e-6)
-                two = (other - other.mean(0)) / other.std(0).clamp_min(1e-6)
-                rows.append(
-                    {
-                        "first": first,
-                        "second": second,
-                        "summaries": how,
-                        "alignment": centred_alignment(summary[first], other),
-                        "axes": float((one * two).mean()),
-                        "strength": float((one * two).mean(0).abs().mean()),
-                    }
-                )
+    for first, second in combinations(summary, 2):
+        for how, other in (("as they are", summary[second]), ("second rotated", summary[second] @ rotation)):
+            one = (summary[first] - summary[first].mean(0)) / summary[first].std(0).clamp_min(1e-6)
+            two = (other - other.mean(0)) / other.std(0).clamp_min(1e-6)
+            found = {
+                "alignment": centred_alignment(summary[first], other),
+                "axes": float((one * two).mean()),
+                "strength": float((one * two).mean(0).abs().mean()),
+            }
+            rows.append({"first": first, "second": second, "summaries": how, **found})
     return pd.DataFrame(rows)
 
 

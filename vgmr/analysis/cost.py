@@ -126,9 +126,9 @@ def _loop_step(model: Classifier, optimizer: torch.optim.Optimizer | None = None
     return lambda batch: method.step(model, batch, objective, optimizer, 0)
 
 
-def _loop_epoch(model: Classifier, part: Batch) -> None:
+def _loop_epoch(model: Classifier, part: Batch, optimizer: torch.optim.Optimizer | None = None) -> None:
     """What `fit` does in an epoch, but for validation: the same steps, fed by index and through the protocol."""
-    train_epoch(model, mini_batches(part, 32, torch.Generator().manual_seed(0)), _loop_step(model))
+    train_epoch(model, mini_batches(part, 32, torch.Generator().manual_seed(0)), _loop_step(model, optimizer))
 
 
 @one_thread()
@@ -323,22 +323,21 @@ def bench_systems(rounds: int = 3, device: str = "cpu", byte_dropout: bool = Fal
     for name, model in models.items():
         work |= {f"train {name}": partial(train, model), f"infer {name}": partial(infer, model)}
     times = _rounds(work, rounds, device, progress=True)
-    rows = []
     plain = "transformer"
     flops = {name: _counted(model, batch, objective) for name, model in models.items()}
-    for name, model in models.items():
-        rows.append(
-            {
-                "system": name,
-                "parameters": count_parameters(model),
-                "flops": flops[name][0],
-                "training_ratio": _ratio(times[f"train {name}"], times[f"train {plain}"]),
-                "training_flop_ratio": flops[name][1] / flops[plain][1],
-                "inference_ratio": _ratio(times[f"infer {name}"], times[f"infer {plain}"]),
-                "inference_flop_ratio": flops[name][0] / flops[plain][0],
-                "training_seconds_per_sample": statistics.median(times[f"train {name}"]) / 32,
-            }
-        )
+    rows = [
+        {
+            "system": name,
+            "parameters": count_parameters(model),
+            "flops": flops[name][0],
+            "training_ratio": _ratio(times[f"train {name}"], times[f"train {plain}"]),
+            "training_flop_ratio": flops[name][1] / flops[plain][1],
+            "inference_ratio": _ratio(times[f"infer {name}"], times[f"infer {plain}"]),
+            "inference_flop_ratio": flops[name][0] / flops[plain][0],
+            "training_seconds_per_sample": statistics.median(times[f"train {name}"]) / 32,
+        }
+        for name, model in models.items()
+    ]
     return {
         "device": _device(device),
         "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35, one output; {rounds} rounds",
@@ -647,10 +646,9 @@ def _folded(model: Classifier) -> Classifier:
 
 
 def _steps(model: Classifier, part: Batch, optimizer: torch.optim.Optimizer) -> None:
-    """A pass over `part` as in `fit`: random mini-batches, their values looked at before."""
-    batches = mini_batches(part, 32, torch.Generator().manual_seed(0))
+    """`_loop_epoch`, the values of the mini-batches looked at before, as in `fit`."""
     with trusted_values():
-        train_epoch(model, batches, _loop_step(model, optimizer))
+        _loop_epoch(model, part, optimizer)
 
 
 def _form_row(counted: Mapping[Any, Any], times: Mapping[str, list[float]], samples: int) -> dict[str, Any]:

@@ -212,10 +212,6 @@ def _truth(part: Batch, level: str) -> tuple[dict[str, Tensor], dict[str, Tensor
     return truth, real
 
 
-def _standardised(by_name: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: (x - x.mean(0)) / x.std(0).clamp(min=1e-9) for name, x in by_name.items()}
-
-
 def localisation(model: Classifier, part: Batch, level: str, seed: int = 0) -> pd.DataFrame:
     """How well each score says where `part` was corrupted: AUROC, 1/2 is chance, in the direction fixed here.
 
@@ -246,7 +242,10 @@ def localisation(model: Classifier, part: Batch, level: str, seed: int = 0) -> p
         del scores["entropy"]  # the same for all modalities of a sample
     scores["random"] = {name: torch.rand(x.shape, generator=generator) for name, x in truth.items()}
     if level in ("modality", "channel"):
-        scores = {score: _standardised(by_name) for score, by_name in scores.items()}
+        scores = {
+            score: {name: (x - x.mean(0)) / x.std(0).clamp(min=1e-9) for name, x in by_name.items()}
+            for score, by_name in scores.items()
+        }
     scores |= {"truth": {name: x.float() for name, x in truth.items()}, "shuffled": scores["gate"]}
     order = torch.randperm(len(part), generator=generator)
     rows = []

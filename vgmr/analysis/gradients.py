@@ -159,10 +159,6 @@ def half_split(model: Classifier, batch: Batch, seed: int = 0, repeats: int = 10
     Unlike in the public code all halves are of one size. A model with noisier gradients has a lower baseline and a
     smaller difference to it, so raw, baseline and disattenuated belong side by side.
 
-    Args:
-        seed: of the halves.
-        repeats: number of random halvings.
-
     Returns the columns of `half_cosines`, and repeat.
     """
     generator = torch.Generator().manual_seed(seed)

@@ -109,14 +109,12 @@ def described(part: Batch, frequencies: int = 1) -> dict[str, np.ndarray[Any, An
     return {name: pooled(x, part.mask[name], frequencies)[0].numpy() for name, x in part.features.items()}
 
 
-def clusters(part: Batch, count: int, seed: int = 0) -> dict[str, Tensor]:
+def clusters(part: Batch, count: int) -> dict[str, Tensor]:
     """Each modality as whole numbers, (N,) int64, for `decomposition`: k-means clusters of its mean over time."""
     from sklearn.cluster import KMeans
 
-    def cut(x: np.ndarray[Any, Any]) -> Tensor:
-        return torch.from_numpy(KMeans(count, n_init=4, random_state=seed).fit_predict(x)).long()
-
-    return {name: cut(x) for name, x in described(part).items()}
+    means = KMeans(count, n_init=4, random_state=0)
+    return {name: torch.from_numpy(means.fit_predict(x)).long() for name, x in described(part).items()}
 
 
 def posteriors(

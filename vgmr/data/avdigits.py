@@ -112,7 +112,7 @@ def _make(copy: Copy, chosen: dict[str, Any], key: dict[str, Any]) -> Multimodal
         part_of[np.isin(speaker, [SPEAKERS.index(name) for name in chosen["held_out_speakers"]])] = 2
     images = sklearn_digits()
     image_of = _pair(digit, part_of, images.target.astype(np.int64), drawn_by)
-    parts = {}
+    parts: dict[str, Any] = {}
     for number, name in enumerate(PARTS):
         rows = np.flatnonzero(part_of == number)
         if not len(rows):
@@ -137,9 +137,7 @@ def _make(copy: Copy, chosen: dict[str, Any], key: dict[str, Any]) -> Multimodal
         notes["partial"] = "recordings are missing or differ from the published ones"
     return MultimodalData(
         "avdigits",
-        parts["train"],
-        parts["validation"],
-        parts["test"],
+        **parts,
         classes=tuple(str(value) for value in range(10)),
         source=f"Jackson et al., Free Spoken Digit Dataset, {SOURCE.page}; images: Alpaydin and Kaynak, "
         "Optical Recognition of Handwritten Digits, UCI 1998, as in scikit-learn",

@@ -103,7 +103,7 @@ def load_cremad_ratings(
     for part, index in rows.items():
         if not len(index):
             raise ValueError(f"{copy.folder}: no clips for the {part} part; get a complete copy")
-    parts = {
+    parts: dict[str, Any] = {
         part: Batch(
             {name: torch.from_numpy(x[index]) for name, x in ratings.items()},
             {name: torch.ones(len(index), 1, dtype=torch.bool) for name in ratings},
@@ -119,9 +119,7 @@ def load_cremad_ratings(
         notes["partial"] = "files differ from the published ones"
     return MultimodalData(
         "cremad-ratings",
-        parts["train"],
-        parts["validation"],
-        parts["test"],
+        **parts,
         classes=tuple(EMOTIONS),
         source=f"Cao et al., CREMA-D, IEEE Transactions on Affective Computing 2014, {SOURCE.page}; lists: "
         "Peng et al., OGM-GE, CVPR 2022",

@@ -116,7 +116,13 @@ def locate(source: Source, root: str | Path | None = None, allow_partial: bool =
     wrong = problems(source, folder)
     if not allow_partial:
         if wrong:
-            raise _refusal(source, folder, wrong)
+            path, what = next(iter(wrong.items()))
+            line = (
+                f"{folder} holds an incomplete or changed copy of {source.name}: {len(wrong):,} of "
+                f"{len(source.files):,} files are not as published (first: {path}, {what}); get them from "
+                f"{source.page}, or pass allow_partial=True to use what is there"
+            )
+            raise FileNotFoundError(line) if "missing" in wrong.values() else ValueError(line)
         return Copy(folder, {path: digest for path, (_, digest) in source.files.items()}, partial=False)
     there = [path for path in source.files if wrong.get(path) != "missing"]
     digests = {path: _digest(folder / path) for path in there}
@@ -243,16 +249,6 @@ def _retrieve(source: Source, address: str, target: Path, digest: str | None) ->
                 raise FileNotFoundError(
                     f"{source.name} could not be downloaded from {address} ({reason}); {expected(source)}"
                 ) from None
-
-
-def _refusal(source: Source, folder: Path, wrong: dict[str, str]) -> Exception:
-    path, what = next(iter(wrong.items()))
-    line = (
-        f"{folder} holds an incomplete or changed copy of {source.name}: {len(wrong):,} of {len(source.files):,} "
-        f"files are not as published (first: {path}, {what}); get them from {source.page}, or pass "
-        "allow_partial=True to use what is there"
-    )
-    return FileNotFoundError(line) if "missing" in wrong.values() else ValueError(line)
 
 
 def _digest(file: Path) -> str:

@@ -163,7 +163,7 @@ def _make(copy: Copy, times: Copy, vectors: str, longest: int, key: dict[str, An
         "words without a vector": int(sum((~x.any(1)).sum() for x in text)),
         f"words beyond the {longest}th of an utterance, cut": sum(max(0, len(text) - longest) for text in words),
     }
-    parts = {}
+    parts: dict[str, Any] = {}
     for part, rows in _official(table).items():
         spoken, mask = pad([text[row][:longest] for row in rows], longest)
         prosody, _ = pad([timing[row][:longest] for row in rows], longest)
@@ -175,9 +175,7 @@ def _make(copy: Copy, times: Copy, vectors: str, longest: int, key: dict[str, An
         )
     return MultimodalData(
         "mosi-words",
-        parts["train"],
-        parts["validation"],
-        parts["test"],
+        **parts,
         classes=CLASSES["non-negative"],
         source="Zadeh, Zellers, Pincus and Morency, MOSI, IEEE Intelligent Systems 2016; transcripts and COVAREP "
         f"means: {mosi_utterance.SOURCE.page}; times of words: {SOURCE.page}",

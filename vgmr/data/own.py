@@ -391,7 +391,7 @@ def _parts(
     whole = {}
     for name in features:
         whole[name] = pad([features[name][row.id][0] for row in rows])
-    batches = {
+    batches: dict[str, Any] = {
         part: Batch(
             {name: x[chosen] for name, (x, _) in whole.items()},
             {name: mask[chosen] for name, (_, mask) in whole.items()},
@@ -404,9 +404,7 @@ def _parts(
     listed = [[row.id, row.values["label"], row.values.get("group"), row.values.get("split")] for row in rows]
     return MultimodalData(
         "own",
-        batches["train"],
-        batches["validation"],
-        batches["test"],
+        **batches,
         classes=classes,
         source=f"own clips, {table.name}",
         licence="that of the clips",

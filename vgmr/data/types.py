@@ -162,10 +162,7 @@ class Batch:
                 )
 
     def check(self, num_classes: int) -> None:
-        """Raise ValueError in one line if masks, labels or values are not as documented; 0 classes: regression.
-
-        Shapes, types and sizes are checked whenever a batch is made.
-        """
+        """Raise ValueError in one line if masks, labels or values are not as documented; 0 classes: regression."""
         for name, x in self.features.items():
             mask = self.mask[name]
             if not mask.any(1).all():

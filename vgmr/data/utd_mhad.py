@@ -116,7 +116,7 @@ def _make(copy: Copy, key: dict[str, Any]) -> MultimodalData:
         part_of = fold_parts(subject, key["fold"], FOLDS)
     elif "split" in key:
         part_of = _shared(action, part_of, key["seed"])
-    parts = {}
+    parts: dict[str, Any] = {}
     for number, name in enumerate(PARTS):
         rows = np.flatnonzero(part_of == number)
         if not len(rows):
@@ -140,9 +140,7 @@ def _make(copy: Copy, key: dict[str, Any]) -> MultimodalData:
         notes["partial"] = "files are missing or differ from the published ones"
     return MultimodalData(
         "utd-mhad",
-        parts["train"],
-        parts["validation"],
-        parts["test"],
+        **parts,
         classes=ACTIONS,
         source=f"Chen, Jafari and Kehtarnavaz, UTD-MHAD, ICIP 2015, {SOURCE.page}",
         licence=SOURCE.licence,

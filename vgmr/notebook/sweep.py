@@ -462,11 +462,9 @@ def running(folder: Path, names: set[str], width: int = 60) -> str:
     newest, line = 0.0, ""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         for entry in os.scandir(folder / RUNNING):
-            if entry.name in names and entry.stat().st_size and entry.stat().st_mtime > newest:
-                newest, line = (
-                    entry.stat().st_mtime,
-                    f"{entry.name} {Path(entry.path).read_text(encoding='utf-8')}",
-                )
+            if entry.name in names and (state := entry.stat()).st_size and state.st_mtime > newest:
+                cell = Path(entry.path).read_text(encoding="utf-8")
+                newest, line = state.st_mtime, f"{entry.name} {cell}"
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 

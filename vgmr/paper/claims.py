@@ -130,15 +130,12 @@ def _ablation(kind: str) -> list[Claim]:
     if kind == ADOPTED:  # its value is measured, not learned from agreement and discrepancy
         parts = {text: part for text, part in parts.items() if part == "no value in the gate"}
     found = []
-    for text, without in parts.items():
-        pattern, effect = f"DATASET, {label}: full over {without}", figures.loss_without(without)
-        found.append(ABLATED.claim(kind, "Table 3", text, pattern, paper=effect))
-    if kind == ADOPTED:
-        return found
-    for text, more, less in (
-        ("the channel value matters more than the global value", "no global value", "no channel value"),
-        ("discrepancy matters more than agreement", "no agreement", "no discrepancy"),
-    ):
+    rows = [(text, "full", without) for text, without in parts.items()]
+    if kind != ADOPTED:
+        text = "the channel value matters more than the global value"
+        rows.append((text, "no global value", "no channel value"))
+        rows.append(("discrepancy matters more than agreement", "no agreement", "no discrepancy"))
+    for text, more, less in rows:
         effect = figures.ABLATIONS[more][0] - figures.ABLATIONS[less][0]
         found.append(ABLATED.claim(kind, "Table 3", text, f"DATASET, {label}: {more} over {less}", paper=effect))
     return found

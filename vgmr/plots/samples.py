@@ -26,11 +26,8 @@ from vgmr.statistics.intervals import interval
 def sequences(batch: Batch, rows: Sequence[int], classes: Sequence[str]) -> np.ndarray:
     """One picture per sample (row) and modality (column): time downwards, channels across; corrupted ones framed.
 
-    The class, or in regression the score, stands at the left of each row.
-
-    A modality of a single step is drawn as bars, one per channel. Each modality has one scale for all samples.
-
-    Returns the array of axes (samples, modalities).
+    The class, or in regression the score, stands at the left of each row. A modality of a single step is drawn as
+    bars, one per channel. Each modality has one scale for all samples. Returns the array of axes.
     """
     names = list(batch.features)
     figure, axes = plt.subplots(
@@ -330,9 +327,7 @@ def per_class(
 def answers_by_class(baseline: Sequence[Run], refined: Sequence[Run], classes: Sequence[str]) -> np.ndarray:
     """Answers of `refined` by true class, and each class's change of recall from `baseline`; scores as a cloud.
 
-    Both sides list the classes in the same order.
-
-    Returns the array of axes; a single one in regression, where there are no classes.
+    Both sides list the classes in the same order. In regression, where there are no classes, it is one picture.
     """
     label = torch.tensor([value for run in refined for value in run.label])
     answer = torch.tensor([value for run in refined for value in run.prediction])

@@ -13,7 +13,7 @@ from joblib import Parallel, delayed
 from vgmr import corruption
 from vgmr.analysis import calibration, gate
 from vgmr.classifier import Classifier
-from vgmr.data.types import Batch, MultimodalData, joined
+from vgmr.data.types import MultimodalData, joined
 from vgmr.inference import predict
 from vgmr.objective import Objective
 from vgmr.refiner import VGMR
@@ -43,12 +43,6 @@ SEEDS = 5
 STRENGTHS = (0.25, 0.5, 1.0)
 LOUD = (1.0, 8.0)
 Row = dict[str, Any]
-
-
-def weakened(clean: Batch, hit: Batch, strength: float) -> Batch:
-    """Between the samples as they were and as they are after a corruption that left the masks alone."""
-    features = {name: torch.lerp(clean.features[name], x, strength) for name, x in hit.features.items()}
-    return replace(hit, features=features)
 
 
 def causes(one: Trained) -> Iterator[Row]:
@@ -81,7 +75,11 @@ def detections(one: Trained) -> Iterator[Row]:
     for kind, hit in kinds_of(one).items():
         same = all(torch.equal(clean.mask[name], hit.mask[name]) for name in hit.mask)
         for strength in STRENGTHS if same else STRENGTHS[-1:]:
-            frame = with_clean(one.model, clean, weakened(clean, hit, strength) if strength < 1 else hit)
+            seen = hit
+            if strength < 1:
+                blend = {name: torch.lerp(clean.features[name], x, strength) for name, x in hit.features.items()}
+                seen = replace(hit, features=blend)
+            frame = with_clean(one.model, clean, seen)
             order = torch.randperm(len(frame), generator=generator).numpy()
             tables = {"all": calibration.detection(frame)}
             tables["shuffled"] = calibration.detection(

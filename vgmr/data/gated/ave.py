@@ -76,7 +76,9 @@ def load_ave(
     classes = tuple(dict.fromkeys(event.category for event in events))
     parts = read_parts(folder, events)
     _check_published(events, classes, parts, allow_partial, notes)
-    parts = _without_empty(events, parts, notes)
+    length = np.array([event.end - event.start for event in events])
+    notes["events without length, left out"] = int((length == 0).sum())
+    parts = {part: rows[length[rows] > 0] for part, rows in parts.items()}
     if duplicates == "drop":
         parts = _without_leaks(events, parts, notes)
     for part, rows in parts.items():
@@ -98,7 +100,7 @@ def load_ave(
     _compare_labels(folder / "labels.h5", events, classes, notes)
 
     videos = {video: number for number, video in enumerate(dict.fromkeys(event.video for event in events))}
-    batches = {}
+    batches: dict[str, Any] = {}
     for part, rows in parts.items():
         chosen = [events[row] for row in rows]
         padded = {
@@ -113,9 +115,7 @@ def load_ave(
         )
     return MultimodalData(
         "ave",
-        batches["train"],
-        batches["validation"],
-        batches["test"],
+        **batches,
         classes=classes,
         source=f"Tian, Shi, Li, Duan and Xu, Audio-Visual Event Localization, ECCV 2018, {SOURCE}",
         licence="not stated",
@@ -228,14 +228,6 @@ def _check_published(
     found = {"rows": len(events), "classes": len(classes)} | {part: len(rows) for part, rows in parts.items()}
     found["train"] += len(absent)
     note_counts("ave", found, {"rows": ROWS, "classes": CLASSES} | SIZES, allow_partial, notes)
-
-
-def _without_empty(
-    events: Sequence[Event], parts: dict[str, np.ndarray], notes: dict[str, Any]
-) -> dict[str, np.ndarray]:
-    notes["events without length, left out"] = sum(event.end == event.start for event in events)
-    length = np.array([event.end - event.start for event in events])
-    return {part: rows[length[rows] > 0] for part, rows in parts.items()}
 
 
 def _without_leaks(

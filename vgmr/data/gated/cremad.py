@@ -165,9 +165,10 @@ def load_cremad(
 
     audio, visual = ([made[name][clip][0] for clip in names] for name in stores)
     longest = max(len(sequence) for sequence in audio)
-    notes["clips of 5 s or more, cut there"] = sum(len(sequence) == _steps(LONGEST) for sequence in audio)
+    most = 1 + (round(LONGEST * RATE) - round(WINDOW * RATE)) // round(HOP * RATE)
+    notes["clips of 5 s or more, cut there"] = sum(len(sequence) == most for sequence in audio)
     notes[f"clips with fewer than {frames} frames"] = sum(len(sequence) < frames for sequence in visual)
-    batches = {}
+    batches: dict[str, Any] = {}
     for part, rows in parts.items():
         padded = {
             "audio": pad([audio[row] for row in rows], longest),
@@ -181,9 +182,7 @@ def load_cremad(
         )
     return MultimodalData(
         "cremad",
-        batches["train"],
-        batches["validation"],
-        batches["test"],
+        **batches,
         classes=CLASSES,
         source="Cao, Cooper, Keutmann, Gur, Nenkova and Verma, CREMA-D, IEEE Transactions on Affective Computing "
         "2014, https://github.com/CheyneyComputerScience/CREMA-D; lists by Peng et al., CVPR 2022",
@@ -249,10 +248,6 @@ def _split(clips: Sequence[Clip], listed: Sequence[str], split: str) -> dict[str
         "test": dealt[:test_end],
     }
     return {part: np.flatnonzero(np.isin(actor, actors)) for part, actors in chosen.items()}
-
-
-def _steps(seconds: float) -> int:
-    return 1 + (round(seconds * RATE) - round(WINDOW * RATE)) // round(HOP * RATE)
 
 
 def read_voice(path: Path) -> tuple[np.ndarray, bytes]:

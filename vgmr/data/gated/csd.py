@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -149,7 +148,10 @@ def read_folds(path: Path) -> dict[str, list[str]]:
                 continue
             for part, word in (("train", "train"), ("validation", "valid"), ("test", "test")):
                 if word in node.targets[0].id:
-                    folds[part] = _strings(ast.literal_eval(node.value))
+                    videos = ast.literal_eval(node.value)
+                    if not isinstance(videos, list | tuple) or not all(isinstance(item, str) for item in videos):
+                        raise ValueError("a value that is no list of strings")
+                    folds[part] = list(videos)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: expected three literal lists of video ids, got otherwise ({reason})") from None
@@ -157,9 +159,3 @@ def read_folds(path: Path) -> dict[str, list[str]]:
     if missing:
         raise ValueError(f"{path}: no list of video ids for {', '.join(missing)}")
     return folds
-
-
-def _strings(value: Any) -> list[str]:
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise ValueError("a value that is no list of strings")
-    return list(value)

@@ -99,7 +99,10 @@ def load_ucf101(
     if not is_count(split) or split not in SIZES:
         raise ValueError(f"split must be 1, 2 or 3, got {split!r}")
     check_whole(1, frames=frames)
-    modalities = _checked(modalities)
+    unknown = set(modalities) - set(MODALITIES)
+    if isinstance(modalities, str) or unknown or not modalities or len(set(modalities)) < len(modalities):
+        raise ValueError(f"modalities must be some of {list(MODALITIES)}, each once, got {modalities!r}")
+    modalities = [name for name in MODALITIES if name in modalities]
     network = ImageNetwork(extractor)
     notes: dict[str, Any] = {"split": f"official list {split}", "extractor": network.name}
     folder, lists = _find_lists(root)
@@ -168,13 +171,6 @@ def load_ucf101(
         notes=notes,
         overlap="the published split is kept as it is",
     )
-
-
-def _checked(modalities: Sequence[str]) -> list[str]:
-    unknown = set(modalities) - set(MODALITIES)
-    if isinstance(modalities, str) or unknown or not modalities or len(set(modalities)) < len(modalities):
-        raise ValueError(f"modalities must be some of {list(MODALITIES)}, each once, got {modalities!r}")
-    return [name for name in MODALITIES if name in modalities]
 
 
 def _find_lists(root: str | Path | None) -> tuple[Path, Path]:

@@ -155,11 +155,6 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _no_bytes() -> bytes:
-    """How pickle protocols below 3 write empty bytes."""
-    return b""
-
-
 def _only_named(*_: Any) -> None:
     raise _Refused("numpy.ndarray called directly; refused")
 
@@ -175,6 +170,6 @@ for _core in ("numpy.core", "numpy._core"):
     _STAND_INS[f"{_core}.multiarray.scalar"] = _scalar
     _STAND_INS[f"{_core}.numeric._frombuffer"] = _from_buffer
 for _builtins in ("builtins", "__builtin__"):
-    _STAND_INS[f"{_builtins}.bytes"] = _no_bytes
+    _STAND_INS[f"{_builtins}.bytes"] = lambda: b""  # how pickle protocols below 3 write empty bytes
     _STAND_INS[f"{_builtins}.set"] = set
     _STAND_INS[f"{_builtins}.frozenset"] = frozenset
