@@ -74,6 +74,22 @@ def test_each_fold_of_avdigits_tests_other_images(real_data):
     assert not train & images[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "of_numpy"),
+    [
+        ("avdigits", {"fold": 1}, {"fold": np.int64(1)}),
+        ("utd-mhad", {"validation_subjects": [3, 7]}, {"validation_subjects": np.array([3, 7])}),
+        ("utd-mhad", {"validation_subjects": [3, 7]}, {"validation_subjects": (np.int64(3), 7)}),
+        ("cremad-ratings", {"seed": 2}, {"seed": np.int32(2)}),
+        ("mosi-words", {"fold": 3, "longest": 20}, {"fold": np.int64(3), "longest": np.uint8(20)}),
+    ],
+)
+def test_numbers_of_numpy_are_the_same_numbers(name, options, of_numpy, real_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("VGMR_CACHE", str(tmp_path))
+    first, again = load(name, **options), load(name, **of_numpy)
+    assert first.fingerprint == again.fingerprint and first.notes == again.notes
+
+
 def test_sets_without_folds_are_refused_with_those_that_have_some(real_data):
     with pytest.raises(ValueError, match=r"'digits' has no folds; these have: .*avdigits.*utd-mhad"):
         folds("digits")

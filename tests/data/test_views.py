@@ -121,6 +121,10 @@ def test_strokes_of_straight_edges():
         ({"views": ()}, "two or more of"),
         ({"conflict": 1.5}, "conflict must lie in 0 to 1"),
         ({"conflict": -0.1}, "conflict must lie in 0 to 1"),
+        ({"views": {"left", "right", "kar", "fou"}}, "views must be a list such as"),
+        ({"views": None}, "views must be a list such as .*got None"),
+        ({"split_seed": -1}, "split_seed must be a whole number of at least 0, got -1"),
+        ({"conflict_seed": "one"}, "conflict_seed must be a whole number of at least 0, got 'one'"),
     ],
 )
 def test_refusals(name, options, message, real_data):

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
 from vgmr.data.types import Batch, MultimodalData
 
 _MODULES = {
@@ -90,6 +92,7 @@ def load(name: str, root: str | None = None, *, standardise: bool = True, **para
     if unknown:
         choices = ", ".join(sorted(set(known) - {"root"})) or "none"
         raise ValueError(f"unknown parameter {', '.join(unknown)} for data set {name!r}; there are: {choices}")
+    parameters = {key: _plain(value) for key, value in parameters.items()}
     if "root" in known:
         parameters["root"] = root
     elif root is not None:
@@ -100,6 +103,13 @@ def load(name: str, root: str | None = None, *, standardise: bool = True, **para
     for line in data.notes.get("warnings", ()):
         warnings.warn(f"{name}: {line}", stacklevel=2)
     return data.standardised() if standardise else data
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers, also in a list, as Python's: the same content has the same key and fingerprint."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 __all__ = ["Batch", "MultimodalData", "folds", "load", "loader", "names"]
