@@ -288,6 +288,26 @@ def test_methods_times_systems(method, system, options):
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
 
 
+WITHOUT_LSTM = {
+    **{system: {} for system in ("mult", "gmu", "pcag", "mag", "conf-moe")},
+    **{system: {"sequential": []} for system in ("tfn", "lmf")},
+    **{system: {"averaged": list(DIMS)} for system in ("misa", "mmim", "self-mm")},
+    "pooled": {"head": "tensor"},
+}
+
+
+@pytest.mark.parametrize("system", WITHOUT_LSTM)
+def test_an_exported_system_gives_the_same_for_any_number_of_samples(system):
+    """LSTMs are left out, which torch exports for one number of samples."""
+    model = Classifier(Identity(DIMS), make(system, **WITHOUT_LSTM[system])).double().eval()
+    samples = torch.export.Dim("samples", min=2, max=1000)
+    shapes = {name: {0: samples} for name in DIMS}
+    exported = torch.export.export(model, inputs(system, 5), dynamic_shapes=(shapes, shapes)).module()
+    for size in (3, 7):
+        given = inputs(system, size)
+        torch.testing.assert_close(exported(*given).logits, model(*given).logits)
+
+
 def test_names_and_options_are_refused_in_one_line():
     with pytest.raises(ValueError, match="unknown backbone 'resnet'; there are: pooled, transformer, tfn"):
         make_backbone("resnet", DIMS, 2)

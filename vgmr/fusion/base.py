@@ -191,7 +191,7 @@ def last_real(x: Tensor, mask: Tensor | None) -> Tensor:
     """The last real step of (B, T, w): (B, w)."""
     if mask is None:
         return x[:, -1]
-    return x[torch.arange(len(x), device=x.device), mask.sum(1) - 1]
+    return x[torch.arange(x.shape[0], device=x.device), mask.sum(1) - 1]
 
 
 def reverse_real(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -199,7 +199,7 @@ def reverse_real(x: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return x.flip(1)
     length = mask.sum(1, keepdim=True)
-    step = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+    step = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
     order = torch.where(step < length, length - 1 - step, step)
     return x.gather(1, order.unsqueeze(2).expand_as(x))
 

@@ -210,7 +210,7 @@ class ConfidenceExperts(Backbone):
         """What the last linear layer reads, (B, width)."""
         present = self.present(keep)
         first = encodings[self.names[0]]
-        slots = dict.fromkeys(self.names, first.new_zeros(len(first), self.output.in_features))
+        slots = dict.fromkeys(self.names, first.new_zeros(first.shape[0], self.output.in_features))
         if present:
             tokens, real = self.tokens(encodings, present, mask)
             tokens = self.norm_output(tokens + self.experts(self.norm_experts(tokens)).output)

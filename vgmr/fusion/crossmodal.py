@@ -73,7 +73,7 @@ class _Layer(nn.Module):
         normed = self.norm_attention(z)
         key, value = self.attention.project_source(normed)
         if rows is not None:
-            z, normed = (x[torch.arange(len(x), device=x.device), rows].unsqueeze(1) for x in (z, normed))
+            z, normed = (x[torch.arange(x.shape[0], device=x.device), rows].unsqueeze(1) for x in (z, normed))
         return z + self.dropout(self.attention.attend(normed, key, value, bias))
 
     def feed(self, z: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ class CrossmodalStack(nn.Module):
         if not last_only:
             result: Tensor = self.norm(last.feed(last.attend_self(z, None, bias)))
             return result
-        length = mask.sum(1) if mask is not None else torch.full((len(x),), x.shape[1], device=x.device)
+        length = mask.sum(1) if mask is not None else torch.full((x.shape[0],), x.shape[1], device=x.device)
         everything = bias_of(None if mask is None else mask[:, None, None, :], x)  # no step is later than the last
         result = self.norm(last.feed(last.attend_self(z, length - 1, everything))).squeeze(1)
         return result
@@ -297,7 +297,7 @@ class PairedStacks(Backbone):
             return done[key]
 
         first = encodings[self.names[0]]
-        silent = first.new_zeros(len(first), self.memory_width)
+        silent = first.new_zeros(first.shape[0], self.memory_width)
         found = []
         for keep in keeps:
             present = self.present(keep)

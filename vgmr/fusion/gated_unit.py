@@ -63,7 +63,7 @@ class GatedUnit(Backbone):
         """h, (B, width)."""
         present = self.present(keep)
         first = encodings[self.names[0]]
-        silent = first.new_zeros(len(first), self.output.in_features)
+        silent = first.new_zeros(first.shape[0], self.output.in_features)
         projected = {n: self.project[n](encodings[n]) if n in present else silent for n in self.names}
         read = projected
         if self.gate_input == "features":

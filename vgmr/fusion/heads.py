@@ -62,11 +62,11 @@ class TensorHead(nn.Module):
     def join(self, encodings: Mapping[str, Tensor], keep: Collection[str]) -> Tensor:
         """name -> (B, width) to the flat product that the linear layer reads."""
         first = encodings[self.names[0]]
-        product = first.new_ones(len(first), 1)
+        product = first.new_ones(first.shape[0], 1)
         for name in self.names:
             part = self.narrow[name](encodings[name])
             part = part if name in keep else torch.zeros_like(part)
-            part = torch.cat([part.new_ones(len(part), 1), part], 1)
+            part = torch.cat([part.new_ones(part.shape[0], 1), part], 1)
             product = (product.unsqueeze(2) * part.unsqueeze(1)).flatten(1)
         return product
 

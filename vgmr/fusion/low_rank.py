@@ -67,7 +67,7 @@ class LowRankFusion(Backbone):
     ) -> Tensor:
         """Encodings to outputs (B, num_outputs), with only the modalities `keep` present."""
         present = self.present(keep)
-        size = len(encodings[self.names[0]])
+        size = encodings[self.names[0]].shape[0]
         product = self.bias.new_ones(len(self.rank_weight[0]), size, self.num_outputs)
         for name in self.names:
             factor = self.factor[name]

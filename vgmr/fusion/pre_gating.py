@@ -151,7 +151,7 @@ class PreGating(Backbone):
         found = []
         for keep in keeps:
             present = self.present(keep)
-            total = first.new_zeros(len(first), width)
+            total = first.new_zeros(first.shape[0], width)
             for name in present:
                 total = total + term(name, [])
                 sources = [other for other in present if other != name]

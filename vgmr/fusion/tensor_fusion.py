@@ -146,10 +146,10 @@ class TensorFusion(Backbone):
         """The flat outer product of [1; h_m], (B, prod (r_m + 1)), the first name slowest."""
         present = self.present(keep)
         first = encodings[self.names[0]]
-        result = first.new_ones(len(first), 1)
+        result = first.new_ones(first.shape[0], 1)
         for name in self.names:
             h = encodings[name] if name in present else torch.zeros_like(encodings[name])
-            part = torch.cat([h.new_ones(len(h), 1), h], 1)
+            part = torch.cat([h.new_ones(h.shape[0], 1), h], 1)
             result = (result.unsqueeze(2) * part.unsqueeze(1)).flatten(1)
         return result
 
