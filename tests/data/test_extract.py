@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from made_audio_visual import POINTER, StandIn, write_image
+from made_audio_visual import POINTER, StandIn, write_image, write_video
 from PIL import Image
 from torch import nn
 
@@ -134,6 +134,39 @@ def test_grey_values_of_sixteen_bits_are_scaled_not_cut(tmp_path):
     for only_grey in (False, True):
         eight, sixteen = (read_images([tmp_path / name], only_grey)[0] for name in ("8.png", "16.png"))
         np.testing.assert_array_equal(sixteen, eight)
+
+
+def halves(pixels):
+    """Brightness of the upper, lower, left and right half."""
+    return [
+        round(float(half.mean()), -1) for half in (pixels[:112], pixels[112:], pixels[:, :112], pixels[:, 112:])
+    ]
+
+
+def test_photographs_and_videos_of_a_turned_camera_are_read_upright(tmp_path):
+    upright = np.zeros((64, 64, 3), np.uint8)
+    upright[:32] = 200
+    lying = np.rot90(upright).copy()  # bright on the left
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees clockwise
+    Image.fromarray(lying).save(tmp_path / "turned.jpg", exif=turned, quality=95)
+    assert halves(read_images([tmp_path / "turned.jpg"])[0][0]) == [200, 0, 100, 100]
+    turned[0x0100] = 64
+    odd = turned.tobytes().replace(b"\x01\x00\x00\x04", b"\x01\x00\x00\x01")  # a width that is no number
+    Image.fromarray(lying).save(tmp_path / "odd.jpg", exif=odd, quality=95)
+    assert odd != turned.tobytes() and halves(read_images([tmp_path / "odd.jpg"])[0][0]) == [100, 100, 200, 0]
+    write_video(tmp_path / "lying.mp4", np.stack([lying] * 3))
+    assert halves(read_video(tmp_path / "lying.mp4", 1)[0][0]) == [100, 100, 200, 0]
+    raw = (tmp_path / "lying.mp4").read_bytes()
+    straight, clockwise = (b"".join(n.to_bytes(4, "big", signed=True) for n in x) for x in MATRICES)
+    assert raw.count(straight) == 2, "of the file, then of the track"
+    start = raw.rindex(straight)
+    (tmp_path / "turned.mp4").write_bytes(raw[:start] + clockwise + raw[start + len(straight) :])
+    assert halves(read_video(tmp_path / "turned.mp4", 1)[0][0]) == [200, 0, 100, 100]
+
+
+ONE, END = 1 << 16, 1 << 30
+MATRICES = ([ONE, 0, 0, 0, ONE, 0, 0, 0, END], [0, ONE, 0, -ONE, 0, 0, 0, 0, END])  # straight, and clockwise
 
 
 def test_network_is_frozen_and_named_by_its_weights():

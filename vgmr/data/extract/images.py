@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import re
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +69,23 @@ def read_images(paths: Sequence[Path], grey: bool = False) -> tuple[np.ndarray, 
         raw = read_raw(path)
         digest.update(hashlib.sha256(raw).digest())
         try:
-            squares.append(square(_eight_bit(image_module.open(io.BytesIO(raw))).convert("L" if grey else "RGB")))
+            squares.append(square(_shown(image_module.open(io.BytesIO(raw))).convert("L" if grey else "RGB")))
         except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
             raise BrokenFile(f"{path}: not a whole image ({_line(error)}); get it again") from None
     return np.stack(squares), digest.digest()
 
 
-def _eight_bit(image: Any) -> Any:
-    """The same image, grey values of 16 bits scaled to 8: Pillow would cut them at 255 instead."""
+def _upright(frame: Any) -> Any:
+    """A video's frame as it is shown: telephones store how they were held beside the pixels."""
+    turn = int(getattr(frame, "rotation", 0))
+    return frame.to_image().rotate(turn, expand=True) if turn else frame.to_image()
+
+
+def _shown(image: Any) -> Any:
+    """An image as it is shown, upright, its grey values of 16 bits scaled to 8: Pillow would cut them at 255."""
+    image.load()
+    with contextlib.suppress(Exception):  # damaged remarks on the camera surface as whatever they lead to
+        image = _pillow("ImageOps").exif_transpose(image)
     if not image.mode.startswith("I"):
         return image
     return _pillow().fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
@@ -113,7 +124,7 @@ def read_video(path: Path, frames: int) -> tuple[np.ndarray, bytes]:
         raise BrokenFile(f"{path}: not a whole video ({_line(error)}); get it again") from None
     if not decoded:
         raise BrokenFile(f"{path}: the video holds no frame; get it again")
-    images = np.stack([square(decoded[moment].to_image()) for moment in spread(len(decoded), frames)])
+    images = np.stack([square(_upright(decoded[moment])) for moment in spread(len(decoded), frames)])
     return images, hashlib.sha256(raw).digest()
 
 
@@ -149,12 +160,11 @@ def _element(raw: bytes, place: int) -> tuple[int, int]:
     return place + width, 0 if size == (1 << 7 * width) - 1 else size
 
 
-def _pillow() -> Any:
+def _pillow(module: str = "Image") -> Any:
     try:
-        from PIL import Image
+        return import_module(f"PIL.{module}")
     except ImportError:
         raise ImportError("reading images needs pillow; install vgmr with the extra video") from None
-    return Image
 
 
 def _line(error: BaseException) -> str:
