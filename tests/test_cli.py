@@ -121,13 +121,30 @@ def test_what_is_wrong_is_said_before_anything_heavy_is_imported(folder):
     assert [status for status, *_ in told] == ["1"] * len(lines), done.stderr
     assert [seen[1:-1] for seen in told] == [[]] * len(lines), "heavy modules by command"
     assert int(told[4][-1]) < 400, "modules in all; torch and what the package makes of it are 2,000 more"
-    assert "parameter seed: expected int, got 'x'" in done.stderr and done.stderr.count("\n") == len(lines)
+    assert "parameter seed: expected int, such as 0, got 'x'" in done.stderr and done.stderr.count("\n") == len(
+        lines
+    )
 
 
 def test_output_that_nobody_reads_is_no_error(folder):
     command = f"{sys.executable} -m vgmr data list | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_stop_no_command(folder, closed):
+    command = [sys.executable, "-m", "vgmr", "run", "01", "--output", "a.ipynb"]
+    done = subprocess.run(["bash", "-c", f'"$@" {closed}', "bash", *command], capture_output=True, text=True)
+    assert done.returncode == 0 and (folder / "a.ipynb").exists() and "Traceback" not in done.stderr
+
+
+def test_a_full_output_is_one_line(folder):
+    for words in ("--help", "fly", "data list"):
+        command = f"{sys.executable} -m vgmr {words} > /dev/full"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        assert done.returncode == 1 and done.stderr.count("No space left on device") == 1, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("group", [False, True], ids=["the driver", "all in the terminal"])

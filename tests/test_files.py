@@ -46,6 +46,12 @@ def test_an_address_is_no_path(given):
     assert str(caught.value).count("\n") == 0 and given in str(caught.value)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there are drives")
+def test_a_drive_is_no_path_where_there_are_none():
+    with pytest.raises(ValueError, match=r"expected a path on this machine, got the address 'C:"):
+        files.user_path("C:\\x")
+
+
 @pytest.mark.parametrize("given", ["", " ", "~nobody-of-this-name/x"])
 def test_what_is_no_path_is_refused(given):
     with pytest.raises(ValueError, match="expected a path, got"):
@@ -105,6 +111,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         files.write(path, b"half")
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"] and path.read_text("utf-8") == "größer"
+
+
+def test_a_link_stays_and_its_file_is_written(tmp_path):
+    (tmp_path / "link").symlink_to("real")
+    files.write(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
 
 
 def test_a_device_or_a_pipe_stays_where_it_is(tmp_path):

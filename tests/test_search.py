@@ -21,19 +21,23 @@ TABLE = pd.DataFrame(
 
 
 def test_what_was_found_is_kept_with_all_that_made_it(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+    """In the repository, from whatever folder it is called."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(forms, "in_repository", lambda path: tmp_path / path)
     asked = []
     monkeypatch.setattr(forms, "search_forms", lambda jobs: asked.append(jobs) or TABLE)
     assert forms.main(["--jobs", "3"]) == 0 and asked == [3]
     assert "'all': 'calibrated'}; written to" in capsys.readouterr().out
-    content = json.loads((tmp_path / forms.KEPT).read_text())
+    assert not list((tmp_path / "elsewhere").iterdir())
+    content = json.loads((tmp_path / "notebooks/parameters/searched/forms.json").read_text())
     assert content["chosen"] == forms.chosen_forms(TABLE) == dict.fromkeys(("a", "b", "all"), "calibrated")
     assert content["forms"] == forms.FORM_TRIALS and content["studies"] == forms.FORM_STUDIES
     assert pd.DataFrame(content["validation"])[list(TABLE)].equals(TABLE)
 
 
 def test_what_cannot_be_is_refused_before_the_search(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(forms, "in_repository", lambda path: tmp_path / path)
     monkeypatch.setattr(forms, "search_forms", lambda jobs: pytest.fail("searched"))
     with pytest.raises(ValueError, match="--jobs must be 1 or more, got 0"):
         forms.main(["--jobs", "0"])

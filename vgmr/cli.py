@@ -48,24 +48,17 @@ def main(arguments: list[str] | None = None) -> int:
     """
     process_ends = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what an ASCII terminal cannot show must not end a run
             stream.reconfigure(errors="backslashreplace")
-    if not arguments or arguments[0] not in COMMANDS:
-        if arguments and arguments[0] not in ("-h", "--help"):
-            print(f"unknown command {arguments[0]!r}", file=sys.stderr)
-        print("usage: vgmr COMMAND ...\n")
-        for name, (_, purpose) in COMMANDS.items():
-            print(f"  {name:10}{purpose}")
-        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    name = f"vgmr {arguments[0]}" if arguments and arguments[0] in COMMANDS else "vgmr"
     signals: list[int] = []
     before = _signals(signals)
     format_before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"vgmr {arguments[0]}: warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"{name}: warning: {message}\n"
     try:
-        settle_places()
-        module, _, function = COMMANDS[arguments[0]][0].partition(":")
-        status: int = getattr(import_module(module), function)(arguments[1:])
+        status = _do(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
@@ -74,11 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
         number = getattr(error, "number", None) if type(error).__name__ == "Interrupted" else None
         number = number or next(iter(signals), signal.SIGINT if isinstance(error, KeyboardInterrupt) else None)
         if number is not None:
-            print(f"vgmr {arguments[0]}: interrupted", file=sys.stderr)
+            print(f"{name}: interrupted", file=sys.stderr)
             return 128 + number
         if not isinstance(error, Exception) or os.environ.get(TRACEBACK):
             raise
-        print(f"vgmr {arguments[0]}: {one_line(error)}", file=sys.stderr)
+        print(f"{name}: {one_line(error)}", file=sys.stderr)
         return 1
     finally:
         warnings.formatwarning = format_before
@@ -87,6 +80,33 @@ def main(arguments: list[str] | None = None) -> int:
         if process_ends:
             gc.freeze()  # else everything alive is searched for garbage once more, which takes seconds
     return status
+
+
+def _do(arguments: list[str]) -> int:
+    """The command that is meant, or what commands there are; returns the exit status."""
+    if arguments and arguments[0] in COMMANDS:
+        settle_places()
+        module, _, function = COMMANDS[arguments[0]][0].partition(":")
+        status: int = getattr(import_module(module), function)(arguments[1:])
+        return status
+    asked = bool(arguments) and arguments[0] in ("-h", "--help")
+    if arguments and not asked:
+        print(f"unknown command {arguments[0]!r}", file=sys.stderr)
+    print("usage: vgmr COMMAND ...\n")
+    for name, (_, purpose) in COMMANDS.items():
+        print(f"  {name:10}{purpose}")
+    return 0 if asked else 2
+
+
+def _open_streams() -> None:
+    """Standard streams that came closed lead to nowhere, here and in what is started: nothing else takes their
+    numbers.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8"))
 
 
 def _signals(came: list[int]) -> dict[int, Any]:

@@ -133,9 +133,9 @@ def test_overrides_are_typed_and_known(small_notebook):
     assert batch.check_overrides(small_notebook, given) == expected
     with pytest.raises(ValueError, match="no parameter 'seed'; there are: seeds, rate, name, names, root"):
         batch.check_overrides(small_notebook, {"seed": 3})
-    with pytest.raises(ValueError, match=r"parameter seeds: expected int, got 3\.5"):
+    with pytest.raises(ValueError, match=r"parameter seeds: expected int, such as 2, got 3\.5"):
         batch.check_overrides(small_notebook, {"seeds": "3.5"})
-    with pytest.raises(ValueError, match="parameter rate: expected float, got 'high'"):
+    with pytest.raises(ValueError, match=r"parameter rate: expected float, such as 0\.5, got 'high'"):
         batch.check_overrides(small_notebook, {"rate": "high"})
 
 

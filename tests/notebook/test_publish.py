@@ -124,3 +124,21 @@ def test_notebooks_without_what_every_notebook_has_are_described(place):
     assert "cell ids are not cell-001 to the last" in found
     assert "the cell tagged parameters is not Python: invalid syntax, line 1" in found
     assert set(publish.cleaned(publish.renewed(place)).metadata) == {"language_info"}
+
+
+def test_cleaning_leaves_a_whole_notebook_or_the_old_one(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/a/b"\n')
+    place = publish.FOLDER / "21_own.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title")]), place)
+    before = place.read_bytes()
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        publish.main(["clean", "21"])
+    assert place.read_bytes() == before and [path.name for path in place.parent.iterdir()] == [place.name]

@@ -1,6 +1,7 @@
 """One notebook from the command line: its parameters, its place, and nobody else who writes there."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -53,15 +54,31 @@ def test_where_an_executed_notebook_goes(folder):
         ("notebooks", "is the notebook itself"),
         ("link.ipynb", "is the notebook itself"),
         ("x" * 300, "File name too long"),
+        ("notebooks/02_other.ipynb", "is there, and no run wrote it; give another file, or take it away"),
+        ("book.ipynb", "is there, and no run wrote it"),
+        ("out", "expected a name that ends in .ipynb, or a folder that ends in /"),
+        ("report.html", "expected a name that ends in .ipynb"),
+        ("C:\\\\x\\\\a.ipynb", "got the address"),
     ],
 )
 def test_places_that_cannot_be_are_refused(folder, given, said):
     (folder / "file").write_text("")
+    (folder / "book.ipynb").write_text("all that I know")
     (folder / "link.ipynb").symlink_to("notebooks/01_tiny.ipynb")
+    tiny.make_notebook(folder / "notebooks" / "02_other.ipynb")
     before = sorted(folder.rglob("*"))
     with pytest.raises((ValueError, OSError), match=said) as error:
         place(given)
     assert "\n" not in str(error.value) and sorted(folder.rglob("*")) == before
+
+
+def test_what_a_run_wrote_makes_way_and_a_link_stays(folder):
+    (folder / "old.ipynb").write_text('{"metadata": {"papermill": {}}}')
+    (folder / "empty.ipynb").touch()
+    for link, target in (("link.ipynb", "old.ipynb"), ("new.ipynb", "deep/er.ipynb")):
+        (folder / link).symlink_to(target)
+        assert place(link) == folder / target == place(target)
+    assert place("empty.ipynb") == folder / "empty.ipynb"
 
 
 def test_a_name_that_no_notebook_can_hold_is_refused_before_the_run(folder):
@@ -183,7 +200,9 @@ def test_parameters_given_twice_are_refused(folder):
 
 BROKEN = [b"", b"[]", b'{"cells": 1}', b'{"cells": [[]]}', b'{"cells": [{"cell_type": "code"}]}', b"\xff\xfe"]
 BROKEN += [b'{"cells": [{"cell_type": "code", "source": "", "metadata": []}]}', b"[" * 100_000]
-CELL = '{"cells": [{"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": %s}]}'
+CELL = '{"nbformat": 4, "cells": [{"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": %s}]}'
+BROKEN += [CELL.replace("4", other).encode() % b'"a: int = 1"' for other in ("3", "5", "null")]
+BROKEN += [b'{"nbformat": 4, "cells": [{"cell_type": "code", "source": ""}]}']
 BROKEN += [(CELL % source).encode() for source in ('"a: int = ("', '"a: int[str] = 1"', '"a: int = b()"')]
 
 
@@ -194,3 +213,29 @@ def test_a_file_that_is_no_notebook_is_refused_in_one_line(folder, content):
     with pytest.raises(ValueError, match=r"02_broken\.ipynb") as error:
         run.parameters(path)
     assert "\n" not in str(error.value)
+
+
+def test_two_cells_of_parameters_are_refused(folder):
+    """Values are put after the first, so that a second one would undo them."""
+    path = folder / "notebooks" / "01_tiny.ipynb"
+    book = json.loads(path.read_text())
+    first = next(cell for cell in book["cells"] if "parameters" in cell["metadata"].get("tags", []))
+    book["cells"].append(first)
+    path.write_text(json.dumps(book))
+    with pytest.raises(ValueError, match=r"01_tiny\.ipynb: expected one cell tagged parameters, got several"):
+        run.parameters(path)
+
+
+def test_a_notebook_that_names_no_language_is_python(folder):
+    (folder / "home").mkdir()
+    path = folder / "notebooks" / "01_tiny.ipynb"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"metadata": {}}))
+    assert run.run_notebook(path, {"seed": 3}, folder / "a.ipynb", progress=False)["tiny"]["square"] == 9
+
+
+def test_what_to_write_is_said(folder, monkeypatch):
+    with pytest.raises(ValueError, match="parameter seed: expected int, such as 0, got 'x'"):
+        run.check_overrides(Path("notebooks/01_tiny.ipynb"), {"seed": "x"})
+    monkeypatch.chdir(folder / "notebooks")
+    with pytest.raises(FileNotFoundError, match="go to the repository's folder, or give a path to one"):
+        run.find_notebook("01")

@@ -111,13 +111,22 @@ def test_an_id_is_of_code_and_parameters(folder):
             [{"notebook": "01", "parameters": {"sede": 1}}],
             "01_tiny has no parameter 'sede'; there are: seed, rate, names, mode, pause, log",
         ),
-        ([{"notebook": "01", "parameters": {"seed": [1, "two"]}}], "parameter seed: expected int, got 'two'"),
+        (
+            [{"notebook": "01", "parameters": {"seed": [1, "two"]}}],
+            "parameter seed: expected int, such as 0, got 'two'",
+        ),
         (
             [{"notebook": "01", "parameters": {"names": ["a", "b"]}}],
-            r"names: expected list\[str\], got 'a'; every list is a grid: .* write \[\[a, b\]\]",
+            r"names: expected list\[str\], such as \['a'\], got 'a'; every list is a grid: .* write \[\[a, b\]\]",
         ),
         ([{"notebook": "01", "parameters": {"seed": []}}], "seed has no values"),
         ([{"notebook": "01", "parameters": [1]}], "expected parameters as 'name: value'"),
+        ([{"notebook": "01", "parameters": []}], "expected parameters as 'name: value'"),
+        ([{"notebook": "01", "parameters": 0}], "expected parameters as 'name: value'"),
+        (
+            [{"notebook": "01"}, {"notebook": []}],
+            r"entry 2 of the sweep: expected one or more notebooks, .* got \[\]",
+        ),
     ],
 )
 def test_what_is_wrong_is_refused_before_anything_runs(folder, entries, complaint):
@@ -449,6 +458,39 @@ def test_places_are_tried_before_anything_runs(folder, monkeypatch):
         sweep.main([path, "--output", "out"])
     with pytest.raises(ValueError, match="10,000,000,000 runs are more than 100,000"):
         sweep.expand([{"notebook": "01", "parameters": {"seed": [0] * 100_000, "rate": [0.0] * 100_000}}])
+
+
+def test_what_no_sweep_wrote_is_not_overwritten(folder, monkeypatch):
+    monkeypatch.setattr(sweep, "run_all", lambda *_: None)
+    path = write_sweep(folder)
+    for name in ("results.csv", "index.html"):
+        (folder / "out").mkdir(exist_ok=True)
+        (folder / "out" / name).write_text("mine")
+        with pytest.raises(ValueError, match=rf"out holds a {name} that no sweep wrote; give another folder"):
+            sweep.main([str(path), "--output", "out"])
+        assert (folder / "out" / name).read_text() == "mine"
+        (folder / "out" / name).unlink()
+    (task,) = sweep.expand(yaml.safe_load(path.read_text()))
+    sweep.keep(task, folder / "out", {"status": "finished", "error": None, "records": {}})
+    sweep.conclude([task], folder / "out", "x")
+    assert sweep.main([str(path), "--output", "out"]) == 0, "copied without its hidden files, it is found again"
+
+
+def test_results_out_of_sight_are_told(folder, capsys):
+    tasks = sweep.expand([{"notebook": "01", "parameters": {"seed": [1, 2, 3]}}])
+    for task in tasks:
+        output = folder / "out" / f"{task.name}.ipynb"
+        sweep.write(output, "{}")
+        sweep.keep(task, folder / "out", {"status": "finished", "error": None, "records": {}}, output)
+    assert sweep.conclude(tasks, folder / "out", "x") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    output.unlink()
+    assert sweep.conclude(tasks[1:], folder / "out", "x") == 0
+    told = capsys.readouterr().out.splitlines()[3:]
+    assert told == [
+        "1 results in this folder are of runs that the sweep no longer has; they stay as files",
+        f"1 executed notebooks are gone, such as {output.name}; to repeat a run, delete its JSON file",
+    ]
 
 
 WITHOUT_LOCKS = """

@@ -96,7 +96,7 @@ def test_what_held_is_said_with_holm_size_data_set_and_what_its_interval_counts(
 def test_half_of_the_evidence_is_an_error(folder):
     with pytest.raises(ValueError, match=r"recorded 1 of its keys as 'study', but not \['gone'\]"):
         ledger.ledger([claim("a", "gone")], folder)
-    with pytest.raises(FileNotFoundError, match="no notebook 08"):
+    with pytest.raises(FileNotFoundError, match=r"no notebook 08 in .*; execute this one in their folder"):
         ledger.ledger([Claim(PAPER_FORM, "Table 1", "it gains", "08", "study", ("a",))], folder)
     with pytest.raises(ValueError, match="expected true, false or difference"):
         evidence(claim("a"), {"study": {"a": "+0.1 [+0.0, +0.2]"}})

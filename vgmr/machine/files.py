@@ -30,12 +30,13 @@ def user_path(given: str | Path) -> Path:
     """The absolute path that a user means: `~` is the home folder, all else counts from the working directory.
 
     Raises:
-        ValueError: nothing, an address such as `s3://bucket`, or the home of a user that does not exist.
+        ValueError: nothing, an address such as `s3://bucket`, a drive where there are none, or the home of a user
+            that does not exist.
     """
     text = str(given)
     if not text.strip():
         raise ValueError("expected a path, got an empty one")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text) or (os.name != "nt" and re.match(r"[A-Za-z]:\\", text)):
         raise ValueError(f"expected a path on this machine, got the address {text!r}")
     try:
         return Path(os.path.abspath(Path(text).expanduser()))
@@ -89,10 +90,13 @@ def in_repository(path: str) -> Path:
 def write(path: Path, content: bytes | str) -> None:
     """Write bytes, or text as UTF-8, under a temporary name in the same folder, then move into place.
 
+    A link stays, and the file that it names is written.
+
     Raises:
         OSError: it cannot be written, or the place is no ordinary file, such as /dev/null, which stays.
     """
     _refuse_special(path)
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:

@@ -402,7 +402,7 @@ def main(arguments: list[str]) -> int:
             print(f"executing {path}", flush=True)
             in_thread(partial(build, path))
         if options.action == "clean":
-            nbformat.write(cleaned(renewed(path)), path)
+            write(path, nbformat.writes(cleaned(renewed(path))) + "\n")
         found = problems(path)
         for line in found:
             print(f"{path}: {line}")

@@ -46,7 +46,8 @@ def find_notebook(name: str) -> Path:
     there = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     found = [path for path in there if path.stem == name or path.stem.split("_")[0] == name]
     if len(found) != 1:
-        listed = ", ".join(path.stem for path in there) or f"none in {folder.resolve()}"
+        listed = ", ".join(path.stem for path in there)
+        listed = listed or f"none in {folder.resolve()}; go to the repository's folder, or give a path to one"
         raise FileNotFoundError(f"no notebook {shown(name)}; there are: {listed}")
     return found[0]
 
@@ -77,9 +78,12 @@ def cells(notebook: Path) -> list[dict[str, Any]]:
         ValueError: the file is not a notebook.
     """
     try:
-        found: list[dict[str, Any]] = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        content = json.loads(notebook.read_text(encoding="utf-8"))
+        found: list[dict[str, Any]] = content["cells"]
+        if content["nbformat"] != 4:
+            raise ValueError
         for cell in found:
-            labels = cell.get("metadata", {}).get("tags", [])
+            labels = cell["metadata"].get("tags", [])
             if not (isinstance(cell["cell_type"], str) and isinstance(labels, list)):
                 raise TypeError
         return [{**cell, "source": "".join(cell["source"])} for cell in found]
@@ -94,10 +98,18 @@ def tags(cell: Mapping[str, Any]) -> list[str]:
 
 
 def parameters(notebook: Path) -> dict[str, tuple[Any, Any]]:
-    """The parameters of a notebook: name -> (type, default), from the annotated lines of its parameters cell."""
-    found = {}
+    """The parameters of a notebook: name -> (type, default), from the annotated lines of its parameters cell.
+
+    Raises:
+        ValueError: not a notebook, a cell that cannot be read, or a second one, which would undo what is given.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    tagged = 0
     for cell in cells(notebook):
         if "parameters" in tags(cell):
+            tagged += 1
+            if tagged > 1:
+                raise ValueError(f"{notebook}: expected one cell tagged parameters, got several; keep one")
             try:
                 body = ast.parse(cell["source"]).body
             except NOT_LITERAL as error:
@@ -136,7 +148,7 @@ def check_overrides(
             with contextlib.suppress(*NOT_LITERAL):
                 value = ast.literal_eval(value)
         if not fits(value, annotation):
-            expected = described(annotation)
+            expected = f"{described(annotation)}, such as {shown(known[name][1])}"
             raise ValueError(f"{notebook.stem}, parameter {name}: expected {expected}, got {shown(value)}")
         if value == [] and known[name][1]:
             raise ValueError(f"{notebook.stem}, parameter {name}: expected one or more, got []")
@@ -265,18 +277,36 @@ def destination(given: str | Path, notebook: Path) -> Path:
     The place is tried, so that nothing fails after hours of work.
 
     Raises:
-        ValueError: an address, no path, a name that is not UTF-8, or the notebook itself.
+        ValueError: an address, no path, a name that is not UTF-8 or of no notebook, the notebook itself, or a file
+            that no run wrote.
         OSError: the folder cannot be made or written, or has no space.
     """
     path = user_path(given)
     named_in_utf8(notebook.resolve())
     if path.is_dir() or str(given).endswith(("/", os.sep)):
         path = path / notebook.name
+    path = path.resolve() if path.is_symlink() else path  # a link stays, and what it names is written
     if path.exists() and path.samefile(notebook):
         raise ValueError(f"--output {path} is the notebook itself; give another file")
+    if path.is_file() and not _of_a_run(path):
+        raise ValueError(f"--output {path} is there, and no run wrote it; give another file, or take it away")
+    if not path.exists() and path.suffix.lower() != ".ipynb":
+        raise ValueError(
+            f"--output {path}: expected a name that ends in .ipynb, or a folder that ends in {os.sep}"
+        )
     named_in_utf8(path.resolve())
     try_place(path)
     return path
+
+
+def _of_a_run(path: Path) -> bool:
+    """Whether a file is an executed notebook, or empty: what may make way for the next run."""
+    if not path.stat().st_size:
+        return True
+    try:
+        return "papermill" in json.loads(path.read_bytes())["metadata"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 def ran(book: Any) -> str:
@@ -331,6 +361,7 @@ def run_notebook(
                     _literal(unfinished),
                     checked,
                     kernel_name="python3",
+                    language="python",
                     resources={"metadata": {"path": str(notebook.resolve().parent)}},
                     progress_bar={"desc": notebook.stem, **bar_options()} if progress else False,
                     start_timeout=START_TIMEOUT,

@@ -123,9 +123,11 @@ def expand(entries: Sequence[Any]) -> list[Task]:
         place = f"entry {number} of the sweep"
         if not isinstance(entry, dict) or "notebook" not in entry or set(entry) - set(KEYS):
             raise ValueError(f"{place}: expected {' and '.join(KEYS)}, got {shown(entry)}")
-        grid = entry.get("parameters") or {}
+        grid = {} if entry.get("parameters") is None else entry["parameters"]
         if not isinstance(grid, dict):
             raise ValueError(f"{place}: expected parameters as 'name: value', got {shown(grid)}")
+        if entry["notebook"] == []:
+            raise ValueError(f'{place}: expected one or more notebooks, such as "01", got []')
         for name in _many(entry["notebook"]):
             if not isinstance(name, str):
                 raise ValueError(f'{place}: write the notebook in quotes, such as "01", got {shown(name)}')
@@ -569,6 +571,12 @@ def conclude(tasks: Sequence[Task], folder: Path, title: str) -> int:
         if values["status"] == "failed":
             print(f"{task.name}: {str(values['error']).splitlines()[0]}", file=sys.stderr)
     print(f"{summary(found)}\n{folder / 'results.csv'}\n{folder / 'index.html'}")
+    names = {task.name for task in tasks}
+    if others := [path for path in folder.glob("*-????????????.json") if path.stem not in names]:
+        print(f"{len(others)} results in this folder are of runs that the sweep no longer has; they stay as files")
+    gone = [values["path"] for values in found if values.get("path") and not (folder / values["path"]).is_file()]
+    if gone:
+        print(f"{len(gone)} executed notebooks are gone, such as {gone[0]}; to repeat a run, delete its JSON file")
     commits = {values["environment"]["commit"] for values in found if values["status"] == "finished"}
     if len(commits) > 1:
         print(f"finished by several commits: {', '.join(sorted(commits))}; to repeat a run, delete its JSON file")
@@ -589,6 +597,10 @@ def prepare_folder(folder: Path, sweep: Path, tasks: Sequence[Task], locks: bool
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"--output {folder} is a file; give a folder")
     named_in_utf8(folder)
+    ours = (folder / ORIGIN).exists() or any((folder / f"{task.name}.json").exists() for task in tasks)
+    for name in ("results.csv", "index.html"):
+        if (folder / name).exists() and not ours:
+            raise ValueError(f"--output {folder} holds a {name} that no sweep wrote; give another folder")
     for task in tasks:
         for path in (folder / f"{task.name}.json", folder / f"{task.name}.ipynb"):
             if path.exists() and not path.is_file():

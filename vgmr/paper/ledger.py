@@ -111,7 +111,10 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
             paths = sorted(folder.glob(f"{claim.notebook}_*.ipynb"))
             draft = any(folder.glob(f"drafts/{claim.notebook}_*.ipynb"))  # written, not executed
             if not paths and not draft:
-                raise FileNotFoundError(f"no notebook {claim.notebook} in {folder.resolve()}")
+                raise FileNotFoundError(
+                    f"no notebook {claim.notebook} in {folder.resolve()}; execute this one in their folder, as "
+                    "vgmr run does, and papermill with --cwd notebooks"
+                )
             recorded[claim.notebook] = records(paths[0]) if paths else {}
             other = given(paths[0]) if paths else {}
             told[claim.notebook] = ", ".join(f"{name}={value!r}" for name, value in other.items())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,14 +15,14 @@ from vgmr.analysis.calibration import accuracy_on, detection, values
 from vgmr.corruption import Drawn
 from vgmr.experiment import build, experiment_data
 from vgmr.machine.devices import one_thread
-from vgmr.machine.files import try_place, write
+from vgmr.machine.files import in_repository, try_place, write
 from vgmr.objective import Objective
 from vgmr.settings import Experiment, filled
-from vgmr.studies.search import SEARCH_SEEDS
+from vgmr.studies.search import SEARCH_SEEDS, SEARCHED
 from vgmr.studies.variants import CONTROLS, VARIANTS
 from vgmr.training import fit
 
-KEPT = Path("notebooks/parameters/searched/forms.json")
+KEPT = "forms.json"
 # Nothing that it measures corruption with is among the kinds it trains on.
 RIVALS = ("plain", *CONTROLS)
 OPEN_GATE = {"form": "neutral", "amplification": 1.0, "retention": 0.0, "retain": True}
@@ -134,13 +133,14 @@ def chosen_forms(table: pd.DataFrame) -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """`vgmr search [--jobs N]`; writes what it found to notebooks/parameters/searched/forms.json."""
+    """`vgmr search [--jobs N]`; writes what it found to `KEPT` among the repository's kept searches."""
     parser = argparse.ArgumentParser("vgmr search", description="search a form for VGMR on validation")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at once")
     options = parser.parse_args(arguments)
     if options.jobs < 1:
         raise ValueError(f"--jobs must be 1 or more, got {options.jobs}")
-    try_place(KEPT)
+    path = in_repository(SEARCHED) / KEPT
+    try_place(path)
     table = search_forms(jobs=options.jobs)
     means = table.drop(columns="seed").groupby(["study", "form"], sort=False).mean().round(4)
     print(means.to_string())
@@ -153,6 +153,6 @@ def main(arguments: list[str]) -> int:
         "validation": json.loads(table.round(4).to_json(orient="records")),
         "chosen": chosen_forms(table),
     }
-    write(KEPT, (json.dumps(content, indent=1) + "\n").encode())
-    print(f"chosen, leaving each study out: {content['chosen']}; written to {KEPT}")
+    write(path, (json.dumps(content, indent=1) + "\n").encode())
+    print(f"chosen, leaving each study out: {content['chosen']}; written to {path}")
     return 0
