@@ -60,11 +60,8 @@ def contrasts(
         one, other = found[label], found[against]
         if one.seeds != other.seeds:
             raise ValueError(f"{label}: expected the seeds {other.seeds} of {against}, got {one.seeds}")
-        if (
-            one.parts != other.parts
-            or one.keys != other.keys
-            or not np.array_equal(one.label, other.label, equal_nan=True)
-        ):
+        alike = (one.parts, one.keys) == (other.parts, other.keys)
+        if not alike or not np.array_equal(one.label, other.label, equal_nan=True):
             raise ValueError(f"{label} and {against}: expected the same test data; compare one data set at a time")
         row = {"label": label, "against": against, "metric": metric, "mean": mean(one, metric)}
         rows.append({**row, **_row(paired(one, other, metric), BOTH_WAYS)})
