@@ -115,8 +115,7 @@ def differences(
     `contrasts`.
 
     Raises:
-        ValueError: a column is missing, a measurement twice, NaN or infinity among the values, or a label lacks a
-            seed (or sample) of the baseline.
+        ValueError: a column is missing, a measurement twice, a value not finite, or a seed or sample missing.
     """
     own = [*by, *([label] if baseline is not None and label not in by else [])]
     per_sample = "sample" in tidy
