@@ -193,7 +193,7 @@ def test_samples_that_come_back_in_another_seeds_test_part_are_the_same_samples(
     ease = np.random.default_rng(0).random(len(label))
     runs = {"sees": [], "plain": []}
     for seed in range(20):
-        rows = held_out("digit-views", seed)
+        rows = list(held_out("digit-views", seed))
         for name, share in (("sees", 0.1), ("plain", 0.3)):
             answer = np.where(ease[rows] < share, (label[rows] + 1) % 10, label[rows])
             runs[name].append(

@@ -14,6 +14,7 @@ from vgmr.data.views import chosen_views, conflicting
 VIEWS = ("left", "right", "spectrum")
 VECTORS = {"left": 32, "right": 32, "strokes": 24, "spectrum": 40, "outline": 16}
 DIRECTIONS = 6
+TESTED = 0.2  # share of the images
 
 
 def load_digits(conflict: float = 0.3, conflict_seed: int = 0, split_seed: int = 0) -> MultimodalData:
@@ -98,7 +99,7 @@ def _digits(
     check_whole(conflict_seed=conflict_seed, split_seed=split_seed)
     raw = sklearn_digits()
     label = raw.target.astype(np.int64)
-    rest, test = holdout(label, 0.2, split_seed)
+    rest, test = holdout(label, TESTED, split_seed)
     kept, validation = holdout(label[rest], 0.25, split_seed)
     generator = np.random.default_rng(conflict_seed)
     parts = [conflicting(views, label, rows, conflict, generator) for rows in (rest[kept], rest[validation], test)]

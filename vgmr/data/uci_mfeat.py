@@ -14,6 +14,7 @@ from vgmr.data.views import chosen_views, conflicting
 
 VIEWS = {"fac": 216, "fou": 76, "kar": 64, "mor": 6, "pix": 240, "zer": 47}
 SAMPLES, CLASSES = 2000, 10
+TESTED = 0.3  # share of the numerals
 VERSION = 1
 SOURCE = Source(
     "uci-mfeat",
@@ -60,7 +61,7 @@ def load_uci_mfeat(
     for name, table in tables.items():
         if not np.array_equal(table[:, -1], label):
             raise ValueError(f"{copy.folder}: mfeat-{name}.csv and mfeat-{wanted[0]}.csv list other labels")
-    rest, test = holdout(label, 0.3, split_seed)
+    rest, test = holdout(label, TESTED, split_seed)
     kept, validation = holdout(label[rest], 2 / 7, split_seed)
     generator = np.random.default_rng(conflict_seed)
     features = {name: table[:, None, :-1] for name, table in tables.items()}

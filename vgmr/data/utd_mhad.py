@@ -17,10 +17,33 @@ from vgmr.data.store import prepared
 from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, fold_parts, holdout, pad
 
 ACTIONS = (
-    *("swipe left", "swipe right", "wave", "clap", "throw", "cross arms", "basketball shoot", "draw X"),
-    *("draw circle clockwise", "draw circle counter-clockwise", "draw triangle", "bowling", "boxing"),
-    *("baseball swing", "tennis swing", "arm curl", "tennis serve", "push", "knock", "catch"),
-    *("pick up and throw", "jog", "walk", "sit to stand", "stand to sit", "lunge", "squat"),
+    "swipe left",
+    "swipe right",
+    "wave",
+    "clap",
+    "throw",
+    "cross arms",
+    "basketball shoot",
+    "draw X",
+    "draw circle clockwise",
+    "draw circle counter-clockwise",
+    "draw triangle",
+    "bowling",
+    "boxing",
+    "baseball swing",
+    "tennis swing",
+    "arm curl",
+    "tennis serve",
+    "push",
+    "knock",
+    "catch",
+    "pick up and throw",
+    "jog",
+    "walk",
+    "sit to stand",
+    "stand to sit",
+    "lunge",
+    "squat",
 )
 HIP_CENTRE = 3
 KINDS = {"inertial": ("Inertial", "d_iner"), "skeleton": ("Skeleton", "d_skel")}

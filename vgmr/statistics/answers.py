@@ -49,11 +49,12 @@ def _fold(run: Scored) -> Any:
 
 def _samples(run: Scored) -> list[Any]:
     """What names each test sample: the same in every seed whose test part holds it, as far as that is known."""
-    names = getattr(run, "sample", None)
+    names: Sequence[Any] | None = getattr(run, "sample", None)
     dataset, options = getattr(run.experiment, "dataset", ""), run.experiment.data_options
     if names is None and "split_seed" in options:
-        names = held_out(dataset, options["split_seed"])
-    if names is None or len(names) != len(run.label):
+        drawn = held_out(dataset, options["split_seed"])
+        names = drawn if drawn and len(drawn) == len(run.label) else None
+    if names is None:
         return [(run.fingerprint, _fold(run), row) for row in range(len(run.label))]
     return list(names)
 
@@ -64,7 +65,7 @@ class Answers:
 
     Columns are test samples, rows `seeds`. Folds of one seed stand side by side, so that a seed's row holds every
     fold's test part; where every seed has a test part of its own, it has columns of its own, but for samples that
-    `Run.sample` says are the same.
+    come back in that of another seed.
     """
 
     seeds: tuple[int, ...]
@@ -72,7 +73,7 @@ class Answers:
     prediction: np.ndarray
     label: np.ndarray
     group: list[Any] | None
-    parts: frozenset[tuple[int, str]] = frozenset()
+    parts: frozenset[tuple[int, str]] = frozenset()  # seed and fingerprint of every test part
     scores: bool = False  # not classes
 
 
@@ -151,9 +152,8 @@ def paired(one: Answers, other: Answers, metric: str) -> Interval:
     def difference_at(seed: int, weight: np.ndarray) -> np.ndarray:
         return _at(OTHERS[metric], one, seed, weight) - _at(OTHERS[metric], other, seed, weight)
 
-    if (~np.isnan(one.label)).sum(
-        0
-    ).max() == 1:  # no sample comes back: the seeds' spread holds that of the samples
+    seen = (~np.isnan(one.label)).sum(0)
+    if seen.max() == 1:  # no sample comes back: the seeds' spread holds that of the samples
         ones = np.ones((1, samples))
         found = over_seeds([float(difference_at(seed, ones)[0]) for seed in range(seeds)])
         return replace(found, samples=samples)

@@ -361,11 +361,30 @@ def balanced(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
 
 # Tables that the repository keeps beside its rows of trainings, each made by the notebook that its number names.
 TABLES = (
-    *("04-leak", "04-words", "06-scale", "07-conflict", "09-cost", "10-acts", "12-idle-modality"),
-    *("12-removal-by-place", "13-robustness-utd-mhad", "14-value", "15-cosines-utd-mhad"),
-    *("15-halves-utd-mhad", "15-losses-utd-mhad", "15-norms-utd-mhad", "15-slices-utd-mhad"),
-    *("17-calibration", "17-digits", "18-costs-uci-mfeat", "18-costs-utd-mhad", "19-seconds", "20-beside"),
-    *("20-dials", "20-pairs", "20-spans"),
+    "04-leak",
+    "04-words",
+    "06-scale",
+    "07-conflict",
+    "09-cost",
+    "10-acts",
+    "12-idle-modality",
+    "12-removal-by-place",
+    "13-robustness-utd-mhad",
+    "14-value",
+    "15-cosines-utd-mhad",
+    "15-halves-utd-mhad",
+    "15-losses-utd-mhad",
+    "15-norms-utd-mhad",
+    "15-slices-utd-mhad",
+    "17-calibration",
+    "17-digits",
+    "18-costs-uci-mfeat",
+    "18-costs-utd-mhad",
+    "19-seconds",
+    "20-beside",
+    "20-dials",
+    "20-pairs",
+    "20-spans",
 )
 
 

@@ -25,8 +25,13 @@ CLASSES = {
     "non-negative": ("negative", "non-negative"),
     "positive": ("negative", "positive"),
     "seven": (
-        *("strongly negative", "negative", "weakly negative", "neutral"),
-        *("weakly positive", "positive", "strongly positive"),
+        "strongly negative",
+        "negative",
+        "weakly negative",
+        "neutral",
+        "weakly positive",
+        "positive",
+        "strongly positive",
     ),
     "regression": (),
 }
