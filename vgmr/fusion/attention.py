@@ -24,8 +24,9 @@ def byte_mask(x: Tensor, p: float) -> Tensor | None:
     words = x.new_empty(x.numel() // 8 + 1, dtype=torch.int64)
     # the full range: without bounds random_ never sets the sign bit, and every eighth byte is below 128
     words.random_(-(2**63), None)
-    drawn = words.view(torch.uint8)[: x.numel()].view(x.shape).to(x.dtype)
-    return drawn.sub_(threshold - 1).clamp_(0, 1).mul_(256 / (256 - threshold))  # of whole numbers: 0 or 1
+    drawn = words.view(torch.uint8)[: x.numel()].view(x.shape)
+    kept = drawn.clamp(threshold - 1, threshold).sub_(threshold - 1)  # 0 or 1
+    return kept.to(x.dtype).mul_(256 / (256 - threshold))
 
 
 def drawn_as_bytes(x: Tensor) -> bool:

@@ -194,16 +194,6 @@ def last_real(x: Tensor, mask: Tensor | None) -> Tensor:
     return x[torch.arange(x.shape[0], device=x.device), mask.sum(1) - 1]
 
 
-def reverse_real(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Each sequence of (B, T, w) backwards within its real steps; padding stays where it is."""
-    if mask is None:
-        return x.flip(1)
-    length = mask.sum(1, keepdim=True)
-    step = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
-    order = torch.where(step < length, length - 1 - step, step)
-    return x.gather(1, order.unsqueeze(2).expand_as(x))
-
-
 def unknown_names(chosen: Collection[str], dims: Mapping[str, int]) -> bool:
     """Whether a choice of modalities is a single text, or has a name that is neither in `dims` nor "text"."""
     return isinstance(chosen, str) or not set(chosen) <= {"text", *dims}

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgmr.fusion.attention import ByteDropout
 from vgmr.fusion.base import (
     Backbone,
     check_heads,
     check_sizes,
     check_weights,
-    last_real,
     mean_vector,
-    reverse_real,
     unknown_names,
 )
 from vgmr.fusion.tensor_fusion import widths
@@ -29,28 +28,33 @@ class StackedRecurrence(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int):
         super().__init__()
-        self.first = nn.ModuleList([nn.LSTM(dim, hidden_dim, batch_first=True) for _ in range(2)])
+        self.first = nn.ModuleList([nn.LSTM(dim, hidden_dim) for _ in range(2)])
         self.norm = nn.LayerNorm(2 * hidden_dim)
-        self.second = nn.ModuleList([nn.LSTM(2 * hidden_dim, hidden_dim, batch_first=True) for _ in range(2)])
+        self.second = nn.ModuleList([nn.LSTM(2 * hidden_dim, hidden_dim) for _ in range(2)])
         for cell in (*self.first, *self.second):
             nn.init.orthogonal_(cell.weight_hh_l0)
 
-    @staticmethod
-    def _both(cells: nn.ModuleList, x: Tensor, mask: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        forward, _ = cells[0](x)
-        backward, _ = cells[1](reverse_real(x, mask))
-        last = [last_real(forward, mask), last_real(backward, mask)]
-        return torch.cat([forward, reverse_real(backward, mask)], 2), last
-
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Last states: first layer forward, second forward, first backward, second backward."""
-        states, (first_forward, first_backward) = self._both(self.first, x, mask)
-        _, (second_forward, second_backward) = self._both(self.second, self.norm(states), mask)
-        return torch.cat([first_forward, second_forward, first_backward, second_backward], 1)
+        count, steps = x.shape[:2]
+        sample, step = torch.arange(count, device=x.device), torch.arange(steps, device=x.device).unsqueeze(1)
+        length = torch.full_like(sample, steps) if mask is None else mask.sum(1)
+        turned = (torch.where(step < length, length - 1 - step, step) * count + sample).flatten()
+
+        def backwards(x: Tensor) -> Tensor:
+            """Each sequence of (T, B, w) backwards within its real steps; padding stays where it is."""
+            return x.flatten(0, 1).index_select(0, turned).view_as(x)
+
+        x = x.transpose(0, 1)
+        forward, backward = self.first[0](x)[0], self.first[1](backwards(x))[0]
+        states = self.norm(torch.cat([forward, backwards(backward)], 2))
+        ends = [forward, self.second[0](states)[0], backward, self.second[1](backwards(states))[0]]
+        last = (length - 1) * count + sample
+        return torch.cat([end.flatten(0, 1).index_select(0, last) for end in ends], 1)
 
 
 def difference(first: Tensor, second: Tensor, reference_batch: int | None = 16) -> Tensor:
-    """Mean of (A^T B)^2 over all pairs of channels: 0 where two views (B, w) are orthogonal; a scalar.
+    """Mean of (A^T B)^2 over all pairs of channels, (...): 0 where two views (..., B, w) are orthogonal.
 
     Columns are centred over the batch, then rows scaled to length 1, the length taken as constant.
 
@@ -60,22 +64,31 @@ def difference(first: Tensor, second: Tensor, reference_batch: int | None = 16) 
     """
 
     def unit(x: Tensor) -> Tensor:
-        x = x - x.mean(0)
-        return x / (x.norm(dim=1, keepdim=True).detach() + 1e-6)
+        x = x - x.mean(-2, keepdim=True)
+        return x / (x.detach().norm(dim=-1, keepdim=True) + 1e-6)
 
-    scale = 1.0 if reference_batch is None else (reference_batch / len(first)) ** 2
-    return scale * (unit(first).T @ unit(second)).square().mean()
+    scale = 1.0 if reference_batch is None else (reference_batch / first.shape[-2]) ** 2
+    return scale * (unit(first).mT @ unit(second)).square().mean((-2, -1))
 
 
 def central_moments(first: Tensor, second: Tensor, count: int = 5) -> Tensor:
-    """Central moment discrepancy of two samples (B, w) of values in 0 to 1, up to the moment `count`; a scalar.
+    """Central moment discrepancy of two samples (..., B, w) of values in 0 to 1, up to the moment `count`; (...).
 
     A little is added below each root, where the authors' gradient is NaN when two samples coincide.
     """
-    centre, other = first.mean(0), second.mean(0)
+    centre, other = first.mean(-2, keepdim=True), second.mean(-2, keepdim=True)
     gaps = [centre - other]
-    gaps += [((first - centre) ** k).mean(0) - ((second - other) ** k).mean(0) for k in range(2, count + 1)]
-    return torch.stack([(gap.square().sum() + 1e-12).sqrt() for gap in gaps]).sum()
+    for k in range(2, count + 1):
+        gaps.append(
+            ((first - centre) ** k).mean(-2, keepdim=True) - ((second - other) ** k).mean(-2, keepdim=True)
+        )
+    return (torch.cat(gaps, -2).square().sum(-1) + 1e-12).sqrt().sum(-1)
+
+
+def each_its_own(maps: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """Every (B, w) of (K, B, w) through its own one of K linear maps, in one product."""
+    weight, bias = (torch.stack([getattr(one, part) for one in maps]) for part in ("weight", "bias"))
+    return torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
 
 
 class MISA(Backbone):
@@ -157,10 +170,12 @@ class MISA(Backbone):
         self.mix = nn.TransformerEncoderLayer(
             width, num_heads, feedforward_dim, min(dropout, 0.1), batch_first=True
         )
+        for place in ("dropout", "dropout1", "dropout2"):
+            setattr(self.mix, place, ByteDropout(min(dropout, 0.1)))
         count = len(self.names)
         self.output = nn.Sequential(
             nn.Linear(2 * count * width, count * width),
-            nn.Dropout(dropout),
+            ByteDropout(dropout),
             nn.ReLU(),
             nn.Linear(count * width, num_outputs),
         )
@@ -171,10 +186,11 @@ class MISA(Backbone):
         encoding: Tensor = self.align[name](vector)
         return encoding
 
-    def views(self, encodings: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Private and shared views, name -> (B, width) with values in 0 to 1."""
-        private = {name: torch.sigmoid(self.private[name](x)) for name, x in encodings.items()}
-        return private, {name: torch.sigmoid(self.shared(x)) for name, x in encodings.items()}
+    def views(self, encodings: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Private and shared views, (modalities, B, width) each in the order of `encodings`, values in 0 to 1."""
+        stacked = torch.stack(list(encodings.values()))
+        private = each_its_own([self.private[name] for name in encodings], stacked)
+        return torch.sigmoid(private), torch.sigmoid(self.shared(stacked))
 
     def fuse(
         self,
@@ -187,9 +203,8 @@ class MISA(Backbone):
         empty = torch.zeros_like(encodings[self.names[0]])
         slots = {(kind, name): empty for kind in ("private", "shared") for name in self.names}
         if present:
-            private, shared = self.views({name: encodings[name] for name in present})
-            tokens = [*(private[name] for name in present), *(shared[name] for name in present)]
-            mixed = self.mix(torch.stack(tokens, 1)).unbind(1)
+            tokens = torch.cat(self.views({name: encodings[name] for name in present}))
+            mixed = self.mix(tokens.transpose(0, 1)).unbind(1)
             filled = [("private", name) for name in present] + [("shared", name) for name in present]
             slots |= dict(zip(filled, mixed, strict=True))
         outputs: Tensor = self.output(torch.cat(list(slots.values()), 1))
@@ -198,19 +213,16 @@ class MISA(Backbone):
     def losses(self, encodings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The three losses without their weights, from u_m alone; scalars."""
         private, shared = self.views(encodings)
+        every, count = torch.cat([private, shared]), len(self.names)
+        one, other = torch.triu_indices(count, count, 1, device=every.device)  # of every pair of modalities
+        all_of = torch.arange(count, device=every.device)
+        left, right = torch.cat([all_of, one]), torch.cat([all_of + count, other])
         batch = None if self.variant == "official" else 16
-        pairs = [(first, second) for place, first in enumerate(self.names) for second in self.names[place + 1 :]]
-        apart = [difference(private[name], shared[name], batch) for name in self.names]
-        apart += [difference(private[first], private[second], batch) for first, second in pairs]
-        alike = [central_moments(shared[first], shared[second]) for first, second in pairs]
-        again = [
-            F.mse_loss(self.reconstruct[name](private[name] + shared[name]), encodings[name])
-            for name in self.names
-        ]
+        again = each_its_own([self.reconstruct[name] for name in encodings], private + shared)
         return {
-            "difference": torch.stack(apart).sum(),
-            "similarity": torch.stack(alike).mean(),
-            "reconstruction": torch.stack(again).mean(),
+            "difference": difference(every[left], every[right], batch).sum(),
+            "similarity": central_moments(shared[one], shared[other]).mean(),
+            "reconstruction": F.mse_loss(again, torch.stack(list(encodings.values()))),
         }
 
     def auxiliary_loss(

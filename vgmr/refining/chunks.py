@@ -75,7 +75,7 @@ def _slices(
         x = torch.as_tensor(features[name][:, start : start + chunk]).to(weight)
         real = None if mask is None else mask[name][:, start : start + chunk]
         if real is not None:
-            x = x.masked_fill(~real.unsqueeze(2), 0.0)
+            x = torch.where(real.unsqueeze(2), x, 0.0)
         if not torch.isfinite(x).all():
             raise ValueError(f"{name}: steps from {start} hold NaN or infinite features; clean them before")
         yield x, real
@@ -105,7 +105,7 @@ class _Totals:
         real = x.new_ones(x.shape[:2]) if mask is None else mask.to(x.dtype)
         hidden = x if not self.maps.per_step else self.maps.project(x)[0] if self.learns else None
         if hidden is not None:
-            self.first = self.first + torch.einsum("btd,bt->bd", hidden, real)
+            self.first = self.first + (real.unsqueeze(1) @ hidden).squeeze(1)
         if hidden is not None and self.learns:
             largest = masked_max(hidden, mask)
             self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
@@ -114,11 +114,11 @@ class _Totals:
             order = torch.arange(self.frequencies, device=x.device, dtype=x.dtype)
             waves = torch.cos(math.pi * order[:, None] * place.unsqueeze(1)) * (real / self.length).unsqueeze(1)
             self.waves = self.waves + waves @ x
-            self.square = self.square + torch.einsum("btd,bt->bd", x * x, real / self.length)
+            self.square = self.square + ((real / self.length).unsqueeze(1) @ (x * x)).squeeze(1)
             if self.last is not None:
                 x, real = torch.cat([self.last[0], x], 1), torch.cat([self.last[1], real], 1)
             pair = real[:, 1:] * real[:, :-1]
-            self.jump = self.jump + torch.einsum("btd,bt->bd", (x[:, 1:] - x[:, :-1]).abs(), pair)
+            self.jump = self.jump + (pair.unsqueeze(1) @ (x[:, 1:] - x[:, :-1]).abs()).squeeze(1)
             self.pairs = self.pairs + pair.sum(1, keepdim=True)
             self.seen = self.seen + (real if self.last is None else real[:, 1:]).sum(1, keepdim=True)
             self.last = x[:, -1:], real[:, -1:]

@@ -169,7 +169,7 @@ def check_inputs(
             if real.dtype != torch.bool or real.shape != x.shape[:2]:
                 got = f"{real.dtype} {tuple(real.shape)}"
                 raise ValueError(f"{name}: expected a bool mask of shape {tuple(x.shape[:2])}, got {got}")
-            x = x.masked_fill(~real.unsqueeze(2), 0.0)
+            x = torch.where(real.unsqueeze(2), x, 0.0)
         if _may_look_at(x):
             if real is not None and not real.any(1).all():
                 row = int((~real.any(1)).nonzero()[0])

@@ -18,12 +18,12 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return x.mean(1)
     weight = mask.to(x.dtype)
-    return torch.einsum("btd,bt->bd", x, weight) / weight.sum(1, keepdim=True)
+    return (weight.unsqueeze(1) @ x).squeeze(1) / weight.sum(1, keepdim=True)
 
 
 def masked_max(x: Tensor, mask: Tensor | None) -> Tensor:
     """Maximum over real time steps: (B, T, d) -> (B, d)."""
-    real = x if mask is None else x.masked_fill(~mask.unsqueeze(2), -torch.inf)
+    real = x if mask is None else torch.where(mask.unsqueeze(2), x, -torch.inf)
     return real.amax(1)
 
 
