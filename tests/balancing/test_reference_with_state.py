@@ -248,7 +248,7 @@ class LiteralMMIM(Literal):
     def likelihood(self, vectors, x, y):
         found = []
         for h in vectors:
-            net = f"method.bounds.{x}_{y}"
+            net = f"method.bounds.{x}+{y}"
             mu, s = (
                 self.linear(f"{net}.{of}.2", torch.relu(self.linear(f"{net}.{of}.0", h[x])))
                 for of in ("mean", "log_variance")
@@ -306,7 +306,7 @@ class LiteralMMIM(Literal):
             groups = [None if y == 0 else int(y > 0) for y in groups]
         for x, y in self.pairs:
             information = information + self.likelihood(vectors, x, y)
-            rows = [torch.tanh(self.linear(f"method.bounds.{x}_{y}.narrow", h[y])) for h in vectors]
+            rows = [torch.tanh(self.linear(f"method.bounds.{x}+{y}.narrow", h[y])) for h in vectors]
             if self.seen >= 2:
                 older, before = self.kept[x, y]
                 information = information + self.group_entropy(rows + older, groups + before)
