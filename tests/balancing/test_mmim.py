@@ -10,7 +10,7 @@ from vgmr.backbones import PooledBackbone
 from vgmr.balancing import MMIM, Loop, make_method
 from vgmr.balancing.mmim import GaussianBound, class_entropy, entropy_groups, noise_contrast
 from vgmr.classifier import Classifier
-from vgmr.data import load
+from vgmr.data import Batch, load
 from vgmr.fusion.supervised_concat import InfoMaxConcat
 from vgmr.fusion.tensor_fusion import TensorFusion
 from vgmr.loop.steps import make_optimizer
@@ -85,6 +85,41 @@ def test_a_class_that_is_missing_gives_no_nan():
     vectors, one = torch.randn(6, 2), torch.zeros(6, dtype=torch.int64)
     torch.testing.assert_close(class_entropy(vectors, one, 2), class_entropy(vectors, one, 1))
     assert float(class_entropy(vectors[:2], one[:2], 2)) == 0
+
+
+def test_vectors_that_do_not_vary_have_no_entropy_and_no_gradient():
+    """Such as those of a modality that is blank."""
+    vectors, group = torch.randn(12, 2).double(), torch.arange(12) % 2
+    vectors[group == 1] = 0.7
+    vectors.requires_grad_()
+    entropy = class_entropy(vectors, group, 2)
+    torch.testing.assert_close(entropy, class_entropy(vectors[group == 0], group[group == 0], 1))
+    entropy.backward()
+    assert vectors.grad[group == 0].all() and not vectors.grad[group == 1].any()
+    assert float(class_entropy(torch.full((6, 2), 0.7), torch.zeros(6).long(), 2)) == 0
+
+
+def test_a_blank_modality_is_trained_with():
+    data = load("synthetic", samples=300, steps=3, labels="regression")
+    parts = {
+        name: replace(part, features={**part.features, "audio": torch.zeros_like(part.features["audio"])})
+        for name, part in data.parts.items()
+    }
+    model = Classifier(Identity(data.dims), PooledBackbone(data.dims, 1, width=16, dropout=0.0))
+    options = {"epochs": 1, "method": make_method("mmim"), "objective": Objective(task="regression")}
+    assert len(fit(model, replace(data, **parts), **options).train_loss) == 1
+
+
+def test_every_pair_has_a_predictor_of_its_own():
+    """Also where two pairs of names read alike once joined."""
+    names = ("face", "face_left", "hand", "left_hand")
+    train = digits().train
+    features, mask = ({name: part["left"] for name in names} for part in (train.features, train.mask))
+    data = replace(digits(), train=Batch(features, mask, train.label))
+    model = Classifier(Identity(data.dims), InfoMaxConcat(data.dims, 10, width=4, averaged=names))
+    method = MMIM()
+    method.start(model, data, 1, 0)
+    assert len(method.bounds) == len(method.pairs) == 6
 
 
 def test_predictors_learn_between_epochs_and_encoders_within():

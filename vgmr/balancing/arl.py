@@ -65,6 +65,8 @@ class ARL(Balancing):
         if variant not in ("paper", "released"):
             raise ValueError(f"variant must be 'paper' or 'released', got {variant!r}")
         check_weights(unimodal_weight=unimodal_weight, temperature=temperature, clip=clip)
+        if clip == 0:
+            raise ValueError("clip must be a positive norm, got 0")
         if not hasattr(start_epoch, "__index__"):
             raise ValueError(f"start_epoch must be a whole number, got {start_epoch!r}")
         self.unimodal_weight, self.temperature, self.start_epoch = unimodal_weight, temperature, start_epoch

@@ -87,13 +87,15 @@ class GradBlending(Uniform):
     ):
         super().__init__()
         check_sizes(super_epoch=super_epoch)
-        if not 0 < held_out < 1:
-            raise ValueError(f"expected 0 < held_out < 1, got {held_out}")
+        if not (is_weight(held_out) and 0 < held_out < 1):
+            raise ValueError(f"expected 0 < held_out < 1, got {held_out!r}")
         if not (is_weight(least_overfitting) and least_overfitting > 0):
             raise ValueError(f"least_overfitting must be a positive number, got {least_overfitting!r}")
+        if not (weights is None or isinstance(weights, Mapping)):
+            raise ValueError(f"expected weights by modality, as a dict, got {weights!r}")
         if weights is not None:
             given = list(weights.values())
-            if not given or not all(0 <= weight <= 1 for weight in given) or sum(given) > 1 + 1e-9:
+            if not given or not all(map(is_weight, given)) or sum(given) > 1 + 1e-9:
                 raise ValueError(
                     f"expected weights by modality, none negative, with a sum of at most 1, got {dict(weights)}"
                 )

@@ -67,8 +67,10 @@ class MLA(Balancing):
         super().__init__()
         if projection not in PROJECTIONS:
             raise ValueError(f"projection must be one of {', '.join(PROJECTIONS)}, got {projection!r}")
-        if weights is not None and not all(is_weight(weight) and weight > 0 for weight in weights.values()):
-            raise ValueError(f"weights: expected positive numbers by modality, got {dict(weights)}")
+        if weights is not None and not (
+            isinstance(weights, Mapping) and all(is_weight(weight) and weight > 0 for weight in weights.values())
+        ):
+            raise ValueError(f"weights: expected positive numbers by modality, got {weights!r}")
         self.projection, self.normalise, self.fixed_weights = projection, normalise, weights
 
     def start(self, model: Classifier, data: MultimodalData, epochs: int, seed: int) -> None:

@@ -46,7 +46,8 @@ class GaussianBound(nn.Module):
 def class_entropy(vectors: Tensor, group: Tensor, num_groups: int) -> Tensor:
     """Mean over groups of half the log-determinant of the covariance of vectors (N, w); a scalar, in nats.
 
-    Groups with no more than w samples are left out; a little is added to the diagonal for more than two groups.
+    Groups with no more than w samples, or whose vectors do not vary in every direction, are left out; a little is
+    added to the diagonal for more than two groups.
     """
     found = []
     for value in range(num_groups):
@@ -57,7 +58,9 @@ def class_entropy(vectors: Tensor, group: Tensor, num_groups: int) -> Tensor:
         covariance = centred.T @ centred / len(rows)
         if num_groups > 2:
             covariance = covariance + 1e-4 * torch.eye(vectors.shape[1], device=rows.device, dtype=rows.dtype)
-        found.append(0.5 * torch.logdet(covariance))
+        half = 0.5 * torch.logdet(covariance)
+        if torch.isfinite(half):
+            found.append(half)
     return torch.stack(found).mean() if found else vectors.new_zeros(())
 
 
@@ -126,7 +129,7 @@ class MMIM(Balancing):
         self.pairs = list(pairs)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
-            self.bounds = nn.ModuleDict({f"{x}_{y}": GaussianBound(width, width) for x, y in self.pairs}).to(
+            self.bounds = nn.ModuleDict({f"{x}+{y}": GaussianBound(width, width) for x, y in self.pairs}).to(
                 device
             )
             self.project = nn.ModuleDict({name: nn.Linear(fused.shape[1], width) for name in self.names}).to(
@@ -158,7 +161,7 @@ class MMIM(Balancing):
         self.seen, self.memory = 0, {}
 
     def _bound(self, x: str, y: str) -> GaussianBound:
-        found = self.bounds[f"{x}_{y}"]
+        found = self.bounds[f"{x}+{y}"]
         assert isinstance(found, GaussianBound)
         return found
 
@@ -179,10 +182,10 @@ class MMIM(Balancing):
         for x, y in self.pairs:
             narrow = torch.tanh(self._bound(x, y).narrow(output.vectors[y]))
             if self.seen >= 2:
-                older, before = self.memory[f"{x}_{y}"]
+                older, before = self.memory[f"{x}+{y}"]
                 both = torch.cat([narrow, older]), torch.cat([groups, before])
                 information = information + class_entropy(*both, self.num_groups)
-            self.memory[f"{x}_{y}"] = narrow.detach(), groups
+            self.memory[f"{x}+{y}"] = narrow.detach(), groups
         self.seen += 1
         self.note({"contrast": near, "information": information})
         return joint + self.contrast_weight * near - self.likelihood_weight * information, {}

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from vgmr.balancing.base import Balancing, Loop, check_window
 from vgmr.classifier import Classifier, Output
-from vgmr.data.types import Batch, MultimodalData
+from vgmr.data.types import Batch, MultimodalData, check_whole
 from vgmr.fusion.base import check_weights
 from vgmr.inference import encode_all
+from vgmr.refining.inputs import is_weight
 
 
 def pull_and_hold(score: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,10 +73,16 @@ class PMR(Balancing):
         if variant not in ("paper", "official"):
             raise ValueError(f"variant must be 'paper' or 'official', got {variant!r}")
         check_weights(alpha=alpha, entropy_weight=entropy_weight)
-        if not 0 < share <= 1 or not 0 <= momentum < 1 or not temperature > 0:
+        check_whole(entropy_epochs=0 if entropy_epochs is None else entropy_epochs)
+        if not (
+            all(map(is_weight, (share, momentum, temperature)))
+            and 0 < share <= 1
+            and momentum < 1
+            and temperature > 0
+        ):
             raise ValueError(
-                f"expected 0 < share <= 1, 0 <= momentum < 1 and temperature > 0, got {share}, {momentum} and "
-                f"{temperature}"
+                f"expected 0 < share <= 1, 0 <= momentum < 1 and temperature > 0, got {share!r}, {momentum!r} and "
+                f"{temperature!r}"
             )
         self.alpha, self.entropy_weight, self.entropy_epochs = alpha, entropy_weight, entropy_epochs
         self.momentum, self.share, self.temperature, self.variant = momentum, share, temperature, variant

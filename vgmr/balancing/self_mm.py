@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vgmr.balancing.base import Balancing, fused_sample
 from vgmr.classifier import Classifier, Output
-from vgmr.data.types import Batch, MultimodalData
+from vgmr.data.types import Batch, MultimodalData, check_shares
 from vgmr.refining.inputs import is_weight
 
 
@@ -74,6 +74,7 @@ class SelfMM(Balancing):
         super().__init__()
         if not (limit is None or is_weight(limit)):
             raise ValueError(f"limit must be a number of at least 0, or None, got {limit!r}")
+        check_shares(dropout=dropout)
         self.limit, self.dropout = limit, dropout
 
     def start(self, model: Classifier, data: MultimodalData, epochs: int, seed: int) -> None:

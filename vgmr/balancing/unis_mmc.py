@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from vgmr.balancing.base import Balancing
 from vgmr.classifier import Classifier, Output
-from vgmr.data.types import Batch, MultimodalData
+from vgmr.data.types import Batch, MultimodalData, check_shares
 from vgmr.fusion.base import check_weights
+from vgmr.refining.inputs import is_weight
 
 
 def contrast(
@@ -56,9 +57,10 @@ class UniSMMC(Balancing):
 
     def __init__(self, weight: float = 0.1, temperature: float = 0.07, dropout: float = 0.0):
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
+        if not (is_weight(temperature) and temperature > 0):
+            raise ValueError(f"temperature must be positive, got {temperature!r}")
         check_weights(weight=weight)
+        check_shares(dropout=dropout)
         self.weight, self.temperature, self.dropout = weight, temperature, dropout
 
     def start(self, model: Classifier, data: MultimodalData, epochs: int, seed: int) -> None:
