@@ -97,6 +97,36 @@ def test_what_cannot_be_is_refused():
         next(refine_in_chunks(vgmr, features, mask, 0))
     with pytest.raises(ValueError, match="expected the modalities"):
         next(refine_in_chunks(vgmr, {"text": features["text"]}))
+    with pytest.raises(
+        ValueError, match=r"^mask: expected the modalities \['text', 'audio', 'vision'\], got \['text'\]"
+    ):
+        next(refine_in_chunks(vgmr, features, {"text": mask["text"]}))
+    for wrong, kind in ((list(features.values()), "list"), (None, "NoneType")):
+        with pytest.raises(ValueError, match=rf"^features: expected the modalities .*, got {kind}$"):
+            next(refine_in_chunks(vgmr, wrong))
+    for wrong in (
+        features["text"][:1],
+        features["text"][..., :2],
+        features["text"][:, :0],
+        features["text"][:, 0],
+    ):
+        with pytest.raises(ValueError, match=r"^text: expected features of shape \(2, T, 4\)") as error:
+            next(refine_in_chunks(vgmr, {"audio": features["audio"], "vision": features["vision"], "text": wrong}))
+        assert str(error.value).endswith(f"got {tuple(wrong.shape)}")
     features["text"][0, 20, 0] = torch.nan
     with pytest.raises(ValueError, match="text: steps from 20 hold NaN"):
         list(refine_in_chunks(vgmr, features, None, 10))
+
+
+@pytest.mark.parametrize("steps", [1, 21, 22, 24])
+def test_a_mask_of_another_length_is_refused_and_not_spread(steps):
+    """21 of 23 steps in chunks of 10 leave a mask of one step to the last chunk of three."""
+    vgmr = made()
+    features, mask = made_inputs(DIMS, 2, LENGTHS)
+    mask["text"] = torch.ones(2, steps, dtype=torch.bool)
+    with pytest.raises(
+        ValueError, match=rf"^text: expected a bool mask of shape \(2, 23\), got torch.bool \(2, {steps}\)$"
+    ):
+        list(refine_in_chunks(vgmr, features, mask, 10))
+    with pytest.raises(ValueError, match=r"^text: expected a bool mask .*, got torch.float32 \(2, 23\)$"):
+        list(refine_in_chunks(vgmr, features, {**mask, "text": torch.ones(2, 23)}))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from test_evidence import CLASSES, DIMS, data, made
+from torch.nn import functional as F
 
 from vgmr.backbones import PooledBackbone
 from vgmr.classifier import Classifier
@@ -10,6 +11,7 @@ from vgmr.contributions import contributions_by_swap, contributions_out_of_fold
 from vgmr.corruption import KINDS, Drawn
 from vgmr.data.types import joined
 from vgmr.experiment import build, experiment_data
+from vgmr.fusion.pre_gating import PreGating
 from vgmr.objective import Objective, corruption_loss
 from vgmr.refiner import VGMR
 from vgmr.settings import Experiment
@@ -139,6 +141,26 @@ def test_out_of_fold_contributions_by_hand():
     torch.testing.assert_close(delta["a"], torch.tensor([product / 0.4]).log())
     torch.testing.assert_close(delta["b"], torch.tensor([product / 0.8]).log())
     assert delta["b"] < 0 < delta["a"]
+
+
+def test_a_posterior_of_zero_counts_as_a_millionth():
+    """Without a the product is 1/2 to 1/2, with it 1e-6 to 1: ln 2 less ln(1 + 1e6)."""
+    posterior = {"a": torch.tensor([[0.0, 1.0]]), "b": torch.tensor([[0.5, 0.5]])}
+    delta = contributions_out_of_fold(posterior, torch.tensor([0]))
+    torch.testing.assert_close(delta["a"], torch.tensor([2 / (1 + 1e6)]).log())
+
+
+def test_sequences_are_swapped_only_where_every_step_is_real():
+    """With masks the padding of one sample would be taken for steps of the next."""
+    batch = made(5, 3)
+    backbone = PreGating(DIMS, CLASSES, width=3).eval()
+    encodings = backbone.encode(batch.features, None)
+    with pytest.raises(ValueError, match="swapped encodings must be one vector per sample, and PreGating has seq"):
+        contributions_by_swap(backbone, encodings, batch.label, batch.mask)
+    delta = contributions_by_swap(backbone, encodings, batch.label)
+    moved = {**encodings, "face": encodings["face"][torch.tensor([4, 0, 1, 2, 3])]}
+    losses = [F.cross_entropy(backbone.fuse(one), batch.label, reduction="none") for one in (moved, encodings)]
+    torch.testing.assert_close(delta["face"], losses[0] - losses[1])
 
 
 def test_swapped_contributions_are_those_of_another_sample():

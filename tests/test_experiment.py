@@ -492,6 +492,12 @@ def test_an_experiment_has_a_hash_and_does_not_change():
         ({"fold": -1}, "fold must be a whole number of at least 0, got -1"),
         ({"fold": "a"}, "fold must be a whole number of at least 0, got 'a'"),
         ({"learning_rate": float("nan")}, "learning_rate must be a number of at least 0, got nan"),
+        ({"use_global_value": "False"}, "use_global_value must be True or False, got 'False'"),
+        ({"neutral_start": 0}, "neutral_start must be True or False, got 0"),
+        ({"checkpoints": [1]}, r"checkpoints must be True or False, got \[1\]"),
+        ({"training_noise": 0.3}, r"training_noise must be a dict, option -> value, got 0\.3"),
+        ({"method_options": "alpha"}, "method_options must be a dict, option -> value, got 'alpha'"),
+        ({"data_options": [1]}, r"data_options must be a dict, option -> value, got \[1\]"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_when_it_is_made(changes, message):

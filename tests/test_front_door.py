@@ -12,6 +12,8 @@ from torch.utils import _pytree as pytree
 
 from vgmr import VGMR, Classifier, PooledBackbone, TransformerBackbone
 from vgmr.classifier import Output
+from vgmr.fusion.confidence import ConfidenceGate
+from vgmr.fusion.squeeze_excitation import SqueezeExcitation
 from vgmr.prefusion import CrossAttention, FeatureMLP, Identity, SigmoidTanhGate
 from vgmr.refining.inputs import trusted_values
 from vgmr.refining.refinement import Refinement
@@ -40,6 +42,8 @@ BEFORE = {
     "mlp": lambda dims: FeatureMLP(dims, 4),
     "attention": lambda dims: CrossAttention(dims, 4),
     "gate": lambda dims: SigmoidTanhGate(dims, 4),
+    "se": SqueezeExcitation,
+    "confidence": lambda dims: ConfidenceGate(dims, 3),
     "vgmr": lambda dims: VGMR(dims, 4),
 }
 

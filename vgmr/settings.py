@@ -159,6 +159,13 @@ class Experiment:
                 )
             if value not in choices:
                 raise ValueError(f"unknown {what} {value!r}; there are: {', '.join(choices)}")
+        for entry in fields(self):
+            if entry.type == "bool" and not isinstance(getattr(self, entry.name), bool):
+                raise ValueError(f"{entry.name} must be True or False, got {getattr(self, entry.name)!r}")
+            if entry.type == "Mapping[str, Any]" and not isinstance(getattr(self, entry.name), Mapping):
+                raise ValueError(
+                    f"{entry.name} must be a dict, option -> value, got {getattr(self, entry.name)!r}"
+                )
         least_of = {"seed": 0, "epochs": 1, "batch_size": 1, "latent_dim": 1, "fold": 0, "patience": 1}
         for what, least in least_of.items():
             value = getattr(self, what)

@@ -150,6 +150,23 @@ def test_masked_steps_never_count():
         torch.testing.assert_close(x, jumps(part)[name])
 
 
+def test_what_is_said_of_a_model_does_not_depend_on_its_mode():
+    """In training its dropout is on, and anchors that did not see a training sample judge it."""
+    torch.manual_seed(0)
+    part = planted(60, "modality")
+    vgmr = VGMR.calibrated(DIMS, 2, latent_dim=4)
+    vgmr.prepare(part.features, part.mask, part.label)
+    model = Classifier(vgmr, PooledBackbone(DIMS, 2, width=3, dropout=0.9))
+    found = []
+    for training in (False, True):
+        model.train(training)
+        tables = [suppression(model, part), *(localisation(model, part, level) for level in LEVELS)]
+        found.append([*tables, pd.DataFrame(refinement_difference(model, part)["sound"].flatten(1).numpy())])
+        assert model.training == training
+    for one, other in zip(*found, strict=True):
+        pd.testing.assert_frame_equal(one, other)
+
+
 def test_row_auroc_equals_auroc_row_by_row():
     generator = torch.Generator().manual_seed(1)
     score = torch.randint(5, (30, 9), generator=generator).float()

@@ -73,6 +73,8 @@ def test_in_the_place_of_vgmr_it_moves_the_anchor_alone():
     refined = module(features, mask).features
     assert refined["text"].shape == (2, 5, 4) and not refined["text"][:, 3:].any()
     torch.testing.assert_close(refined["audio"], features["audio"] * mask["audio"].unsqueeze(2))
+    with pytest.raises(ValueError, match=r"^text: expected torch.float32 features.*got torch.float64"):
+        module({name: x.double() for name, x in features.items()}, mask)
 
 
 def test_size_of_the_gate_of_the_original():

@@ -109,7 +109,8 @@ def jumps(part: Batch) -> dict[str, Tensor]:
 def _refine(model: Classifier, part: Batch) -> Refinement:
     if not isinstance(model.prefusion, VGMR):
         raise ValueError(f"expected a model with VGMR before fusion, got {type(model.prefusion).__name__}")
-    refinement: Refinement = model.prefusion(part.features, part.mask)
+    with evaluating(model):
+        refinement: Refinement = model.prefusion(part.features, part.mask)
     return refinement
 
 
@@ -189,7 +190,8 @@ def _entry_scores(model: Classifier, part: Batch) -> dict[str, dict[str, Tensor]
 @torch.no_grad()
 def _sample_scores(model: Classifier, part: Batch) -> dict[str, dict[str, Tensor]]:
     """What is said of whole samples or modalities, by score and modality, (N,); high means corrupted."""
-    output = model(part.features, part.mask)
+    with evaluating(model):
+        output = model(part.features, part.mask)
     refinement, log_probability = output.refinement, output.logits.log_softmax(1)
     entropy = -(log_probability.exp() * log_probability).sum(1)
     return {

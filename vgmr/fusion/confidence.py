@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vgmr.fusion.attention import bias_of
 from vgmr.fusion.base import Backbone, check_heads, check_sizes, check_weights
 from vgmr.fusion.crossmodal import Attention
-from vgmr.refining.inputs import check_dims, check_inputs
+from vgmr.refining.inputs import check_dims, check_inputs, check_like
 from vgmr.refining.maps import masked_mean
 from vgmr.refining.refinement import Refinement
 
@@ -257,6 +257,7 @@ class ConfidenceGate(nn.Module):
     def forward(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None) -> Refinement:
         """name -> (B, T_m, d_m), from the same shapes; padding stays zero."""
         checked, masks = check_inputs(self.dims, features, mask)
+        check_like(self, checked)
         found, scaled = {}, {}
         for name, x in checked.items():
             mean = masked_mean(x, masks[name])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vgmr.fusion.base import Backbone, check_heads, check_sizes, check_weights, find_anchor, mean_vector
-from vgmr.refining.inputs import check_dims, check_inputs
+from vgmr.refining.inputs import check_dims, check_inputs, check_like
 from vgmr.refining.maps import masked_mean
 from vgmr.refining.refinement import Refinement
 
@@ -172,6 +172,7 @@ class AnchorShift(nn.Module):
     def forward(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None) -> Refinement:
         """name -> (B, T, d_m), from the same shapes; ValueError where steps are not aligned."""
         checked, masks = check_inputs(self.dims, features, mask)
+        check_like(self, checked)
         check_aligned(self.anchor, {name: x.shape[1] for name, x in checked.items()})
         others = {name: x for name, x in checked.items() if name != self.anchor}
         shifted = self.gate(checked[self.anchor], others, mask)

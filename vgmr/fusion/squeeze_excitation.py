@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from vgmr.fusion.base import check_sizes
-from vgmr.refining.inputs import check_dims, check_inputs
+from vgmr.refining.inputs import check_dims, check_inputs, check_like
 from vgmr.refining.maps import masked_mean
 from vgmr.refining.refinement import Refinement
 
@@ -41,6 +41,7 @@ class SqueezeExcitation(nn.Module):
     def forward(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None) -> Refinement:
         """name -> (B, T_m, d_m), from the same shapes; padding stays zero."""
         checked, masks = check_inputs(self.dims, features, mask)
+        check_like(self, checked)
         return Refinement(
             {name: x * self.excitation(name, x, masks[name]).unsqueeze(1) for name, x in checked.items()}
         )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vgmr.refiner import VGMR
+from vgmr.refining.inputs import is_whole
 from vgmr.refining.maps import masked_max
 from vgmr.refining.refinement import Refinement
 
@@ -33,15 +34,14 @@ def refine_in_chunks(
     one that has ended is left out of `features`, `gate` and `effective_gate`. Values are those of whole sequences.
 
     Raises:
-        ValueError: `vgmr` is in training mode, an unknown or missing modality, a sample without a
+        ValueError: `vgmr` is in training mode, an unknown or missing modality, a wrong shape, a sample without a
             real step, NaN or infinite values.
     """
     if vgmr.training:
         raise ValueError("chunks are for evaluation, since dropout would differ between passes; call vgmr.eval()")
-    if set(features) != set(vgmr.dims):
-        raise ValueError(f"features: expected the modalities {list(vgmr.dims)}, got {list(features)}")
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    check_shapes(vgmr.dims, features, mask)
+    if not is_whole(chunk):
+        raise ValueError(f"chunk must be at least 1, got {chunk!r}; give a whole number")
     latent, described, steady = {}, {}, {}
     for name in vgmr.dims:
         totals = _Totals(vgmr, name, None if mask is None else mask[name], features[name].shape[1])
@@ -65,6 +65,24 @@ def refine_in_chunks(
         if not found.features:
             return
         yield found
+
+
+def check_shapes(dims: Mapping[str, int], features: Mapping[str, Any], mask: Mapping[str, Tensor] | None) -> None:
+    """As `check_inputs`, of what need not be tensors."""
+    for what, given in (("features", features), ("mask", mask)):
+        if given is None and what == "mask":
+            continue
+        if not isinstance(given, Mapping) or set(given) != set(dims):
+            got = list(given) if isinstance(given, Mapping) else type(given).__name__
+            raise ValueError(f"{what}: expected the modalities {list(dims)}, got {got}")
+    size = len(next(iter(features.values())))
+    for name, dim in dims.items():
+        shape, real = tuple(features[name].shape), None if mask is None else mask[name]
+        if len(shape) != 3 or shape[0] != size or not shape[1] or shape[2] != dim:
+            raise ValueError(f"{name}: expected features of shape ({size}, T, {dim}), got {shape}")
+        if real is not None and (real.dtype != torch.bool or real.shape != shape[:2]):
+            got = f"{real.dtype} {tuple(real.shape)}"
+            raise ValueError(f"{name}: expected a bool mask of shape {shape[:2]}, got {got}")
 
 
 def _slices(
