@@ -57,9 +57,13 @@ def answers(model: Classifier, part: Batch, value: Mapping[str, Tensor] | None =
 def values(model: Classifier, part: Batch) -> pd.DataFrame:
     """What stands against each modality of each sample; one row per sample and modality.
 
-    Columns: sample, modality, label, corrupted (if known), value (global), channel_value (mean over channels),
-    gate (mean effective gate over real steps and channels), contribution (with the true label, in nats), agreement
-    (mean over the others of p_m . p_n, where VGMR has anchors).
+    Columns: sample, modality, label, corrupted (if known), value (global), channel_value and channel_deviation
+    (mean and deviation over channels), gate and raw_gate (means of the effective gate and of that of Eq. (11) over
+    real steps and channels), contribution (with the true label, in nats), agreement (mean over the others of
+    p_m . p_n, where VGMR has anchors).
+
+    Raises:
+        ValueError: the model's pre-fusion module is not VGMR.
     """
 
     def take(output: Output, batch: Batch) -> dict[str, dict[str, Tensor]]:
@@ -67,11 +71,13 @@ def values(model: Classifier, part: Batch) -> pd.DataFrame:
         delta = contributions(model.backbone, output.encodings, batch.label, batch.model_mask)
         columns: dict[str, dict[str, Tensor]] = {}
         for name, gate in refinement.effective_gate.items():
-            real = batch.mask[name]
+            real, channel = batch.mask[name], refinement.channel_value[name]
             columns[name] = {
                 "value": refinement.global_value[name],
-                "channel_value": refinement.channel_value[name].mean(1),
+                "channel_value": channel.mean(1),
+                "channel_deviation": channel.std(1),
                 "gate": (gate.mean(2) * real).sum(1) / real.sum(1),
+                "raw_gate": masked_mean(refinement.gate[name], real).mean(1),
                 "contribution": delta[name],
             }
             if refinement.posterior:
@@ -83,7 +89,7 @@ def values(model: Classifier, part: Batch) -> pd.DataFrame:
 
     pieces = one_pass(model, part, take)
     if not pieces[0]:
-        raise ValueError(f"values need VGMR before fusion, got {type(model.prefusion).__name__}")
+        raise ValueError(f"expected a model with VGMR before fusion, got {type(model.prefusion).__name__}")
     whole = None if part.corrupted is None else truth(part)
     frames = []
     for name in pieces[0]:
@@ -112,11 +118,11 @@ def detection(frame: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
     """
     rows = []
     for key, group in [(None, frame)] if by is None else frame.groupby(by):
-        hit = torch.from_numpy(group["corrupted"].to_numpy(copy=True))
+        hit = torch.tensor(group["corrupted"].to_numpy())
         if hit.all() or not hit.any():
             continue
         for score in (name for name in SCORES if name in frame):
-            area = auroc(-torch.from_numpy(group[score].to_numpy(copy=True)), hit)
+            area = auroc(-torch.tensor(group[score].to_numpy()), hit)
             rows.append({"score": score, **({} if by is None else {by: key}), "auroc": area})
     return pd.DataFrame(rows)
 
@@ -124,10 +130,7 @@ def detection(frame: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
 def conflict_detection(frame: pd.DataFrame) -> float:
     """AUROC of low agreement for a *sample* with a corrupted modality: that they conflict, not which lies."""
     sample = frame.groupby("sample").agg(agreement=("agreement", "min"), corrupted=("corrupted", "any"))
-    return auroc(
-        -torch.from_numpy(sample["agreement"].to_numpy(copy=True)),
-        torch.from_numpy(sample["corrupted"].to_numpy(copy=True)),
-    )
+    return auroc(-torch.tensor(sample["agreement"].to_numpy()), torch.tensor(sample["corrupted"].to_numpy()))
 
 
 def headroom(model: Classifier, part: Batch, permutations: int = 10, seed: int = 0) -> pd.DataFrame:
@@ -142,10 +145,8 @@ def headroom(model: Classifier, part: Batch, permutations: int = 10, seed: int =
     whole = truth(part)
     hit = ~torch.stack(list(whole.values())).bool().all(0)
     frame = values(model, part)
-    own = {
-        str(name): torch.from_numpy(rows["value"].to_numpy(copy=True))
-        for name, rows in frame.groupby("modality", sort=False)
-    }
+    by_modality = frame.groupby("modality", sort=False)["value"]
+    own = {str(name): torch.tensor(column.to_numpy()) for name, column in by_modality}
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(part), generator=generator) for _ in range(permutations)]
 

@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from scipy.stats import rankdata
 from torch import Tensor
 
-from vgmr.classifier import Classifier, Output
-from vgmr.contributions import contributions
+from vgmr.analysis.calibration import values
+from vgmr.classifier import Classifier
 from vgmr.data.types import Batch
 from vgmr.fusion.base import evaluating
-from vgmr.inference import one_pass
 from vgmr.refiner import VGMR
 from vgmr.refining.maps import masked_mean
 from vgmr.refining.refinement import Refinement
@@ -31,33 +30,14 @@ def value_and_gate(model: Classifier, part: Batch) -> pd.DataFrame:
     Raises:
         ValueError: the model's pre-fusion module is not VGMR.
     """
-    if not isinstance(model.prefusion, VGMR):
-        raise ValueError(f"expected a model with VGMR before fusion, got {type(model.prefusion).__name__}")
-
-    def describe(output: Output, batch: Batch) -> pd.DataFrame:
-        refinement, frames = output.refinement, []
-        gain = contributions(model.backbone, output.encodings, batch.label, batch.mask)
-        for name in batch.features:
-            mask, channel = batch.mask[name], refinement.channel_value[name]
-            corrupted = torch.zeros(len(batch), dtype=torch.bool)
-            if batch.corrupted is not None:
-                corrupted = batch.corrupted[name].flatten(1).any(1)
-            columns = {
-                "global_value": refinement.global_value[name],
-                "channel_value": channel.mean(1),
-                "channel_deviation": channel.std(1),
-                "gate": masked_mean(refinement.gate[name], mask).mean(1),
-                "target": gain[name].sigmoid(),
-                "corrupted": corrupted,
-            }
-            frame = pd.DataFrame({column: value.cpu().numpy() for column, value in columns.items()})
-            frame.insert(0, "modality", name)
-            frames.append(frame)
-        return pd.concat(frames)
-
-    table = pd.concat(one_pass(model, part, describe), ignore_index=True)
-    table.insert(0, "sample", table.groupby("modality").cumcount())
-    return table
+    told = values(model, part)
+    if part.corrupted is None:
+        told["corrupted"] = False
+    return told[["sample", "modality", "channel_value", "channel_deviation", "corrupted"]].assign(
+        global_value=told["value"],
+        gate=told["raw_gate"],
+        target=torch.tensor(told["contribution"].to_numpy()).sigmoid().numpy(),
+    )
 
 
 def response(model: Classifier, clean: Batch, corrupted: Batch) -> pd.DataFrame:

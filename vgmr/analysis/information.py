@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from itertools import combinations, pairwise
 from typing import Any
+from warnings import catch_warnings
 
 import numpy as np
 import pandas as pd
@@ -140,6 +141,7 @@ def posteriors(
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.decomposition import PCA
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.metrics import log_loss
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
     from sklearn.neural_network import MLPClassifier
@@ -163,26 +165,15 @@ def posteriors(
 
     prior = np.bincount(truth) / len(truth)
     tried: dict[tuple[float, float], np.ndarray[Any, Any]] = {}
-    for decay in (0.1, 3.0):
-        model = network(decay)
-        answer = _quietly(lambda m=model: cross_val_predict(m, told, truth, cv=parts, method="predict_proba"))
-        tried |= {(decay, share): share * prior + (1 - share) * answer for share in (0, 0.1, 0.3, 0.6, 1)}
-    decay, share = min(tried, key=lambda choice: log_loss(truth, tried[choice]))
-    if unseen is None:
-        return torch.from_numpy(tried[decay, share])
-    fitted = _quietly(lambda: network(decay).fit(told, truth))
-    return torch.from_numpy(share * prior + (1 - share) * fitted.predict_proba(np.concatenate(list(unseen), 1)))
-
-
-def _quietly(work: Any) -> Any:
-    """Without sklearn's warning that so few iterations do not converge, which is the intention."""
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return work()
+    with catch_warnings(action="ignore", category=ConvergenceWarning):  # so few iterations are the intention
+        for decay in (0.1, 3.0):
+            answer = cross_val_predict(network(decay), told, truth, cv=parts, method="predict_proba")
+            tried |= {(decay, share): share * prior + (1 - share) * answer for share in (0, 0.1, 0.3, 0.6, 1)}
+        decay, share = min(tried, key=lambda choice: log_loss(truth, tried[choice]))
+        if unseen is None:
+            return torch.from_numpy(tried[decay, share])
+        answer = network(decay).fit(told, truth).predict_proba(np.concatenate(list(unseen), 1))
+    return torch.from_numpy(share * prior + (1 - share) * answer)
 
 
 def of_samples(
@@ -289,19 +280,6 @@ def within(table: pd.DataFrame) -> pd.DataFrame:
 
     Columns: of, with, correlation.
     """
-    ranks = table.groupby("modality", sort=False)[[*MADE, *HELD]].rank()
-    parts = [part for _, part in ranks.groupby(table["modality"], sort=False)]
-    rows = [
-        {
-            "of": of,
-            "with": with_,
-            "correlation": sum(_correlation(part[of], part[with_]) for part in parts) / len(parts),
-        }
-        for of in MADE
-        for with_ in HELD
-    ]
-    return pd.DataFrame(rows)
-
-
-def _correlation(one: pd.Series, other: pd.Series) -> float:
-    return float(one.corr(other)) if one.nunique() > 1 and other.nunique() > 1 else 0.0
+    found = table.groupby("modality", sort=False)[[*MADE, *HELD]].corr("spearman").fillna(0)
+    mean = found.groupby(level=1).mean().loc[list(MADE), list(HELD)]
+    return mean.rename_axis("of").reset_index().melt("of", var_name="with", value_name="correlation")

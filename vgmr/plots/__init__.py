@@ -1,7 +1,7 @@
 """Figures: data in, axes out. Few functions for many callers; one colour per model in all of them."""
 
 from vgmr.plots.curves import balancing_acts, bands, learning_curves, matrices
-from vgmr.plots.diagrams import architecture, method_line, notebook_map, run_flow
+from vgmr.plots.diagrams import architecture, method_line
 from vgmr.plots.intervals import against_cost, beside_paper, forest, seed_points, verdicts
 from vgmr.plots.look import COLOURS, display_name, look, shades, style
 from vgmr.plots.samples import (
@@ -36,10 +36,8 @@ __all__ = [
     "look",
     "matrices",
     "method_line",
-    "notebook_map",
     "per_class",
     "refinement_maps",
-    "run_flow",
     "seed_points",
     "sequences",
     "shades",

@@ -1,8 +1,8 @@
-"""Diagrams drawn by code: the architecture with its equations, the flow of a run, the map of the notebooks."""
+"""Diagrams drawn by code: the architecture with its equations, whole and as one line."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Any
 
@@ -33,7 +33,7 @@ BLOCKS: dict[str, tuple[float, float, float, float, str]] = {
 ARROWS = tuple(pairwise(BLOCKS))  # each leads to the next
 
 
-def _box(ax: Axes, place: tuple[float, float, float, float], text: str, lit: bool, size: float) -> None:
+def _box(ax: Axes, place: tuple[float, float, float, float], text: str, lit: bool = False) -> None:
     x, y, width, height = place
     ax.add_patch(
         FancyBboxPatch(
@@ -46,7 +46,7 @@ def _box(ax: Axes, place: tuple[float, float, float, float], text: str, lit: boo
             linewidth=1.6 if lit else 1.0,
         )
     )
-    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=size, color=INK)
+    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8.2, color=INK)
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], **options: Any) -> None:
@@ -62,39 +62,11 @@ def _blank(width: float, height: float, xlim: tuple[float, float], ylim: tuple[f
     return ax
 
 
-def _known(lit: Collection[str]) -> None:
-    unknown = sorted(set(lit) - set(BLOCKS))
-    if unknown:
-        raise ValueError(f"unknown blocks {unknown}; there are: {', '.join(BLOCKS)}")
-
-
-def _chain(steps: Sequence[tuple[str, str]], lit: Collection[str], size: tuple[float, float, float]) -> Axes:
-    """Boxes in a row, joined by arrows; `size` holds their width, their height and the distance of their edges."""
-    width, height, pitch = size
-    across = pitch * len(steps)
-    ax = _blank(12.5, 12.5 * (height + 0.35) / across, (-0.1, across), (-0.1, height + 0.25))
-    for place, (name, text) in enumerate(steps):
-        _box(ax, (pitch * place, 0.05, width, height), text, name in lit, 8.2)
-        if place:
-            middle = 0.05 + height / 2
-            _arrow(ax, (pitch * (place - 1) + width + 0.02, middle), (pitch * place - 0.03, middle))
-    return ax
-
-
-def architecture(lit: Collection[str] = ()) -> Axes:
-    """The Value-Gated Modality Refiner for one modality m, with the paper's equation numbers.
-
-    Args:
-        lit: blocks to stress, of `BLOCKS`: input, projection, summary, comparison, value, gate, effective, refine,
-            backbone.
-
-    Raises:
-        ValueError: an unknown block.
-    """
-    _known(lit)
+def architecture() -> Axes:
+    """The Value-Gated Modality Refiner for one modality m, with the paper's equation numbers."""
     ax = _blank(13, 3.3, (-0.2, 21.4), (-0.35, 5.0))
-    for name, (x, y, width, height, text) in BLOCKS.items():
-        _box(ax, (x, y, width, height), text, name in lit, 8.2)
+    for x, y, width, height, text in BLOCKS.values():
+        _box(ax, (x, y, width, height), text)
     for first, second in ARROWS:
         x, y, width, height, _ = BLOCKS[first]
         to_x, to_y, _, to_height, _ = BLOCKS[second]
@@ -116,22 +88,6 @@ def architecture(lit: Collection[str] = ()) -> Axes:
     return ax
 
 
-FLOW = (
-    ("load", "load(name)\nstandardised,\nchecked"),
-    ("fit", "fit\none loop, one\nseed or many"),
-    ("validation", "best epoch by\nvalidation"),
-    ("test", "test part\nscored once"),
-    ("run", "Run on disk\npredictions,\nsettings, code key"),
-    ("compare", "compare\nseeds x samples,\nintervals"),
-    ("ledger", "tables, figures,\nledger of claims"),
-)
-
-
-def run_flow(lit: Collection[str] = ()) -> Axes:
-    """How a run flows, from the data to the ledger; `lit` stresses steps of `FLOW`."""
-    return _chain(FLOW, lit, (2.1, 1.25, 2.62))
-
-
 METHOD = (
     ("input", "features\n(1)"),
     ("projection", "project\n(2)"),
@@ -145,33 +101,25 @@ METHOD = (
 )
 
 
-def method_line(lit: Collection[str] = ()) -> Axes:
-    """The blocks of `architecture` in one line, to show where a section stands; `lit` as there."""
-    _known(lit)
-    return _chain(METHOD, lit, (1.7, 0.75, 2.06))
-
-
-ROUTES = {"reader": "#2a6f97", "teacher": "#c77700", "researcher": "#5a8f3c"}
-
-
-def notebook_map(titles: Mapping[str, str], routes: Mapping[str, Collection[str]]) -> Axes:
-    """All notebooks as a map, with a dot of a route's colour on each that the route visits.
+def method_line(lit: Collection[str]) -> Axes:
+    """The blocks of `architecture` in one line, to show where a section stands.
 
     Args:
-        titles: number, such as "01", -> short title, in order.
-        routes: of `ROUTES`: reader, teacher, researcher -> numbers.
+        lit: blocks to stress, of `BLOCKS`: input, projection, summary, comparison, value, gate, effective, refine,
+            backbone.
+
+    Raises:
+        ValueError: an unknown block.
     """
-    columns = 5
-    rows = -(-len(titles) // columns)
-    ax = _blank(12.5, 0.78 * rows + 0.9, (-0.2, 3.62 * columns), (-1.15 * rows - 0.2, 1.05))
-    for place, (number, title) in enumerate(titles.items()):
-        row, column = divmod(place, columns)
-        x, y = 3.62 * column, -1.15 * (row + 1)
-        _box(ax, (x, y, 3.3, 0.85), f"{number}  {title}", False, 8.4)
-        visited = [name for name in ROUTES if number in routes.get(name, ())]
-        for position, name in enumerate(visited):
-            ax.plot(x + 3.08 - 0.26 * position, y + 0.85, "o", color=ROUTES[name], markersize=8, zorder=3)
-    for position, (name, colour) in enumerate(ROUTES.items()):
-        ax.plot(0.1 + 6 * position, 0.55, "o", color=colour, markersize=8)
-        ax.text(0.35 + 6 * position, 0.55, f"{name}: {', '.join(routes.get(name, ()))}", va="center", fontsize=8.4)
+    unknown = sorted(set(lit) - set(BLOCKS))
+    if unknown:
+        raise ValueError(f"unknown blocks {unknown}; there are: {', '.join(BLOCKS)}")
+    width, height, pitch = 1.7, 0.75, 2.06
+    across = pitch * len(METHOD)
+    ax = _blank(12.5, 12.5 * (height + 0.35) / across, (-0.1, across), (-0.1, height + 0.25))
+    for place, (name, text) in enumerate(METHOD):
+        _box(ax, (pitch * place, 0.05, width, height), text, name in lit)
+        if place:
+            middle = 0.05 + height / 2
+            _arrow(ax, (pitch * (place - 1) + width + 0.02, middle), (pitch * place - 0.03, middle))
     return ax

@@ -13,14 +13,11 @@ from joblib import Parallel, delayed
 
 from vgmr.analysis.calibration import accuracy_on, detection, values
 from vgmr.corruption import Drawn
-from vgmr.experiment import build, experiment_data
-from vgmr.machine.devices import one_thread
+from vgmr.experiment import experiment_data, train
 from vgmr.machine.files import in_repository, try_place, write
-from vgmr.objective import Objective
-from vgmr.settings import Experiment, filled
+from vgmr.settings import Experiment
 from vgmr.studies.search import SEARCH_SEEDS, SEARCHED
 from vgmr.studies.variants import CONTROLS, VARIANTS
-from vgmr.training import fit
 
 KEPT = "forms.json"
 # Nothing that it measures corruption with is among the kinds it trains on.
@@ -71,32 +68,23 @@ FORM_COMMON: dict[str, Any] = {
 
 
 def validate_form(experiment: Experiment) -> dict[str, float]:
-    """Train, and score on the validation part alone: as it is, and with one modality of each sample corrupted.
+    """Train, and score the validation part alone: as it is, and with one modality of each sample corrupted.
 
     Returns accuracies "clean" and by kind of `UNSEEN_KINDS`, and "value" and "gate", the mean over these kinds of
     the AUROC of a low value, or closed gate, for a corrupted modality; these two for VGMR only.
     """
     data = experiment_data(experiment)
-    with one_thread():
-        model = build(experiment, data)
-        drawn = Drawn.like(data.train, **experiment.training_corruption)
-        objective = Objective(**filled(Objective, experiment, target=experiment.value_target))
-        fit(
-            model,
-            data,
-            **filled(fit, experiment, objective=objective, method=None, corruption=drawn, checkpoint=None),
-        )
-        part = data.validation
-        scores = {"clean": accuracy_on(model, part)}
-        areas = []
-        for kind in UNSEEN_KINDS:
-            hit = Drawn.like(data.train, [kind], 1.0)(part, torch.Generator().manual_seed(1))
-            scores[kind] = accuracy_on(model, hit)
-            if experiment.prefusion == "vgmr":
-                areas.append(detection(values(model, hit)).set_index("score")["auroc"])
-        if areas:
-            mean = pd.concat(areas, axis=1).mean(axis=1)
-            scores |= {"value": float(mean["value"]), "gate": float(mean["gate"])}
+    model = train(experiment, data).model()
+    scores = {"clean": accuracy_on(model, data.validation)}
+    areas = []
+    for kind in UNSEEN_KINDS:
+        hit = Drawn.like(data.train, [kind], 1.0)(data.validation, torch.Generator().manual_seed(1))
+        scores[kind] = accuracy_on(model, hit)
+        if experiment.prefusion == "vgmr":
+            areas.append(detection(values(model, hit)).set_index("score")["auroc"])
+    if areas:
+        mean = pd.concat(areas, axis=1).mean(axis=1)
+        scores |= {"value": float(mean["value"]), "gate": float(mean["gate"])}
     return scores
 
 

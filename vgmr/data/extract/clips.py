@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,14 @@ class BrokenFile(ValueError):
 Maker = Callable[[str], tuple[np.ndarray, bytes]]
 Stored = dict[str, tuple[np.ndarray, bytes]]
 Files = Path | Sequence["Files"]
+
+
+class Source(NamedTuple):
+    """Where the features of a modality are stored, the raw files behind a clip, and how they become features."""
+
+    folder: Path
+    files: Callable[[str], Files]
+    make: Maker
 
 
 def data_folder(name: str, root: str | Path | None, marker: str, expected: str) -> Path:
@@ -193,6 +201,48 @@ def make_stored(
     if len(widths) > 1:
         raise ValueError(f"{folder}: stored features have widths {widths}; delete the folder to make them again")
     return stored
+
+
+def complete(
+    data: str,
+    names: Sequence[str],
+    sources: Mapping[str, Source],
+    lacking: Callable[[str, Sequence[str]], str],
+    place: str,
+    allow_partial: bool,
+    notes: dict[str, Any],
+) -> tuple[dict[str, Stored], dict[str, str], dict[str, str]]:
+    """Features of the clips `names` by modality; and, with the reason, clips that are missing and broken ones.
+
+    Both are left out where partial data are wanted, and counted in `notes`; else they are refused.
+
+    Args:
+        sources: how to make the features of each modality.
+        lacking: what is wrong with the raw files of a clip, of which the features of some modalities are not
+            stored; empty if nothing is.
+        place: where to get clips from.
+
+    Raises as `note_missing` and `make_stored`.
+    """
+    stored = {modality: read_stored(one.folder, names, one.files) for modality, one in sources.items()}
+    missing: dict[str, str] = {}
+    for name in names:
+        absent = [modality for modality in sources if name not in stored[modality]]
+        if absent and (problem := lacking(name, absent)):
+            missing[name] = problem
+    told = [f"{name}: {problem}" for name, problem in missing.items()]
+    note_missing(data, told, len(names), place, allow_partial, notes)
+    there = [name for name in names if name not in missing]
+    broken: dict[str, str] = {}
+    for modality, one in sources.items():
+        found, title = stored[modality], f"{data} {modality}"
+        stored[modality] = make_stored(
+            one.folder, there, found, one.make, title, broken if allow_partial else None
+        )
+    if broken:
+        told = [f"{name}: {problem}" for name, problem in broken.items()] + told
+        note_missing(data, told, len(names), place, allow_partial, notes)
+    return stored, missing, broken
 
 
 def _read_stored(path: Path) -> tuple[np.ndarray, bytes] | None:

@@ -13,17 +13,7 @@ import numpy as np
 import torch
 
 from vgmr.data.extract.audio import log_mel, read_wav
-from vgmr.data.extract.clips import (
-    BrokenFile,
-    Stored,
-    data_folder,
-    make_stored,
-    note_counts,
-    note_missing,
-    read_lines,
-    read_raw,
-    read_stored,
-)
+from vgmr.data.extract.clips import BrokenFile, Source, complete, data_folder, note_counts, read_lines, read_raw
 from vgmr.data.extract.images import Extractor, ImageNetwork, numbered_images, read_images, rgb_input, spread
 from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, holdout, pad
 from vgmr.machine.files import user_path
@@ -117,7 +107,6 @@ def load_cremad(
     if bad_clips == "drop":
         clips = [clip for clip in clips if clip.name not in BAD_CLIPS]
     kept = folder / "features" if store is None else user_path(store)
-    stores = {"audio": kept / SOUNDS, "visual": kept / network.name / f"frames-{frames}"}
 
     def voice(name: str) -> Path:
         return folder / "AudioWAV" / f"{name}.wav"
@@ -126,31 +115,22 @@ def load_cremad(
         numbered = list(numbered_images(folder / "Image-01-FPS" / name).values())
         return [numbered[moment] for moment in spread(len(numbered), frames)]
 
-    stored = {
-        name: read_stored(stores[name], [clip.name for clip in clips], source)
-        for name, source in (("audio", voice), ("visual", images))
-    }
-    problems = {clip.name: problem for clip in clips if (problem := _problem(folder, stored, clip.name))}
-    missing = [f"{name}: {problem}" for name, problem in problems.items()]
-    note_missing("cremad", missing, len(clips), CLIPS, allow_partial, notes)
-    clips = [clip for clip in clips if clip.name not in problems]
-
-    def voice_of(name: str) -> tuple[np.ndarray, bytes]:
-        return read_voice(voice(name))
-
-    def frames_of(name: str) -> tuple[np.ndarray, bytes]:
+    def features_of_images(name: str) -> tuple[np.ndarray, bytes]:
         pixels, digest = read_images(images(name))
         return network(rgb_input(pixels)), digest
 
-    broken: dict[str, str] | None = {} if allow_partial else None
-    made = {}
-    for name, make in (("audio", voice_of), ("visual", frames_of)):
-        titles = [clip.name for clip in clips]
-        made[name] = make_stored(stores[name], titles, stored[name], make, f"cremad {name}", broken)
-    if broken:
-        missing = [f"{name}: {problem}" for name, problem in broken.items()] + missing
-        note_missing("cremad", missing, len(clips) + len(problems), CLIPS, allow_partial, notes)
-        clips = [clip for clip in clips if clip.name not in broken]
+    def lacking(name: str, modalities: Sequence[str]) -> str:
+        silent = "audio" in modalities and not voice(name).is_file()
+        unseen = "visual" in modalities and not images(name)
+        return " and ".join(["no .wav file"] * silent + ["no frames"] * unseen)
+
+    sources = {
+        "audio": Source(kept / SOUNDS, voice, lambda name: read_voice(voice(name))),
+        "visual": Source(kept / network.name / f"frames-{frames}", images, features_of_images),
+    }
+    names = [clip.name for clip in clips]
+    made, missing, broken = complete("cremad", names, sources, lacking, CLIPS, allow_partial, notes)
+    clips = [clip for clip in clips if clip.name not in missing and clip.name not in broken]
     names = [clip.name for clip in clips]
     listed = {clip.name: part for part in lists for clip in lists[part]}
     parts = _split(clips, [listed[clip.name] for clip in clips], split)
@@ -163,23 +143,18 @@ def load_cremad(
         if not len(rows):
             raise ValueError(f"cremad: the {part} part of split {split!r} is empty; it needs more actors or clips")
 
-    audio, visual = ([made[name][clip][0] for clip in names] for name in stores)
-    longest = max(len(sequence) for sequence in audio)
+    audio, visual = ([made[name][clip][0] for clip in names] for name in sources)
     most = 1 + (round(LONGEST * RATE) - round(WINDOW * RATE)) // round(HOP * RATE)
     notes["clips of 5 s or more, cut there"] = sum(len(sequence) == most for sequence in audio)
     notes[f"clips with fewer than {frames} frames"] = sum(len(sequence) < frames for sequence in visual)
-    batches: dict[str, Any] = {}
-    for part, rows in parts.items():
-        padded = {
-            "audio": pad([audio[row] for row in rows], longest),
-            "visual": pad([visual[row] for row in rows], frames),
-        }
-        batches[part] = Batch(
-            {name: x for name, (x, _) in padded.items()},
-            {name: mask for name, (_, mask) in padded.items()},
-            torch.tensor([clips[row].label for row in rows]),
-            torch.tensor([clips[row].actor for row in rows]),
-        )
+    padded = {"audio": pad(audio), "visual": pad(visual, frames)}
+    whole = Batch(
+        {name: x for name, (x, _) in padded.items()},
+        {name: mask for name, (_, mask) in padded.items()},
+        torch.tensor([clip.label for clip in clips]),
+        torch.tensor([clip.actor for clip in clips]),
+    )
+    batches: dict[str, Any] = {part: whole.index(torch.from_numpy(rows)) for part, rows in parts.items()}
     return MultimodalData(
         "cremad",
         **batches,
@@ -199,7 +174,7 @@ def load_cremad(
             },
             *(hashlib.sha256(read_raw(path)).digest() for path in paths.values()),
             *(parts[part] for part in batches),
-            *(made[name][clip][1] for name in stores for clip in names),
+            *(made[name][clip][1] for name in sources for clip in names),
         ),
         notes=notes,
         overlap="the published split is kept as it is",
@@ -221,13 +196,6 @@ def read_list(path: Path) -> list[Clip]:
     if not clips or len({clip.name for clip in clips}) < len(clips):
         raise ValueError(f"{path}: expected every clip once, got {'a repeated one' if clips else 'none'}")
     return clips
-
-
-def _problem(folder: Path, stored: dict[str, Stored], name: str) -> str:
-    sound = name in stored["audio"] or (folder / "AudioWAV" / f"{name}.wav").is_file()
-    image = name in stored["visual"] or numbered_images(folder / "Image-01-FPS" / name)
-    absent = ["no .wav file"] * (not sound) + ["no frames"] * (not image)
-    return " and ".join(absent)
 
 
 def _split(clips: Sequence[Clip], listed: Sequence[str], split: str) -> dict[str, np.ndarray]:

@@ -12,16 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vgmr.data.extract.clips import (
-    Files,
-    data_folder,
-    make_stored,
-    note_counts,
-    note_missing,
-    read_lines,
-    read_raw,
-    read_stored,
-)
+from vgmr.data.extract.clips import Files, Source, complete, data_folder, note_counts, read_lines, read_raw
 from vgmr.data.extract.images import (
     Extractor,
     ImageNetwork,
@@ -112,19 +103,13 @@ def load_ucf101(
     found = {part: len(clips) for part, clips in parts.items()}
     note_counts("ucf101", found, SIZES[split], allow_partial, notes)
 
-    listed = [clip for part in parts.values() for clip in part]
-    names = [clip.name for clip in listed]
+    names = [clip.name for clips in parts.values() for clip in clips]
     place = folder / "features" if store is None else user_path(store)
-    footage = _Footage(folder, place, frames, modalities, network, names)
+    footage = _Footage(folder, place, frames, modalities, network)
     notes["layout"] = footage.layout
-    problems = {clip.name: problem for clip in listed if (problem := footage.problem(clip.name))}
-    missing = [f"{name}: {problem}" for name, problem in problems.items()]
-    note_missing("ucf101", missing, len(listed), CLIPS, allow_partial, notes)
-    broken = footage.complete([clip.name for clip in listed if clip.name not in problems], allow_partial)
-    if broken:
-        missing = [f"{name}: {problem}" for name, problem in broken.items()] + missing
-        note_missing("ucf101", missing, len(listed), CLIPS, allow_partial, notes)
-    left_out = {*problems, *broken}
+    sources = footage.sources()
+    stored, missing, broken = complete("ucf101", names, sources, footage.lacking, CLIPS, allow_partial, notes)
+    left_out = {*missing, *broken}
     parts = {part: [clip for clip in clips if clip.name not in left_out] for part, clips in parts.items()}
     for part, clips in parts.items():
         if not clips and broken:
@@ -135,7 +120,7 @@ def load_ucf101(
     clips = [clip for part in parts.values() for clip in part]
     features, mask, digests = {}, {}, []
     for modality in modalities:
-        made = [footage.stored[modality][clip.name] for clip in clips]
+        made = [stored[modality][clip.name] for clip in clips]
         features[modality], mask[modality] = pad([sequence for sequence, _ in made], frames)
         digests += [digest for _, digest in made]
     notes[f"clips shorter than {frames} frames"] = int((~mask[modalities[0]][:, -1]).sum())
@@ -249,7 +234,6 @@ class _Footage:
         frames: int,
         modalities: Sequence[str],
         network: ImageNetwork,
-        names: Sequence[str],
     ) -> None:
         self.frames = frames
         self.modalities = modalities
@@ -271,16 +255,15 @@ class _Footage:
                 f"no flow images in {folder / 'tvl1_flow'}, and .avi files hold none; get them from "
                 'https://github.com/feichtenhofer/twostreamfusion, or pass modalities=["rgb"]'
             )
-        sources = {"rgb": self._rgb_files, "flow": self._flow_files}
-        self.stored = {
-            modality: read_stored(self.store / modality, names, sources[modality]) for modality in modalities
-        }
 
-    def problem(self, name: str) -> str:
-        """What is wrong with the files of a clip whose features are not all stored, or an empty text."""
-        return "" if all(name in stored for stored in self.stored.values()) else self._lacking(name)
+    def sources(self) -> dict[str, Source]:
+        """How to make the features of each modality."""
+        files = {"rgb": self._rgb_files, "flow": self._flow_files}
+        make = {"rgb": self._from_video if self.layout == "avi" else self._rgb, "flow": self._flow}
+        return {name: Source(self.store / name, files[name], make[name]) for name in self.modalities}
 
-    def _lacking(self, name: str) -> str:
+    def lacking(self, name: str, _: Sequence[str] = ()) -> str:
+        """What is wrong with the files of a clip, or an empty text."""
         if self.layout == "avi":
             return "" if name.lower() in self.videos else "no .avi file"
         needed = ["rgb"] * ("rgb" in self.modalities) + ["u", "v"] * ("flow" in self.modalities)
@@ -296,21 +279,6 @@ class _Footage:
             return "images " + ", ".join(f"{kind} {count}" for kind, count in counts.items())
         return ""
 
-    def complete(self, names: list[str], allow_broken: bool) -> dict[str, str]:
-        """Fill `stored` for the clips `names`; returns those whose files are broken, and why."""
-        broken: dict[str, str] = {}
-        for modality in self.modalities:
-            make = self._from_video if self.layout == "avi" else {"rgb": self._rgb, "flow": self._flow}[modality]
-            self.stored[modality] = make_stored(
-                self.store / modality,
-                names,
-                self.stored[modality],
-                make,
-                f"ucf101 {modality}",
-                broken if allow_broken else None,
-            )
-        return broken
-
     def _images(self, kind: str, name: str) -> dict[int, Path]:
         folder = self.images[kind].get(name.lower())
         return {} if folder is None else numbered_images(folder, "frame")
@@ -321,12 +289,12 @@ class _Footage:
         return [images[moment] for moment in spread(len(self._images(counted, name)), self.frames)]
 
     def _rgb_files(self, name: str) -> Files:
-        if self._lacking(name):
+        if self.lacking(name):
             return []
         return self.videos[name.lower()] if self.layout == "avi" else self._paths("rgb", name)
 
     def _flow_files(self, name: str) -> Files:
-        return [] if self._lacking(name) else [self._paths("u", name), self._paths("v", name)]
+        return [] if self.lacking(name) else [self._paths("u", name), self._paths("v", name)]
 
     def _rgb(self, name: str) -> tuple[np.ndarray, bytes]:
         images, digest = read_images(self._paths("rgb", name))
