@@ -287,20 +287,6 @@ def test_a_method_has_one_name_and_colour_whatever_names_it():
     assert [text.get_text() for text in ax.get_yticklabels()] == ["OGM-GE", "MLA"]
 
 
-def test_a_system_has_one_colour_whichever_others_are_drawn():
-    def colours(*names):
-        rows = [
-            {"dataset": "one", "label": name, "cost": 1.0 + at, "difference": 0.0, "low": -1.0, "high": 1.0}
-            for at, name in enumerate(names)
-        ]
-        (ax,) = plots.against_cost(pd.DataFrame(rows))
-        return {line.get_label(): line.get_color() for line in ax.lines if line.get_label() in names}
-
-    few, many = colours("PCAG", "MulT"), colours("TFN", "MulT", "MISA", "PCAG")
-    assert len(set(many.values())) == 4 and few == {name: many[name] for name in few}
-    assert not set(many.values()) & set(plots.COLOURS.values())
-
-
 def test_what_is_no_model_is_neutral_and_takes_no_colour_of_a_model():
     (ax,) = plots.forest(pd.DataFrame(contrasted("one")))
     assert len({(dot.get_color(), dot.get_marker()) for dot in dots(ax).values()}) == 1
@@ -333,6 +319,20 @@ def test_against_cost_draws_intervals_and_tells_like_costs_apart():
     first, second = (axes[0].lines[place] for place in (0, 2))
     assert (list(first.get_xdata()), list(first.get_ydata())) == ([1.3, 1.3], [-0.1, 0.2])
     assert list(second.get_xdata()) == [1.32, 1.32]
+
+
+def test_hosts_are_named_at_their_intervals_and_like_costs_stand_apart():
+    columns = ["label", "host", "cost", "difference", "low", "high"]
+    rows = [["plain", "MulT", 2.0, 0.1, -0.1, 0.2], ["plain", "TFN", 1.0, 0.2, 0.1, 0.3]]
+    rows += [["b", "MulT", 1, 0, 0, 0], ["plain", "LMF", 2.0, -0.2, -0.3, -0.1]]
+    first, second = plots.hosts_against_cost(pd.DataFrame(rows, columns=columns), "cost")
+    assert [first.get_title(), second.get_title(), second.get_xlabel()] == ["plain", "b", "cost"]
+    names = {text.get_text(): text.xy for text in first.texts}
+    assert names == {"TFN": (1.0, 0.3), "MulT": (2.0, 0.2), "LMF": (2.08, -0.1)}
+    dots = {float(line.get_xdata()[0]): line for line in first.lines if len(line.get_xdata()) == 1}
+    faces = {place: dot.get_markerfacecolor() for place, dot in dots.items()}
+    assert faces == {1.0: plots.COLOURS["plain"], 2.0: "white", 2.08: plots.COLOURS["plain"]}
+    assert first.get_xscale() == "log" and first.get_ylim()[1] > 0.3 + 0.3
 
 
 def test_verdicts_stack_to_the_number_of_claims_by_list():

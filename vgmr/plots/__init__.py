@@ -2,7 +2,7 @@
 
 from vgmr.plots.curves import balancing_acts, bands, learning_curves, matrices
 from vgmr.plots.diagrams import architecture, method_line
-from vgmr.plots.intervals import against_cost, beside_paper, forest, seed_points, verdicts
+from vgmr.plots.intervals import against_cost, beside_paper, forest, hosts_against_cost, seed_points, verdicts
 from vgmr.plots.look import COLOURS, display_name, look, shades, style
 from vgmr.plots.samples import (
     answers_by_class,
@@ -32,6 +32,7 @@ __all__ = [
     "display_name",
     "forest",
     "gate_strength",
+    "hosts_against_cost",
     "learning_curves",
     "look",
     "matrices",

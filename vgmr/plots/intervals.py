@@ -12,7 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from scipy import stats
 
 from vgmr.plots.look import display_name, look, looks
@@ -169,7 +169,7 @@ def beside_paper(frame: pd.DataFrame, xlabel: str, line: float | None = None) ->
     if line is not None:
         ax.axvline(line, color="k", linewidth=1)
     ax.set(yticks=places, yticklabels=[display_name(name) for name in frame.index], xlabel=xlabel)
-    ax.invert_yaxis()
+    ax.set_ylim(len(frame) - 0.5, -0.5)
     ax.legend(loc="best")
     return ax
 
@@ -206,6 +206,41 @@ def against_cost(frame: pd.DataFrame, xlabel: str = "training time, ratio to pla
     return axes[0]
 
 
+def hosts_against_cost(frame: pd.DataFrame, xlabel: str) -> np.ndarray:
+    """Difference with its 95% interval against cost, a panel per model, the host's name above each interval.
+
+    Filled where the interval leaves zero out.
+
+    Args:
+        frame: columns label (the model), host, cost, difference, low and high; hosts of like cost are drawn side
+            by side, four percent apart.
+    """
+    models = list(dict.fromkeys(frame["label"]))
+    size = (9.5, 3.2 * len(models) + 0.7)
+    figure, axes = plt.subplots(len(models), 1, figsize=size, squeeze=False, sharex=True, sharey=True)
+    beside = {"textcoords": "offset points", "rotation": 90, "fontsize": 9, "ha": "center", "va": "bottom"}
+    for ax, (model, (colour, marker)) in zip(axes[:, 0], looks(models).items(), strict=True):
+        place = 0.0
+        for entry in frame[frame["label"] == model].sort_values("cost").to_dict("records"):
+            place = max(float(entry["cost"]), 1.04 * place)
+            ax.plot([place, place], [entry["low"], entry["high"]], color=colour)
+            decided = entry["low"] > 0 or entry["high"] < 0
+            face = {"markerfacecolor": colour if decided else "white", "markeredgewidth": 1.5}
+            ax.plot(place, entry["difference"], marker, color=colour, markersize=7, **face)
+            ax.annotate(entry["host"], (place, entry["high"]), (0, 3), **beside)
+        ax.axhline(0, color="k", linewidth=1, zorder=1)
+        ax.axvline(1, color="k", linewidth=1, linestyle=":", zorder=1)
+        ax.set_title(display_name(model))
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_locator(LogLocator(2, (1, 1.5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+    low, high = frame["low"].min(), frame["high"].max()
+    axes[0, 0].set_ylim(low - 0.08 * (high - low), high + 0.85 * (high - low))  # room for the names
+    axes[-1, 0].set_xlabel(xlabel)
+    figure.supylabel("difference in test accuracy (mean, 95% interval)", fontsize=11)
+    return axes[:, 0]
+
+
 def verdicts(table: pd.DataFrame) -> np.ndarray:
     """Claims of each item of the paper as stacked bars by verdict, a panel per list of the ledger; array of axes.
 
@@ -230,6 +265,7 @@ def verdicts(table: pd.DataFrame) -> np.ndarray:
         ax.invert_yaxis()
         ax.grid(axis="y", visible=False)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 0].set_xlim(0, 1.02 * axes[0, 0].get_xlim()[1])
     axes[-1, 0].set_xlabel("number of claims")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return axes[:, 0]

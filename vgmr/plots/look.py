@@ -45,10 +45,6 @@ NAMES = {  # of what options name
 }
 REST = ("#ece133", "#fbafe4", "#8172b3", "#4c9f70", "#a65628", "#f781bf", "#66c2a5", "#b15928")
 MARKERS = "osD^vPX<>dph*"
-HOSTS = (
-    *("Concat", "Transformer", "TFN", "LMF", "GMU", "PCAG", "MulT", "MISA", "MAG", "MMIM's network"),
-    *("Self-MM's network", "TETFN", "ConfSMoE", "UniS-MMC"),
-)
 # of no model; those in front differ in lightness too
 OTHERS = ("#8172b3", "#a65628", "#ccb974", "#da8bc3", "#64748b", "#4c9f70", "#c44e52", "#937860")
 NEUTRAL = ("#404040", "o")
@@ -79,21 +75,14 @@ def look(label: object, place: int = 0) -> tuple[str, str]:
 def looks(labels: list[object], neutral: bool = False) -> dict[object, tuple[str, str]]:
     """`look` of several things in one figure; where none is a model, colours that no model has, in order.
 
-    Systems behind VGMR, `HOSTS`, have the same ones in all figures.
-
     Args:
         neutral: one colour and marker for all instead, where none of them is a model.
     """
-    systems = [label for label in labels if label in HOSTS]
-    if systems != labels and any(display_name(label) in COLOURS for label in labels):
+    if any(display_name(label) in COLOURS for label in labels):
         return {label: look(label, place) for place, label in enumerate(labels)}
     if neutral:
         return dict.fromkeys(labels, NEUTRAL)
-    places = [HOSTS.index(str(label)) for label in systems] if systems == labels else range(len(labels))
-    return {
-        label: (OTHERS[at % len(OTHERS)], MARKERS[at % len(MARKERS)])
-        for label, at in zip(labels, places, strict=True)
-    }
+    return {label: (OTHERS[at % len(OTHERS)], MARKERS[at % len(MARKERS)]) for at, label in enumerate(labels)}
 
 
 def shades(number: int) -> list[str]:
