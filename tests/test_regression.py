@@ -80,6 +80,16 @@ def test_metrics_by_hand():
     assert found["seven_class_accuracy"] == pytest.approx(4 / 5)
 
 
+def test_halves_go_to_the_even_class_as_numpy_rounds_and_a_small_scale_leaves_the_correlation():
+    answer = torch.tensor([0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 3.5])
+    label = torch.tensor([0.0, 2.0, 2.0, 0.0, -2.0, -2.0, 3.0])
+    assert np.round(np.clip(answer, -3, 3)).tolist() == label.tolist()
+    assert regression_scores(answer, label)["seven_class_accuracy"] == 1
+    expected = regression_scores(answer, label)["correlation"]
+    assert regression_scores(1e-6 * answer, label)["correlation"] == pytest.approx(expected)
+    assert weighted_f1(confusion(torch.tensor([1]), torch.tensor([1]), 2)) == 1
+
+
 @given(st.integers(0, 10**6))
 def test_metrics_are_those_of_known_libraries(seed):
     generator = np.random.default_rng(seed)
