@@ -409,6 +409,13 @@ def test_without_vgmr_the_objective_is_cross_entropy_bit_by_bit(prefusion):
         assert torch.equal(objective(model, output, batch), expected)
 
 
+def test_values_that_are_not_learned_have_neither_value_loss_nor_regulariser():
+    model, batch = made_model(prefusion=VGMR.calibrated(DIMS, 3, latent_dim=3)), made_batch()
+    output = model(batch.features, batch.mask)
+    assert output.refinement.gate
+    assert torch.equal(Objective(5.0, 5.0)(model, output, batch), F.cross_entropy(output.logits, batch.label))
+
+
 @pytest.mark.parametrize("removal", ["after", "before"])
 def test_value_term_teaches_the_values_and_never_the_backbone(removal):
     """Its targets carry no gradient: the backbone's gradients are those of the task alone, the values' are not."""

@@ -13,10 +13,15 @@ from sklearn.metrics import f1_score
 from vgmr import experiment
 from vgmr.backbones import PooledBackbone
 from vgmr.classifier import Classifier
-from vgmr.contributions import contributions, contributions_before_refiner, sample_loss
+from vgmr.contributions import (
+    contributions,
+    contributions_before_refiner,
+    contributions_by_swap,
+    sample_loss,
+)
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.evaluation import confusion, regression_scores, scores, weighted_f1
-from vgmr.objective import Objective, task_loss
+from vgmr.objective import Objective, task_loss, value_loss
 from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
 from vgmr.settings import Experiment
@@ -69,6 +74,21 @@ def test_objective_is_the_error_and_the_terms_of_vgmr():
         Objective(task="ranking")
 
 
+@pytest.mark.parametrize("options", [{"target": "swap"}, {"removal": "before"}])
+def test_every_way_of_removal_counts_errors_of_numbers(options):
+    torch.manual_seed(0)
+    model, part = Classifier(VGMR(DIMS, 4), PooledBackbone(DIMS, 1)).eval(), batch()
+    output = model(part.features, part.mask)
+    gain = (
+        contributions_before_refiner(model, part, "regression")
+        if "removal" in options
+        else contributions_by_swap(model.backbone, output.encodings, part.label, None, "regression")
+    )
+    assert all(x.abs().max() > 1e-3 for x in gain.values())
+    got = Objective(task="regression", **options).of_value(model, output, part)
+    torch.testing.assert_close(got, value_loss(output.refinement, gain))
+
+
 def test_metrics_by_hand():
     label = torch.tensor([-2.0, -0.4, 0.0, 1.0, 2.6])
     answer = torch.tensor([-1.0, 0.2, -0.1, 0.6, 4.0])
@@ -78,6 +98,16 @@ def test_metrics_by_hand():
     assert found["nonzero_accuracy"] == pytest.approx(3 / 4)
     # rounded answers -1, 0, 0, 1, 3 (cut), labels -2, 0, 0, 1, 3
     assert found["seven_class_accuracy"] == pytest.approx(4 / 5)
+
+
+def test_halves_go_to_the_even_class_as_numpy_rounds_and_a_small_scale_leaves_the_correlation():
+    answer = torch.tensor([0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 3.5])
+    label = torch.tensor([0.0, 2.0, 2.0, 0.0, -2.0, -2.0, 3.0])
+    assert np.round(np.clip(answer.numpy(), -3, 3)).tolist() == label.tolist()
+    assert regression_scores(answer, label)["seven_class_accuracy"] == 1
+    expected = regression_scores(answer, label)["correlation"]
+    assert regression_scores(1e-6 * answer, label)["correlation"] == pytest.approx(expected)
+    assert weighted_f1(confusion(torch.tensor([1]), torch.tensor([1]), 2)) == 1
 
 
 @given(st.integers(0, 10**6))

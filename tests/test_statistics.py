@@ -174,6 +174,15 @@ def test_resampled_means_agree_with_the_formula():
     assert found.error == pytest.approx(exact.error, rel=0.05)
 
 
+def test_resampled_groups_are_drawn_whole_and_few_of_them_count_as_few():
+    d = simulated(8, 200, 5, np.random.default_rng(0))[0]
+    group = np.repeat(np.arange(5), 40)
+    found = resampled(lambda seed, weight: weight @ d[seed] / 200, 8, 200, group, resamples=4000)
+    exact = interval(d, group)
+    assert found.sample_variance == pytest.approx(exact.sample_variance, rel=0.1)
+    assert found.sample_variance != pytest.approx(interval(d).sample_variance, rel=0.2)
+
+
 # Weighted metrics, against copies of the samples
 
 

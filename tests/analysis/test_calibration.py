@@ -52,6 +52,16 @@ def test_values_are_those_of_the_module_and_detection_counts_pairs(trained):
             torch.tensor(rows["value"].to_numpy()), refinement.global_value[name], atol=1e-6, rtol=1e-5
         )
         assert ((rows["corrupted"] == 1).to_numpy() == (truth(test)[name] == 0).numpy()).all()
+        real, gate = test.mask[name], refinement.effective_gate[name].mean(2)
+        expected = {
+            "gate": (gate * real).sum(1) / real.sum(1),
+            "channel_value": refinement.channel_value[name].mean(1),
+            "agreement": sum(
+                (refinement.posterior[name] * p).sum(1) / 2 for n, p in refinement.posterior.items() if n != name
+            ),
+        }
+        for what, one in expected.items():
+            torch.testing.assert_close(torch.tensor(rows[what].to_numpy()), one.detach(), atol=1e-6, rtol=1e-5)
     found = detection(frame).set_index("score")["auroc"]
     low, high = (frame["value"][frame["corrupted"] == one].to_numpy() for one in (True, False))
     by_hand = ((high[:, None] > low) + 0.5 * (high[:, None] == low)).mean()
@@ -107,7 +117,19 @@ def test_gate_terms_by_hand(trained):
     value = vgmr(test.features, test.mask).global_value["face"]
     weight = vgmr.of("face").gate_from_global.weight[:, 0].abs().mean().detach()
     assert table["face", "global"] == pytest.approx(float(value.detach().std() * weight), rel=1e-4)
-    assert table["face", "features"] > 0
+    maps, real = vgmr.of("face"), test.mask["face"].unsqueeze(2)
+    with torch.no_grad():
+        channel = maps.gate_from_channel(vgmr(test.features, test.mask).channel_value["face"] - 0.5)
+        own = maps.gate_from_features(test.features["face"])
+        evidence = (own + maps.gate_from_latent(maps.projection(test.features["face"]))) * real
+    assert table["face", "channel"] == pytest.approx(float(channel.std(0).mean()), rel=1e-4)
+    by_hand = (evidence.sum(1) / real.sum(1)).std(0).mean()
+    assert table["face", "features"] == pytest.approx(float(by_hand), rel=1e-4)
+
+
+def test_a_sample_is_in_conflict_where_its_least_agreement_is_low():
+    rows = [(0, 0.9, False), (0, 0.2, True), (1, 0.8, False), (1, 0.3, False), (2, 0.95, True), (2, 0.1, False)]
+    assert conflict_detection(pd.DataFrame(rows, columns=["sample", "agreement", "corrupted"])) == 1
 
 
 def test_noise_like_the_first_moments_is_seen_by_the_second(trained):
@@ -142,7 +164,11 @@ def test_harmful_shares_and_the_lowest_gate(trained):
         index="modality", columns="part", values="share"
     )
     assert (table["corrupted"] >= table["clean"]).all() and (table["corrupted"] > table["clean"]).any()
+    told = values(models["paper"], test)
+    for name, rows in told.groupby("modality"):
+        assert table.loc[name, "corrupted"] == (rows["contribution"] < -0.1).mean()
     assert lowest_gate(VGMR(DIMS)) == pytest.approx(0.6)
+    assert lowest_gate(VGMR(DIMS, amplification=0.25, retention=0.6)) == pytest.approx(0.6 + 0.4 * 0.75)
     assert lowest_gate(VGMR.calibrated(DIMS, CLASSES)) == 0
     with pytest.raises(ValueError, match="nothing is known"):
         truth(made_data.test)

@@ -66,6 +66,27 @@ def test_a_span_placed_by_hand_is_there(made):
         assert torch.equal(where[mask], (place >= 0.25) & (place < 0.75))
 
 
+def test_what_a_span_puts_in_by_hand():
+    """All of two sequences of 4 and 8 real steps, behind 4 of padding and none, by relative place.
+
+    floor(8 (j + 1/2) / 4) is 1, 3, 5, 7 and floor(4 (j + 1/2) / 8) is 0, 0, 1, 1, 2, 2, 3, 3.
+    """
+    short, long = [0.0] * 4 + [1, 2, 3, 4], [10.0, 20, 30, 40, 50, 60, 70, 80]
+    x = torch.tensor([short, long]).unsqueeze(2)
+    mask = torch.tensor([[False] * 4 + [True] * 4, [True] * 8])
+    part = Batch({"a": x}, {"a": mask}, torch.tensor([0, 1]))
+    swapped = span(part, "swapped", length=1.0, start=0.0).features["a"].squeeze(2)
+    assert swapped.tolist() == [[0, 0, 0, 0, 20, 40, 60, 80], [1, 1, 2, 2, 3, 3, 4, 4]]
+    moved = (span(part, "shifted", length=1.0, start=0.0).features["a"] - x).squeeze(2)
+    deviation = float(torch.tensor([1.0, 2, 3, 4, *long]).std(correction=0))
+    assert not moved[0, :4].any()
+    for row in (moved[0, 4:], moved[1]):
+        assert (
+            row.abs().tolist() == pytest.approx([2 * deviation] * len(row), rel=1e-5)
+            and len(row.sign().unique()) == 1
+        )
+
+
 def test_what_cannot_be_is_refused(made):
     _, test = made
     with pytest.raises(ValueError, match="kind must be one of swapped, occluded, shifted, got 'x'"):
