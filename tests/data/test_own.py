@@ -1,10 +1,12 @@
 """A table of your own clips becomes a data set: extracted once, resumed where it stopped, broken clips named."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -252,6 +254,11 @@ def test_the_command_writes_a_folder_that_loads_by_itself(tmp_path, encoder, cap
     (full / "thing").mkdir(parents=True)
     assert run([*given[:-1], str(full)]) == 1
     assert capsys.readouterr().err.startswith(f"vgmr data extract: {full} is there and holds no data set")
+    no_space = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(own.store, "write", Mock(side_effect=no_space))
+    monkeypatch.setattr(own, "load_own", Mock(return_value=data))
+    assert run([*given[:-1], str(tmp_path / "more")]) == 1
+    assert f"{tmp_path / 'more'} cannot be written (No space left on device)" in capsys.readouterr().err
 
 
 def test_videos_are_read_as_well_as_folders_of_images(tmp_path):
@@ -333,8 +340,6 @@ TABLES = {
     "id;label;text\n1;a;b\n": r"separated by commas, got id;label;text",
     'id,label,text\n1,a,"so\n2,b,bad\n3,a,"good\n4,b,x\n': r"'1' holds a further line of the table, '2,b,bad'",
     "id,label,text\n\u00e9,a,b\ne\u0301,b,c\n": "id 'é' is there more than once",
-    "id,label,text\n"
-    + "".join(f"{n},{'ab'[n % 2]},good\n" for n in range(10)): "are the same clip; leave one of them out",
     "id,label,text\n1,.25,good\n2,.5,bad\n": "of 2 clips in 2 classes no clip is left for",
     "id,label,text\n1,a,\udce4\n": r"not text in UTF-8 \(byte 18\)",
 }
@@ -426,12 +431,22 @@ def test_names_are_the_same_in_either_form_of_unicode(tmp_path):
     assert data.classes == ("o", "é") and data.notes["groups"] == 6 and sum(sizes(data)) == 24
 
 
+def test_a_clip_that_is_in_two_parts_is_named(tmp_path):
+    table = clips(tmp_path / "clips", video=False)
+    rows = pd.read_csv(table).drop(columns=["text", "group"])
+    rows["split"] = np.repeat(["test", "train", "dev"], 8)
+    rows.loc[20, "audio"] = "sounds/4.wav"
+    rows.to_csv(table, index=False)
+    with pytest.raises(ValueError, match="'clip 20' in validation and 'clip 4' in test are the same clip; leave"):
+        load("own", str(table))
+
+
 @pytest.mark.parametrize(
     ("column", "values", "line"),
     [
         ("label", ["Yes", "no", "yes", "no"], "label Yes and yes differ in capital letters only"),
         ("group", ["A", "B", "c", "b"], "group B and b differ in capital letters only"),
-        ("label", ["-1.5", "0.5", "1", "2.25"], "its 4 classes are numbers such as -1.5; labels='regression'"),
+        ("label", ["-1.5", "0.5", "1", "2.25"], "its 4 classes are numbers such as 0.5; labels='regression'"),
     ],
 )
 def test_classes_that_are_hardly_meant_are_warned_of(tmp_path, column, values, line):

@@ -142,7 +142,11 @@ def extract(table: str | Path, output: str | Path | None = None, **options: Any)
         raise ValueError(f"{why}; give another place as output")
     data = load_own(table, **options)
     data.check()
-    store.write(folder, {"data": "own", "version": VERSION, "fingerprint": data.fingerprint}, data)
+    try:
+        store.write(folder, {"data": "own", "version": VERSION, "fingerprint": data.fingerprint}, data)
+    except OSError as error:
+        why = error.strerror or error
+        raise OSError(f"{folder} cannot be written ({why}); give another place as output") from None
     return data
 
 
