@@ -1,10 +1,12 @@
 """A table of your own clips becomes a data set: extracted once, resumed where it stopped, broken clips named."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -15,8 +17,9 @@ from made_encoders import write_bert
 
 from vgmr.data import load, own
 from vgmr.data.extract.audio import egemaps, log_mel, read_wav
+from vgmr.data.extract.clips import BrokenFile
 from vgmr.data.extract.images import folder_images
-from vgmr.data.extract.text import word_timing, word_vectors
+from vgmr.data.extract.text import read_words, word_timing, word_vectors
 from vgmr.data.manage import run
 
 WORDS = ("good bad", "bad", "good good good", "so so")
@@ -251,6 +254,11 @@ def test_the_command_writes_a_folder_that_loads_by_itself(tmp_path, encoder, cap
     (full / "thing").mkdir(parents=True)
     assert run([*given[:-1], str(full)]) == 1
     assert capsys.readouterr().err.startswith(f"vgmr data extract: {full} is there and holds no data set")
+    no_space = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(own.store, "write", Mock(side_effect=no_space))
+    monkeypatch.setattr(own, "load_own", Mock(return_value=data))
+    assert run([*given[:-1], str(tmp_path / "more")]) == 1
+    assert f"{tmp_path / 'more'} cannot be written (No space left on device)" in capsys.readouterr().err
 
 
 def test_videos_are_read_as_well_as_folders_of_images(tmp_path):
@@ -329,6 +337,10 @@ TABLES = {
     "id,label,audio,audio\n1,a,b,c\n": r"has the column audio more than once",
     "id,label,audio,group,Group\n1,a,b,c,d\n": r"has the column group more than once",
     'id,label,text\n1,a,"b\n': r"not a table \(.*EOF inside string",
+    "id;label;text\n1;a;b\n": r"separated by commas, got id;label;text",
+    'id,label,text\n1,a,"so\n2,b,bad\n3,a,"good\n4,b,x\n': r"'1' holds a further line of the table, '2,b,bad'",
+    "id,label,text\n\u00e9,a,b\ne\u0301,b,c\n": "id 'é' is there more than once",
+    "id,label,text\n1,.25,good\n2,.5,bad\n": "of 2 clips in 2 classes no clip is left for",
     "id,label,text\n1,a,\udce4\n": r"not text in UTF-8 \(byte 18\)",
 }
 
@@ -401,12 +413,57 @@ def test_timing_that_a_clip_lacks_is_missed_aloud(tmp_path, encoder):
         assert load("own", str(table), text=encoder).modalities == ["text"]
 
 
+def test_a_word_with_an_open_double_quote_takes_no_others(tmp_path):
+    (tmp_path / "a.csv").write_text('word,start,end\n",0,1\ngood,1,2\n",2,3\n')
+    with pytest.raises(BrokenFile, match=r"a\.csv: expected the columns .*a double quote that is left open"):
+        read_words(tmp_path / "a.csv")
+
+
+def test_names_are_the_same_in_either_form_of_unicode(tmp_path):
+    table = clips(tmp_path / "clips", video=False)
+    rows = pd.read_csv(table).drop(columns="text")
+    (tmp_path / "clips" / "sounds").rename(tmp_path / "clips" / "é")
+    rows["group"] = [("André", "Andre\u0301")[number % 2] + str(number // 4) for number in range(24)]
+    rows["label"] = ["é", "e\u0301", "o"] * 8
+    rows["audio"] = rows.audio.str.replace("sounds", "e\u0301")
+    rows.to_csv(table, index=False)
+    data = load("own", str(table))
+    assert data.classes == ("o", "é") and data.notes["groups"] == 6 and sum(sizes(data)) == 24
+
+
+def test_a_clip_that_is_in_two_parts_is_named(tmp_path):
+    table = clips(tmp_path / "clips", video=False)
+    rows = pd.read_csv(table).drop(columns=["text", "group"])
+    rows["split"] = np.repeat(["test", "train", "dev"], 8)
+    rows.loc[20, "audio"] = "sounds/4.wav"
+    rows.to_csv(table, index=False)
+    with pytest.raises(ValueError, match="'clip 20' in validation and 'clip 4' in test are the same clip; leave"):
+        load("own", str(table))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "line"),
+    [
+        ("label", ["Yes", "no", "yes", "no"], "label Yes and yes differ in capital letters only"),
+        ("group", ["A", "B", "c", "b"], "group B and b differ in capital letters only"),
+        ("label", ["-1.5", "0.5", "1", "2.25"], "its 4 classes are numbers such as 0.5; labels='regression'"),
+    ],
+)
+def test_classes_that_are_hardly_meant_are_warned_of(tmp_path, column, values, line):
+    table = clips(tmp_path / "clips", video=False)
+    rows = pd.read_csv(table).drop(columns=["text", "group"])
+    rows.assign(**{column: values * 6}).to_csv(table, index=False)
+    with pytest.warns(UserWarning, match=line):
+        load("own", str(table))
+
+
 def test_options_that_do_not_fit_are_refused(tmp_path, encoder):
     table = clips(tmp_path / "clips", count=8, video=False)
     for options, line in (
         ({}, "give text= an encoder"),
         ({"text": encoder, "audio": "mfcc"}, "audio must be one of log-mel, egemaps"),
         ({"text": encoder, "labels": "seven"}, "labels must be classes or regression"),
+        ({"text": [encoder]}, "text must be an encoder, a hub name or a local folder"),
         ({"text": encoder, "frames": 0}, "frames must be a whole number of at least 1, got 0"),
         ({"text": encoder, "rate": 16000.5}, r"rate must be a whole number of at least 1000, got 16000\.5"),
         ({"text": encoder, "rate": 10**7}, "rate must be at most 400000, got 10000000"),

@@ -421,6 +421,11 @@ def test_regression_has_values_and_no_classes():
         ([np.zeros(3)], r"sequence 0: expected \(T, d\).*x\[None\].*got shape \(3,\)"),
         ([np.zeros((2, 3)), np.zeros((2, 4))], r"sequence 1: .*got shape \(2, 4\)"),
         ([], "no sequences to pad"),
+        ([np.ones((1, 2)), [[1.0, 2.0]]], "sequence 1: expected an array of plain numbers, got list of no type"),
+        ([np.ma.masked_array([[1.0, 2.0]], mask=[[0, 1]])], "plain numbers, got MaskedArray of float64"),
+        ([np.array([[1 + 2j]])], "plain numbers, got ndarray of complex128"),
+        ([np.array([["2020-01-01"]], "M8[D]")], "plain numbers, got ndarray of datetime64"),
+        ([np.array([["a"]])], "plain numbers, got ndarray of <U1"),
     ],
 )
 def test_pad_says_what_it_expected(sequences, message):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,8 @@ SOUNDS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {"log-mel": log_m
 PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
 PARTS |= {"dev": "validation", "test": "test"}
 TESTED, HELD_OUT = 0.2, 0.1
-VERSION = 2  # of the preparation
+VERSION = 3  # of the preparation
+FRACTION = re.compile(r"[-+]?\d*\.\d*[1-9]\d*([eE][-+]?\d+)?")
 RAGGED = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
 EXPECTED = (
     f"give as root a table of your clips (.csv), a folder with one called {TABLE}, or a folder that vgmr data "
@@ -52,7 +54,8 @@ class Row:
         path = Path(self.values[column])
         with contextlib.suppress(RuntimeError):  # the home of nobody: a name that begins with ~
             path = path.expanduser()
-        return self.folder / path
+        forms = (path, *(unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD")))  # a Mac names in NFD
+        return next((there for form in forms if os.path.exists(there := self.folder / form)), self.folder / path)
 
 
 def load_own(
@@ -109,6 +112,8 @@ def load_own(
     words = next((column for column in ("text", "text_file") if column in columns), None)
     if words and text is None:
         raise ValueError(f"{table}: has the column {words}; give text= an encoder, a hub name or a local folder")
+    if not isinstance(text, str | Path | None):
+        raise ValueError(f"text must be an encoder, a hub name or a local folder; got {text!r}")
     if text is not None and words is None:
         raise ValueError(f"{table}: text= was given, but there is no column text or text_file")
     network = ImageNetwork(video) if "video" in columns else None
@@ -137,7 +142,11 @@ def extract(table: str | Path, output: str | Path | None = None, **options: Any)
         raise ValueError(f"{why}; give another place as output")
     data = load_own(table, **options)
     data.check()
-    store.write(folder, {"data": "own", "version": VERSION, "fingerprint": data.fingerprint}, data)
+    try:
+        store.write(folder, {"data": "own", "version": VERSION, "fingerprint": data.fingerprint}, data)
+    except OSError as error:
+        why = error.strerror or error
+        raise OSError(f"{folder} cannot be written ({why}); give another place as output") from None
     return data
 
 
@@ -151,7 +160,7 @@ def read_table(path: Path) -> list[Row]:
     try:
         frame = pd.read_csv(path, header=None, encoding="utf-8-sig", **form)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not text in UTF-8 (byte {error.start}); save it as UTF-8") from None
+        raise ValueError(f"{path}: not text in UTF-8 (byte {error.start}); save it as .csv in UTF-8") from None
     except ValueError as error:
         if ragged := RAGGED.search(str(error)):
             raise ValueError(
@@ -165,7 +174,7 @@ def read_table(path: Path) -> list[Row]:
     if missing or not {"text", "text_file", "audio", "video"} & set(there):
         raise ValueError(
             f"{path}: expected the columns id, label, and one or more of text, text_file, audio, video (and if "
-            f"wanted group, split), got {', '.join(frame.columns)}"
+            f"wanted group, split), separated by commas, got {', '.join(frame.columns)}"
         )
     if doubled := [column for column in there if list(frame.columns).count(column) > 1]:
         raise ValueError(f"{path}: has the column {doubled[0]} more than once; keep one of them")
@@ -173,7 +182,10 @@ def read_table(path: Path) -> list[Row]:
         raise ValueError(f"{path}: has both text and text_file; keep one of them")
     if not len(frame):
         raise ValueError(f"{path}: has no line below its header ({len(raw)} bytes)")
+    _refuse_swallowed(path, frame)
     frame = frame[there].apply(lambda column: column.str.strip())
+    named = sorted({"id", "label", "group"} & set(there))  # a Mac writes é as two characters
+    frame[named] = frame[named].apply(lambda column: column.str.normalize("NFC"))
     for column in sorted({"id", "label", "split", "group"} & set(there)):
         if (frame[column] == "").any():
             raise ValueError(f"{path}, line {int((frame[column] == '').to_numpy().argmax()) + 2}: no {column}")
@@ -185,6 +197,19 @@ def read_table(path: Path) -> list[Row]:
             raise ValueError(f"{path}: split must be train, validation or test, got {unknown[0]!r}")
     records = frame.to_dict("records")
     return [Row(str(r["id"]), {str(k): str(v) for k, v in r.items()}, path.parent) for r in records]
+
+
+def _refuse_swallowed(path: Path, frame: pd.DataFrame) -> None:
+    """ValueError where a double quote that is left open took the clips after it into its text."""
+    columns = frame.columns.tolist()
+    labels, label = set(frame["label"]), columns.index("label")
+    for name, text in zip(frame["id"], frame["text"] if "text" in columns else [], strict=False):
+        for fields in (line.split(",") for line in str(text).split("\n")[1:]):
+            if len(fields) >= len(columns) and fields[label] in labels:
+                raise ValueError(
+                    f"{path}: the text of {name!r} holds a further line of the table, {','.join(fields)[:60]!r}; "
+                    "write a double quote that belongs to a text twice, and the text in double quotes"
+                )
 
 
 def _extracted(root: str | Path | None) -> Path | None:
@@ -366,7 +391,8 @@ def _parts(
     values = [row.values["label"] for row in rows]
     if options["labels"] == "regression":
         try:
-            label = np.array(values, np.float64).astype(np.float32)
+            with np.errstate(over="ignore"):
+                label = np.array(values, np.float64).astype(np.float32)
         except ValueError as error:
             raise ValueError(f"{table}: labels must be numbers for labels='regression' ({error})") from None
         if not np.isfinite(label).all():
@@ -377,12 +403,32 @@ def _parts(
         if len(classes) < 2:
             raise ValueError(f"{table}: expected at least two classes in the column label, got {list(classes)}")
         label = np.array([classes.index(value) for value in values], np.int64)
+        if 2 * sum(bool(FRACTION.fullmatch(name)) for name in classes) > len(classes):
+            line = f"its {len(classes)} classes are numbers such as {classes[0]}; labels='regression' keeps them"
+            notes["warnings"].append(line)
+    for column in sorted({"label", "group"} & set(rows[0].values)):
+        alike: dict[str, set[str]] = {}
+        for row in rows:
+            alike.setdefault(row.values[column].casefold(), set()).add(row.values[column])
+        if doubled := next((sorted(names) for names in alike.values() if len(names) > 1), None):
+            line = f"{column} {' and '.join(doubled)} differ in capital letters only and count as different"
+            notes["warnings"].append(line)
     group = None
     if "group" in rows[0].values:
         names = sorted({row.values["group"] for row in rows}, key=_natural)
         group = np.array([names.index(row.values["group"]) for row in rows], np.int64)
         notes["groups"] = len(names)
     parts = _split(table, rows, label, group, not classes, notes)
+    seen: dict[bytes, tuple[str, str]] = {}
+    for part, chosen in parts.items():
+        for name in (rows[number].id for number in chosen):
+            content = b"".join(made[name][1] for made in features.values())
+            other, first = seen.setdefault(content, (part, name))
+            if other != part:
+                raise ValueError(
+                    f"{table}: {first!r} in {other} and {name!r} in {part} are the same clip; leave one of them "
+                    "out, or give them one group or split"
+                )
     trained = set(label[parts["train"]].tolist())
     if lacking := [name for number, name in enumerate(classes) if number not in trained]:
         notes["warnings"].append(
@@ -442,7 +488,8 @@ def _split(
     empty = [part for part, chosen in parts.items() if not len(chosen)]
     if empty:
         raise ValueError(
-            f"{table}: no clip is left for {', '.join(empty)}; give more clips or groups, or a column split"
+            f"{table}: of {len(rows)} clips in {len(np.unique(alike))} classes no clip is left for "
+            f"{', '.join(empty)}; give more clips or groups, or a column split"
         )
     return parts
 

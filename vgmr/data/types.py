@@ -397,6 +397,14 @@ def pad(sequences: list[np.ndarray], length: int | None = None) -> tuple[Tensor,
     shapes.
     """
     for number, sequence in enumerate(sequences):
+        if (
+            isinstance(sequence, np.ma.MaskedArray | list | tuple)
+            or np.asarray(sequence).dtype.kind not in "biufO"
+        ):
+            raise ValueError(
+                f"sequence {number}: expected an array of plain numbers, got {type(sequence).__name__} of "
+                f"{getattr(sequence, 'dtype', 'no type')}; np.asarray makes arrays, .filled(0) of masked ones too"
+            )
         if np.ndim(sequence) != 2 or np.shape(sequence)[1] != np.shape(sequences[0])[1]:
             first = "(T, d) with one d for all; give a (d,) vector as x[None], a (T,) signal as x[:, None]"
             raise ValueError(f"sequence {number}: expected {first}; got shape {np.shape(sequence)}")

@@ -194,7 +194,8 @@ def make_stored(
         except OSError as error:
             why = error.strerror or error
             raise ValueError(
-                f"{folder}: features cannot be stored there ({why}); give store= a folder for them"
+                f"{folder}: features cannot be stored there ({why}); give store= a folder for them, or in "
+                "the case of own clips VGMR_CACHE"
             ) from None
         stored[name] = features, digest
     widths = sorted({features.shape[1] for features, _ in stored.values()})

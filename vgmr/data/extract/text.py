@@ -127,7 +127,9 @@ def read_words(path: Path) -> tuple[list[str], np.ndarray | None]:
     if path.suffix.lower() != ".csv":
         return [word for line in lines for word in line.split()], None
     try:
-        table = list(csv.DictReader(lines, skipinitialspace=True))
+        table = list(csv.DictReader((f"{line}\n" for line in lines), skipinitialspace=True))
+        if any("\n" in row["word"] for row in table):
+            raise ValueError("a double quote that is left open")
         times = np.array([[float(row["start"]), float(row["end"])] for row in table]).reshape(-1, 2)
         if (np.diff(times[:, 0]) < 0).any():
             raise ValueError("words that are not in order of time")
