@@ -32,7 +32,7 @@ def few(monkeypatch, tmp_path):
 
 
 def test_search_scores_validation_at_every_rate(few, monkeypatch):
-    found = search.search(few, COMMON, jobs=1, progress=False, rates=(3e-2, 1e-3))
+    found = search.search(few, COMMON, jobs=1, rates=(3e-2, 1e-3))
     table = found.scores
     assert list(table.index) == ["plain", ADOPTED] and found.epochs == 1
     assert list(table.columns) == [1e-3, 3e-2]
@@ -41,7 +41,7 @@ def test_search_scores_validation_at_every_rate(few, monkeypatch):
 
 
 def test_choice_is_the_best_rate_and_survives_on_disk(few, tmp_path, capsys):
-    chosen = search.search(few, COMMON, jobs=1, progress=False, rates=(1e-3, 3e-2))
+    chosen = search.search(few, COMMON, jobs=1, rates=(1e-3, 3e-2))
     best = chosen.scores.idxmax(axis=1)
     path = tmp_path / "kept" / "digits.json"
     search.write_choice(path, chosen, {**COMMON, "root": "somewhere"})
@@ -108,7 +108,7 @@ def test_kept_searches_are_found_from_any_folder_and_are_what_is_looked_up(tmp_p
 def planted(best, epochs=0.0):
     """Runs whose validation accuracy is highest at the rate best[variant], and whose best epoch is a share."""
 
-    def run_all(cells, jobs, progress):
+    def run_all(cells, jobs):
         runs = {}
         for (name, rate), (one, *_) in cells.items():
             score = 1 / (1 + abs(math.log10(rate / best[name])))
@@ -122,10 +122,10 @@ def planted(best, epochs=0.0):
 def test_a_rate_at_which_a_training_diverges_is_no_choice(monkeypatch, tmp_path):
     plain = planted({"plain": 3e-2})
 
-    def run_all(cells, jobs, progress):
+    def run_all(cells, jobs):
         if any(rate > 2e-2 for _, rate in cells):
             raise FloatingPointError("the loss is no longer finite")
-        return plain(cells, jobs, progress)
+        return plain(cells, jobs)
 
     monkeypatch.setattr(search, "run_all", run_all)
     found = search.search({"plain": {"prefusion": "none"}}, COMMON)
@@ -254,7 +254,7 @@ def test_a_data_set_without_quick_settings_is_refused():
 
 def test_sgd_is_searched_at_rates_of_its_own(few, monkeypatch):
     monkeypatch.setattr(search, "run_all", planted({"plain": 3e-2, ADOPTED: 3e-1}))
-    found = search.search(few, {**COMMON, "optimizer": "sgd"}, jobs=1, progress=False)
+    found = search.search(few, {**COMMON, "optimizer": "sgd"}, jobs=1)
     assert list(found.scores.columns) == [*search.SGD_RATES, 3e-1, 1.0]
 
 

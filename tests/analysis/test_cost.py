@@ -163,8 +163,8 @@ def test_table_and_command(result, monkeypatch, capsys, tmp_path):
     asked = {}
     monkeypatch.setattr(bench, "bench", lambda rounds, **options: asked.update(rounds=rounds, **options) or result)
     file = tmp_path / "bench.json"
-    assert bench.main(["--rounds", "2", "--byte-dropout", "--json", str(file)]) == 0
-    assert asked == {"rounds": 2, "device": "cpu", "byte_dropout": True}
+    assert bench.main(["--rounds", "2", "--json", str(file)]) == 0
+    assert asked == {"rounds": 2, "device": "cpu"}
     assert json.loads(file.read_text()) == result
     text = capsys.readouterr().out
     assert text.startswith("CPU, 1 thread; batch 32, 50 steps") and "vgmr folded" in text
@@ -269,7 +269,7 @@ def test_the_loop_by_the_command(monkeypatch, capsys):
     for name in ("bench_loop", "bench_seeds"):
         monkeypatch.setattr(bench, name, lambda _name=name, **given: asked.update({_name: given}) or result)
     assert bench.main(["--loop"]) == bench.main(["--seeds", "10", "--rounds", "2"]) == 0
-    given = {"rounds": 2, "seeds": 10, "device": "cpu", "byte_dropout": False}
+    given = {"rounds": 2, "seeds": 10, "device": "cpu"}
     assert asked == {"bench_loop": {"rounds": 41}, "bench_seeds": given}
     assert "a training adds to its epochs: 1.00 s" in capsys.readouterr().out
     with pytest.raises(ValueError, match="--seeds must be 2 or more, got 1"):

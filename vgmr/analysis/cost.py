@@ -33,7 +33,7 @@ from vgmr.experiment import build, experiment_data
 from vgmr.inference import predict, subset_logits
 from vgmr.loop.graphs import WARM, Replayed
 from vgmr.loop.seeds import pays_together
-from vgmr.loop.steps import make_optimizer, mini_batches, prepare, train_epoch, use_byte_dropout
+from vgmr.loop.steps import make_optimizer, mini_batches, prepare, train_epoch
 from vgmr.machine.devices import chosen_device, one_thread
 from vgmr.machine.files import try_place, user_path, write
 from vgmr.machine.work import bar
@@ -91,12 +91,6 @@ def _flops(work: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
-def _ready(model: Classifier, device: str, byte_dropout: bool) -> Classifier:
-    if byte_dropout:
-        use_byte_dropout(model)
-    return model.to(device)
-
-
 def _backward(model: Classifier, batch: Batch, objective: Objective | None = None) -> None:
     (objective or Objective())(model, model(batch.features, batch.mask), batch).backward()
 
@@ -136,7 +130,6 @@ def bench(
     rounds: int = 7,
     steps: int = 4,
     device: str = "cpu",
-    byte_dropout: bool = False,
     progress: bool = True,
     variants: Sequence[str] = VARIANTS,
 ) -> dict[str, Any]:
@@ -166,7 +159,7 @@ def bench(
     data = replace(data, validation=data.validation.index(torch.arange(2, device=device)))
     batches = [data.train.index(rows) for rows in torch.arange(32 * steps, device=device).split(32)]
     kinds = {name: Experiment("synthetic", name, "transformer", latent_dim=164, form="paper") for name in variants}
-    models = {name: _ready(build(kind, data), device, byte_dropout) for name, kind in kinds.items()}
+    models = {name: build(kind, data).to(device) for name, kind in kinds.items()}
     folded = _folded(models["vgmr"]).eval()
     times = _measure(models, folded, data, batches, rounds, device, progress)
     measured = {**models, "vgmr folded": folded}
@@ -183,9 +176,7 @@ def bench(
 
 
 @one_thread()
-def bench_methods(
-    rounds: int = 3, steps: int = 4, device: str = "cpu", byte_dropout: bool = False
-) -> dict[str, Any]:
+def bench_methods(rounds: int = 3, steps: int = 4, device: str = "cpu") -> dict[str, Any]:
     """Training time per epoch of every balancing method, at the setting of `bench` and without a refiner.
 
     Each method runs at its defaults through `fit`, in its window; Grad-Blending for a super-epoch of ten epochs
@@ -200,7 +191,7 @@ def bench_methods(
     epochs = {name: 10 if name == "grad-blending" else 1 for name in METHODS}
     options = {name: {"start_epoch": -1} if name == "arl" else {} for name in METHODS}
     kinds = {name: Experiment("synthetic", "none", "transformer", method=name) for name in METHODS}
-    models = {name: _ready(build(kind, data), device, byte_dropout) for name, kind in kinds.items()}
+    models = {name: build(kind, data).to(device) for name, kind in kinds.items()}
     relearning = Relearning()
     relearning.start(models["relearning"], data, 1, 0)
 
@@ -291,7 +282,7 @@ SYSTEM_SIZES: dict[str, dict[str, Any]] = {  # of the released code; systems tha
 
 
 @one_thread()
-def bench_systems(rounds: int = 3, device: str = "cpu", byte_dropout: bool = False) -> dict[str, Any]:
+def bench_systems(rounds: int = 3, device: str = "cpu") -> dict[str, Any]:
     """Cost of every fusion system, alone and behind VGMR, at the setting of `bench` with one output.
 
     Systems have the sizes of `SYSTEM_SIZES`; one training step has value supervision where VGMR is there, so the
@@ -307,7 +298,7 @@ def bench_systems(rounds: int = 3, device: str = "cpu", byte_dropout: bool = Fal
         for refiner in (False, True):
             backbone = make_backbone(name, data.dims, 1, **SYSTEM_SIZES.get(name, {}))
             before = VGMR(data.dims, 164) if refiner else Identity(data.dims)
-            model = _ready(Classifier(before, backbone), device, byte_dropout)
+            model = Classifier(before, backbone).to(device)
             models[f"{name} + vgmr" if refiner else name] = model
     objective = Objective(task="regression")
 
@@ -374,7 +365,6 @@ def bench_seeds(
     steps: int = 6,
     shapes: Sequence[str] = tuple(SEED_MODELS),
     device: str = "cpu",
-    byte_dropout: bool = False,
 ) -> dict[str, Any]:
     """Training steps of `seeds` models in one pass over as many models one by one, by shape and backbone.
 
@@ -391,7 +381,7 @@ def bench_seeds(
     for shape, backbone, prefusion in bar(cases, desc="models", leave=False):
         data = made_data(SEED_MODELS[shape], 32 * steps, 1, 10).to(device)
         alike = [Experiment("synthetic", prefusion, backbone, seed=seed) for seed in range(seeds)]
-        models = [_ready(build(one, data), device, byte_dropout) for one in alike]
+        models = [build(one, data).to(device) for one in alike]
         work: dict[str, Callable[[], Any]] = {}
         for label, epochs in (("short", first), ("long", first + more)):
             work[f"alone {label}"] = partial(fit, models[0], data, epochs=epochs)
@@ -599,9 +589,7 @@ def count_forms() -> pd.DataFrame:
 
 
 @one_thread()
-def bench_forms(
-    rounds: int = 7, steps: int = 2, device: str = "cpu", byte_dropout: bool = False, progress: bool = True
-) -> dict[str, Any]:
+def bench_forms(rounds: int = 7, steps: int = 2, device: str = "cpu", progress: bool = True) -> dict[str, Any]:
     """Time of every form beside what `count_forms` counts, and of the plain model twice, in the same rounds.
 
     Training is steps of the loop in `fit` with value supervision, without what the calibrated form fits once
@@ -617,7 +605,7 @@ def bench_forms(
         data, settings = priced_data(backbone, 32 * steps)
         part = data.train.noting_padding().to(device)  # as `fit` does
         for form, options in form_options().items():
-            model = _ready(build(Experiment(**settings, **options), data), device, byte_dropout)
+            model = build(Experiment(**settings, **options), data).to(device)
             optimizer = make_optimizer("adamw", model, 1e-3)
             work[f"training {backbone} {form}"] = partial(_steps, model, part, optimizer)
             work[f"inference {backbone} {form}"] = partial(predict, _folded(model).eval(), part, batch_size=32)
@@ -911,12 +899,11 @@ def main(arguments: list[str]) -> int:
         help="interleaved repetitions, by default 7; 41 of the loop; 5 of seeds; 3 of methods, systems",
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--byte-dropout", action="store_true", help="draw dropout masks as bytes")
     parser.add_argument("--json", help="write all figures to this file")
     options = parser.parse_args(arguments)
     if options.seeds is not None and options.seeds < 2:
         raise ValueError(f"--seeds must be 2 or more, got {options.seeds}")
-    where = {"device": options.device, "byte_dropout": options.byte_dropout}
+    where = {"device": options.device}
     measure: Callable[..., dict[str, Any]]
     settings: dict[str, Any]
     if options.scale:

@@ -121,11 +121,9 @@ def clusters(part: Batch, count: int) -> dict[str, Tensor]:
 def posteriors(
     sources: Sequence[np.ndarray[Any, Any]],
     label: Tensor,
-    components: int = 8,
-    folds: int = 4,
-    seed: int = 0,
-    unseen: Sequence[np.ndarray[Any, Any]] | None = None,
-    group: Tensor | None = None,
+    components: int,
+    unseen: Sequence[np.ndarray[Any, Any]] | None,
+    group: Tensor | None,
 ) -> Tensor:
     """What a classifier that did not see a sample says of it, (N, C).
 
@@ -151,16 +149,16 @@ def posteriors(
     ends = np.cumsum([0, *(source.shape[1] for source in sources)])
     told, truth = np.concatenate(list(sources), 1), label.numpy()
     kind = StratifiedKFold if group is None else StratifiedGroupKFold
-    parts = list(kind(folds, shuffle=True, random_state=seed).split(told, truth, group))
+    parts = list(kind(4, shuffle=True, random_state=0).split(told, truth, group))
 
     def network(decay: float) -> Any:
         reduced = ColumnTransformer(
             [
-                (f"source {place}", PCA(min(components, stop - start), random_state=seed), slice(start, stop))
+                (f"source {place}", PCA(min(components, stop - start), random_state=0), slice(start, stop))
                 for place, (start, stop) in enumerate(pairwise(ends))
             ]
         )
-        layer = MLPClassifier((32,), solver="lbfgs", alpha=decay, max_iter=60, random_state=seed)
+        layer = MLPClassifier((32,), solver="lbfgs", alpha=decay, max_iter=60, random_state=0)
         return make_pipeline(reduced, StandardScaler(), layer)
 
     prior = np.bincount(truth) / len(truth)
@@ -176,31 +174,22 @@ def posteriors(
     return torch.from_numpy(share * prior + (1 - share) * answer)
 
 
-def of_samples(
-    part: Batch,
-    train: Batch | None = None,
-    frequencies: int = 1,
-    components: int = 8,
-    folds: int = 4,
-    seed: int = 0,
-) -> pd.DataFrame:
+def of_samples(part: Batch, train: Batch | None = None, frequencies: int = 1, components: int = 8) -> pd.DataFrame:
     """The decomposition of every pair of modalities at every sample of a part, for classes.
 
     Columns: first, second, sample, the four parts and `total`, in bits.
 
     Args:
-        train: samples to fit the classifiers to, such as other people's; None leaves out a fold of `part` at a
+        train: samples to fit the classifiers to, such as other people's; None leaves out a fourth of `part` at a
             time, of groups where there are some.
-        frequencies, components, folds, seed: of `described` and `posteriors`.
+        frequencies, components: of `described` and `posteriors`.
     """
     fitted = part if train is None else train
     seen, asked = described(fitted, frequencies), None if train is None else described(part, frequencies)
 
     def told(*names: str) -> Tensor:
         unseen = None if asked is None else [asked[name] for name in names]
-        return posteriors(
-            [seen[name] for name in names], fitted.label, components, folds, seed, unseen, fitted.group
-        )
+        return posteriors([seen[name] for name in names], fitted.label, components, unseen, fitted.group)
 
     alone = {name: told(name) for name in seen}
     frames = []

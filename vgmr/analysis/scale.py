@@ -5,7 +5,7 @@ FLOPs are counted on shapes alone, so that five thousand steps cost nothing; mem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vgmr.refiner import VGMR
 
-LENGTHS = (50, 150, 500, 1500, 5000)
-WIDTHS = (32, 128, 512, 2048, 4096)
-MODALITIES = (2, 3, 6, 12)
+AXES = {
+    "length": (50, 150, 500, 1500, 5000),
+    "width": (32, 128, 512, 2048, 4096),
+    "modalities": (2, 3, 6, 12),
+}
 
 
 def measured(
@@ -72,21 +74,15 @@ def kept_mib(model: nn.Module, features: Mapping[str, Tensor], work: Callable[[]
     return sum(x.untyped_storage().nbytes() for x in kept.values()) / 2**20
 
 
-def scaling(
-    lengths: Sequence[int] = LENGTHS,
-    widths: Sequence[int] = WIDTHS,
-    modalities: Sequence[int] = MODALITIES,
-    **switches: Any,
-) -> pd.DataFrame:
-    """`measured` along each axis, the others at 50 steps, width 256 and three modalities.
+def scaling(**switches: Any) -> pd.DataFrame:
+    """`measured` along each of `AXES`, the others at 50 steps, width 256 and three modalities.
 
     Columns: axis, size, and those of `measured`.
     """
-    axes = {"length": lengths, "width": widths, "modalities": modalities}
     return pd.DataFrame(
         [
             {"axis": axis, "size": size, **measured(**{axis: size}, **switches)}
-            for axis, sizes in axes.items()
+            for axis, sizes in AXES.items()
             for size in sizes
         ]
     )

@@ -100,7 +100,7 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
         folder: of the executed notebooks.
 
     Raises:
-        FileNotFoundError: a notebook that a claim names is neither in `folder` nor a draft, which tests nothing.
+        FileNotFoundError: a notebook that a claim names is not in `folder`.
         ValueError: evidence that is incomplete or cannot be read.
     """
     recorded: dict[str, dict[str, dict[str, Any]]] = {}
@@ -109,15 +109,13 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
     for claim in claims:
         if claim.notebook and claim.notebook not in recorded:
             paths = sorted(folder.glob(f"{claim.notebook}_*.ipynb"))
-            draft = any(folder.glob(f"drafts/{claim.notebook}_*.ipynb"))  # written, not executed
-            if not paths and not draft:
+            if not paths:
                 raise FileNotFoundError(
                     f"no notebook {claim.notebook} in {folder.resolve()}; execute this one in their folder, as "
                     "vgmr run does, and papermill with --cwd notebooks"
                 )
-            recorded[claim.notebook] = records(paths[0]) if paths else {}
-            other = given(paths[0]) if paths else {}
-            told[claim.notebook] = ", ".join(f"{name}={value!r}" for name, value in other.items())
+            recorded[claim.notebook] = records(paths[0])
+            told[claim.notebook] = ", ".join(f"{name}={value!r}" for name, value in given(paths[0]).items())
         found = evidence(claim, recorded.get(claim.notebook, {}))
         single = {}
         for entry in found.to_dict("records"):

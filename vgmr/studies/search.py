@@ -59,7 +59,6 @@ def search(
     variants: Mapping[str, Mapping[str, Any]],
     common: Mapping[str, Any],
     jobs: int = 2,
-    progress: bool = True,
     rates: Sequence[float] | None = None,
 ) -> Search:
     """Mean validation accuracy (regression: minus the error) of each variant at each rate; equal budget for all.
@@ -77,7 +76,7 @@ def search(
     first = grid if rates is not None else list(SGD_RATES if sgd else RATES)
     epochs = int(common.get("epochs", Experiment.epochs))
     for doubling in range(MOST_DOUBLINGS + 1):
-        tried, table, late = _widened(variants, {**common, "epochs": epochs}, first, grid, jobs, progress)
+        tried, table, late = _widened(variants, {**common, "epochs": epochs}, first, grid, jobs)
         if not late or doubling == MOST_DOUBLINGS or rates is not None:
             break
         epochs *= 2
@@ -94,7 +93,6 @@ def _widened(
     first: Sequence[float],
     grid: Sequence[float],
     jobs: int,
-    progress: bool,
 ) -> tuple[list[float], pd.DataFrame, list[str]]:
     """Rates tried, scores, and the variants whose best epochs come late."""
     tried = list(first)
@@ -107,7 +105,7 @@ def _widened(
             for name, options in variants.items()
             for rate in tried
         }
-        runs = _finite(cells, jobs, progress)
+        runs = _finite(cells, jobs)
         rows = [(*cell, _score(one)) for cell, found in runs.items() for one in found]
         scores = pd.DataFrame(rows, columns=["variant", "rate", "accuracy"])
         table = scores.pivot_table(index="variant", columns="rate", values="accuracy")
@@ -128,17 +126,15 @@ def _widened(
     return tried, table, late
 
 
-def _finite(
-    cells: Mapping[tuple[str, float], list[Experiment]], jobs: int, progress: bool
-) -> dict[tuple[str, float], list[Run]]:
+def _finite(cells: Mapping[tuple[str, float], list[Experiment]], jobs: int) -> dict[tuple[str, float], list[Run]]:
     """The runs of every cell, without the cells of which one diverges: a rate that is too high is no choice."""
     try:
-        return run_all(cells, jobs, progress)
+        return run_all(cells, jobs)
     except FloatingPointError:
         found: dict[tuple[str, float], list[Run]] = {}
         for cell, group in cells.items():
             with suppress(FloatingPointError):
-                found |= run_all({cell: group}, jobs, progress)
+                found |= run_all({cell: group}, jobs)
         return found
 
 
