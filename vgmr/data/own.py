@@ -54,7 +54,8 @@ class Row:
         path = Path(self.values[column])
         with contextlib.suppress(RuntimeError):  # the home of nobody: a name that begins with ~
             path = path.expanduser()
-        forms = (path, *(unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD")))  # a Mac names in NFD
+        named = str(path)  # a Mac names in NFD
+        forms = (named, unicodedata.normalize("NFC", named), unicodedata.normalize("NFD", named))
         return next((there for form in forms if os.path.exists(there := self.folder / form)), self.folder / path)
 
 
@@ -145,8 +146,8 @@ def extract(table: str | Path, output: str | Path | None = None, **options: Any)
     try:
         store.write(folder, {"data": "own", "version": VERSION, "fingerprint": data.fingerprint}, data)
     except OSError as error:
-        why = error.strerror or error
-        raise OSError(f"{folder} cannot be written ({why}); give another place as output") from None
+        said = error.strerror or str(error)
+        raise OSError(f"{folder} cannot be written ({said}); give another place as output") from None
     return data
 
 
