@@ -290,6 +290,11 @@ def test_a_method_has_one_name_and_colour_whatever_names_it():
 def test_what_is_no_model_is_neutral_and_takes_no_colour_of_a_model():
     (ax,) = plots.forest(pd.DataFrame(contrasted("one")))
     assert len({(dot.get_color(), dot.get_marker()) for dot in dots(ax).values()}) == 1
+    hosts = [
+        {**contrasted("one")[0], "label": name} for name in ("TFN", "UniS-MMC", "MulT")
+    ]  # one is a method too
+    (ax,) = plots.forest(pd.DataFrame(hosts))
+    assert len({dot.get_color() for dot in dots(ax).values()}) == 1
     (ax,) = plots.forest(pd.DataFrame(contrasted("one") + contrasted("one", "retrained")), hue="kind")
     kinds = {dot.get_color() for dot in dots(ax).values()}
     assert len(kinds) == 2 and not kinds & set(plots.COLOURS.values())

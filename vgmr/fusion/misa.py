@@ -14,6 +14,7 @@ from vgmr.fusion.base import (
     check_heads,
     check_sizes,
     check_weights,
+    last_real,
     mean_vector,
     unknown_names,
 )
@@ -49,8 +50,7 @@ class StackedRecurrence(nn.Module):
         forward, backward = self.first[0](x)[0], self.first[1](backwards(x))[0]
         states = self.norm(torch.cat([forward, backwards(backward)], 2))
         ends = [forward, self.second[0](states)[0], backward, self.second[1](backwards(states))[0]]
-        last = (length - 1) * count + sample
-        return torch.cat([end.flatten(0, 1).index_select(0, last) for end in ends], 1)
+        return torch.cat([last_real(end.transpose(0, 1), mask) for end in ends], 1)
 
 
 def difference(first: Tensor, second: Tensor, reference_batch: int | None = 16) -> Tensor:

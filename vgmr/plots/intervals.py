@@ -52,7 +52,7 @@ def forest(
         table: of `vgmr.comparison`, one row per interval, in the order to be drawn; rows without a difference are
             left out. A column paper draws a diamond, a column group lines between groups of rows.
         row, panel, hue: columns: lines of the plot, panels side by side, colours; models have their own colours,
-            rows none of which is a model a single neutral one.
+            rows most of which are no models a single neutral one.
         value: column of the mean.
         reference: where the line of no effect stands.
         band: half width of a shaded band, such as 0.01, for all panels or by panel.

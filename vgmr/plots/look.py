@@ -76,12 +76,13 @@ def looks(labels: list[object], neutral: bool = False) -> dict[object, tuple[str
     """`look` of several things in one figure; where none is a model, colours that no model has, in order.
 
     Args:
-        neutral: one colour and marker for all instead, where none of them is a model.
+        neutral: one colour and marker for all instead, where most of them are no models.
     """
-    if any(display_name(label) in COLOURS for label in labels):
-        return {label: look(label, place) for place, label in enumerate(labels)}
-    if neutral:
+    models = sum(display_name(label) in COLOURS for label in labels)
+    if neutral and 2 * models < len(labels):
         return dict.fromkeys(labels, NEUTRAL)
+    if models:
+        return {label: look(label, place) for place, label in enumerate(labels)}
     return {label: (OTHERS[at % len(OTHERS)], MARKERS[at % len(MARKERS)]) for at, label in enumerate(labels)}
 
 

@@ -68,7 +68,9 @@ FORM_COMMON: dict[str, Any] = {
 
 
 def validate_form(experiment: Experiment) -> dict[str, float]:
-    """Train, and score the validation part alone: as it is, and with one modality of each sample corrupted.
+    """Train, and score the validation part: as it is, and with one modality of each sample corrupted.
+
+    What the run says of the test part, as every run does, is not looked at.
 
     Returns accuracies "clean" and by kind of `UNSEEN_KINDS`, and "value" and "gate", the mean over these kinds of
     the AUROC of a low value, or closed gate, for a corrupted modality; these two for VGMR only.
