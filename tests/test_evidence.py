@@ -8,10 +8,11 @@ from reference import randomise
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
-from vgmr.backbones import PooledBackbone
+from vgmr.backbones import PooledBackbone, TransformerBackbone
 from vgmr.classifier import Classifier
 from vgmr.corruption import Drawn
 from vgmr.data.types import Batch, MultimodalData
+from vgmr.loop.steps import known
 from vgmr.refiner import FORMS, VGMR
 from vgmr.refining.evidence import Evidence, fold_of, out_of_fold_regression, pooled, relative_agreement
 from vgmr.training import fit
@@ -412,3 +413,65 @@ def test_wrong_settings_are_refused_in_one_line():
     ):
         with pytest.raises(ValueError, match=words):
             VGMR(DIMS, **options)
+
+
+def one_gate(rank: int | None = 4, **options) -> Classifier:
+    torch.manual_seed(0)
+    vgmr = VGMR.calibrated(DIMS, CLASSES, latent_dim=8, rank=rank, per_step=False, **options)
+    return Classifier(vgmr, PooledBackbone(DIMS, CLASSES, 8))
+
+
+@pytest.mark.parametrize("rank", [0, 4, None])
+def test_a_gate_for_a_sequence_is_trained_on_means_as_on_the_sequences(monkeypatch, rank):
+    """`fit` reads a training part once there; step by step, on sequences, the weights come out the same."""
+    data = MultimodalData("made", made(70, 20), made(20, 21), made(20, 22), tuple("abcd"), "", "", "")
+    seen, states, losses = [], [], []
+    forward = VGMR.forward
+
+    def watched(self, features, *args, **kwargs):
+        if self.training:
+            seen.append({x.shape[1] for x in features.values()})
+        return forward(self, features, *args, **kwargs)
+
+    monkeypatch.setattr(VGMR, "forward", watched)
+    for keep_sequences in (False, True):
+        if keep_sequences:
+            monkeypatch.setattr("vgmr.loop.alone.known", lambda model, part: part)
+        model = one_gate(rank, dropout=0.3)
+        history = fit(model, data, epochs=3, batch_size=16, seed=3)
+        states.append(model.state_dict())
+        losses.append(history.train_loss)
+        assert seen.pop() == ({12} if keep_sequences else {1})
+    torch.testing.assert_close(states[0], states[1], atol=1e-6, rtol=1e-4)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_sequence_is_read_in_each_step_where_anything_may_look_at_it():
+    """A gate for each step, learned values, a backbone that reads sequences: then the part stays as it is."""
+    part = made(30, 23)
+    paper = VGMR(DIMS, 8, norm="none", rank=0)
+    for prefusion in (VGMR.calibrated(DIMS, CLASSES), VGMR.calibrated(DIMS, CLASSES, rank=0, norm="layer"), paper):
+        assert known(Classifier(prefusion, PooledBackbone(DIMS, CLASSES, 8)), part) is part
+    transformer = TransformerBackbone(DIMS, CLASSES, 12, 8, 1, 2, 16)
+    assert known(Classifier(VGMR.calibrated(DIMS, CLASSES, rank=0), transformer), part) is part
+    assert known(one_gate(), part).features["voice"].shape == (30, 1, 6)
+
+
+def test_means_are_refused_by_anchors_that_did_not_judge_them():
+    """So no step is taken with values of an earlier fit, and no evaluation with means in place of sequences."""
+    part = made(40, 24)
+    model = one_gate()
+    model.prefusion.prepare(part.features, part.mask, part.label)
+    means = known(model, part)
+    first = means.index(torch.tensor([3, 1]))
+    expected = model.train()(*(lambda b: (b.features, b.mask))(part.index(torch.tensor([3, 1]))))
+    found = model(first.features)
+    torch.testing.assert_close(found.refinement.global_value, expected.refinement.global_value)
+    torch.testing.assert_close(found.refinement.channel_value, expected.refinement.channel_value)
+    torch.testing.assert_close(found.refinement.posterior, expected.refinement.posterior)
+    for use in (model.eval(), copy.deepcopy(model).train()):
+        with pytest.raises(ValueError, match="values of other anchors; give the sequences"):
+            use(first.features)
+    model.train().prefusion.prepare(part.features, part.mask, part.label.flip(0))
+    with pytest.raises(ValueError, match="values of other anchors"):
+        model(first.features)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgmr.refining.evidence import Evidence, relative_agreement
+from vgmr.refining.evidence import Evidence, Judged, relative_agreement
 from vgmr.refining.inputs import check_dims, check_inputs, check_like, check_share, check_value, whole
 from vgmr.refining.maps import ModalityMaps, ValueMaps, learned, masked_max, masked_mean, scaled, watched
 from vgmr.refining.refinement import Refinement
@@ -208,13 +208,16 @@ class VGMR(nn.Module):
             ValueError: see `check_inputs`; `pooled` where the gate differs between steps.
         """
         if pooled and not self.steady:
-            raise ValueError(
-                'refining means needs a gate that is the same at all steps: per_step=False, norm="none"'
-            )
-        checked, masks = check_inputs(self.dims, features, mask)
-        check_like(self, checked)
-        described = {} if self.evidence is None else self.evidence.describe(checked, masks)
-        judged = self.judge(described, checked if self.training else None)
+            raise ValueError('refining means needs a gate that all steps share: per_step=False, norm="none"')
+        described = {}
+        if isinstance(features, Judged):
+            judged = features.judgement_of(self.evidence if pooled and self.training else None)
+            checked, masks = dict(features), dict.fromkeys(self.dims)
+        else:
+            checked, masks = check_inputs(self.dims, features, mask)
+            check_like(self, checked)
+            described = {} if self.evidence is None else self.evidence.describe(checked, masks)
+            judged = self.judge(described, checked if self.training else None)
         evidence, over_time, mean = {}, {}, {}
         for name, x in checked.items():
             seen = x
@@ -232,13 +235,10 @@ class VGMR(nn.Module):
                     mean[name] = masked_mean(x, masks[name])
                 evidence[name] = self.of(name).project(mean[name].unsqueeze(1))[1]
         latent = {name: self.of(name).pooled_latent(*pair) for name, pair in over_time.items()}
-        value = check_value(value, self.dims, checked)
-        refinement = self.valued(latent, *judged, value)
+        refinement = self.valued(latent, *judged, check_value(value, self.dims, checked))
         for name, x in checked.items():
-            real = masks[name]
-            if pooled:
-                x, real = mean[name].unsqueeze(1), None
-            self.refine(name, x, real, evidence[name], refinement)
+            seen, real = (mean[name].unsqueeze(1), None) if pooled else (x, masks[name])
+            self.refine(name, seen, real, evidence[name], refinement)
         return refinement
 
     def valued(

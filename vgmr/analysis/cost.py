@@ -33,7 +33,7 @@ from vgmr.experiment import build, experiment_data
 from vgmr.inference import predict, subset_logits
 from vgmr.loop.graphs import WARM, Replayed
 from vgmr.loop.seeds import pays_together
-from vgmr.loop.steps import make_optimizer, mini_batches, prepare, train_epoch
+from vgmr.loop.steps import known, make_optimizer, mini_batches, prepare, train_epoch
 from vgmr.machine.devices import chosen_device, one_thread
 from vgmr.machine.files import try_place, user_path, write
 from vgmr.machine.work import bar
@@ -607,7 +607,7 @@ def bench_forms(rounds: int = 7, steps: int = 2, device: str = "cpu", progress: 
         for form, options in form_options().items():
             model = build(Experiment(**settings, **options), data).to(device)
             optimizer = make_optimizer("adamw", model, 1e-3)
-            work[f"training {backbone} {form}"] = partial(_steps, model, part, optimizer)
+            work[f"training {backbone} {form}"] = partial(_steps, model, known(model, part), optimizer)
             work[f"inference {backbone} {form}"] = partial(predict, _folded(model).eval(), part, batch_size=32)
         for way in ("training", "inference"):
             work[f"{way} {backbone} {AGAIN}"] = work[f"{way} {backbone} plain"]

@@ -78,7 +78,8 @@ class Batch:
 
     def _taken(self, take: Callable[[Tensor], Tensor]) -> Batch:
         def each(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: take(x) for name, x in tensors.items()}
+            own = getattr(tensors, "taken", None)  # of dicts that know more of their samples
+            return own(take) if own else {name: take(x) for name, x in tensors.items()}
 
         return Batch(
             each(self.features),

@@ -15,7 +15,7 @@ from vgmr.data.types import Batch, MultimodalData
 from vgmr.inference import predict
 from vgmr.loop.graphs import Replayed, replayable
 from vgmr.loop.history import History
-from vgmr.loop.steps import Corruption, corrupted, mini_batches, prepare, train_epoch
+from vgmr.loop.steps import Corruption, corrupted, known, mini_batches, prepare, train_epoch
 from vgmr.objective import Objective
 
 
@@ -40,6 +40,8 @@ class Alone:
         self.order, self.corrupting = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
         self.part = method.training_part(data).noting_padding()
         prepare(model, self.part)
+        if corruption is None and type(method) is Balancing and type(objective) is Objective:
+            self.part = known(model, self.part)  # others may look at the sequences themselves
         self.replayed: Replayed | None = None
         if replayable(model, objective, method) and not feeding["length_buckets"]:
             self.replayed = Replayed(partial(self._step, objective.warmup_epochs))

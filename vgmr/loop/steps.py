@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from vgmr.classifier import Classifier
 from vgmr.data.types import Batch
 from vgmr.fusion.attention import ByteDropout
+from vgmr.refiner import VGMR
+from vgmr.refining.inputs import check_inputs
 
 Corruption = Callable[[Batch, torch.Generator], Batch]
 
@@ -56,6 +58,20 @@ def sample_orders(
     return [
         (rows.to(device), {name: int(length[rows].max()) for name, length in lengths.items()}) for rows in shuffled
     ]
+
+
+def known(model: Classifier, part: Batch) -> Batch:
+    """The training part as its means over time with the values of its sequences, where `model` reads nothing else.
+
+    So it is for one gate for a sequence, with values from anchors, in front of a backbone that reads means; any
+    other model gets the part as it is.
+    """
+    vgmr = model.prefusion
+    if not (isinstance(vgmr, VGMR) and vgmr.steady and not vgmr.learns_value and model.backbone.averages):
+        return part
+    assert vgmr.evidence is not None
+    means = vgmr.evidence.judged(*check_inputs(vgmr.dims, part.features, part.model_mask), vgmr.judge)
+    return replace(part, features=means, mask={name: x[:, :1] for name, x in part.mask.items()}, padded=False)
 
 
 def mini_batches(

@@ -10,7 +10,7 @@ Axes: B samples, T steps, d features, P pooled features, K folds, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -219,6 +219,41 @@ def by_name(
     return first, second, third
 
 
+Judgement = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]
+
+
+class Judged(dict[str, Tensor]):
+    """Means over time of training sequences, (N, 1, d) by name, with what anchors said of the sequences.
+
+    Attributes:
+        by: `Evidence.fitting` of the anchors that judged.
+        judgement: what `VGMR.judge` gave.
+    """
+
+    def __init__(
+        self,
+        means: Mapping[str, Tensor],
+        by: object,
+        judgement: Judgement,
+    ):
+        super().__init__(means)
+        self.by, self.judgement = by, judgement
+
+    def judgement_of(self, evidence: Evidence | None) -> Judgement:
+        """The judgement, or ValueError where it is not that of `evidence`, or of an earlier fit of it."""
+        if evidence is None or evidence.fitting is not self.by:
+            raise ValueError("features: these are means with the values of other anchors; give the sequences")
+        return self.judgement
+
+    def taken(self, take: Callable[[Tensor], Tensor]) -> Judged:
+        """Some of the samples: those that `take` takes of a tensor, as in `Batch.index`."""
+        means, *judgement = (
+            {name: take(x) for name, x in tensors.items()} for tensors in (dict(self), *self.judgement)
+        )
+        posterior, value, channel = judgement
+        return Judged(means, self.by, (posterior, value, channel))
+
+
 class Evidence(nn.Module):
     """The anchors of all modalities.
 
@@ -237,6 +272,7 @@ class Evidence(nn.Module):
                 f"{num_classes}, {folds} and {frequencies}"
             )
         self.num_classes, self.frequencies = num_classes, frequencies
+        self.fitting = object()  # another one after each `prepare`
         self.anchors = nn.ModuleDict(
             {name: Anchor(dim, num_classes, folds, frequencies) for name, dim in dims.items()}
         )
@@ -253,6 +289,7 @@ class Evidence(nn.Module):
             label = torch.bucketize(label, label.quantile(inner))
         for name, x in features.items():
             self._of(name).prepare(x, mask[name], label)
+        self.fitting = object()
 
     @torch.no_grad()
     def describe(
@@ -277,6 +314,17 @@ class Evidence(nn.Module):
             fold = None if trained is None else fold_of(trained[name], len(anchor.weight))
             judged[name] = anchor.judge(*pair, fold)
         return by_name(judged)
+
+    def judged(
+        self,
+        features: Mapping[str, Tensor],
+        mask: Mapping[str, Tensor | None],
+        judge: Callable[[Mapping[str, tuple[Tensor, Tensor]], Mapping[str, Tensor]], Judgement],
+    ) -> Judged:
+        """A training part as its means and what `VGMR.judge` gives, which stay what they are as weights change."""
+        described = self.describe(features, mask)
+        means = {name: described[name][0][:, None, : x.shape[2]].contiguous() for name, x in features.items()}
+        return Judged(means, self.fitting, judge(described, features))
 
     def _of(self, name: str) -> Anchor:
         anchor = self.anchors[name]
