@@ -474,8 +474,9 @@ def test_training_with_the_value_term_brings_the_values_to_their_targets():
     ("options", "message"),
     [
         ({"removal": "during"}, "^removal must be 'after' or 'before' the refiner, got 'during'$"),
-        ({"temperature": 0.0}, r"^temperature must be positive, got 0\.0$"),
-        ({"temperature": -1.0}, r"^temperature must be positive, got -1\.0$"),
+        ({"temperature": 0.0}, r"^temperature must be positive and finite, got 0\.0$"),
+        ({"temperature": float("inf")}, r"^temperature must be positive and finite, got inf$"),
+        ({"temperature": -1.0}, r"^temperature must be positive and finite, got -1\.0$"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(options, message):

@@ -170,6 +170,7 @@ def test_weights_of_the_objective_are_not_negative(what, value):
         ({"sparsity": 1.0}, "sparsity must lie"),
         ({"value_from": "nothing"}, "value_from must be"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
+        ({"device": ["cpu"]}, r"device must be text, got \['cpu'\]"),
         ({"learning_rate": "0.1"}, "learning_rate must be"),
         ({"training_noise": {"strength": 1}}, "training_noise: .*strength"),
         ({"training_noise": {"share": 2.0}}, "training_noise: share must lie in 0 to 1"),

@@ -119,8 +119,8 @@ class Objective:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
         if self.target not in TARGETS:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
         weights = ("value_weight", "regulariser_weight", "minimum_deviation", "warmup_epochs")
         check_weights(**{what: getattr(self, what) for what in weights})
 

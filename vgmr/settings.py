@@ -162,6 +162,8 @@ class Experiment:
         for entry in fields(self):
             if entry.type == "bool" and not isinstance(getattr(self, entry.name), bool):
                 raise ValueError(f"{entry.name} must be True or False, got {getattr(self, entry.name)!r}")
+            if entry.type == "str" and not isinstance(getattr(self, entry.name), str):
+                raise ValueError(f"{entry.name} must be text, got {getattr(self, entry.name)!r}")
             if entry.type == "Mapping[str, Any]" and not isinstance(getattr(self, entry.name), Mapping):
                 raise ValueError(
                     f"{entry.name} must be a dict, option -> value, got {getattr(self, entry.name)!r}"

@@ -278,9 +278,10 @@ def test_videos_are_read_as_well_as_folders_of_images(tmp_path):
 
 
 def test_images_of_a_folder_come_by_number_without_hidden_ones(tmp_path):
-    for name in ("f10.jpg", "f9.png", "._f1.jpg", "f2.jpeg", "notes.txt"):
+    for name in ("f10.jpg", "f9.png", "._f1.jpg", "f2.jpeg", "notes.txt", "f3.webp", "f11.BMP"):
         (tmp_path / name).write_bytes(b"")
-    assert [path.name for path in folder_images(tmp_path)] == ["f2.jpeg", "f9.png", "f10.jpg"]
+    ordered = ["f2.jpeg", "f3.webp", "f9.png", "f10.jpg", "f11.BMP"]
+    assert [path.name for path in folder_images(tmp_path)] == ordered
     assert folder_images(tmp_path / "nowhere") == []
 
 

@@ -372,10 +372,13 @@ def test_slices_masks_and_indices():
     assert batch[torch.tensor([True, False, False, True])].row.tolist() == [0, 3]
     assert batch[torch.tensor([3, 3, 0])].row.tolist() == [3, 3, 0]
     assert batch[::2].row.tolist() == [0, 2] and len(batch[5:]) == 0
+    assert batch[::-1].row.tolist() == [3, 2, 1, 0] and batch[-2:].row.tolist() == [2, 3]
     assert batch[::2].to("cpu").select(["text"]).row.tolist() == [0, 2]
     for wrong in (0, torch.tensor([True, False]), torch.tensor([0.5]), [0, 1], "text"):
         with pytest.raises(TypeError, match=r"by a slice, a bool mask of shape \(4,\) or an int64 index"):
             batch[wrong]
+    with pytest.raises(ValueError, match=r"^unknown modalities \['smell'\]; the batch has \['text', 'audio'\]$"):
+        batch.select(["text", "smell"])
 
 
 @pytest.mark.parametrize(

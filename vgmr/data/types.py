@@ -92,7 +92,9 @@ class Batch:
         )
 
     def select(self, names: list[str]) -> Batch:
-        """The same samples with the modalities `names` only."""
+        """The same samples with the modalities `names` only; ValueError for one that is not there."""
+        if unknown := sorted(set(names) - set(self.features)):
+            raise ValueError(f"unknown modalities {unknown}; the batch has {list(self.features)}")
         corrupted = None if self.corrupted is None else {name: self.corrupted[name] for name in names}
         return replace(
             self,
@@ -108,7 +110,7 @@ class Batch:
     def __getitem__(self, which: slice | Tensor) -> Batch:
         """The samples of a slice, of a bool mask (B,) or of an int64 index, as a batch."""
         if isinstance(which, slice):
-            return self.index(torch.arange(len(self), device=self.label.device)[which])
+            return self.index(torch.tensor(range(len(self))[which], dtype=torch.int64, device=self.label.device))
         if isinstance(which, Tensor) and which.dtype == torch.bool and which.shape == self.label.shape:
             return self.index(which.nonzero().squeeze(1))
         if isinstance(which, Tensor) and which.dtype == torch.int64 and which.ndim == 1:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vgmr.data.extract.audio import ENDLESS
 from vgmr.data.extract.clips import BrokenFile, read_raw
 
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 RESNET = "resnet18-imagenet1k-v1"
 SHORT_SIDE, SIDE = 256, 224
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -53,7 +54,7 @@ def folder_images(folder: Path) -> list[Path]:
     images = [
         path
         for path in (folder.iterdir() if folder.is_dir() else ())
-        if path.suffix.lower() in (".jpg", ".jpeg", ".png") and not path.name.startswith(".")
+        if path.suffix.lower() in IMAGES and not path.name.startswith(".")
     ]
     return sorted(images, key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name))
 
