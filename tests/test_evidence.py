@@ -456,6 +456,12 @@ def test_a_sequence_is_read_in_each_step_where_anything_may_look_at_it():
     assert known(Classifier(VGMR.calibrated(DIMS, CLASSES, rank=0), transformer), part) is part
     assert known(one_gate(), part).features["voice"].shape == (30, 1, 6)
 
+    class Own(VGMR):
+        pass
+
+    subclass = Own.calibrated(DIMS, CLASSES, rank=0)
+    assert known(Classifier(subclass, PooledBackbone(DIMS, CLASSES, 8)), part) is part
+
 
 def test_means_are_refused_by_anchors_that_did_not_judge_them():
     """So no step is taken with values of an earlier fit, and no evaluation with means in place of sequences."""

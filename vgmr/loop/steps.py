@@ -64,10 +64,10 @@ def known(model: Classifier, part: Batch) -> Batch:
     """The training part as its means over time with the values of its sequences, where `model` reads nothing else.
 
     So it is for one gate for a sequence, with values from anchors, in front of a backbone that reads means; any
-    other model gets the part as it is.
+    other model, a subclass of VGMR as well, gets the part as it is.
     """
     vgmr = model.prefusion
-    if not (isinstance(vgmr, VGMR) and vgmr.steady and not vgmr.learns_value and model.backbone.averages):
+    if not (type(vgmr) is VGMR and vgmr.steady and not vgmr.learns_value and model.backbone.averages):
         return part
     assert vgmr.evidence is not None
     means = vgmr.evidence.judged(*check_inputs(vgmr.dims, part.features, part.model_mask), vgmr.judge)
