@@ -207,7 +207,10 @@ def confirmed(plans: Sequence[Plan], jobs: int) -> list[str]:
             changed = float(confirm(one.group(), jobs)["changed"].max())
             print(f"{one.name}: {changed:.2%} of the predictions changed")
             if not changed <= TOLERANCE:
-                found.append(f"{one.name}: {changed:.2%} of the predictions changed, at most {TOLERANCE:.1%} may")
+                found.append(
+                    f"{one.name}: {changed:.2%} of the predictions changed, at most {TOLERANCE:.1%} may; another "
+                    "kind of processor rounds otherwise, and long trainings drift apart by it"
+                )
     return found
 
 
