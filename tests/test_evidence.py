@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 from vgmr.backbones import PooledBackbone, TransformerBackbone
+from vgmr.balancing.ogm_ge import OGMGE
 from vgmr.classifier import Classifier
 from vgmr.corruption import Drawn
 from vgmr.data.types import Batch, MultimodalData
@@ -444,6 +445,31 @@ def test_a_gate_for_a_sequence_is_trained_on_means_as_on_the_sequences(monkeypat
         assert seen.pop() == ({12} if keep_sequences else {1})
     torch.testing.assert_close(states[0], states[1], atol=1e-6, rtol=1e-4)
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("how", ["length_buckets", "replayed", "method", "corruption"])
+def test_where_a_step_is_taken_otherwise_it_reads_the_sequences(monkeypatch, how):
+    """A step that takes the tensors of a batch and not the batch would lose what anchors said of them."""
+    data = MultimodalData("made", made(40, 25), made(20, 26), made(20, 27), tuple("abcd"), "", "", "")
+    steps = []
+    forward = VGMR.forward
+
+    def watched(self, features, *args, **kwargs):
+        if self.training:
+            steps.append(max(x.shape[1] for x in features.values()))
+        return forward(self, features, *args, **kwargs)
+
+    monkeypatch.setattr(VGMR, "forward", watched)
+    options = {
+        "length_buckets": {"length_buckets": True},
+        "method": {"method": OGMGE()},
+        "corruption": {"corruption": Drawn.like(data.train)},
+    }
+    if how == "replayed":
+        monkeypatch.setattr("vgmr.loop.alone.replayable", lambda *_: True)
+        monkeypatch.setattr("vgmr.loop.alone.Replayed", lambda step: step)
+    fit(one_gate(), data, epochs=2, batch_size=16, **options.get(how, {}))
+    assert steps and max(steps) > 1 and min(steps) > 1
 
 
 def test_a_sequence_is_read_in_each_step_where_anything_may_look_at_it():

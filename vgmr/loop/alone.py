@@ -40,11 +40,12 @@ class Alone:
         self.order, self.corrupting = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
         self.part = method.training_part(data).noting_padding()
         prepare(model, self.part)
-        if corruption is None and type(method) is Balancing and type(objective) is Objective:
-            self.part = known(model, self.part)  # others may look at the sequences themselves
         self.replayed: Replayed | None = None
-        if replayable(model, objective, method) and not feeding["length_buckets"]:
+        alike = not feeding["length_buckets"]
+        if alike and replayable(model, objective, method):
             self.replayed = Replayed(partial(self._step, objective.warmup_epochs))
+        elif alike and corruption is None and type(method) is Balancing and type(objective) is Objective:
+            self.part = known(model, self.part)  # others look at the sequences, or hand on their tensors alone
 
     def _step(self, epoch: int, batch: Batch) -> Tensor:
         return self.method.step(self.model, batch, self.objective, self.loop.optimizer, epoch)
