@@ -208,7 +208,7 @@ class VGMR(nn.Module):
             ValueError: see `check_inputs`; `pooled` where the gate differs between steps.
         """
         if pooled and not self.steady:
-            raise ValueError('refining means needs a gate that all steps share: per_step=False, norm="none"')
+            raise ValueError('refining means needs a gate the same at all steps: per_step=False, norm="none"')
         described = {}
         if isinstance(features, Judged):
             judged = features.judgement_of(self.evidence if pooled and self.training else None)
