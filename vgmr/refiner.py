@@ -198,7 +198,7 @@ class VGMR(nn.Module):
         """Eqs. (1) to (13) and the refinement of section 3.7.
 
         Args:
-            features: name -> (B, T_m, d_m).
+            features: name -> (B, T_m, d_m); in training with `pooled` also what `Evidence.judged` gives.
             mask: name -> (B, T_m) bool, True where a step is real; None if all are.
             value: name -> (B,), put in the place of the global values: the truth, or those of other samples.
             pooled: refine the means over time alone, (B, 1, d_m), which are the means of the refined features
