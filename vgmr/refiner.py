@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgmr.refining.evidence import Evidence, Judged, relative_agreement
+from vgmr.refining.evidence import Evidence, Judged, Judgement, relative_agreement
 from vgmr.refining.inputs import check_dims, check_inputs, check_like, check_share, check_value, whole
 from vgmr.refining.maps import ModalityMaps, ValueMaps, learned, masked_max, masked_mean, scaled, watched
 from vgmr.refining.refinement import Refinement
@@ -306,7 +306,7 @@ class VGMR(nn.Module):
 
     def judge(
         self, described: Mapping[str, tuple[Tensor, Tensor]], trained: Mapping[str, Tensor] | None = None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    ) -> Judgement:
         """Posteriors (B, C), values (B,) and channel values (B, d_m) of the anchors, by name; or nothing.
 
         Args:

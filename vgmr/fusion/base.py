@@ -182,11 +182,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def mean_vector(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Masked mean over time of (B, T, d); (B, d)."""
-    return x.squeeze(1) if x.shape[1] == 1 else masked_mean(x, mask)
-
-
 def last_real(x: Tensor, mask: Tensor | None) -> Tensor:
     """The last real step of (B, T, w): (B, w)."""
     if mask is None:

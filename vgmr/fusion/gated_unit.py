@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone, check_sizes, mean_vector
+from vgmr.fusion.base import Backbone, check_sizes
+from vgmr.refining.maps import masked_mean
 
 
 class GatedUnit(Backbone):
@@ -51,7 +52,7 @@ class GatedUnit(Backbone):
 
     def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
         """The mean over time: (B, T_m, d_m) to (B, d_m)."""
-        return mean_vector(x, mask)
+        return masked_mean(x, mask)
 
     def vectors(
         self, encodings: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None

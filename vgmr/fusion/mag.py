@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone, check_heads, check_sizes, check_weights, find_anchor, mean_vector
+from vgmr.fusion.base import Backbone, check_heads, check_sizes, check_weights, find_anchor
 from vgmr.refining.inputs import check_dims, check_inputs, check_like
 from vgmr.refining.maps import masked_mean
 from vgmr.refining.refinement import Refinement
@@ -120,7 +120,7 @@ class MAG(Backbone):
         self, encodings: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """Masked means of the anchor's steps and of W_n x_n, name -> (B, width)."""
-        means = {name: mean_vector(x, None if mask is None else mask[name]) for name, x in encodings.items()}
+        means = {name: masked_mean(x, None if mask is None else mask[name]) for name, x in encodings.items()}
         return {name: x if name == self.anchor else self.gate.value[name](x) for name, x in means.items()}
 
     def fuse(

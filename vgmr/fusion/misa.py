@@ -15,10 +15,10 @@ from vgmr.fusion.base import (
     check_sizes,
     check_weights,
     last_real,
-    mean_vector,
     unknown_names,
 )
 from vgmr.fusion.tensor_fusion import widths
+from vgmr.refining.maps import masked_mean
 
 
 class StackedRecurrence(nn.Module):
@@ -182,7 +182,7 @@ class MISA(Backbone):
 
     def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
         """u_m: (B, T_m, d_m) to (B, width)."""
-        vector = mean_vector(x, mask) if name in self.averaged else self.sequence[name](x, mask)
+        vector = masked_mean(x, mask) if name in self.averaged else self.sequence[name](x, mask)
         encoding: Tensor = self.align[name](vector)
         return encoding
 

@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone, check_sizes, mean_vector, unknown_names
+from vgmr.fusion.base import Backbone, check_sizes, unknown_names
 from vgmr.fusion.tensor_fusion import LastState
+from vgmr.refining.maps import masked_mean
 
 
 class _MeanLinear(nn.Module):
@@ -20,7 +21,7 @@ class _MeanLinear(nn.Module):
         self.linear = nn.Linear(dim, width)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        result: Tensor = self.linear(mean_vector(x, mask))
+        result: Tensor = self.linear(masked_mean(x, mask))
         return result
 
 

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgmr.fusion.base import Backbone, check_sizes, last_real, mean_vector
+from vgmr.fusion.base import Backbone, check_sizes, last_real
 from vgmr.refining.inputs import whole
+from vgmr.refining.maps import masked_mean
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -36,7 +37,7 @@ class SubNet(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(B, T, dim) and (B, T) bool to (B, width)."""
-        h = self.dropout(self.norm(mean_vector(x, mask)))
+        h = self.dropout(self.norm(masked_mean(x, mask)))
         for layer in self.layers:
             h = torch.relu(layer(h))
         return h

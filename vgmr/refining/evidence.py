@@ -211,15 +211,15 @@ def out_of_fold_regression(
     return kept
 
 
+Judgement = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]  # by name, as `judge` gives them
+
+
 def by_name(
     judged: Mapping[str, tuple[Tensor, Tensor, Tensor]],
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+) -> Judgement:
     """Triples by name to three dicts by name."""
     first, second, third = ({name: one[k] for name, one in judged.items()} for k in range(3))
     return first, second, third
-
-
-Judgement = tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]
 
 
 class Judged(dict[str, Tensor]):
@@ -230,12 +230,7 @@ class Judged(dict[str, Tensor]):
         judgement: what `VGMR.judge` gave.
     """
 
-    def __init__(
-        self,
-        means: Mapping[str, Tensor],
-        by: object,
-        judgement: Judgement,
-    ):
+    def __init__(self, means: Mapping[str, Tensor], by: object, judgement: Judgement):
         super().__init__(means)
         self.by, self.judgement = by, judgement
 
@@ -301,7 +296,7 @@ class Evidence(nn.Module):
     @torch.no_grad()
     def judge(
         self, described: Mapping[str, tuple[Tensor, Tensor]], trained: Mapping[str, Tensor] | None = None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    ) -> Judgement:
         """Posteriors (B, C), typicalities (B,) and those of channels (B, d) by name, without gradient.
 
         Args:

@@ -14,9 +14,11 @@ from torch.nn.modules.module import _has_any_global_hook
 
 
 def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over real time steps: (B, T, d) -> (B, d)."""
+    """Mean over real time steps, of which every sample has one at least: (B, T, d) -> (B, d)."""
+    if x.shape[1] == 1:
+        return x.squeeze(1)
     if mask is None:
-        return x.mean(1) if x.shape[1] > 1 else x.squeeze(1)
+        return x.mean(1)
     weight = mask.to(x.dtype)
     # a row product is ten times as fast for wide sequences; where gradients go back, as kept rows were trained
     total = torch.einsum("btd,bt->bd", x, weight) if learned(x) else (weight.unsqueeze(1) @ x).squeeze(1)

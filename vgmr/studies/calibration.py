@@ -25,6 +25,7 @@ from vgmr.machine.devices import one_thread
 from vgmr.objective import Objective, value_loss
 from vgmr.prefusion import count_parameters
 from vgmr.refiner import VGMR
+from vgmr.refining.evidence import Judgement
 from vgmr.settings import Experiment, filled
 from vgmr.studies.forms import FORM_COMMON, FORM_STUDIES, TRAINED_KINDS
 from vgmr.studies.search import OWN_SPLIT, SEARCH_SEEDS
@@ -68,7 +69,7 @@ class PlainAgreement(VGMR):
 
     def judge(
         self, described: Mapping[str, tuple[Tensor, Tensor]], trained: Mapping[str, Tensor] | None = None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    ) -> Judgement:
         """As in `VGMR`, but the value is the mean over the others of p_m . p_n, times how typical m is."""
         assert self.evidence is not None
         posterior, typical, channel = self.evidence.judge(described, trained)
