@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgmr.refining.inputs import check_share
+from vgmr.refining.maps import scaled
 
 
 def byte_mask(x: Tensor, p: float) -> Tensor | None:
@@ -48,14 +49,18 @@ class ByteDropout(nn.Module):
         check_share("dropout", p)
         self.p = p
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x, in training with a share p zero and the rest scaled by 1 / (1 - p)."""
+    def forward(self, x: Tensor, owned: bool = False) -> Tensor:
+        """x, in training with a share p zero and the rest scaled by 1 / (1 - p).
+
+        Args:
+            owned: nobody else needs the memory of `x`.
+        """
         if not self.training:
             return x
         if not drawn_as_bytes(x):
             return F.dropout(x, self.p)
         mask = byte_mask(x, self.p)
-        return x if mask is None else x * mask
+        return x if mask is None else scaled(x, mask, owned)
 
 
 class _Attended(torch.autograd.Function):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
-from typing import Any
+import operator
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from vgmr.fusion.attention import ByteDropout, attend, bias_of, drawn_as_bytes
 from vgmr.fusion.base import Backbone, check_sizes
 from vgmr.refining.inputs import check_share
+from vgmr.refining.maps import spare
 
 
 def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
@@ -38,13 +40,8 @@ class Attention(nn.MultiheadAttention):
         """
         width, scale = self.embed_dim, self.head_dim**-0.5
         query = F.linear(query, self.in_proj_weight[:width] * scale, self.in_proj_bias[:width] * scale)
-        q, k, v = (x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, value))
-        p = self.dropout if self.training else 0.0
-        if self.training and drawn_as_bytes(q) and not torch.is_autocast_enabled("cpu"):
-            attended = attend(q, k, v, bias, p)  # the fused kernel is slow backwards there
-        else:
-            attended = F.scaled_dot_product_attention(q, k, v, bias, p, scale=1.0)
-        result: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        rate = self.dropout if self.training else 0.0
+        result: Tensor = self.out_proj(_by_heads(query, key, value, self.num_heads, bias, rate, self.training))
         return result
 
     def project_source(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,38 +51,44 @@ class Attention(nn.MultiheadAttention):
         return key, value
 
 
+def _by_heads(
+    query: Tensor, key: Tensor, value: Tensor, num_heads: int, bias: Tensor | None, rate: float, training: bool
+) -> Tensor:
+    """Attention of each head by itself: (B, T, width), (B, S, width) twice, all projected, to (B, T, width)."""
+    q, k, v = (x.unflatten(2, (num_heads, -1)).transpose(1, 2) for x in (query, key, value))
+    if training and drawn_as_bytes(q) and not torch.is_autocast_enabled("cpu"):
+        attended = attend(q, k, v, bias, rate)  # the fused kernel is slow backwards there
+    else:
+        attended = F.scaled_dot_product_attention(q, k, v, bias, rate, scale=1.0)
+    return attended.transpose(1, 2).flatten(2)
+
+
 class _Layer(nn.Module):
-    def __init__(self, width: int, num_heads: int, attention_dropout: float, relu_dropout: float, dropout: float):
+    """The parameters of a layer."""
+
+    def __init__(self, width: int, num_heads: int, attention_dropout: float):
         super().__init__()
         self.attention = Attention(width, num_heads, attention_dropout)
         self.widen = nn.Linear(width, 4 * width)
         self.narrow = nn.Linear(4 * width, width)
         self.norm_attention = nn.LayerNorm(width)
         self.norm_feedforward = nn.LayerNorm(width)
-        self.relu_dropout = ByteDropout(relu_dropout)
-        self.dropout = ByteDropout(dropout)
 
-    def attend(self, z: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-        return z + self.dropout(self.attention.attend(self.norm_attention(z), key, value, bias))
 
-    def attend_self(self, z: Tensor, rows: Tensor | None, bias: Tensor | None) -> Tensor:
-        """With all steps as queries, or the one of each sample that `rows` (B,) names."""
-        normed = self.norm_attention(z)
-        key, value = self.attention.project_source(normed)
-        if rows is not None:
-            z, normed = (x[torch.arange(x.shape[0], device=x.device), rows].unsqueeze(1) for x in (z, normed))
-        return z + self.dropout(self.attention.attend(normed, key, value, bias))
+class _Weights(NamedTuple):
+    """What a layer of K stacks computes with: weights (K, out, in) and biases (K, 1, out).
 
-    def feed(self, z: Tensor) -> Tensor:
-        inner = self.relu_dropout(torch.relu(self.widen(self.norm_feedforward(z))))
-        result: Tensor = z + self.dropout(self.narrow(inner))
-        return result
+    The affine parts of both norms and the scale of queries are drawn into the maps behind.
+    """
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight (2 width, width) and bias of keys and values with the affine part of the norm drawn in."""
-        width = self.attention.embed_dim
-        weight, bias = self.attention.in_proj_weight[width:], self.attention.in_proj_bias[width:]
-        return weight * self.norm_attention.weight, bias + weight @ self.norm_attention.bias
+    inputs: Tensor
+    inputs_bias: Tensor
+    output: Tensor
+    output_bias: Tensor
+    widen: Tensor
+    widen_bias: Tensor
+    narrow: Tensor
+    narrow_bias: Tensor
 
 
 class CrossmodalStack(nn.Module):
@@ -94,6 +97,7 @@ class CrossmodalStack(nn.Module):
     Each layer: Z + attention(LN Z, LN S, LN S), one LN for both, then Z + feed-forward(LN Z); a last LN behind
     all. With the target as its own source it is plain self-attention, each layer on what the one before gave.
     Since S is the same in every layer, keys and values of all layers are one product; dropout is `ByteDropout`.
+    `across` and `remember_all` take several stacks in one pass.
 
     Args:
         width: even and at least 4, divisible by `num_heads`.
@@ -121,20 +125,12 @@ class CrossmodalStack(nn.Module):
         check_sizes("CrossmodalStack", width=width, num_heads=num_heads, num_layers=num_layers)
         if width < 4 or width % 2 or width % num_heads:
             raise ValueError(f"expected an even width of at least 4 that {num_heads} heads divide, got {width}")
-        self.width, self.positions = width, positions
-        self.layers = nn.ModuleList(
-            [_Layer(width, num_heads, attention_dropout, relu_dropout, dropout) for _ in range(num_layers)]
-        )
+        self.width, self.num_heads, self.positions = width, num_heads, positions
+        self.attention_dropout = attention_dropout
+        self.layers = nn.ModuleList([_Layer(width, num_heads, attention_dropout) for _ in range(num_layers)])
         self.norm = nn.LayerNorm(width)
+        self.relu_dropout, self.dropout = ByteDropout(relu_dropout), ByteDropout(dropout)
         self.embedding_dropout = ByteDropout(embedding_dropout)
-
-    def place(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Scaled by sqrt(width), with positions at real steps: (B, T, width) to the same shape."""
-        x = x * self.width**0.5
-        if not self.positions:
-            return x
-        where = sinusoids(x.shape[1], self.width, x)
-        return x + (where if mask is None else where * mask.unsqueeze(2))
 
     def forward(
         self,
@@ -153,53 +149,188 @@ class CrossmodalStack(nn.Module):
             target_mask, source_mask: (B, T) and (B, S) bool.
             causal: step i sees steps up to i + |real length of the target - that of the source| only.
         """
-        z = self.embedding_dropout(self.place(target, target_mask))
-        if source is None:
-            for layer in self._layers():
-                z = layer.feed(z)
-        else:
-            bias = bias_of(_allowed(target, source, target_mask, source_mask, causal), z)
-            for layer, (key, value) in zip(
-                self._layers(), self._keys_and_values(source, source_mask), strict=True
-            ):
-                z = layer.feed(layer.attend(z, key, value, bias))
-        result: Tensor = self.norm(z)
-        return result
+        return across([(self, target, source, target_mask, source_mask)], causal)[0]
 
     def remember(
         self, x: Tensor, mask: Tensor | None = None, causal: bool = False, last_only: bool = False
     ) -> Tensor:
-        """Self-attention: (B, T, width) to the same shape, or with `last_only` to the last real step, (B, width).
+        """Self-attention: (B, T, width) to the same shape, or with `last_only` to its last step, (B, width)."""
+        return remember_all([(self, x, mask)], causal, last_only)[0]
 
-        The last layer then asks for that step alone.
-        """
-        z = self.embedding_dropout(self.place(x, mask))
-        bias = bias_of(_allowed(x, x, mask, mask, causal), x)
-        *before, last = self._layers()
-        for layer in before:
-            z = layer.feed(layer.attend_self(z, None, bias))
+    def alike(self) -> Hashable:
+        """What stacks must have in common to be computed in one pass."""
+        drops = (self.attention_dropout, self.relu_dropout.p, self.dropout.p, self.embedding_dropout.p)
+        return self.width, self.num_heads, len(self.layers), self.positions, self.training, *drops
+
+    def place(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Scaled by sqrt(width), with positions at real steps: (B, T, width) to the same shape."""
+        x = x * self.width**0.5
+        if not self.positions:
+            return x
+        where = sinusoids(x.shape[1], self.width, x)
+        return x + (where if mask is None else where * mask.unsqueeze(2))
+
+    def attend(
+        self,
+        z: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        layer: _Weights,
+        samples: int,
+    ) -> Tensor:
+        """Z + attention, with all that is asked projected: (K, B T, width), (K, B S, width), B `samples`."""
+        rate = self.attention_dropout if self.training else 0.0
+        q, k, v = (x.unflatten(1, (samples, -1)).flatten(0, 1) for x in (query, key, value))
+        attended = _by_heads(q, k, v, self.num_heads, bias, rate, self.training).reshape(z.shape)
+        return _added(self.dropout(_linear(attended, layer.output, layer.output_bias), owned=True), z)
+
+    def feed(self, z: Tensor, layer: _Weights) -> Tensor:
+        """Z + feed-forward: (K, B T, width) to the same shape."""
+        inner = self.relu_dropout(_linear(self.normed(z), layer.widen, layer.widen_bias), owned=True)
+        return _added(self.dropout(_linear(torch.relu_(inner), layer.narrow, layer.narrow_bias), owned=True), z)
+
+    def normed(self, z: Tensor) -> Tensor:
+        """Each step of (..., width) with mean 0 and variance 1; the affine part is in the maps behind."""
+        return F.layer_norm(z, (self.width,), eps=self.norm.eps)
+
+
+def _added(x: Tensor, other: Tensor) -> Tensor:
+    """x + other, in the memory of `x`, which nobody else needs, where that can be."""
+    return x.add_(other) if spare(x, other) else x + other
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(K, B T, in) through K linear maps to (K, B T, out)."""
+    return torch.baddbmm(bias, x, weight.mT)
+
+
+def _weights(stacks: Sequence[CrossmodalStack]) -> list[_Weights]:
+    """Those of every layer."""
+    first = stacks[0]
+    layers = [stack.layers[i] for i in range(len(first.layers)) for stack in stacks]
+
+    def every(place: str) -> Tensor:
+        read = operator.attrgetter(place)
+        return torch.stack([read(layer) for layer in layers])
+
+    def behind(norm: str, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        shift = weight @ every(f"{norm}.bias").unsqueeze(2)
+        return weight * every(f"{norm}.weight").unsqueeze(1), bias + shift.squeeze(2)
+
+    scale = first.norm.weight.new_ones(3 * first.width)
+    scale[: first.width] = (first.width // first.num_heads) ** -0.5
+    inputs, inputs_bias = every("attention.in_proj_weight"), every("attention.in_proj_bias")
+    maps = [
+        *behind("norm_attention", inputs * scale.unsqueeze(1), inputs_bias * scale),
+        every("attention.out_proj.weight"),
+        every("attention.out_proj.bias"),
+        *behind("norm_feedforward", every("widen.weight"), every("widen.bias")),
+        every("narrow.weight"),
+        every("narrow.bias"),
+    ]
+    parts = ((x if x.ndim == 3 else x.unsqueeze(1)).unflatten(0, (-1, len(stacks))).unbind() for x in maps)
+    return [_Weights(*layer) for layer in zip(*parts, strict=True)]
+
+
+def _last_norm(stacks: Sequence[CrossmodalStack], z: Tensor, samples: int) -> Tensor:
+    """(K, B T, width) to (K, B, T, width), with the affine part of each stack's own."""
+    weight, bias = (torch.stack([getattr(one.norm, part) for one in stacks]) for part in ("weight", "bias"))
+    affine = torch.addcmul(bias.unsqueeze(1), stacks[0].normed(z), weight.unsqueeze(1))
+    return affine.unflatten(1, (samples, -1))
+
+
+def _placed(
+    stacks: Sequence[CrossmodalStack], sequences: Sequence[Tensor], masks: Sequence[Tensor | None]
+) -> Tensor:
+    """What K stacks read, before dropout: (K, B T, width)."""
+    return torch.stack([stacks[0].place(*it) for it in zip(sequences, masks, strict=True)]).flatten(1, 2)
+
+
+def across(
+    asked: Sequence[tuple[CrossmodalStack, Tensor, Tensor | None, Tensor | None, Tensor | None]], causal: bool
+) -> list[Tensor]:
+    """`CrossmodalStack.forward` of each (stack, target, source, target mask, source mask).
+
+    Stacks that are `alike` and read shapes that are equal are computed in one pass.
+    """
+
+    def one_pass(asked: Sequence[Any]) -> Tensor:
+        stacks, targets, sources, target_masks, source_masks = zip(*asked, strict=True)
+        first, width, samples, layers = stacks[0], stacks[0].width, len(targets[0]), _weights(stacks)
+        z = first.embedding_dropout(_placed(stacks, targets, target_masks), owned=True)
+        if sources[0] is None:
+            for layer in layers:
+                z = first.feed(z, layer)
+            return _last_norm(stacks, z, samples)
+        placed, found = _placed(stacks, sources, source_masks), []
+        for part in (slice(width, 2 * width), slice(2 * width, 3 * width)):  # keys, values of all layers
+            weight = torch.cat([layer.inputs[:, part] for layer in layers], 1)
+            bias = torch.cat([layer.inputs_bias[..., part] for layer in layers], 2)
+            of_all = _linear(first.normed(first.embedding_dropout(placed)), weight, bias)
+            found.append(of_all.chunk(len(layers), 2))
+        bias = _bias([_allowed(*it[1:], causal) for it in asked], z, samples)
+        for layer, key, value in zip(layers, *found, strict=True):
+            query = _linear(first.normed(z), layer.inputs[:, :width], layer.inputs_bias[..., :width])
+            z = first.feed(first.attend(z, query, key, value, bias, layer, samples), layer)
+        return _last_norm(stacks, z, samples)
+
+    shapes = [(*(None if x is None else x.shape for x in it[1:]),) for it in asked]
+    return _in_groups(asked, shapes, one_pass)
+
+
+def remember_all(
+    asked: Sequence[tuple[CrossmodalStack, Tensor, Tensor | None]], causal: bool, last_only: bool
+) -> list[Tensor]:
+    """`CrossmodalStack.remember` of each (stack, sequence, mask), in one pass as in `across`.
+
+    With `last_only` the last layer asks for that step alone.
+    """
+
+    def one_pass(asked: Sequence[Any]) -> Tensor:
+        stacks, sequences, masks = zip(*asked, strict=True)
+        first, width, samples, layers = stacks[0], stacks[0].width, len(sequences[0]), _weights(stacks)
+        z = first.embedding_dropout(_placed(stacks, sequences, masks), owned=True)
+        bias = _bias([_allowed(x, x, mask, mask, causal) for _, x, mask in asked], z, samples)
+        for layer in layers[:-1] if last_only else layers:
+            projected = _linear(first.normed(z), layer.inputs, layer.inputs_bias).chunk(3, 2)
+            z = first.feed(first.attend(z, *projected, bias, layer, samples), layer)
         if not last_only:
-            result: Tensor = self.norm(last.feed(last.attend_self(z, None, bias)))
-            return result
-        length = mask.sum(1) if mask is not None else torch.full((x.shape[0],), x.shape[1], device=x.device)
-        everything = bias_of(None if mask is None else mask[:, None, None, :], x)  # no step is later than the last
-        result = self.norm(last.feed(last.attend_self(z, length - 1, everything))).squeeze(1)
-        return result
+            return _last_norm(stacks, z, samples)
+        layer, normed = layers[-1], first.normed(z)
+        key, value = _linear(normed, layer.inputs[:, width:], layer.inputs_bias[..., width:]).chunk(2, 2)
+        row, steps = torch.arange(len(stacks) * samples, device=z.device), sequences[0].shape[1]
+        last = row.new_full(row.shape, steps) if masks[0] is None else torch.cat([mask.sum(1) for mask in masks])
+        z, normed = (x.flatten(0, 1)[row * steps + last - 1].view(-1, samples, width) for x in (z, normed))
+        bias = _bias(
+            [None if mask is None else mask[:, None, None, :] for mask in masks], z, samples
+        )  # none later
+        query = _linear(normed, layer.inputs[:, :width], layer.inputs_bias[..., :width])
+        z = first.feed(first.attend(z, query, key, value, bias, layer, samples), layer)
+        return _last_norm(stacks, z, samples).squeeze(2)
 
-    def _layers(self) -> list[_Layer]:
-        return [layer for layer in self.layers if isinstance(layer, _Layer)]
+    shapes = [(x.shape, mask is None) for _, x, mask in asked]
+    return _in_groups(asked, shapes, one_pass)
 
-    def _keys_and_values(self, source: Tensor, mask: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of each layer, in two products over all of them."""
-        placed = self.place(source, mask)
-        folded = [layer.folded() for layer in self._layers()]
-        found = []
-        for part in (0, 1):
-            weight = torch.cat([both.chunk(2)[part] for both, _ in folded])
-            bias = torch.cat([both.chunk(2)[part] for _, both in folded])
-            normed = F.layer_norm(self.embedding_dropout(placed), (self.width,), eps=self.norm.eps)
-            found.append(F.linear(normed, weight, bias).chunk(len(folded), 2))
-        return list(zip(*found, strict=True))
+
+def _in_groups(
+    asked: Sequence[Any], shapes: Sequence[Hashable], one_pass: Callable[[Sequence[Any]], Tensor]
+) -> list[Tensor]:
+    """What `one_pass` gives, (K, ...), of alike stacks and equal shapes at a time, in the order of `asked`."""
+    groups: dict[Hashable, list[int]] = {}
+    for i, (it, shape) in enumerate(zip(asked, shapes, strict=True)):
+        groups.setdefault((it[0].alike(), shape), []).append(i)
+    found: dict[int, Tensor] = {}
+    for group in groups.values():
+        found |= dict(zip(group, one_pass([asked[i] for i in group]), strict=True))
+    return [found[i] for i in range(len(asked))]
+
+
+def _bias(allowed: Sequence[Tensor | None], like: Tensor, samples: int) -> Tensor | None:
+    """What `bias_of` gives of K stacks, one after the other: (K B, 1, T or 1, S); None if everything is seen."""
+    each = [x.expand(samples, -1, -1, -1) for x in allowed if x is not None]
+    return bias_of(torch.cat(each), like) if each else None
 
 
 def _allowed(
@@ -250,20 +381,18 @@ class PairedStacks(Backbone):
 
     def asked(
         self,
-        target: str,
-        source: str,
-        present: list[str],
+        wanted: Sequence[tuple[str, str, tuple[str, ...]]],
         encodings: Mapping[str, Tensor],
         masks: Mapping[str, Tensor | None],
-        done: dict[Hashable, Tensor],
-    ) -> tuple[Hashable, Tensor | None]:
-        """The sequence that `target` asks, None where there is none, and what names it among all subsets.
+    ) -> list[tuple[Hashable, Tensor | None]]:
+        """What names the sequence that a target asks, and the sequence, None where there is none.
 
         Args:
-            done: what was computed before, by name; a subclass that computes something keeps it there.
+            wanted: target, source, and the modalities that are present.
         """
-        there = source in present
-        return there, encodings[source] if there else None
+        return [
+            (source in present, encodings[source] if source in present else None) for _, source, present in wanted
+        ]
 
     def read(self, summary: Tensor) -> Tensor:
         """Joined memories, (B, modalities (modalities - 1) width), to what `classify` takes."""
@@ -277,33 +406,31 @@ class PairedStacks(Backbone):
     ) -> list[Tensor]:
         """The joined memories of each subset, (B, modalities (modalities - 1) width); each stack runs once."""
         masks = {name: None if mask is None else mask[name] for name in self.names}
-        done: dict[Hashable, Tensor] = {}
-
-        def pair(target: str, source: str, present: list[str]) -> Tensor:
-            which, sequence = self.asked(target, source, present, encodings, masks, done)
-            key = ("pair", target, source, which)
-            if key not in done:
-                stack = self.pairs[self.ordered.index((target, source))]
-                done[key] = stack(encodings[target], sequence, masks[target], masks[source], self.causal)
-            return done[key]
-
-        def memory(target: str, present: list[str]) -> Tensor:
-            key = ("memory", target, *present)
-            if key not in done:
-                joined = torch.cat([pair(target, other, present) for other in self.others[target]], 2)
-                stack = self.memories[self.names.index(target)]
-                assert isinstance(stack, CrossmodalStack)
-                done[key] = stack.remember(joined, masks[target], self.causal, last_only=True)
-            return done[key]
-
+        everyone = [tuple(self.present(keep)) for keep in keeps]
+        wanted = [
+            (target, source, present)
+            for present in everyone
+            for target in present
+            for source in self.others[target]
+        ]
+        pairs, stacks = {}, {}
+        for (target, source, present), (which, sequence) in zip(
+            wanted, self.asked(wanted, encodings, masks), strict=True
+        ):
+            pairs[target, source, present] = (target, source, which)
+            stack = self.pairs[self.ordered.index((target, source))]
+            stacks[target, source, which] = (stack, encodings[target], sequence, masks[target], masks[source])
+        across_all = dict(zip(stacks, across(list(stacks.values()), self.causal), strict=True))
+        memories = {}
+        for target, _, present in wanted:
+            joined = torch.cat([across_all[pairs[target, other, present]] for other in self.others[target]], 2)
+            memories[target, present] = (self.memories[self.names.index(target)], joined, masks[target])
+        slots = dict(
+            zip(memories, remember_all(list(memories.values()), self.causal, last_only=True), strict=True)
+        )
         first = encodings[self.names[0]]
         silent = first.new_zeros(first.shape[0], self.memory_width)
-        found = []
-        for keep in keeps:
-            present = self.present(keep)
-            slots = [memory(name, present) if name in present else silent for name in self.names]
-            found.append(torch.cat(slots, 1))
-        return found
+        return [torch.cat([slots.get((name, present), silent) for name in self.names], 1) for present in everyone]
 
     def fused(
         self,

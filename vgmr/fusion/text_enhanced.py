@@ -5,14 +5,14 @@ After the version of a public collection of such systems; the paper itself is no
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vgmr.fusion.base import check_sizes, find_anchor
-from vgmr.fusion.crossmodal import CrossmodalStack, PairedStacks
+from vgmr.fusion.crossmodal import CrossmodalStack, PairedStacks, across
 
 
 class _States(nn.Module):
@@ -114,27 +114,30 @@ class TextEnhancedFusion(PairedStacks):
 
     def asked(
         self,
-        target: str,
-        source: str,
-        present: list[str],
+        wanted: Sequence[tuple[str, str, tuple[str, ...]]],
         encodings: Mapping[str, Tensor],
         masks: Mapping[str, Tensor | None],
-        done: dict[Hashable, Tensor],
-    ) -> tuple[Hashable, Tensor | None]:
+    ) -> list[tuple[Hashable, Tensor | None]]:
         """The source, or what the source found in the anchor."""
-        if source not in present or (target, source) not in self.detour:
-            return super().asked(target, source, present, encodings, masks, done)
-        there = self.anchor in present
-        key = ("through", target, source, there)
-        if key not in done:
-            done[key] = self.through[self.detour[target, source]](
+        detours = {
+            (target, source, self.anchor in present): (
+                self.through[self.detour[target, source]],
                 encodings[source],
-                encodings[self.anchor] if there else None,
+                encodings[self.anchor] if self.anchor in present else None,
                 masks[source],
                 masks[self.anchor],
-                self.causal,
             )
-        return key, done[key]
+            for target, source, present in wanted
+            if source in present and (target, source) in self.detour
+        }
+        found = dict(zip(detours, across(list(detours.values()), self.causal), strict=True))
+        direct = super().asked(wanted, encodings, masks)
+        return [
+            (key, found[key])
+            if (key := (target, source, self.anchor in present)) in found and there
+            else (there, x)
+            for (target, source, present), (there, x) in zip(wanted, direct, strict=True)
+        ]
 
     def read(self, summary: Tensor) -> Tensor:
         """relu of a linear layer on all memories, (B, post_dim)."""
