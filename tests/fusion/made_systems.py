@@ -95,3 +95,15 @@ def made_data(system, size=24):
     mask = {name: torch.ones(size, lengths[name], dtype=torch.bool) for name in DIMS}
     part = Batch(features, mask, label)
     return MultimodalData("made", part, part, part, ("no", "yes"), "made", "none", "0", stand_in=True)
+
+
+def recorded(monkeypatch, module, name):
+    """What is asked of a function that computes several stacks in one pass; stacks alone."""
+    asked, original = [], getattr(module, name)
+
+    def record(wanted, *rest, **named):
+        asked.extend(stack for stack, *_ in wanted)
+        return original(wanted, *rest, **named)
+
+    monkeypatch.setattr(module, name, record)
+    return asked

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from made_systems import close, fill, of, of_stack, wave
+from made_systems import close, fill, of, of_stack, recorded, wave
 from torch import nn
 
+from vgmr.fusion import crossmodal
 from vgmr.fusion.attention import _Attended, attend, bias_of, byte_mask
 from vgmr.fusion.crossmodal import Attention, CrossmodalStack, CrossmodalTransformer, sinusoids
 from vgmr.prefusion import count_parameters
@@ -209,16 +210,62 @@ def test_causal_goes_by_real_lengths():
     torch.testing.assert_close(stack.remember(later, None, True)[:, :2], stack.remember(target, None, True)[:, :2])
 
 
-def test_what_subsets_have_in_common_runs_once():
+def test_what_subsets_have_in_common_runs_once(monkeypatch):
     model, encodings = whole()
-    calls = []
-    for stack in (*model.pairs, *model.memories):
-        stack.norm.register_forward_hook(lambda module, *_, stack=stack: calls.append(stack))
+    pairs = recorded(monkeypatch, crossmodal, "across")
+    memories = recorded(monkeypatch, crossmodal, "remember_all")
     names = model.names
     keeps = [names, *([other for other in names if other != name] for name in names)]
     model.fuse_many(encodings, keeps)
-    assert sum(call in model.pairs for call in calls) == 12  # six with and six without their source
-    assert sum(call in model.memories for call in calls) == 9
+    assert all(sum(one is stack for one in pairs) == 2 for stack in model.pairs)  # with and without its source
+    assert len(pairs) == 12
+    assert all(sum(one is stack for one in memories) == 3 for stack in model.memories) and len(memories) == 9
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("causal", [True, False])
+def test_stacks_in_one_pass_are_each_what_they_are_alone(masked, causal, monkeypatch):
+    """Values and gradients, of alike stacks, one with more heads, sources of another length or none."""
+    torch.manual_seed(0)
+    stacks = [CrossmodalStack(8, heads, 2).double().eval() for heads in (2, 2, 2, 4, 2, 2)]
+    lengths = [5, 5, 5, 5, 3, None]
+    targets = [torch.randn(3, 5, 8).double().requires_grad_() for _ in stacks]
+    sources = [None if n is None else torch.randn(3, n, 8).double().requires_grad_() for n in lengths]
+    real = [[torch.arange(n or 1) < torch.randint(1, (n or 1) + 1, (3, 1)) for n in (5, n)] for n in lengths]
+    masks = [pair if masked else (None, None) for pair in real]
+    asked = [
+        (*three, *pair) for three, pair in zip(zip(stacks, targets, sources, strict=True), masks, strict=True)
+    ]
+    passes, original = [], CrossmodalStack.feed
+    monkeypatch.setattr(
+        CrossmodalStack, "feed", lambda self, z, *rest: passes.append(len(z)) or original(self, z, *rest)
+    )
+    together = crossmodal.across(asked, causal)
+    assert passes == [3, 3, 1, 1, 1, 1, 1, 1], "two layers for each group of stacks"
+    alone = [stack(*rest, causal) for stack, *rest in asked]
+    remembered = crossmodal.remember_all(
+        [(stack, x, pair[0]) for stack, x, pair in zip(stacks, targets, masks, strict=True)],
+        causal,
+        last_only=True,
+    )
+    each = [
+        stack.remember(x, pair[0], causal, last_only=True)
+        for stack, x, pair in zip(stacks, targets, masks, strict=True)
+    ]
+    leaves = [
+        *targets,
+        *(x for x in sources if x is not None),
+        *(p for stack in stacks for p in stack.parameters()),
+    ]
+    for found, expected in ((together, alone), (remembered, each)):
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other)
+        through = [sum(x.square().sum() for x in outputs) for outputs in (found, expected)]
+        grads = [torch.autograd.grad(x, leaves, allow_unused=True) for x in through]
+        for one, other in zip(*grads, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                torch.testing.assert_close(one, other)
 
 
 def test_sizes_are_those_of_the_released_code():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -248,9 +248,10 @@ def _placed(
     return torch.stack([stacks[0].place(*it) for it in zip(sequences, masks, strict=True)]).flatten(1, 2)
 
 
-def across(
-    asked: Sequence[tuple[CrossmodalStack, Tensor, Tensor | None, Tensor | None, Tensor | None]], causal: bool
-) -> list[Tensor]:
+Asked = tuple[CrossmodalStack, Tensor, Tensor | None, Tensor | None, Tensor | None]
+
+
+def across(asked: Sequence[Asked], causal: bool) -> list[Tensor]:
     """`CrossmodalStack.forward` of each (stack, target, source, target mask, source mask).
 
     Stacks that are `alike` and read shapes that are equal are computed in one pass.
@@ -270,10 +271,10 @@ def across(
             bias = torch.cat([layer.inputs_bias[..., part] for layer in layers], 2)
             of_all = _linear(first.normed(first.embedding_dropout(placed)), weight, bias)
             found.append(of_all.chunk(len(layers), 2))
-        bias = _bias([_allowed(*it[1:], causal) for it in asked], z, samples)
+        seen = _bias([_allowed(x, y, mask, other, causal) for _, x, y, mask, other in asked], z, samples)
         for layer, key, value in zip(layers, *found, strict=True):
             query = _linear(first.normed(z), layer.inputs[:, :width], layer.inputs_bias[..., :width])
-            z = first.feed(first.attend(z, query, key, value, bias, layer, samples), layer)
+            z = first.feed(first.attend(z, query, key, value, seen, layer, samples), layer)
         return _last_norm(stacks, z, samples)
 
     shapes = [(*(None if x is None else x.shape for x in it[1:]),) for it in asked]
@@ -317,10 +318,13 @@ def remember_all(
 def _in_groups(
     asked: Sequence[Any], shapes: Sequence[Hashable], one_pass: Callable[[Sequence[Any]], Tensor]
 ) -> list[Tensor]:
-    """What `one_pass` gives, (K, ...), of alike stacks and equal shapes at a time, in the order of `asked`."""
+    """What `one_pass` gives, (K, ...), of alike stacks and equal shapes at a time, in the order of `asked`.
+
+    In traced graphs, whose shapes may be open, of one at a time.
+    """
     groups: dict[Hashable, list[int]] = {}
     for i, (it, shape) in enumerate(zip(asked, shapes, strict=True)):
-        groups.setdefault((it[0].alike(), shape), []).append(i)
+        groups.setdefault(i if torch.compiler.is_compiling() else (it[0].alike(), shape), []).append(i)
     found: dict[int, Tensor] = {}
     for group in groups.values():
         found |= dict(zip(group, one_pass([asked[i] for i in group]), strict=True))
@@ -413,18 +417,20 @@ class PairedStacks(Backbone):
             for target in present
             for source in self.others[target]
         ]
-        pairs, stacks = {}, {}
+        pairs: dict[Hashable, Hashable] = {}
+        stacks: dict[Hashable, Asked] = {}
         for (target, source, present), (which, sequence) in zip(
             wanted, self.asked(wanted, encodings, masks), strict=True
         ):
             pairs[target, source, present] = (target, source, which)
-            stack = self.pairs[self.ordered.index((target, source))]
+            stack = cast(CrossmodalStack, self.pairs[self.ordered.index((target, source))])
             stacks[target, source, which] = (stack, encodings[target], sequence, masks[target], masks[source])
         across_all = dict(zip(stacks, across(list(stacks.values()), self.causal), strict=True))
-        memories = {}
-        for target, _, present in wanted:
+        memories: dict[Hashable, tuple[CrossmodalStack, Tensor, Tensor | None]] = {}
+        for target, present in dict.fromkeys((target, present) for target, _, present in wanted):
             joined = torch.cat([across_all[pairs[target, other, present]] for other in self.others[target]], 2)
-            memories[target, present] = (self.memories[self.names.index(target)], joined, masks[target])
+            memory = cast(CrossmodalStack, self.memories[self.names.index(target)])
+            memories[target, present] = (memory, joined, masks[target])
         slots = dict(
             zip(memories, remember_all(list(memories.values()), self.causal, last_only=True), strict=True)
         )

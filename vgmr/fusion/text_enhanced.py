@@ -6,13 +6,13 @@ After the version of a public collection of such systems; the paper itself is no
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from vgmr.fusion.base import check_sizes, find_anchor
-from vgmr.fusion.crossmodal import CrossmodalStack, PairedStacks, across
+from vgmr.fusion.crossmodal import Asked, CrossmodalStack, PairedStacks, across
 
 
 class _States(nn.Module):
@@ -119,9 +119,9 @@ class TextEnhancedFusion(PairedStacks):
         masks: Mapping[str, Tensor | None],
     ) -> list[tuple[Hashable, Tensor | None]]:
         """The source, or what the source found in the anchor."""
-        detours = {
+        detours: dict[Hashable, Asked] = {
             (target, source, self.anchor in present): (
-                self.through[self.detour[target, source]],
+                cast(CrossmodalStack, self.through[self.detour[target, source]]),
                 encodings[source],
                 encodings[self.anchor] if self.anchor in present else None,
                 masks[source],
