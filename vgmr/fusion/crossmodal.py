@@ -259,7 +259,7 @@ def across(asked: Sequence[Asked], causal: bool) -> list[Tensor]:
 
     def one_pass(asked: Sequence[Any]) -> Tensor:
         stacks, targets, sources, target_masks, source_masks = zip(*asked, strict=True)
-        first, width, samples, layers = stacks[0], stacks[0].width, len(targets[0]), _weights(stacks)
+        first, width, samples, layers = stacks[0], stacks[0].width, targets[0].shape[0], _weights(stacks)
         z = first.embedding_dropout(_placed(stacks, targets, target_masks), owned=True)
         if sources[0] is None:
             for layer in layers:
@@ -291,7 +291,7 @@ def remember_all(
 
     def one_pass(asked: Sequence[Any]) -> Tensor:
         stacks, sequences, masks = zip(*asked, strict=True)
-        first, width, samples, layers = stacks[0], stacks[0].width, len(sequences[0]), _weights(stacks)
+        first, width, samples, layers = stacks[0], stacks[0].width, sequences[0].shape[0], _weights(stacks)
         z = first.embedding_dropout(_placed(stacks, sequences, masks), owned=True)
         bias = _bias([_allowed(x, x, mask, mask, causal) for _, x, mask in asked], z, samples)
         for layer in layers[:-1] if last_only else layers:
