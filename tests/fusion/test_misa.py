@@ -5,7 +5,14 @@ import torch
 from made_numbers import attention, fill, linear, wave
 from torch import nn
 
-from vgmr.fusion.misa import MISA, StackedRecurrence, central_moments, difference
+from vgmr.fusion.misa import (
+    MISA,
+    StackedRecurrence,
+    central_moments,
+    difference,
+    moment_discrepancy,
+    unit_rows,
+)
 
 NAMES = ("m1", "m2", "m3")
 
@@ -49,23 +56,29 @@ def test_reference_numbers_of_the_losses():
 
 def test_discrepancies_by_hand():
     corner = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double()
-    assert float(central_moments(corner, corner + torch.tensor([0.0, 1.0]))) == pytest.approx(1, abs=1e-5)
-    opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).double()
+    moments = central_moments(corner)
+    torch.testing.assert_close(moments[:, 0], torch.tensor([1 / 2, 1 / 4, 0, 1 / 16, 0]).double())
+    assert float(moment_discrepancy(moments, central_moments(corner + 1))) == pytest.approx(2**0.5, abs=1e-5)
+    assert float(moment_discrepancy(moments, central_moments(corner + torch.tensor([0.0, 1.0])))) == pytest.approx(
+        1, abs=1e-5
+    )
+    opposite = unit_rows(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).double())
     assert float(difference(opposite, opposite, None)) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_official_difference_grows_with_the_square_of_the_batch_and_the_corrected_does_not():
     first, second = torch.rand(16, 4).double(), torch.rand(16, 4).double()
-    once, official = difference(first, second), difference(first, second, None)
+    views = unit_rows(first), unit_rows(second)
+    once, official = difference(*views), difference(*views, None)
     torch.testing.assert_close(once, official)  # equal at 16 samples
-    doubled = (torch.cat([first, first]), torch.cat([second, second]))
+    doubled = tuple(unit_rows(torch.cat([x, x])) for x in (first, second))
     torch.testing.assert_close(difference(*doubled), once)
     torch.testing.assert_close(difference(*doubled, None), 4 * official)
 
 
 def test_coinciding_views_have_no_discrepancy_and_finite_gradients():
     x = torch.rand(6, 3).double().requires_grad_()
-    loss = central_moments(x, x.detach().clone())
+    loss = moment_discrepancy(central_moments(x), central_moments(x.detach().clone()))
     loss.backward()
     assert float(loss.detach()) < 1e-5 and torch.isfinite(x.grad).all()
 

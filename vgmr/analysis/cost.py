@@ -36,7 +36,7 @@ from vgmr.loop.seeds import pays_together
 from vgmr.loop.steps import known, make_optimizer, mini_batches, prepare, train_epoch
 from vgmr.machine.devices import chosen_device, one_thread
 from vgmr.machine.files import try_place, user_path, write
-from vgmr.machine.work import bar
+from vgmr.machine.work import bar, keep_freed_memory
 from vgmr.objective import Objective
 from vgmr.paper import figures
 from vgmr.prefusion import Identity, count_parameters
@@ -303,7 +303,8 @@ def bench_systems(rounds: int = 3, device: str = "cpu") -> dict[str, Any]:
     objective = Objective(task="regression")
 
     def train(model: Classifier) -> None:
-        _backward(model.train(), batch, objective)
+        with trusted_values():  # as in `fit`, which looks at the values once
+            _backward(model.train(), batch, objective)
         model.zero_grad()
 
     @torch.inference_mode()
@@ -901,6 +902,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", help="write all figures to this file")
     options = parser.parse_args(arguments)
+    keep_freed_memory()  # as in the processes that train
     if options.seeds is not None and options.seeds < 2:
         raise ValueError(f"--seeds must be 2 or more, got {options.seeds}")
     where = {"device": options.device}

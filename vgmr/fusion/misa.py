@@ -14,7 +14,6 @@ from vgmr.fusion.base import (
     check_heads,
     check_sizes,
     check_weights,
-    last_real,
     unknown_names,
 )
 from vgmr.fusion.tensor_fusion import widths
@@ -41,6 +40,7 @@ class StackedRecurrence(nn.Module):
         sample, step = torch.arange(count, device=x.device), torch.arange(steps, device=x.device).unsqueeze(1)
         length = torch.full_like(sample, steps) if mask is None else mask.sum(1)
         turned = (torch.where(step < length, length - 1 - step, step) * count + sample).flatten()
+        last = (length - 1) * count + sample
 
         def backwards(x: Tensor) -> Tensor:
             """Each sequence of (T, B, w) backwards within its real steps; padding stays where it is."""
@@ -50,39 +50,44 @@ class StackedRecurrence(nn.Module):
         forward, backward = self.first[0](x)[0], self.first[1](backwards(x))[0]
         states = self.norm(torch.cat([forward, backwards(backward)], 2))
         ends = [forward, self.second[0](states)[0], backward, self.second[1](backwards(states))[0]]
-        return torch.cat([last_real(end.transpose(0, 1), mask) for end in ends], 1)
+        return torch.cat([end.flatten(0, 1).index_select(0, last) for end in ends], 1)
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Columns of (..., B, w) centred over the batch, then rows scaled to length 1, taken as constant."""
+    x = x - x.mean(-2, keepdim=True)
+    return x / (x.detach().norm(dim=-1, keepdim=True) + 1e-6)
 
 
 def difference(first: Tensor, second: Tensor, reference_batch: int | None = 16) -> Tensor:
     """Mean of (A^T B)^2 over all pairs of channels, (...): 0 where two views (..., B, w) are orthogonal.
 
-    Columns are centred over the batch, then rows scaled to length 1, the length taken as constant.
-
     Args:
+        first, second: what `unit_rows` gives.
         reference_batch: A^T B sums over the batch, so the loss grows with its square; it is brought to what it
             would be at this size. None: as the authors' code has it.
     """
-
-    def unit(x: Tensor) -> Tensor:
-        x = x - x.mean(-2, keepdim=True)
-        return x / (x.detach().norm(dim=-1, keepdim=True) + 1e-6)
-
     scale = 1.0 if reference_batch is None else (reference_batch / first.shape[-2]) ** 2
-    return scale * (unit(first).mT @ unit(second)).square().mean((-2, -1))
+    return scale * (first.mT @ second).square().mean((-2, -1))
 
 
-def central_moments(first: Tensor, second: Tensor, count: int = 5) -> Tensor:
-    """Central moment discrepancy of two samples (..., B, w) of values in 0 to 1, up to the moment `count`; (...).
+def central_moments(x: Tensor, count: int = 5) -> Tensor:
+    """Mean and central moments 2 to `count` of a sample: (..., B, w) to (..., count, w)."""
+    mean = x.mean(-2, keepdim=True)
+    found, power = [mean], x - mean
+    deviation = power
+    for _ in range(2, count + 1):
+        power = power * deviation
+        found.append(power.mean(-2, keepdim=True))
+    return torch.cat(found, -2)
+
+
+def moment_discrepancy(first: Tensor, second: Tensor) -> Tensor:
+    """Central moment discrepancy of two samples of values in 0 to 1, by their moments (..., count, w); (...).
 
     A little is added below each root, where the authors' gradient is NaN when two samples coincide.
     """
-    centre, other = first.mean(-2, keepdim=True), second.mean(-2, keepdim=True)
-    gaps = [centre - other]
-    for k in range(2, count + 1):
-        gaps.append(
-            ((first - centre) ** k).mean(-2, keepdim=True) - ((second - other) ** k).mean(-2, keepdim=True)
-        )
-    return (torch.cat(gaps, -2).square().sum(-1) + 1e-12).sqrt().sum(-1)
+    return ((first - second).square().sum(-1) + 1e-12).sqrt().sum(-1)
 
 
 def each_its_own(maps: Sequence[nn.Module], x: Tensor) -> Tensor:
@@ -213,7 +218,8 @@ class MISA(Backbone):
     def losses(self, encodings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The three losses without their weights, from u_m alone; scalars."""
         private, shared = self.views(encodings)
-        every, count = torch.cat([private, shared]), len(self.names)
+        every, count = unit_rows(torch.cat([private, shared])), len(self.names)
+        moments = central_moments(shared)
         one, other = torch.triu_indices(count, count, 1, device=every.device)  # of every pair of modalities
         all_of = torch.arange(count, device=every.device)
         left, right = torch.cat([all_of, one]), torch.cat([all_of + count, other])
@@ -221,7 +227,7 @@ class MISA(Backbone):
         again = each_its_own([self.reconstruct[name] for name in encodings], private + shared)
         return {
             "difference": difference(every[left], every[right], batch).sum(),
-            "similarity": central_moments(shared[one], shared[other]).mean(),
+            "similarity": moment_discrepancy(moments[one], moments[other]).mean(),
             "reconstruction": F.mse_loss(again, torch.stack(list(encodings.values()))),
         }
 
