@@ -67,7 +67,8 @@ def test_what_a_run_says():
     assert finished.prefusion_parameters == 0
     assert finished.parameters == (4 + 1) * 64 * 2 + (5 + 1) * 64 + (3 * 64 + 1) * 10
     assert finished.fingerprint == data.fingerprint and finished.stand_in is False
-    assert set(finished.environment) == {"python", "torch", "numpy", "machine", "commit"}
+    assert set(finished.environment) == {"python", "torch", "numpy", "machine", "commit", "instructions"}
+    assert finished.environment["instructions"] == torch.backends.cpu.get_cpu_capability()
     assert finished.seconds > 0 and finished.peak_memory > 50
 
 

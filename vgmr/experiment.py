@@ -55,7 +55,7 @@ class Run:
         parameters, prefusion_parameters: trainable values in all, and before fusion.
         seconds: wall time of the training; peak_memory: in MiB, of the process, on a GPU of all tensors there.
         stand_in: the data are made, not real.
-        environment: versions, machine and commit.
+        environment: versions, machine, the processor's instructions that torch uses, and commit.
         path: folder on disk; empty for a run that is not on disk, such as one read from a record, which has
             neither coefficients nor weights.
         device: what it was trained on.
@@ -250,7 +250,7 @@ def _run(experiment: Experiment, model: Classifier, data: MultimodalData, histor
         peak_memory=torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else peak_memory(),
         fingerprint=data.fingerprint,
         stand_in=data.stand_in,
-        environment=environment(),
+        environment=environment() | {"instructions": torch.backends.cpu.get_cpu_capability()},
         path="",
         device=f"cuda ({torch.cuda.get_device_name(device)})" if on_gpu else device.type,
         trained=model.cpu(),

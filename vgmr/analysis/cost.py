@@ -704,7 +704,11 @@ def step_costs(experiments: Mapping[str, Experiment], baseline: str, rounds: int
 def _rounds(
     work: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu", progress: bool = False
 ) -> dict[str, list[float]]:
-    """Seconds of every piece of work in every round, interleaved, after one round to warm up."""
+    """Seconds of every piece of work in every round, interleaved, after one round to warm up.
+
+    The process keeps freed memory, as those that train.
+    """
+    keep_freed_memory()
     times: dict[str, list[float]] = {name: [] for name in work}
     for take in work.values():
         take()
@@ -902,7 +906,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", help="write all figures to this file")
     options = parser.parse_args(arguments)
-    keep_freed_memory()  # as in the processes that train
     if options.seeds is not None and options.seeds < 2:
         raise ValueError(f"--seeds must be 2 or more, got {options.seeds}")
     where = {"device": options.device}

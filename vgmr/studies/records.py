@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vgmr import studies
 from vgmr.experiment import Run
 from vgmr.machine.files import environment
@@ -204,12 +206,18 @@ def confirmed(plans: Sequence[Plan], jobs: int) -> list[str]:
     found = []
     for one in plans:
         if one.rows:
-            changed = float(confirm(one.group(), jobs)["changed"].max())
+            group = one.group()
+            changed = float(confirm(group, jobs)["changed"].max())
             print(f"{one.name}: {changed:.2%} of the predictions changed")
             if not changed <= TOLERANCE:
+                then, now = (
+                    group[0].environment.get("instructions", "unknown"),
+                    torch.backends.cpu.get_cpu_capability(),
+                )
                 found.append(
                     f"{one.name}: {changed:.2%} of the predictions changed, at most {TOLERANCE:.1%} may; another "
-                    "kind of processor rounds otherwise, and long trainings drift apart by it"
+                    f"kind of processor ({then} then, {now} now) rounds otherwise, and long trainings "
+                    "drift apart by it"
                 )
     return found
 
