@@ -100,16 +100,13 @@ def make_optimizer(
     weight_decay: float = 0.01,
     method: nn.Module | None = None,
 ) -> torch.optim.Optimizer:
-    """AdamW, or SGD with momentum 0.9; groups for the backbone, `model.prefusion` and the method's parameters."""
-    prefusion = list(model.prefusion.parameters())
-    owned = {id(parameter) for parameter in prefusion}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in owned]
-    groups = [
-        {"params": rest, "lr": learning_rate},
-        {"params": prefusion, "lr": learning_rate if prefusion_learning_rate is None else prefusion_learning_rate},
-        {"params": [] if method is None else list(method.parameters()), "lr": learning_rate},
-    ]
-    return optimizer_of(kind, [group for group in groups if group["params"]], weight_decay)
+    """AdamW, or SGD with momentum 0.9, of the model and of the method; a group for each learning rate."""
+    own = learning_rate if prefusion_learning_rate is None else prefusion_learning_rate
+    rates = {id(parameter): own for parameter in model.prefusion.parameters()}
+    groups: dict[float, list[Tensor]] = {}
+    for parameter in (*model.parameters(), *(() if method is None else method.parameters())):
+        groups.setdefault(rates.get(id(parameter), learning_rate), []).append(parameter)
+    return optimizer_of(kind, [{"params": group, "lr": rate} for rate, group in groups.items()], weight_decay)
 
 
 def optimizer_of(kind: str, groups: list[dict[str, Any]], weight_decay: float) -> torch.optim.Optimizer:
