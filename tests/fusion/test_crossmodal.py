@@ -268,6 +268,32 @@ def test_stacks_in_one_pass_are_each_what_they_are_alone(masked, causal, monkeyp
                 torch.testing.assert_close(one, other)
 
 
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.parametrize("training", [True, False])
+def test_hooks_keep_what_they_saw_and_change_nothing(training):
+    torch.manual_seed(0)
+    model = CrossmodalTransformer({"text": 3, "audio": 2}, 2, width=8, num_heads=2).train(training)
+    encodings = model.encode({"text": torch.randn(4, 3, 3), "audio": torch.randn(4, 5, 2)}, None)
+    parameters = [x for part in (model.pairs, model.memories, model.output) for x in part.parameters()]
+
+    def run():
+        torch.manual_seed(1)
+        logits = model.fuse(encodings)
+        return logits, *torch.autograd.grad(logits.square().sum(), parameters, retain_graph=True)
+
+    plain, seen = run(), []
+
+    def look(module, inputs, output):
+        seen.extend((x, x.detach().clone()) for x in (*inputs, output))
+
+    for module in model.modules():
+        module.register_forward_hook(look)
+        module.register_full_backward_hook(lambda *_: None)
+    for one, other in zip(run(), plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert len(seen) > 8 and all(torch.equal(x, then) for x, then in seen)
+
+
 def test_sizes_are_those_of_the_released_code():
     model = CrossmodalTransformer(CMU, 1, width=30, num_heads=5, num_layers=5, memory_layers=5)
     assert count_parameters(model) == 1_087_771

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vgmr.fusion.attention import ByteDropout, attend, bias_of, drawn_as_bytes
 from vgmr.fusion.base import Backbone, check_sizes
 from vgmr.refining.inputs import check_share
-from vgmr.refining.maps import spare
+from vgmr.refining.maps import spare, watched
 
 
 def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
@@ -162,6 +162,10 @@ class CrossmodalStack(nn.Module):
         drops = (self.attention_dropout, self.relu_dropout.p, self.dropout.p, self.embedding_dropout.p)
         return self.width, self.num_heads, len(self.layers), self.positions, self.training, *drops
 
+    def owns(self) -> bool:
+        """Whether what its parts read and give is seen by no hooks, so that its memory can be written over."""
+        return not watched(self.children())
+
     def place(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Scaled by sqrt(width), with positions at real steps: (B, T, width) to the same shape."""
         x = x * self.width**0.5
@@ -184,21 +188,24 @@ class CrossmodalStack(nn.Module):
         rate = self.attention_dropout if self.training else 0.0
         q, k, v = (x.unflatten(1, (samples, -1)).flatten(0, 1) for x in (query, key, value))
         attended = _by_heads(q, k, v, self.num_heads, bias, rate, self.training).reshape(z.shape)
-        return _added(self.dropout(_linear(attended, layer.output, layer.output_bias), owned=True), z)
+        owned = self.owns()
+        return _added(self.dropout(_linear(attended, layer.output, layer.output_bias), owned=owned), z, owned)
 
     def feed(self, z: Tensor, layer: _Weights) -> Tensor:
         """Z + feed-forward: (K, B T, width) to the same shape."""
-        inner = self.relu_dropout(_linear(self.normed(z), layer.widen, layer.widen_bias), owned=True)
-        return _added(self.dropout(_linear(torch.relu_(inner), layer.narrow, layer.narrow_bias), owned=True), z)
+        owned = self.owns()
+        inner = self.relu_dropout(_linear(self.normed(z), layer.widen, layer.widen_bias), owned=owned)
+        inner = torch.relu_(inner) if owned else torch.relu(inner)
+        return _added(self.dropout(_linear(inner, layer.narrow, layer.narrow_bias), owned=owned), z, owned)
 
     def normed(self, z: Tensor) -> Tensor:
         """Each step of (..., width) with mean 0 and variance 1; the affine part is in the maps behind."""
         return F.layer_norm(z, (self.width,), eps=self.norm.eps)
 
 
-def _added(x: Tensor, other: Tensor) -> Tensor:
-    """x + other, in the memory of `x`, which nobody else needs, where that can be."""
-    return x.add_(other) if spare(x, other) else x + other
+def _added(x: Tensor, other: Tensor, owned: bool) -> Tensor:
+    """x + other, in the memory of `x` where that is `owned`, needed by nobody else, and can take it."""
+    return x.add_(other) if owned and spare(x, other) else x + other
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -260,7 +267,7 @@ def across(asked: Sequence[Asked], causal: bool) -> list[Tensor]:
     def one_pass(asked: Sequence[Any]) -> Tensor:
         stacks, targets, sources, target_masks, source_masks = zip(*asked, strict=True)
         first, width, samples, layers = stacks[0], stacks[0].width, targets[0].shape[0], _weights(stacks)
-        z = first.embedding_dropout(_placed(stacks, targets, target_masks), owned=True)
+        z = first.embedding_dropout(_placed(stacks, targets, target_masks), owned=first.owns())
         if sources[0] is None:
             for layer in layers:
                 z = first.feed(z, layer)
@@ -292,7 +299,7 @@ def remember_all(
     def one_pass(asked: Sequence[Any]) -> Tensor:
         stacks, sequences, masks = zip(*asked, strict=True)
         first, width, samples, layers = stacks[0], stacks[0].width, sequences[0].shape[0], _weights(stacks)
-        z = first.embedding_dropout(_placed(stacks, sequences, masks), owned=True)
+        z = first.embedding_dropout(_placed(stacks, sequences, masks), owned=first.owns())
         bias = _bias([_allowed(x, x, mask, mask, causal) for _, x, mask in asked], z, samples)
         for layer in layers[:-1] if last_only else layers:
             projected = _linear(first.normed(z), layer.inputs, layer.inputs_bias).chunk(3, 2)
