@@ -268,6 +268,15 @@ def test_stacks_in_one_pass_are_each_what_they_are_alone(masked, causal, monkeyp
                 torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("causal", [True, False])
+def test_no_sample_gives_no_answer(masked, causal):
+    model = CrossmodalTransformer({"text": 3, "audio": 2}, 2, width=8, num_heads=2, causal=causal)
+    features = {"text": torch.randn(0, 3, 3), "audio": torch.randn(0, 5, 2)}
+    mask = {name: torch.ones(x.shape[:2], dtype=torch.bool) for name, x in features.items()} if masked else None
+    assert model.fuse(model.encode(features, mask), None, mask).shape == (0, 2)
+
+
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 @pytest.mark.parametrize("training", [True, False])
 def test_hooks_keep_what_they_saw_and_change_nothing(training):

@@ -182,11 +182,12 @@ class CrossmodalStack(nn.Module):
         value: Tensor,
         bias: Tensor | None,
         layer: _Weights,
-        samples: int,
+        steps: tuple[int, int],
     ) -> Tensor:
-        """Z + attention, with all that is asked projected: (K, B T, width), (K, B S, width), B `samples`."""
+        """Z + attention, with all that is asked projected: (K, B T, width), (K, B S, width), `steps` T and S."""
         rate = self.attention_dropout if self.training else 0.0
-        q, k, v = (x.unflatten(1, (samples, -1)).flatten(0, 1) for x in (query, key, value))
+        ways = zip((query, key, value), (steps[0], steps[1], steps[1]), strict=True)
+        q, k, v = (x.unflatten(1, (-1, count)).flatten(0, 1) for x, count in ways)
         attended = _by_heads(q, k, v, self.num_heads, bias, rate, self.training).reshape(z.shape)
         owned = self.owns()
         return _added(self.dropout(_linear(attended, layer.output, layer.output_bias), owned=owned), z, owned)
@@ -241,11 +242,11 @@ def _weights(stacks: Sequence[CrossmodalStack]) -> list[_Weights]:
     return [_Weights(*layer) for layer in zip(*parts, strict=True)]
 
 
-def _last_norm(stacks: Sequence[CrossmodalStack], z: Tensor, samples: int) -> Tensor:
+def _last_norm(stacks: Sequence[CrossmodalStack], z: Tensor, steps: int) -> Tensor:
     """(K, B T, width) to (K, B, T, width), with the affine part of each stack's own."""
     weight, bias = (torch.stack([getattr(one.norm, part) for one in stacks]) for part in ("weight", "bias"))
     affine = torch.addcmul(bias.unsqueeze(1), stacks[0].normed(z), weight.unsqueeze(1))
-    return affine.unflatten(1, (samples, -1))
+    return affine.unflatten(1, (-1, steps))
 
 
 def _placed(
@@ -266,12 +267,13 @@ def across(asked: Sequence[Asked], causal: bool) -> list[Tensor]:
 
     def one_pass(asked: Sequence[Any]) -> Tensor:
         stacks, targets, sources, target_masks, source_masks = zip(*asked, strict=True)
-        first, width, samples, layers = stacks[0], stacks[0].width, targets[0].shape[0], _weights(stacks)
+        first, width, layers = stacks[0], stacks[0].width, _weights(stacks)
+        samples, steps = targets[0].shape[:2]
         z = first.embedding_dropout(_placed(stacks, targets, target_masks), owned=first.owns())
         if sources[0] is None:
             for layer in layers:
                 z = first.feed(z, layer)
-            return _last_norm(stacks, z, samples)
+            return _last_norm(stacks, z, steps)
         placed, found = _placed(stacks, sources, source_masks), []
         for part in (slice(width, 2 * width), slice(2 * width, 3 * width)):  # keys, values of all layers
             weight = torch.cat([layer.inputs[:, part] for layer in layers], 1)
@@ -281,8 +283,8 @@ def across(asked: Sequence[Asked], causal: bool) -> list[Tensor]:
         seen = _bias([_allowed(x, y, mask, other, causal) for _, x, y, mask, other in asked], z, samples)
         for layer, key, value in zip(layers, *found, strict=True):
             query = _linear(first.normed(z), layer.inputs[:, :width], layer.inputs_bias[..., :width])
-            z = first.feed(first.attend(z, query, key, value, seen, layer, samples), layer)
-        return _last_norm(stacks, z, samples)
+            z = first.feed(first.attend(z, query, key, value, seen, layer, (steps, sources[0].shape[1])), layer)
+        return _last_norm(stacks, z, steps)
 
     shapes = [(*(None if x is None else x.shape for x in it[1:]),) for it in asked]
     return _in_groups(asked, shapes, one_pass)
@@ -298,25 +300,27 @@ def remember_all(
 
     def one_pass(asked: Sequence[Any]) -> Tensor:
         stacks, sequences, masks = zip(*asked, strict=True)
-        first, width, samples, layers = stacks[0], stacks[0].width, sequences[0].shape[0], _weights(stacks)
+        first, width, layers = stacks[0], stacks[0].width, _weights(stacks)
+        samples, steps = sequences[0].shape[:2]
         z = first.embedding_dropout(_placed(stacks, sequences, masks), owned=first.owns())
         bias = _bias([_allowed(x, x, mask, mask, causal) for _, x, mask in asked], z, samples)
         for layer in layers[:-1] if last_only else layers:
             projected = _linear(first.normed(z), layer.inputs, layer.inputs_bias).chunk(3, 2)
-            z = first.feed(first.attend(z, *projected, bias, layer, samples), layer)
+            z = first.feed(first.attend(z, *projected, bias, layer, (steps, steps)), layer)
         if not last_only:
-            return _last_norm(stacks, z, samples)
+            return _last_norm(stacks, z, steps)
         layer, normed = layers[-1], first.normed(z)
         key, value = _linear(normed, layer.inputs[:, width:], layer.inputs_bias[..., width:]).chunk(2, 2)
-        row, steps = torch.arange(len(stacks) * samples, device=z.device), sequences[0].shape[1]
+        row = torch.arange(len(stacks) * samples, device=z.device)
         last = row.new_full(row.shape, steps) if masks[0] is None else torch.cat([mask.sum(1) for mask in masks])
-        z, normed = (x.flatten(0, 1)[row * steps + last - 1].view(-1, samples, width) for x in (z, normed))
-        bias = _bias(
-            [None if mask is None else mask[:, None, None, :] for mask in masks], z, samples
-        )  # none later
+        z, normed = (
+            x.flatten(0, 1)[row * steps + last - 1].view(len(stacks), samples, width) for x in (z, normed)
+        )
+        real = [None if mask is None else mask[:, None, None, :] for mask in masks]  # none is later than the last
+        bias = _bias(real, z, samples)
         query = _linear(normed, layer.inputs[:, :width], layer.inputs_bias[..., :width])
-        z = first.feed(first.attend(z, query, key, value, bias, layer, samples), layer)
-        return _last_norm(stacks, z, samples).squeeze(2)
+        z = first.feed(first.attend(z, query, key, value, bias, layer, (1, steps)), layer)
+        return _last_norm(stacks, z, 1).squeeze(2)
 
     shapes = [(x.shape, mask is None) for _, x, mask in asked]
     return _in_groups(asked, shapes, one_pass)
@@ -339,9 +343,10 @@ def _in_groups(
 
 
 def _bias(allowed: Sequence[Tensor | None], like: Tensor, samples: int) -> Tensor | None:
-    """What `bias_of` gives of K stacks, one after the other: (K B, 1, T or 1, S); None if everything is seen."""
-    each = [x.expand(samples, -1, -1, -1) for x in allowed if x is not None]
-    return bias_of(torch.cat(each), like) if each else None
+    """What `bias_of` gives of K stacks in a row: (K B or 1, 1, T or 1, S); None if everything is seen."""
+    if allowed[0] is None or allowed[0].shape[0] != samples:  # without masks all see the same
+        return bias_of(allowed[0], like)
+    return bias_of(torch.cat([x for x in allowed if x is not None]), like)
 
 
 def _allowed(
