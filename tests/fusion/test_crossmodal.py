@@ -268,6 +268,22 @@ def test_stacks_in_one_pass_are_each_what_they_are_alone(masked, causal, monkeyp
                 torch.testing.assert_close(one, other)
 
 
+def test_without_gradients_no_more_stacks_share_a_pass_than_memory_allows(monkeypatch):
+    """Five of 3 samples, 5 steps and width 8, that each widen to 480 values behind weights of 768."""
+    torch.manual_seed(0)
+    asked = [(CrossmodalStack(8, 2, 1).eval(), torch.randn(3, 5, 8), torch.randn(3, 5, 8), None, None)] * 5
+    passes, original = [], CrossmodalStack.feed
+    monkeypatch.setattr(
+        CrossmodalStack, "feed", lambda self, z, *rest: passes.append(len(z)) or original(self, z, *rest)
+    )
+    monkeypatch.setattr(crossmodal, "LARGEST", 2 * (480 + 768))
+    with torch.no_grad():
+        apart = crossmodal.across(asked, False)
+    together = crossmodal.across(asked, False)
+    assert passes == [2, 2, 1, 5]
+    torch.testing.assert_close(apart, together)
+
+
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("causal", [True, False])
 def test_no_sample_gives_no_answer(masked, causal):

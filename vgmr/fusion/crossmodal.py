@@ -15,6 +15,8 @@ from vgmr.fusion.base import Backbone, check_sizes
 from vgmr.refining.inputs import check_share
 from vgmr.refining.maps import spare, watched
 
+LARGEST = 2**24  # values that a pass without gradients computes at once
+
 
 def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
     """Positions of the steps 1, 2, ...: (length, width), sines in the first half and cosines in the second."""
@@ -331,14 +333,20 @@ def _in_groups(
 ) -> list[Tensor]:
     """What `one_pass` gives, (K, ...), of alike stacks and equal shapes at a time, in the order of `asked`.
 
-    In traced graphs, whose shapes may be open, of one at a time.
+    In traced graphs, whose shapes may be open, of one at a time. Where gradients need it, all is held anyway; else
+    a pass takes only as many stacks as `LARGEST` allows.
     """
     groups: dict[Hashable, list[int]] = {}
     for i, (it, shape) in enumerate(zip(asked, shapes, strict=True)):
         groups.setdefault(i if torch.compiler.is_compiling() else (it[0].alike(), shape), []).append(i)
     found: dict[int, Tensor] = {}
     for group in groups.values():
-        found |= dict(zip(group, one_pass([asked[i] for i in group]), strict=True))
+        most = len(group)
+        if most > 1 and not torch.is_grad_enabled():
+            stack, target = asked[group[0]][:2]
+            most = max(1, LARGEST // (4 * target.numel() + 12 * len(stack.layers) * stack.width**2))
+        for part in (group[start : start + most] for start in range(0, len(group), most)):
+            found |= dict(zip(part, one_pass([asked[i] for i in part]), strict=True))
     return [found[i] for i in range(len(asked))]
 
 
