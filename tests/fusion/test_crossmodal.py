@@ -268,6 +268,57 @@ def test_stacks_in_one_pass_are_each_what_they_are_alone(masked, causal, monkeyp
                 torch.testing.assert_close(one, other)
 
 
+def test_without_gradients_no_more_stacks_share_a_pass_than_memory_allows(monkeypatch):
+    """Five of 3 samples, 5 steps and width 8, that each widen to 480 values behind weights of 768."""
+    torch.manual_seed(0)
+    asked = [(CrossmodalStack(8, 2, 1).eval(), torch.randn(3, 5, 8), torch.randn(3, 5, 8), None, None)] * 5
+    passes, original = [], CrossmodalStack.feed
+    monkeypatch.setattr(
+        CrossmodalStack, "feed", lambda self, z, *rest: passes.append(len(z)) or original(self, z, *rest)
+    )
+    monkeypatch.setattr(crossmodal, "LARGEST", 2 * (480 + 768))
+    with torch.no_grad():
+        apart = crossmodal.across(asked, False)
+    together = crossmodal.across(asked, False)
+    assert passes == [2, 2, 1, 5]
+    torch.testing.assert_close(apart, together)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("causal", [True, False])
+def test_no_sample_gives_no_answer(masked, causal):
+    model = CrossmodalTransformer({"text": 3, "audio": 2}, 2, width=8, num_heads=2, causal=causal)
+    features = {"text": torch.randn(0, 3, 3), "audio": torch.randn(0, 5, 2)}
+    mask = {name: torch.ones(x.shape[:2], dtype=torch.bool) for name, x in features.items()} if masked else None
+    assert model.fuse(model.encode(features, mask), None, mask).shape == (0, 2)
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.parametrize("training", [True, False])
+def test_hooks_keep_what_they_saw_and_change_nothing(training):
+    torch.manual_seed(0)
+    model = CrossmodalTransformer({"text": 3, "audio": 2}, 2, width=8, num_heads=2).train(training)
+    encodings = model.encode({"text": torch.randn(4, 3, 3), "audio": torch.randn(4, 5, 2)}, None)
+    parameters = [x for part in (model.pairs, model.memories, model.output) for x in part.parameters()]
+
+    def run():
+        torch.manual_seed(1)
+        logits = model.fuse(encodings)
+        return logits, *torch.autograd.grad(logits.square().sum(), parameters, retain_graph=True)
+
+    plain, seen = run(), []
+
+    def look(module, inputs, output):
+        seen.extend((x, x.detach().clone()) for x in (*inputs, output))
+
+    for module in model.modules():
+        module.register_forward_hook(look)
+        module.register_full_backward_hook(lambda *_: None)
+    for one, other in zip(run(), plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert len(seen) > 8 and all(torch.equal(x, then) for x, then in seen)
+
+
 def test_sizes_are_those_of_the_released_code():
     model = CrossmodalTransformer(CMU, 1, width=30, num_heads=5, num_layers=5, memory_layers=5)
     assert count_parameters(model) == 1_087_771

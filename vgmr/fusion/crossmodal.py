@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from vgmr.fusion.attention import ByteDropout, attend, bias_of, drawn_as_bytes
 from vgmr.fusion.base import Backbone, check_sizes
 from vgmr.refining.inputs import check_share
-from vgmr.refining.maps import spare
+from vgmr.refining.maps import spare, watched
+
+LARGEST = 2**24  # values that a pass without gradients computes at once
 
 
 def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
@@ -162,6 +164,10 @@ class CrossmodalStack(nn.Module):
         drops = (self.attention_dropout, self.relu_dropout.p, self.dropout.p, self.embedding_dropout.p)
         return self.width, self.num_heads, len(self.layers), self.positions, self.training, *drops
 
+    def owns(self) -> bool:
+        """Whether what its parts read and give is seen by no hooks, so that its memory can be written over."""
+        return not watched(self.children())
+
     def place(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Scaled by sqrt(width), with positions at real steps: (B, T, width) to the same shape."""
         x = x * self.width**0.5
@@ -178,27 +184,31 @@ class CrossmodalStack(nn.Module):
         value: Tensor,
         bias: Tensor | None,
         layer: _Weights,
-        samples: int,
+        steps: tuple[int, int],
     ) -> Tensor:
-        """Z + attention, with all that is asked projected: (K, B T, width), (K, B S, width), B `samples`."""
+        """Z + attention, with all that is asked projected: (K, B T, width), (K, B S, width), `steps` T and S."""
         rate = self.attention_dropout if self.training else 0.0
-        q, k, v = (x.unflatten(1, (samples, -1)).flatten(0, 1) for x in (query, key, value))
+        ways = zip((query, key, value), (steps[0], steps[1], steps[1]), strict=True)
+        q, k, v = (x.unflatten(1, (-1, count)).flatten(0, 1) for x, count in ways)
         attended = _by_heads(q, k, v, self.num_heads, bias, rate, self.training).reshape(z.shape)
-        return _added(self.dropout(_linear(attended, layer.output, layer.output_bias), owned=True), z)
+        owned = self.owns()
+        return _added(self.dropout(_linear(attended, layer.output, layer.output_bias), owned=owned), z, owned)
 
     def feed(self, z: Tensor, layer: _Weights) -> Tensor:
         """Z + feed-forward: (K, B T, width) to the same shape."""
-        inner = self.relu_dropout(_linear(self.normed(z), layer.widen, layer.widen_bias), owned=True)
-        return _added(self.dropout(_linear(torch.relu_(inner), layer.narrow, layer.narrow_bias), owned=True), z)
+        owned = self.owns()
+        inner = self.relu_dropout(_linear(self.normed(z), layer.widen, layer.widen_bias), owned=owned)
+        inner = torch.relu_(inner) if owned else torch.relu(inner)
+        return _added(self.dropout(_linear(inner, layer.narrow, layer.narrow_bias), owned=owned), z, owned)
 
     def normed(self, z: Tensor) -> Tensor:
         """Each step of (..., width) with mean 0 and variance 1; the affine part is in the maps behind."""
         return F.layer_norm(z, (self.width,), eps=self.norm.eps)
 
 
-def _added(x: Tensor, other: Tensor) -> Tensor:
-    """x + other, in the memory of `x`, which nobody else needs, where that can be."""
-    return x.add_(other) if spare(x, other) else x + other
+def _added(x: Tensor, other: Tensor, owned: bool) -> Tensor:
+    """x + other, in the memory of `x` where that is `owned`, needed by nobody else, and can take it."""
+    return x.add_(other) if owned and spare(x, other) else x + other
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -234,11 +244,11 @@ def _weights(stacks: Sequence[CrossmodalStack]) -> list[_Weights]:
     return [_Weights(*layer) for layer in zip(*parts, strict=True)]
 
 
-def _last_norm(stacks: Sequence[CrossmodalStack], z: Tensor, samples: int) -> Tensor:
+def _last_norm(stacks: Sequence[CrossmodalStack], z: Tensor, steps: int) -> Tensor:
     """(K, B T, width) to (K, B, T, width), with the affine part of each stack's own."""
     weight, bias = (torch.stack([getattr(one.norm, part) for one in stacks]) for part in ("weight", "bias"))
     affine = torch.addcmul(bias.unsqueeze(1), stacks[0].normed(z), weight.unsqueeze(1))
-    return affine.unflatten(1, (samples, -1))
+    return affine.unflatten(1, (-1, steps))
 
 
 def _placed(
@@ -259,12 +269,13 @@ def across(asked: Sequence[Asked], causal: bool) -> list[Tensor]:
 
     def one_pass(asked: Sequence[Any]) -> Tensor:
         stacks, targets, sources, target_masks, source_masks = zip(*asked, strict=True)
-        first, width, samples, layers = stacks[0], stacks[0].width, targets[0].shape[0], _weights(stacks)
-        z = first.embedding_dropout(_placed(stacks, targets, target_masks), owned=True)
+        first, width, layers = stacks[0], stacks[0].width, _weights(stacks)
+        samples, steps = targets[0].shape[:2]
+        z = first.embedding_dropout(_placed(stacks, targets, target_masks), owned=first.owns())
         if sources[0] is None:
             for layer in layers:
                 z = first.feed(z, layer)
-            return _last_norm(stacks, z, samples)
+            return _last_norm(stacks, z, steps)
         placed, found = _placed(stacks, sources, source_masks), []
         for part in (slice(width, 2 * width), slice(2 * width, 3 * width)):  # keys, values of all layers
             weight = torch.cat([layer.inputs[:, part] for layer in layers], 1)
@@ -274,8 +285,8 @@ def across(asked: Sequence[Asked], causal: bool) -> list[Tensor]:
         seen = _bias([_allowed(x, y, mask, other, causal) for _, x, y, mask, other in asked], z, samples)
         for layer, key, value in zip(layers, *found, strict=True):
             query = _linear(first.normed(z), layer.inputs[:, :width], layer.inputs_bias[..., :width])
-            z = first.feed(first.attend(z, query, key, value, seen, layer, samples), layer)
-        return _last_norm(stacks, z, samples)
+            z = first.feed(first.attend(z, query, key, value, seen, layer, (steps, sources[0].shape[1])), layer)
+        return _last_norm(stacks, z, steps)
 
     shapes = [(*(None if x is None else x.shape for x in it[1:]),) for it in asked]
     return _in_groups(asked, shapes, one_pass)
@@ -291,25 +302,27 @@ def remember_all(
 
     def one_pass(asked: Sequence[Any]) -> Tensor:
         stacks, sequences, masks = zip(*asked, strict=True)
-        first, width, samples, layers = stacks[0], stacks[0].width, sequences[0].shape[0], _weights(stacks)
-        z = first.embedding_dropout(_placed(stacks, sequences, masks), owned=True)
+        first, width, layers = stacks[0], stacks[0].width, _weights(stacks)
+        samples, steps = sequences[0].shape[:2]
+        z = first.embedding_dropout(_placed(stacks, sequences, masks), owned=first.owns())
         bias = _bias([_allowed(x, x, mask, mask, causal) for _, x, mask in asked], z, samples)
         for layer in layers[:-1] if last_only else layers:
             projected = _linear(first.normed(z), layer.inputs, layer.inputs_bias).chunk(3, 2)
-            z = first.feed(first.attend(z, *projected, bias, layer, samples), layer)
+            z = first.feed(first.attend(z, *projected, bias, layer, (steps, steps)), layer)
         if not last_only:
-            return _last_norm(stacks, z, samples)
+            return _last_norm(stacks, z, steps)
         layer, normed = layers[-1], first.normed(z)
         key, value = _linear(normed, layer.inputs[:, width:], layer.inputs_bias[..., width:]).chunk(2, 2)
-        row, steps = torch.arange(len(stacks) * samples, device=z.device), sequences[0].shape[1]
+        row = torch.arange(len(stacks) * samples, device=z.device)
         last = row.new_full(row.shape, steps) if masks[0] is None else torch.cat([mask.sum(1) for mask in masks])
-        z, normed = (x.flatten(0, 1)[row * steps + last - 1].view(-1, samples, width) for x in (z, normed))
-        bias = _bias(
-            [None if mask is None else mask[:, None, None, :] for mask in masks], z, samples
-        )  # none later
+        z, normed = (
+            x.flatten(0, 1)[row * steps + last - 1].view(len(stacks), samples, width) for x in (z, normed)
+        )
+        real = [None if mask is None else mask[:, None, None, :] for mask in masks]  # none is later than the last
+        bias = _bias(real, z, samples)
         query = _linear(normed, layer.inputs[:, :width], layer.inputs_bias[..., :width])
-        z = first.feed(first.attend(z, query, key, value, bias, layer, samples), layer)
-        return _last_norm(stacks, z, samples).squeeze(2)
+        z = first.feed(first.attend(z, query, key, value, bias, layer, (1, steps)), layer)
+        return _last_norm(stacks, z, 1).squeeze(2)
 
     shapes = [(x.shape, mask is None) for _, x, mask in asked]
     return _in_groups(asked, shapes, one_pass)
@@ -320,21 +333,28 @@ def _in_groups(
 ) -> list[Tensor]:
     """What `one_pass` gives, (K, ...), of alike stacks and equal shapes at a time, in the order of `asked`.
 
-    In traced graphs, whose shapes may be open, of one at a time.
+    In traced graphs, whose shapes may be open, of one at a time. Where gradients need it, all is held anyway; else
+    a pass takes only as many stacks as `LARGEST` allows.
     """
     groups: dict[Hashable, list[int]] = {}
     for i, (it, shape) in enumerate(zip(asked, shapes, strict=True)):
         groups.setdefault(i if torch.compiler.is_compiling() else (it[0].alike(), shape), []).append(i)
     found: dict[int, Tensor] = {}
     for group in groups.values():
-        found |= dict(zip(group, one_pass([asked[i] for i in group]), strict=True))
+        most = len(group)
+        if most > 1 and not torch.is_grad_enabled():
+            stack, target = asked[group[0]][:2]
+            most = max(1, LARGEST // (4 * target.numel() + 12 * len(stack.layers) * stack.width**2))
+        for part in (group[start : start + most] for start in range(0, len(group), most)):
+            found |= dict(zip(part, one_pass([asked[i] for i in part]), strict=True))
     return [found[i] for i in range(len(asked))]
 
 
 def _bias(allowed: Sequence[Tensor | None], like: Tensor, samples: int) -> Tensor | None:
-    """What `bias_of` gives of K stacks, one after the other: (K B, 1, T or 1, S); None if everything is seen."""
-    each = [x.expand(samples, -1, -1, -1) for x in allowed if x is not None]
-    return bias_of(torch.cat(each), like) if each else None
+    """What `bias_of` gives of K stacks in a row: (K B or 1, 1, T or 1, S); None if everything is seen."""
+    if allowed[0] is None or allowed[0].shape[0] != samples:  # without masks all see the same
+        return bias_of(allowed[0], like)
+    return bias_of(torch.cat([x for x in allowed if x is not None]), like)
 
 
 def _allowed(
