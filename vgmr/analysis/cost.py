@@ -600,6 +600,7 @@ def bench_forms(rounds: int = 7, steps: int = 2, device: str = "cpu", progress: 
     training and inference).
     """
     chosen_device(device)
+    epoch = trusted_values()(_loop_epoch)  # the values of mini-batches are looked at before, as in `fit`
     work: dict[str, Callable[[], Any]] = {}
     for backbone in PRICED:
         data, settings = priced_data(backbone, 32 * steps)
@@ -607,7 +608,7 @@ def bench_forms(rounds: int = 7, steps: int = 2, device: str = "cpu", progress: 
         for form, options in form_options().items():
             model = build(Experiment(**settings, **options), data).to(device)
             optimizer = make_optimizer("adamw", model, 1e-3)
-            work[f"training {backbone} {form}"] = partial(_steps, model, known(model, part), optimizer)
+            work[f"training {backbone} {form}"] = partial(epoch, model, known(model, part), optimizer)
             work[f"inference {backbone} {form}"] = partial(predict, _folded(model).eval(), part, batch_size=32)
         for way in ("training", "inference"):
             work[f"{way} {backbone} {AGAIN}"] = work[f"{way} {backbone} plain"]
@@ -631,12 +632,6 @@ def _folded(model: Classifier) -> Classifier:
     if isinstance(folded.prefusion, VGMR):
         folded.prefusion = folded.prefusion.fold()
     return folded
-
-
-def _steps(model: Classifier, part: Batch, optimizer: torch.optim.Optimizer) -> None:
-    """`_loop_epoch`, the values of the mini-batches looked at before, as in `fit`."""
-    with trusted_values():
-        _loop_epoch(model, part, optimizer)
 
 
 def _form_row(counted: Mapping[Any, Any], times: Mapping[str, list[float]], samples: int) -> dict[str, Any]:
@@ -763,10 +758,10 @@ def _eager_and_graph(variant: str, model: Classifier, batches: list[Batch]) -> d
     """As many steps of copies of a model, one by one and replayed; neither looks at values, as `fit` does not."""
     alike, replayed = _loop_step(copy.deepcopy(model).train()), Replayed(_loop_step(copy.deepcopy(model).train()))
 
+    @trusted_values()
     def take(step: Callable[[Batch], Tensor]) -> None:
-        with trusted_values():
-            for batch in batches:
-                step(batch)
+        for batch in batches:
+            step(batch)
 
     for _ in range(WARM // len(batches) + 1):
         take(replayed)

@@ -352,11 +352,13 @@ def _entry(data: dict[str, Any], part: str, key: str, path: Path) -> Any:
     return data[part][key]
 
 
-def _sequences(data: dict[str, Any], part: str, name: str, path: Path) -> np.ndarray:
+def _sequences(data: dict[str, Any], part: str, name: str, path: Path, size: int | None = None) -> np.ndarray:
     x = _entry(data, part, name, path)
     if not isinstance(x, np.ndarray) or x.ndim != 3 or x.dtype.kind != "f" or 0 in x.shape:
         came = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
         raise ValueError(f"{path}, {part}, {name}: expected a float array (N, T, d), got {came}")
+    if size not in (None, len(x)):
+        raise ValueError(f"{path}, {part}: {name} has {len(x)} samples, text has {size}")
     return x
 
 
@@ -382,8 +384,7 @@ def _sentiment(data: dict[str, Any], part: str, key: str, size: int, path: Path,
     shape = values.shape if isinstance(values, np.ndarray) else ()
     if shape in ((size, 1, 7), (size, 7)):
         notes[f"{key} with seven columns"] = f"shape (N{', 1' * (len(shape) - 2)}, 7): sentiment is column 0"
-        first = {part: {key: values.reshape(size, 7)[:, 0]}}
-        return _vector(first, part, key, size, path)
+        data = {part: {key: values.reshape(size, 7)[:, 0]}}
     return _vector(data, part, key, size, path)
 
 
@@ -437,9 +438,7 @@ def _read_mmsa(data: dict[str, Any], part: str, aligned: bool, path: Path, notes
     words = attention.astype(np.int64).sum(1)
     features, mask = {}, {}
     for name in MODALITIES:
-        x = _sequences(data, part, name, path)
-        if len(x) != size:
-            raise ValueError(f"{path}, {part}: {name} has {len(x)} samples, text has {size}")
+        x = _sequences(data, part, name, path, size)
         length = words
         if not aligned and name != "text":
             stated = _vector(data, part, f"{name}_lengths", size, path)
@@ -512,9 +511,7 @@ def _read_mult(data: dict[str, Any], part: str, aligned: bool, path: Path, notes
     before: dict[str, np.ndarray] = {}
     behind: dict[str, np.ndarray] = {}
     for name in MODALITIES:
-        x = _sequences(data, part, name, path)
-        if len(x) != size:
-            raise ValueError(f"{path}, {part}: {name} has {len(x)} samples, text has {size}")
+        x = _sequences(data, part, name, path, size)
         if aligned and x.shape[1] != data[part]["text"].shape[1]:
             raise ValueError(f"{path}, {part}: {name} has not the number of steps of text, in an aligned file")
         real = _real(x)
