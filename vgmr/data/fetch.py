@@ -138,10 +138,7 @@ def find(source: Source, root: str | Path | None = None) -> Path | None:
         folders = [download_folder(source)]
         if (data := place("VGMR_DATA")) is not None:
             folders.insert(0, data / source.folder)
-    for folder in folders:
-        if any((folder / path).is_file() for path in source.files):
-            return folder
-    return None
+    return next((one for one in folders if any((one / path).is_file() for path in source.files)), None)
 
 
 def problems(source: Source, folder: Path, content: bool = False) -> dict[str, str]:
