@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vgmr.data.fetch import sha256
 from vgmr.data.gated.csd import Sequence, clean, frames_of, mean_over, numbers, read_folds
 from vgmr.data.gated.unpickle import read_pickle
 from vgmr.data.types import Batch, MultimodalData, fingerprint, pad
@@ -100,7 +100,7 @@ def load_sentiment(
     else:
         layout, parts = _read_pickle(path, layout, notes)
         notes["layout"] = layout
-        digests = [_digest(path)]
+        digests = [bytes.fromhex(sha256(path))]
         if layout in corpus.checksums:
             same = digests[0].hex() == corpus.checksums[layout]
             notes["publisher's checksum"] = "matches" if same else "differs: custom or changed file"
@@ -190,11 +190,6 @@ def _expected(corpus: Corpus) -> str:
         "from https://github.com/yaohungt/Multimodal-Transformer, or the *.csd files with *_std_folds.py from "
         "https://github.com/CMU-MultiComp-Lab/CMU-MultimodalSDK"
     )
-
-
-def _digest(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _count(notes: Notes, key: str, name: str, amount: int) -> None:
@@ -660,8 +655,8 @@ def _read_csd(
                 features[name], mask[name] = padded.numpy(), real.numpy()
             sentiment = np.array([value for _, value, _ in found])
             parts[part] = Part(features, mask, sentiment, [video for video, *_ in found])
-        digests = [_digest(sequence.path) for sequence in sequences.values()]
-    return parts, [*digests, _digest(lists[0])]
+        files = [*(sequence.path for sequence in sequences.values()), lists[0]]
+    return parts, [bytes.fromhex(sha256(file)) for file in files]
 
 
 def _by_video(folder: Path, sequences: dict[str, Sequence], notes: Notes) -> dict[str, list[str]]:
