@@ -265,7 +265,9 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_what_the_front_door_shows_is_there():
     import vgmr
 
-    assert set(vgmr.__all__) <= set(dir(vgmr)) and set(vgmr.__all__) == set(vgmr._PLACES)
+    nodes = [node for node in ast.walk(ast.parse(FILES["vgmr"].read_text())) if isinstance(node, ast.ImportFrom)]
+    typed = {a.asname: node.module for node in nodes if node.module.startswith("vgmr.") for a in node.names}
+    assert typed == vgmr._PLACES and set(vgmr.__all__) <= set(dir(vgmr))
     for name in vgmr.__all__:
         assert getattr(vgmr, name).__name__ == name
     with pytest.raises(AttributeError, match="module 'vgmr' has no attribute 'VGRM'; there are: VGMR, Backbone"):

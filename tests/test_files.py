@@ -131,16 +131,20 @@ def test_a_device_or_a_pipe_stays_where_it_is(tmp_path):
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     folder = tmp_path / "kept"
-    with pytest.raises(KeyboardInterrupt), files.whole_folder(folder, lambda _: True) as temporary:
+    with pytest.raises(KeyboardInterrupt), files.whole_folder(folder, str) as temporary:
         (temporary / "half").touch()
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
-    with files.whole_folder(folder, lambda _: True) as temporary:
+    with files.whole_folder(folder, str) as temporary:
         (temporary / "first").touch()
-    with files.whole_folder(folder, lambda _: True) as temporary:
+    with files.whole_folder(folder, str) as temporary:
         (temporary / "second").touch()
     assert [p.name for p in folder.iterdir()] == ["first"], "what is sound stays"
-    with files.whole_folder(folder, lambda _: False) as temporary:
+
+    def damaged(_):
+        raise ValueError
+
+    with files.whole_folder(folder, damaged) as temporary:
         (temporary / "third").touch()
     assert [p.name for p in folder.iterdir()] == ["third"] and list(tmp_path.iterdir()) == [folder]
 
@@ -151,7 +155,7 @@ def test_a_folder_can_be_read_by_whoever_reads_its_place(tmp_path):
     try:
         for umask in (0o022, 0o077, 0o002):
             os.umask(umask)
-            with files.whole_folder(tmp_path / f"kept-{umask}", lambda _: True):
+            with files.whole_folder(tmp_path / f"kept-{umask}", str):
                 pass
             assert (tmp_path / f"kept-{umask}").stat().st_mode & 0o777 == 0o777 & ~umask
     finally:

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -460,11 +461,12 @@ def test_both_optimisers_are_reported(chosen):
 
 
 @pytest.mark.parametrize("prefusion", ["none", "vgmr"])
-def test_worth_beside_idle_trains_the_experiment_with_one_modality_more(prefusion):
+def test_idle_worths_train_the_experiment_with_one_modality_more(prefusion):
     made = {"like": "mosi", "samples": 400, "steps": 1}
     one = Experiment("synthetic", prefusion, data_options=made, modalities=("audio", "vision"), epochs=4)
-    found = removal.worth_beside_idle(replace(one, norm="none", learning_rate=1e-2), "vision")
-    assert list(found) == ["audio", "vision", "idle"]
+    run = SimpleNamespace(experiment=replace(one, norm="none", learning_rate=1e-2))
+    found = removal.idle_worths({"x": [run]}).set_index("modality")["value"]
+    assert list(found.index) == ["audio", "vision", "idle"]
     assert found["vision"] > 0.1 and abs(found["idle"]) < 0.07, "200 test samples, two deviations"
 
 

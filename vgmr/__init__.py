@@ -9,18 +9,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vgmr.backbones import PooledBackbone, TransformerBackbone
-    from vgmr.classifier import Classifier
-    from vgmr.comparison import compare
-    from vgmr.data import Batch, MultimodalData, load
-    from vgmr.fusion.base import Backbone
-    from vgmr.inference import predict
-    from vgmr.objective import Objective
-    from vgmr.refiner import VGMR
-    from vgmr.refining.refinement import Refinement
-    from vgmr.runs import run
-    from vgmr.settings import Experiment
-    from vgmr.training import fit
+    from vgmr.backbones import PooledBackbone as PooledBackbone
+    from vgmr.backbones import TransformerBackbone as TransformerBackbone
+    from vgmr.classifier import Classifier as Classifier
+    from vgmr.comparison import compare as compare
+    from vgmr.data import Batch as Batch
+    from vgmr.data import MultimodalData as MultimodalData
+    from vgmr.data import load as load
+    from vgmr.fusion.base import Backbone as Backbone
+    from vgmr.inference import predict as predict
+    from vgmr.objective import Objective as Objective
+    from vgmr.refiner import VGMR as VGMR
+    from vgmr.refining.refinement import Refinement as Refinement
+    from vgmr.runs import run as run
+    from vgmr.settings import Experiment as Experiment
+    from vgmr.training import fit as fit
 
 __version__ = "0.1.0"
 
@@ -42,23 +45,7 @@ _PLACES = {
     "run": "vgmr.runs",
 }
 
-__all__ = [
-    "VGMR",
-    "Backbone",
-    "Batch",
-    "Classifier",
-    "Experiment",
-    "MultimodalData",
-    "Objective",
-    "PooledBackbone",
-    "Refinement",
-    "TransformerBackbone",
-    "compare",
-    "fit",
-    "load",
-    "predict",
-    "run",
-]
+__all__ = list(_PLACES)
 
 
 def __getattr__(name: str) -> Any:

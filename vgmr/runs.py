@@ -94,14 +94,6 @@ def _finished(folder: Path) -> Run | None:
         return None
 
 
-def _sound(folder: Path) -> bool:
-    try:
-        read_run(folder)
-    except ValueError:
-        return False
-    return True
-
-
 def _made(
     members: Sequence[tuple[Path, Experiment]], keep: bool, wanted: Collection[Path]
 ) -> list[tuple[Path, Run]]:
@@ -123,7 +115,7 @@ def _kept(folder: Path, keep: bool, make: Callable[[Watch | None], Run]) -> Run:
     if not keep:
         return _with_key(make(None))
     try:
-        with whole_folder(folder, _sound) as temporary:
+        with whole_folder(folder, read_run) as temporary:
             fresh = _with_key(make(lambda epoch, model, _: _save(model, temporary, f"epoch-{epoch:03d}")))
             _save(fresh.model(), temporary, "model")
             left_out = ("experiment", "history", "path", "trained")

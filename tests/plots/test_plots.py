@@ -13,6 +13,7 @@ from vgmr.comparison import compare
 from vgmr.data import load
 from vgmr.experiment import Run
 from vgmr.loop.history import History
+from vgmr.plots import samples
 from vgmr.settings import Experiment
 from vgmr.statistics.intervals import interval
 from vgmr.statistics.verdicts import judged
@@ -70,7 +71,8 @@ def test_sequences_frame_what_is_corrupted():
 
 def test_per_class_is_the_mean_paired_change_of_recall_with_its_interval():
     """Recalls of classes 0 and 1: plain (1, 0), (1, 1/2); refined (1/2, 1), (1, 1): changes -1/4 and 3/4."""
-    ax = plots.per_class(VARIANTS["plain"], VARIANTS["refined"], ["a", "b"])
+    ax = plt.subplots()[1]
+    samples._per_class(VARIANTS["plain"], VARIANTS["refined"], ["a", "b"], ax)
     dots = [line for line in ax.lines if line.get_marker() == "o"]
     assert [line.get_xdata()[0] for line in dots] == pytest.approx([-0.25, 0.75])
     assert [line.get_ydata()[0] for line in dots] == [0, 1]

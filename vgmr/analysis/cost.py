@@ -54,6 +54,7 @@ LABELS = {
     "sigmoid-tanh": "Sigmoid+Tanh gate",
     "vgmr": figures.FORM,
 }
+MOSEI_LIKE = "batch 32, 50 steps, text 768, audio 74, vision 35"
 _TABLE_7 = {variant: figures.COSTS[label] for variant, label in LABELS.items()}
 _CONCAT = figures.COSTS["plain"]
 PAPER = {variant: (row[2] / _CONCAT[2], row[3] / _CONCAT[3]) for variant, row in _TABLE_7.items()}
@@ -166,7 +167,7 @@ def bench(
     flops = {name: _counted(model, batches[0]) for name, model in measured.items()}
     return {
         "device": _device(device),
-        "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35; {rounds} rounds of {steps} steps",
+        "setting": f"{MOSEI_LIKE}; {rounds} rounds of {steps} steps",
         "rows": [_row(name, models, flops, times) for name in measured],
         "itself": _ratio(times["fit none again"], times["fit none"]),
         "loop_overhead": _ratio(times["loop vgmr"], times["bare vgmr"]) - 1,
@@ -224,7 +225,7 @@ def bench_methods(rounds: int = 3, steps: int = 4, device: str = "cpu") -> dict[
     ]
     return {
         "device": _device(device),
-        "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35; {rounds} rounds of {steps} steps",
+        "setting": f"{MOSEI_LIKE}; {rounds} rounds of {steps} steps",
         "rows": rows,
     }
 
@@ -332,7 +333,7 @@ def bench_systems(rounds: int = 3, device: str = "cpu") -> dict[str, Any]:
     ]
     return {
         "device": _device(device),
-        "setting": f"batch 32, 50 steps, text 768, audio 74, vision 35, one output; {rounds} rounds",
+        "setting": f"{MOSEI_LIKE}, one output; {rounds} rounds",
         "rows": rows,
     }
 
@@ -401,8 +402,7 @@ def bench_seeds(
                 "seeds": seeds,
                 "single_milliseconds": 1e3 * statistics.median(alone) / (more * steps),
                 "training_flops": _counted(models[0], data.train.index(torch.arange(32, device=device)))[1],
-                "ratio": _ratio(together, one),
-                **_range(together, one),
+                **_ratios(together, one),
                 "in_one_pass": pays_together(models[0], data, seeds),
             }
         )
@@ -476,8 +476,7 @@ def bench_loop(rounds: int = 41, train: int = 1284, validation: int = 229) -> di
         {
             "loop": name,
             "milliseconds_per_sample": 1e3 * statistics.median(seconds) / train,
-            "ratio": _ratio(seconds, times["bare"]),
-            **_range(seconds, times["bare"]),
+            **_ratios(seconds, times["bare"]),
         }
         for name, seconds in (("bare steps", times["bare"]), ("fit", epoch))
     ]
@@ -601,6 +600,7 @@ def bench_forms(rounds: int = 7, steps: int = 2, device: str = "cpu", progress: 
     training and inference).
     """
     chosen_device(device)
+    epoch = trusted_values()(_loop_epoch)  # the values of mini-batches are looked at before, as in `fit`
     work: dict[str, Callable[[], Any]] = {}
     for backbone in PRICED:
         data, settings = priced_data(backbone, 32 * steps)
@@ -608,7 +608,7 @@ def bench_forms(rounds: int = 7, steps: int = 2, device: str = "cpu", progress: 
         for form, options in form_options().items():
             model = build(Experiment(**settings, **options), data).to(device)
             optimizer = make_optimizer("adamw", model, 1e-3)
-            work[f"training {backbone} {form}"] = partial(_steps, model, known(model, part), optimizer)
+            work[f"training {backbone} {form}"] = partial(epoch, model, known(model, part), optimizer)
             work[f"inference {backbone} {form}"] = partial(predict, _folded(model).eval(), part, batch_size=32)
         for way in ("training", "inference"):
             work[f"{way} {backbone} {AGAIN}"] = work[f"{way} {backbone} plain"]
@@ -634,12 +634,6 @@ def _folded(model: Classifier) -> Classifier:
     return folded
 
 
-def _steps(model: Classifier, part: Batch, optimizer: torch.optim.Optimizer) -> None:
-    """`_loop_epoch`, the values of the mini-batches looked at before, as in `fit`."""
-    with trusted_values():
-        _loop_epoch(model, part, optimizer)
-
-
 def _form_row(counted: Mapping[Any, Any], times: Mapping[str, list[float]], samples: int) -> dict[str, Any]:
     backbone, form = counted["backbone"], counted["form"]
     row: dict[str, Any] = {"model": f"{form} -> {backbone}", "parameters": counted["parameters"]}
@@ -647,8 +641,7 @@ def _form_row(counted: Mapping[Any, Any], times: Mapping[str, list[float]], samp
     row["milliseconds_per_sample"] = 1e3 * statistics.median(seconds) / samples
     for way in ("training", "inference"):
         seconds, reference = times[f"{way} {backbone} {form}"], times[f"{way} {backbone} plain"]
-        row[f"{way}_ratio"] = _ratio(seconds, reference)
-        row |= {f"{way}_{end}": value for end, value in _range(seconds, reference).items()}
+        row |= _ratios(seconds, reference, f"{way}_")
         row[f"{way}_flop_ratio"] = counted[way]
     return row | {"kept_ratio": counted["kept"]}
 
@@ -722,10 +715,10 @@ def _ratio(values: list[float], reference: list[float]) -> float:
     return statistics.median(value / other for value, other in zip(values, reference, strict=True))
 
 
-def _range(values: list[float], reference: list[float]) -> dict[str, float]:
-    """The least and the largest ratio over rounds."""
+def _ratios(values: list[float], reference: list[float], prefix: str = "") -> dict[str, float]:
+    """The median, the least and the largest ratio over rounds."""
     ratios = [value / other for value, other in zip(values, reference, strict=True)]
-    return {"low": min(ratios), "high": max(ratios)}
+    return {f"{prefix}ratio": statistics.median(ratios), f"{prefix}low": min(ratios), f"{prefix}high": max(ratios)}
 
 
 def _measure(
@@ -769,10 +762,10 @@ def _eager_and_graph(variant: str, model: Classifier, batches: list[Batch]) -> d
     """As many steps of copies of a model, one by one and replayed; neither looks at values, as `fit` does not."""
     alike, replayed = _loop_step(copy.deepcopy(model).train()), Replayed(_loop_step(copy.deepcopy(model).train()))
 
+    @trusted_values()
     def take(step: Callable[[Batch], Tensor]) -> None:
-        with trusted_values():
-            for batch in batches:
-                step(batch)
+        for batch in batches:
+            step(batch)
 
     for _ in range(WARM // len(batches) + 1):
         take(replayed)
@@ -800,10 +793,11 @@ def _row(
         "inference_seconds_per_batch": statistics.median(times[f"infer {name}"]) / 2,
     }
     if name in models:
+        fitted = _ratios(times[f"fit {name}"], times["fit none"])
         row |= {
             "training_flops": training,
-            "training_ratio": _ratio(times[f"fit {name}"], times["fit none"]),
-            **_range(times[f"fit {name}"], times["fit none"]),
+            "training_ratio": fitted.pop("ratio"),
+            **fitted,
             "training_flop_ratio": training / plain_training,
             "training_ratio_paper": PAPER[variant][0],
             "training_seconds_per_epoch": statistics.median(times[f"fit {name}"]),
@@ -891,13 +885,17 @@ def main(arguments: list[str]) -> int:
     import argparse
 
     parser = argparse.ArgumentParser("vgmr bench", description="costs of every pre-fusion variant, as ratios")
+    ways: dict[str, tuple[Callable[..., dict[str, Any]], int, str]] = {  # measurement, rounds, purpose
+        "methods": (bench_methods, 3, "balancing methods instead (minutes a round)"),
+        "systems": (bench_systems, 3, "fusion systems, alone and behind VGMR, instead"),
+        "forms": (bench_forms, 7, "cheaper forms of VGMR instead (a minute)"),
+        "scale": (lambda rounds: bench_scale(), 1, "how VGMR grows with length, width, modalities instead"),
+        "loop": (bench_loop, 41, "the loop of a shallow model over bare steps instead"),
+    }
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--methods", action="store_true", help="balancing methods instead (minutes a round)")
-    what.add_argument("--systems", action="store_true", help="fusion systems, alone and behind VGMR, instead")
-    what.add_argument("--forms", action="store_true", help="cheaper forms of VGMR instead (a minute)")
-    what.add_argument("--scale", action="store_true", help="how VGMR grows with length, width, modalities instead")
+    for way, (*_, purpose) in ways.items():
+        what.add_argument(f"--{way}", dest="way", action="store_const", const=way, help=purpose)
     what.add_argument("--seeds", type=int, metavar="S", help="S seeds in one pass over S one by one instead")
-    what.add_argument("--loop", action="store_true", help="the loop of a shallow model over bare steps instead")
     parser.add_argument(
         "--rounds",
         type=int,
@@ -908,21 +906,10 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.seeds is not None and options.seeds < 2:
         raise ValueError(f"--seeds must be 2 or more, got {options.seeds}")
-    where = {"device": options.device}
-    measure: Callable[..., dict[str, Any]]
-    settings: dict[str, Any]
-    if options.scale:
-        measure, rounds, settings = lambda rounds: bench_scale(), 1, {}
-    elif options.forms:
-        measure, rounds, settings = bench_forms, 7, where
-    elif options.loop:
-        measure, rounds, settings = bench_loop, 41, {}
-    elif options.seeds is not None:
-        measure, rounds, settings = bench_seeds, 5, {"seeds": options.seeds, **where}
-    elif options.methods or options.systems:
-        measure, rounds, settings = bench_methods if options.methods else bench_systems, 3, where
-    else:
-        measure, rounds, settings = bench, 7, where
+    settings: dict[str, Any] = {} if options.way in ("scale", "loop") else {"device": options.device}
+    measure, rounds, _ = ways.get(options.way, (bench, 7, ""))
+    if options.seeds is not None:
+        measure, rounds, settings = bench_seeds, 5, {"seeds": options.seeds, **settings}
     rounds = rounds if options.rounds is None else options.rounds
     target = None if options.json is None else user_path(options.json)
     if rounds < 1:

@@ -46,8 +46,7 @@ def response(model: Classifier, clean: Batch, corrupted: Batch) -> pd.DataFrame:
     Args:
         corrupted: `clean` after a corruption; only its corrupted rows (sample, modality) are counted.
 
-    Columns: modality, statistic (of `value_and_gate`), clean, noisy, difference (means over samples),
-    clean_deviation, noisy_deviation (over samples).
+    Columns: modality, statistic (of `value_and_gate`), clean, noisy, difference (means over samples).
     """
     before, after = value_and_gate(model, clean), value_and_gate(model, corrupted)
     rows = []
@@ -56,7 +55,6 @@ def response(model: Classifier, clean: Batch, corrupted: Batch) -> pd.DataFrame:
             old = before.loc[noisy.index, statistic].to_numpy(dtype=float)
             new = noisy[statistic].to_numpy(dtype=float)
             row = {"clean": old.mean(), "noisy": new.mean(), "difference": new.mean() - old.mean()}
-            row |= {"clean_deviation": old.std(ddof=1), "noisy_deviation": new.std(ddof=1)}
             rows.append({"modality": name, "statistic": statistic, **row})
     return pd.DataFrame(rows)
 
@@ -104,11 +102,10 @@ def refinement_difference(model: Classifier, part: Batch) -> dict[str, Tensor]:
 
 
 def suppression(model: Classifier, part: Batch) -> pd.DataFrame:
-    """One row per sample and modality: how much of the features' size the refiner takes away.
+    """One row per sample and modality: how much of the features' size the refiner takes away, Figure 6.
 
-    Columns: sample, modality, label, suppression (mean over real entries of the positive part of |X| - |E * X|,
-    Figure 6), share (the same over mean |X|; 0 to 1), change (mean of |E * X| - |X| over mean |X|; negative
-    where more is taken than added).
+    Columns: sample, modality, share (mean over real entries of the positive part of |X| - |E * X|, over mean |X|;
+    0 to 1).
     """
     frames = []
     for name, difference in refinement_difference(model, part).items():
@@ -116,15 +113,8 @@ def suppression(model: Classifier, part: Batch) -> pd.DataFrame:
         change = (x + difference).abs() - x.abs()
         size = masked_mean(x.abs(), mask).mean(1).clamp(min=1e-12)
         taken = masked_mean((-change).clamp(min=0), mask).mean(1)
-        columns = {
-            "sample": torch.arange(len(part)),
-            "label": part.label,
-            "suppression": taken,
-            "share": taken / size,
-            "change": masked_mean(change, mask).mean(1) / size,
-        }
-        frames.append(pd.DataFrame({key: value.numpy() for key, value in columns.items()}))
-        frames[-1].insert(1, "modality", name)
+        columns = {"sample": range(len(part)), "modality": name, "share": (taken / size).numpy()}
+        frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
 
 

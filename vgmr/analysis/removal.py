@@ -16,7 +16,6 @@ from vgmr.evaluation import shapley
 from vgmr.experiment import Run, experiment_data, train
 from vgmr.inference import predict
 from vgmr.runs import run_all
-from vgmr.settings import Experiment
 
 FORMS = ("VGMR, calibrated", "VGMR, paper's form")
 
@@ -72,25 +71,20 @@ def removal_by_place(model: Classifier, part: Batch) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def worth_beside_idle(experiment: Experiment, source: str) -> dict[str, float]:
-    """Shapley value of each modality in test accuracy, after a training with an idle copy of `source` beside them.
-
-    See `with_idle_modality`; all but the modalities is as in the experiment.
-    """
-    found = train(experiment, with_idle_modality(experiment_data(experiment), source))
-    return shapley(found.subset_accuracy)
-
-
 def idle_worths(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """`worth_beside_idle` for every run, with its last modality as source: label, seed, modality, value."""
+    """Shapley value of each modality in test accuracy, after a training with an idle copy of the last beside them.
+
+    See `with_idle_modality`; all but the modalities is as in the experiment of each run. Columns: label, seed,
+    modality, value.
+    """
     rows = []
     for label, found in runs.items():
         for run in found:
-            source = experiment_data(run.experiment).modalities[-1]
-            values = worth_beside_idle(run.experiment, source)
+            data = experiment_data(run.experiment)
+            fresh = train(run.experiment, with_idle_modality(data, data.modalities[-1]))
             rows += [
                 {"label": label, "seed": run.experiment.seed, "modality": name, "value": value}
-                for name, value in values.items()
+                for name, value in shapley(fresh.subset_accuracy).items()
             ]
     return pd.DataFrame(rows)
 

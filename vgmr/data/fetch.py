@@ -125,7 +125,7 @@ def locate(source: Source, root: str | Path | None = None, allow_partial: bool =
             raise FileNotFoundError(line) if "missing" in wrong.values() else ValueError(line)
         return Copy(folder, {path: digest for path, (_, digest) in source.files.items()}, partial=False)
     there = [path for path in source.files if wrong.get(path) != "missing"]
-    digests = {path: _digest(folder / path) for path in there}
+    digests = {path: sha256(folder / path) for path in there}
     changed = any(digests[path] != source.files[path][1] for path in there)
     return Copy(folder, digests, partial=changed or len(there) < len(source.files))
 
@@ -138,10 +138,7 @@ def find(source: Source, root: str | Path | None = None) -> Path | None:
         folders = [download_folder(source)]
         if (data := place("VGMR_DATA")) is not None:
             folders.insert(0, data / source.folder)
-    for folder in folders:
-        if any((folder / path).is_file() for path in source.files):
-            return folder
-    return None
+    return next((one for one in folders if any((one / path).is_file() for path in source.files)), None)
 
 
 def problems(source: Source, folder: Path, content: bool = False) -> dict[str, str]:
@@ -153,7 +150,7 @@ def problems(source: Source, folder: Path, content: bool = False) -> dict[str, s
             wrong[path] = "missing"
         elif file.stat().st_size != size:
             wrong[path] = f"{file.stat().st_size:,} bytes, expected {size:,}"
-        elif content and _digest(file) != digest:
+        elif content and sha256(file) != digest:
             wrong[path] = "content differs from the published file"
     return wrong
 
@@ -251,6 +248,7 @@ def _retrieve(source: Source, address: str, target: Path, digest: str | None) ->
                 ) from None
 
 
-def _digest(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """Of a file, which never lies in memory as a whole, as 64 hexadecimal digits."""
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -69,12 +69,8 @@ def _row(name: str, root: str | Path | None) -> dict[str, str]:
 
 def _own_folder(name: str, root: str | Path | None) -> Path | None:
     base = user_path(root) if root else place("VGMR_DATA")
-    if base is None:
-        return None
-    for folder in [base / name, *([base] if root else [])]:
-        if folder.is_dir():
-            return folder
-    return None
+    folders = [] if base is None else [base / name, *([base] if root else [])]
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def _megabytes(size: int) -> str:

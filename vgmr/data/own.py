@@ -215,11 +215,9 @@ def _refuse_swallowed(path: Path, frame: pd.DataFrame) -> None:
 
 def _extracted(root: str | Path | None) -> Path | None:
     """The folder that `extract` wrote, where `root` is one."""
-    base = place("VGMR_DATA")
-    if root is None and base is None:
-        return None
-    folder = base / "own" if root is None and base is not None else user_path(str(root))
-    return folder if (folder / store.MANIFEST).is_file() else None
+    base = place("VGMR_DATA") if root is None else user_path(root)
+    folder = base / "own" if root is None and base is not None else base
+    return folder if folder is not None and (folder / store.MANIFEST).is_file() else None
 
 
 def _find_table(root: str | Path | None) -> Path:
@@ -266,10 +264,8 @@ def _make(
         read = {row.id: found for row in rows if (found := _words(row, words, broken))}
         sources = {name: json.dumps(said).encode() for name, (said, _) in read.items()}
 
-        def vectors(name: str) -> np.ndarray:
-            return encoder([read[name][0]])[0]
-
-        features["text"] = _stored(f"text-{encoder.name}", sources, vectors, broken, "text")
+        title = f"text-{encoder.name}"
+        features["text"] = _stored(title, sources, lambda name: encoder([read[name][0]])[0], broken, "text")
         timed = {name: (said, times) for name, (said, times) in read.items() if times is not None}
         if timed and len(timed) == len(read):
             features["timing"] = {}
@@ -435,9 +431,7 @@ def _parts(
         notes["warnings"].append(
             f"the training part has no clip of {', '.join(lacking)}; give more of them, or another split"
         )
-    whole = {}
-    for name in features:
-        whole[name] = pad([features[name][row.id][0] for row in rows])
+    whole = {name: pad([made[row.id][0] for row in rows]) for name, made in features.items()}
     batches: dict[str, Any] = {
         part: Batch(
             {name: x[chosen] for name, (x, _) in whole.items()},

@@ -116,12 +116,12 @@ def _refuse_special(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(folder: Path, sound: Callable[[Path], bool]) -> Iterator[Path]:
+def whole_folder(folder: Path, read: Callable[[Path], object]) -> Iterator[Path]:
     """A temporary folder that is moved to `folder` at the end of the block; of a failed block nothing stays.
 
     Args:
-        sound: whether what stands in the place already, say from another process, is good; if so it stays, else
-            it makes way.
+        read: raises ValueError where what stands in the place already, say from another process, is no good; that
+            makes way, else it stays.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
@@ -135,7 +135,8 @@ def whole_folder(folder: Path, sound: Callable[[Path], bool]) -> Iterator[Path]:
             except OSError:
                 if not folder.exists():
                     raise
-            if sound(folder):
+            with contextlib.suppress(ValueError):
+                read(folder)
                 return
             rubbish = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
             try:

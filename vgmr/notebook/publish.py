@@ -21,7 +21,7 @@ from typing import Any
 import nbformat
 
 from vgmr.machine.files import try_place, write
-from vgmr.notebook.run import Kernel, find_notebook, in_thread, ran
+from vgmr.notebook.run import Kernel, find_notebook, in_thread, ran, tags
 
 FOLDER = Path("notebooks")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
@@ -103,7 +103,7 @@ def renewed(path: Path) -> Any:
     book = read(path)
     for tag, fresh in generated(path, notebooks()).items():
         for cell in book.cells:
-            if tag in cell.metadata.get("tags", []):
+            if tag in tags(cell):
                 cell.source = fresh.source
     return book
 
@@ -112,10 +112,8 @@ def prepared(path: Path) -> Any:
     """The notebook with generated cells renewed, ids 1..n, and all outputs and stray metadata gone."""
     book = renewed(path)
     for cell in book.cells:
-        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
-    missing = {"badge", "colab", "navigation"} - {
-        tag for cell in book.cells for tag in cell.metadata.get("tags", [])
-    }
+        cell.metadata = {"tags": tags(cell)} if tags(cell) else {}
+    missing = {"badge", "colab", "navigation"} - {tag for cell in book.cells for tag in tags(cell)}
     if missing:
         raise ValueError(f"{path}: no cell is tagged {', '.join(sorted(missing))}; tag an empty one for each")
     for number, cell in enumerate(book.cells, 1):
@@ -190,10 +188,10 @@ def cleaned(book: Any) -> Any:
     heading = "Figure"
     defined: dict[str, str] = {}
     for cell in book.cells:
-        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        cell.metadata = {"tags": tags(cell)} if tags(cell) else {}
         if cell.cell_type == "markdown":
             heading = (re.findall(r"^#+ (.+)$", cell.source, re.M) or [heading])[-1]
-        elif "colab" not in cell.metadata.get("tags", []):
+        elif "colab" not in tags(cell):
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
                     output.data["image/png"] = palette(output.data["image/png"])
@@ -304,16 +302,16 @@ def problems(path: Path) -> list[Problem]:
         note(f"a text cell has {words} words, more than {LONGEST}: {start!r}", "hand")
     if hidden := [name for cell in code for name in unseen_tables(cell.source)]:
         note(f"the table {hidden[0]!r} is made and not shown; end its cell with it", "hand")
-    tags = [tag for cell in book.cells for tag in cell.metadata.get("tags", [])]
-    if tags.count("parameters") != 1:
+    tagged = [tag for cell in book.cells for tag in tags(cell)]
+    if tagged.count("parameters") != 1:
         note("needs exactly one cell tagged parameters", "hand")
-    if tags.count("nbval-check-output") < 3:
+    if tagged.count("nbval-check-output") < 3:
         note("fewer than three cells tagged nbval-check-output; tag those that give the same each time", "hand")
     for tag, cell in generated(path, notebooks()).items():
-        if not any(tag in other.metadata.get("tags", []) and other.source == cell.source for other in book.cells):
+        if not any(tag in tags(other) and other.source == cell.source for other in book.cells):
             note(f"generated cell {tag} is missing or stale", "clean")
     for cell in code:
-        if "parameters" in cell.metadata.get("tags", []):
+        if "parameters" in tags(cell):
             lines_of_text = cell.source.splitlines()
             try:
                 body = ast.parse(cell.source).body
@@ -329,7 +327,7 @@ def problems(path: Path) -> list[Problem]:
 
 def _shown(path: Path, tag: str, kind: str) -> str | None:
     """The first output of a MIME type in the notebook's cells with a tag."""
-    cells = [cell for cell in read(path).cells if tag in cell.metadata.get("tags", [])]
+    cells = [cell for cell in read(path).cells if tag in tags(cell)]
     found = [output.data[kind] for cell in cells for output in cell.outputs if kind in output.get("data", {})]
     return found[0] if found else None
 

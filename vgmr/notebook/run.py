@@ -315,7 +315,7 @@ def ran(book: Any) -> str:
     A cell that calls sys.exit(0) ends the kernel without an error.
     """
     code = [cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
-    code = [cell for cell in code if "skip-execution" not in cell.metadata.get("tags", [])]
+    code = [cell for cell in code if "skip-execution" not in tags(cell)]
     done = [number for number, cell in enumerate(code, 1) if cell.execution_count is not None]
     if not code or (done and done[-1] == len(code)):
         return ""

@@ -13,6 +13,7 @@ import nbformat
 
 from vgmr.machine.files import try_place, user_path
 from vgmr.notebook import publish
+from vgmr.notebook.run import tags
 
 BUILT = ".buildinfo"  # in every folder that Sphinx wrote
 LEDGER = "16_claims"  # the front page, once it is there
@@ -101,13 +102,13 @@ def linked(text: str, folder: str) -> str:
 def page(path: Path) -> Any:
     """A committed notebook as the site shows it: no image from elsewhere, figures with their alt text."""
     book = nbformat.read(path, as_version=4)
-    book.cells = [cell for cell in book.cells if "colab" not in cell.metadata.get("tags", [])]
+    book.cells = [cell for cell in book.cells if "colab" not in tags(cell)]
     for cell in book.cells:
         if cell.cell_type == "markdown":
             text = cell.source.replace(f"![Open in Colab]({publish.BADGE})", "Open in Colab")
             cell.source = linked(text, "notebooks")
             continue
-        if "widget" in cell.metadata.get("tags", []):
+        if "widget" in tags(cell):
             cell.outputs = [nbformat.v4.new_output("stream", text=SLIDERS)]
         cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]  # progress bars
         for output in cell.outputs:
@@ -129,7 +130,7 @@ def front(pages: list[str]) -> Any:
             if cell.cell_type == "markdown":
                 cell.source = re.sub(r"^(#+ )", r"#\1", cell.source, flags=re.M)
             else:
-                cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+                cell.metadata["tags"] = [*tags(cell), "hide-input"]
             cells.append(cell)
     listed = "\n".join(name for name in pages if name != LEDGER)
     toctree = f"```{{toctree}}\n:hidden:\n:caption: Notebooks\n\n{listed}\n```"

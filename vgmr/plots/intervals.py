@@ -174,7 +174,7 @@ def beside_paper(frame: pd.DataFrame, xlabel: str, line: float | None = None) ->
     return ax
 
 
-def against_cost(frame: pd.DataFrame, xlabel: str = "training time, ratio to plain") -> np.ndarray:
+def against_cost(frame: pd.DataFrame) -> np.ndarray:
     """Difference with its 95% interval against cost, a panel per data set, a colour and marker per model.
 
     Args:
@@ -199,7 +199,7 @@ def against_cost(frame: pd.DataFrame, xlabel: str = "training time, ratio to pla
             )
         ax.axhline(0, color="k", linewidth=1)
         ax.axvline(1, color="k", linewidth=1, linestyle=":")
-        ax.set(title=name, xlabel=xlabel)
+        ax.set(title=name, xlabel="training time, ratio to plain")
     axes[0, 0].set_ylabel("difference in test accuracy\n(mean, 95% interval)")
     handles = {text: mark for ax in axes[0] for mark, text in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside right center")

@@ -291,15 +291,12 @@ def confusion_matrix(counts: torch.Tensor, classes: Sequence[str], ax: Axes | No
     return ax
 
 
-def per_class(
-    baseline: Sequence[Run], refined: Sequence[Run], classes: Sequence[str], ax: Axes | None = None
-) -> Axes:
+def _per_class(baseline: Sequence[Run], refined: Sequence[Run], classes: Sequence[str], ax: Axes) -> None:
     """Change of each class's recall from `baseline` to `refined`: mean of paired seeds, 95% interval.
 
     The interval is over seeds and the class's test samples, or groups; filled where it leaves zero out. A class
     with too few samples for one is a dot alone.
     """
-    ax = plt.subplots(figsize=(6, 0.3 * len(classes) + 1.1))[1] if ax is None else ax
     one, other = answers(refined), answers(baseline)
     there = ~np.isnan(one.label)
     right = (one.prediction == one.label).astype(float) - (other.prediction == other.label)
@@ -321,7 +318,6 @@ def per_class(
     ax.axvline(0, color="k", linewidth=1, zorder=1)
     ax.set(yticks=range(len(classes)), yticklabels=list(classes), ylim=(len(classes) - 0.5, -0.5))
     ax.set(xlabel="change of recall (mean, 95% interval)", ylabel="true class")
-    return ax
 
 
 def answers_by_class(baseline: Sequence[Run], refined: Sequence[Run], classes: Sequence[str]) -> np.ndarray:
@@ -340,7 +336,7 @@ def answers_by_class(baseline: Sequence[Run], refined: Sequence[Run], classes: S
     height = 0.24 * len(classes) + 1 if len(classes) > 10 else 0.5 * len(classes) + 1
     axes = plt.subplots(1, 2, figsize=(11, height), width_ratios=[1, 1])[1]
     confusion_matrix(confusion(answer, label, len(classes)), classes, axes[0])
-    per_class(baseline, refined, classes, axes[1])
+    _per_class(baseline, refined, classes, axes[1])
     axes[1].tick_params(labelleft=False)
     axes[1].set_ylabel("")
     return axes

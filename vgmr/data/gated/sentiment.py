@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vgmr.data.fetch import sha256
 from vgmr.data.gated.csd import Sequence, clean, frames_of, mean_over, numbers, read_folds
 from vgmr.data.gated.unpickle import read_pickle
 from vgmr.data.types import Batch, MultimodalData, fingerprint, pad
@@ -100,7 +100,7 @@ def load_sentiment(
     else:
         layout, parts = _read_pickle(path, layout, notes)
         notes["layout"] = layout
-        digests = [_digest(path)]
+        digests = [bytes.fromhex(sha256(path))]
         if layout in corpus.checksums:
             same = digests[0].hex() == corpus.checksums[layout]
             notes["publisher's checksum"] = "matches" if same else "differs: custom or changed file"
@@ -190,11 +190,6 @@ def _expected(corpus: Corpus) -> str:
         "from https://github.com/yaohungt/Multimodal-Transformer, or the *.csd files with *_std_folds.py from "
         "https://github.com/CMU-MultiComp-Lab/CMU-MultimodalSDK"
     )
-
-
-def _digest(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _count(notes: Notes, key: str, name: str, amount: int) -> None:
@@ -352,11 +347,13 @@ def _entry(data: dict[str, Any], part: str, key: str, path: Path) -> Any:
     return data[part][key]
 
 
-def _sequences(data: dict[str, Any], part: str, name: str, path: Path) -> np.ndarray:
+def _sequences(data: dict[str, Any], part: str, name: str, path: Path, size: int | None = None) -> np.ndarray:
     x = _entry(data, part, name, path)
     if not isinstance(x, np.ndarray) or x.ndim != 3 or x.dtype.kind != "f" or 0 in x.shape:
         came = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
         raise ValueError(f"{path}, {part}, {name}: expected a float array (N, T, d), got {came}")
+    if size not in (None, len(x)):
+        raise ValueError(f"{path}, {part}: {name} has {len(x)} samples, text has {size}")
     return x
 
 
@@ -382,8 +379,7 @@ def _sentiment(data: dict[str, Any], part: str, key: str, size: int, path: Path,
     shape = values.shape if isinstance(values, np.ndarray) else ()
     if shape in ((size, 1, 7), (size, 7)):
         notes[f"{key} with seven columns"] = f"shape (N{', 1' * (len(shape) - 2)}, 7): sentiment is column 0"
-        first = {part: {key: values.reshape(size, 7)[:, 0]}}
-        return _vector(first, part, key, size, path)
+        data = {part: {key: values.reshape(size, 7)[:, 0]}}
     return _vector(data, part, key, size, path)
 
 
@@ -437,9 +433,7 @@ def _read_mmsa(data: dict[str, Any], part: str, aligned: bool, path: Path, notes
     words = attention.astype(np.int64).sum(1)
     features, mask = {}, {}
     for name in MODALITIES:
-        x = _sequences(data, part, name, path)
-        if len(x) != size:
-            raise ValueError(f"{path}, {part}: {name} has {len(x)} samples, text has {size}")
+        x = _sequences(data, part, name, path, size)
         length = words
         if not aligned and name != "text":
             stated = _vector(data, part, f"{name}_lengths", size, path)
@@ -512,9 +506,7 @@ def _read_mult(data: dict[str, Any], part: str, aligned: bool, path: Path, notes
     before: dict[str, np.ndarray] = {}
     behind: dict[str, np.ndarray] = {}
     for name in MODALITIES:
-        x = _sequences(data, part, name, path)
-        if len(x) != size:
-            raise ValueError(f"{path}, {part}: {name} has {len(x)} samples, text has {size}")
+        x = _sequences(data, part, name, path, size)
         if aligned and x.shape[1] != data[part]["text"].shape[1]:
             raise ValueError(f"{path}, {part}: {name} has not the number of steps of text, in an aligned file")
         real = _real(x)
@@ -663,8 +655,8 @@ def _read_csd(
                 features[name], mask[name] = padded.numpy(), real.numpy()
             sentiment = np.array([value for _, value, _ in found])
             parts[part] = Part(features, mask, sentiment, [video for video, *_ in found])
-        digests = [_digest(sequence.path) for sequence in sequences.values()]
-    return parts, [*digests, _digest(lists[0])]
+        files = [*(sequence.path for sequence in sequences.values()), lists[0]]
+    return parts, [bytes.fromhex(sha256(file)) for file in files]
 
 
 def _by_video(folder: Path, sequences: dict[str, Sequence], notes: Notes) -> dict[str, list[str]]:

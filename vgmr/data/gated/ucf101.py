@@ -259,7 +259,7 @@ class _Footage:
     def sources(self) -> dict[str, Source]:
         """How to make the features of each modality."""
         files = {"rgb": self._rgb_files, "flow": self._flow_files}
-        make = {"rgb": self._from_video if self.layout == "avi" else self._rgb, "flow": self._flow}
+        make = {"rgb": self._rgb, "flow": self._flow}
         return {name: Source(self.store / name, files[name], make[name]) for name in self.modalities}
 
     def lacking(self, name: str, _: Sequence[str] = ()) -> str:
@@ -297,17 +297,16 @@ class _Footage:
         return [] if self.lacking(name) else [self._paths("u", name), self._paths("v", name)]
 
     def _rgb(self, name: str) -> tuple[np.ndarray, bytes]:
-        images, digest = read_images(self._paths("rgb", name))
+        if self.layout == "avi":
+            images, digest = read_video(self.videos[name.lower()], self.frames)
+        else:
+            images, digest = read_images(self._paths("rgb", name))
         return self.network(rgb_input(images)), digest
 
     def _flow(self, name: str) -> tuple[np.ndarray, bytes]:
         u, first = read_images(self._paths("u", name), grey=True)
         v, second = read_images(self._paths("v", name), grey=True)
         return self.network(flow_input(u, v)), hashlib.sha256(first + second).digest()
-
-    def _from_video(self, name: str) -> tuple[np.ndarray, bytes]:
-        images, digest = read_video(self.videos[name.lower()], self.frames)
-        return self.network(rgb_input(images)), digest
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
