@@ -460,6 +460,15 @@ def check_whole(least: int = 0, /, **counts: Any) -> None:
             raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
 
 
+def check_split(fold: int | None, split: str, default: str) -> None:
+    """ValueError in one line where a split is asked for besides a fold, which would stand in its place."""
+    if fold is not None and split != default:
+        raise ValueError(
+            f"fold {fold!r} stands in place of split {split!r}; give one of them (a notebook that tests all folds "
+            "takes a split with folds=False)"
+        )
+
+
 def check_shares(**shares: Any) -> None:
     """ValueError in one line where one of `shares` is no number in 0 to 1."""
     for what, value in shares.items():
