@@ -337,7 +337,10 @@ def _make(
         if 2 * len(broken) > len(rows):
             raise ValueError(f"{table}: {line}; that is more than half of them")
         notes["warnings"].append(line)
-    return _parts(table, kept, features, options, notes)
+    try:
+        return _parts(table, kept, features, options, notes)
+    except ValueError as error:
+        raise ValueError(f"{error}; {line}" if broken else str(error)) from None
 
 
 def _words(row: Row, column: str, broken: dict[str, str]) -> tuple[list[str], np.ndarray | None] | None:
@@ -419,7 +422,8 @@ def _parts(
         except ValueError as error:
             raise ValueError(f"{table}: labels must be numbers for labels='regression' ({error})") from None
         if not np.isfinite(label).all():
-            raise ValueError(f"{table}: a label is NaN or infinite")
+            bad = int((~np.isfinite(label)).argmax())
+            raise ValueError(f"{table}: the label of {rows[bad].id!r} is {values[bad]}; expected a finite number")
         classes: tuple[str, ...] = ()
     else:
         classes = tuple(sorted(set(values), key=_natural))
@@ -442,6 +446,14 @@ def _parts(
         group = np.array([names.index(row.values["group"]) for row in rows], np.int64)
         notes["groups"] = len(names)
     parts = _split(table, rows, label, group, not classes, notes)
+    if group is not None:
+        part_of: dict[str, str] = {}
+        for part, chosen in parts.items():
+            for who in (rows[number].values["group"] for number in chosen):
+                if part_of.setdefault(who, part) != part:
+                    raise ValueError(
+                        f"{table}: group {who!r} is in {part_of[who]} and {part}; give all its clips one split"
+                    )
     seen: dict[bytes, tuple[str, str]] = {}
     for part, chosen in parts.items():
         for name in (rows[number].id for number in chosen):
@@ -510,9 +522,11 @@ def _split(
     parts = {"train": training, "validation": validation, "test": test}
     empty = [part for part, chosen in parts.items() if not len(chosen)]
     if empty:
+        given = "split" in rows[0].values
+        more = "name some in the column split" if given else "give more clips or groups, or a column split"
         raise ValueError(
             f"{table}: of {len(rows)} clips in {len(np.unique(alike))} classes no clip is left for "
-            f"{', '.join(empty)}; give more clips or groups, or a column split"
+            f"{', '.join(empty)}; {more}"
         )
     return parts
 

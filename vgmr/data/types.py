@@ -127,7 +127,8 @@ class Batch:
         if self.label.dtype not in (torch.int64, torch.float32) or self.label.ndim != 1:
             raise ValueError(
                 f"label: expected int64 classes (or float32 values for regression) of shape (B,), got "
-                f"{self.label.dtype} {tuple(self.label.shape)}; label.long() or label.float() converts them"
+                f"{self.label.dtype} {tuple(self.label.shape)}; label.long() or label.float() converts them, "
+                "label.flatten() those of shape (B, 1)"
             )
         size = len(self.label)
         _named(self.features, "features")
@@ -170,7 +171,10 @@ class Batch:
             mask = self.mask[name]
             if not mask.any(1).all():
                 row = int((~mask.any(1)).nonzero()[0])
-                raise ValueError(f"{name}: sample {row} has no real time step; every sample needs at least one")
+                raise ValueError(
+                    f"{name}: sample {row} has no real time step; every sample needs at least one, "
+                    "such as the mean of the training part where the modality is missing"
+                )
             if (mask[:, 1:] & ~mask[:, :-1]).any():
                 row = int((mask[:, 1:] & ~mask[:, :-1]).any(1).nonzero()[0])
                 raise ValueError(f"{name}: sample {row} has padding before a real step; it must stand at the end")
@@ -207,6 +211,8 @@ def _named(tensors: Any, what: str) -> None:
     if not isinstance(tensors, Mapping):
         raise ValueError(f"{what}: expected a dict of modality name -> tensor, got {type(tensors).__name__}")
     for name, x in tensors.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{what}: expected names of modalities as text, got {name!r}")
         _tensor(x, f"{what} of {name}")
 
 
