@@ -1,5 +1,7 @@
 """Corruption drawn in training, the targets of the value, and the forms by name."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_evidence import CLASSES, DIMS, data, made
@@ -84,6 +86,27 @@ def test_draws_differ_from_call_to_call_and_repeat_with_the_generator():
     for name in DIMS:
         assert torch.equal(one.features[name], again.features[name])
     assert torch.equal(batch.features["face"], made(100, 2).features["face"]), "the batch itself stays"
+
+
+def test_what_is_known_of_corruptions_moves_with_the_sequence_in_a_conflict():
+    """A whole sequence in the place of a corrupted one is whole; a corrupted one stays so where it comes to."""
+    batch = made(400, 2)
+    before = (torch.arange(400) >= 200)[:, None, None]
+    known = replace(batch, corrupted=dict.fromkeys(DIMS, before))
+    drawn = Drawn.like(batch, ["conflict", "dropout"], 1.0, ["voice"])(known, seeded())
+    x, mask, hit = (part["voice"] for part in (drawn.features, drawn.mask, drawn.corrupted))
+    rows = {batch.features["voice"][row][batch.mask["voice"][row]].numpy().tobytes(): row for row in range(400)}
+    seen = set()
+    for row in range(400):
+        source = rows.get(x[row][mask[row]].numpy().tobytes())
+        if source is None or source == row:
+            assert hit[row].all() or row < 200, "a corruption in place adds to what was known"
+            continue
+        conflicts = bool(batch.label[source] != batch.label[row])
+        assert hit[row][mask[row]].unique().tolist() == [conflicts or source >= 200]
+        seen.add((row >= 200, source >= 200, conflicts))
+    assert len(seen) == 8
+    assert torch.equal(drawn.corrupted["face"], before)
 
 
 def test_wrong_kinds_are_refused():

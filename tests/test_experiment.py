@@ -497,6 +497,7 @@ def test_an_experiment_has_a_hash_and_does_not_change():
         ({"neutral_start": 0}, "neutral_start must be True or False, got 0"),
         ({"checkpoints": [1]}, r"checkpoints must be True or False, got \[1\]"),
         ({"training_noise": 0.3}, r"training_noise must be a dict, option -> value, got 0\.3"),
+        ({"fold": 1, "data_options": {"fold": 2}}, "fold 1 and data_options with fold 2: give one of them"),
         ({"method_options": "alpha"}, "method_options must be a dict, option -> value, got 'alpha'"),
         ({"data_options": [1]}, r"data_options must be a dict, option -> value, got \[1\]"),
     ],

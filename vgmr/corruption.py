@@ -152,9 +152,10 @@ class Drawn:
     Attributes:
         kinds: those to draw from, of `KINDS`: "noise" replaces the sequence by Gaussian noise of the training
             part's mean and deviation; "missing" by zeros; "conflict" by that of a sample of the batch, and counts
-            as corrupted where its label is another; "masking" sets half of its steps to zero, in one stretch,
-            "occlusion" half of its steps and half of its channels, "dropout" each channel with probability 1/2;
-            "asynchrony" rotates it in time; "shift" adds a constant to each channel, one deviation in size.
+            as corrupted where its label is another, or where it came corrupted; "masking" sets half of its steps
+            to zero, in one stretch, "occlusion" half of its steps and half of its channels, "dropout" each channel
+            with probability 1/2; "asynchrony" rotates it in time; "shift" adds a constant to each channel, one
+            deviation in size.
         share: probability that a sample is corrupted.
         mean, deviation: of the training part over real steps, name -> (d_m,).
         modalities: those that may be corrupted.
@@ -194,6 +195,8 @@ class Drawn:
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """The corrupted batch; `corrupted` says where. The generator lies on the CPU."""
+        batch = _marked(batch, {}, {})
+        marks = batch.corrupted or {}
         size, device = len(batch), batch.label.device
         chosen = torch.randint(len(self.modalities), (size,), generator=generator)
         chosen[torch.rand(size, generator=generator) >= self.share] = -1
@@ -201,14 +204,13 @@ class Drawn:
         features, masks, hit = {}, dict(batch.mask), {}
         for position, name in enumerate(self.modalities):
             x, mask = batch.features[name].clone(), batch.mask[name].clone()
-            hit[name] = torch.zeros_like(x, dtype=torch.bool)
+            hit[name] = marks[name].expand_as(x).clone()
             for number, what in enumerate(self.kinds):
                 rows = ((chosen == position) & (kind == number)).nonzero().squeeze(1)
                 if len(rows):
                     self._corrupt(batch, name, what, rows.to(device), generator, x, mask, hit[name])
             features[name], masks[name] = x.masked_fill_(~mask.unsqueeze(2), 0.0), mask
-        corrupted = _marked(batch, features, hit)
-        return replace(corrupted, mask=masks)
+        return replace(batch, features={**batch.features, **features}, mask=masks, corrupted={**marks, **hit})
 
     def _corrupt(
         self,
@@ -223,7 +225,7 @@ class Drawn:
     ) -> None:
         """Change the `rows` of x, mask and hit in place."""
         device, (_, steps, dim) = x.device, x.shape
-        own, real = x[rows], mask[rows]
+        own, real, earlier = x[rows], mask[rows], hit[rows]
         length = real.sum(1, keepdim=True)
         place = (torch.rand(len(rows), 2, generator=generator) * 0.5).to(device)
         step = real.cumsum(1) - 1
@@ -239,6 +241,7 @@ class Drawn:
             changed, mask[rows] = batch.features[name][other], batch.mask[name][other]
             differs = batch.label[other] != batch.label[rows]
             where = batch.mask[name][other].unsqueeze(2) & differs[:, None, None]
+            earlier = (batch.corrupted or {})[name][other]
         elif kind == "asynchrony":
             by = (1 + (torch.rand(len(rows), 1, generator=generator).to(device) * (length - 1)).long()) % length
             source = torch.where(real, (step - by) % length, torch.arange(steps, device=device))
@@ -253,7 +256,7 @@ class Drawn:
             elif kind == "dropout":
                 where = where & (torch.rand(len(rows), 1, dim, generator=generator) < 0.5).to(device)
             changed = own.masked_fill(where, 0.0)
-        x[rows], hit[rows] = changed, where.expand_as(own)
+        x[rows], hit[rows] = changed, where | earlier
 
 
 SPANS = ("swapped", "occluded", "shifted")

@@ -175,6 +175,10 @@ class Experiment:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
+        if self.fold is not None and "fold" in self.data_options:
+            raise ValueError(
+                f"fold {self.fold} and data_options with fold {self.data_options['fold']}: give one of them"
+            )
         if self.seed >= 2**63:
             raise ValueError(f"seed must be below 2**63, got {self.seed}")
         weights = ["value_weight", "regulariser_weight", "temperature", "warmup_epochs"]

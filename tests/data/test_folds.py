@@ -41,6 +41,20 @@ def test_a_fold_that_is_not_there(fold):
         fold_parts(np.arange(3), 0, 4)
 
 
+SPLITS = {
+    "utd-mhad": "shared",
+    "cremad-ratings": "actors",
+    "avdigits": "speakers",
+    "mosi-utterance": "within-test",
+}
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_a_fold_and_a_split_are_refused_together_before_any_file_is_sought(name, tmp_path):
+    with pytest.raises(ValueError, match=f"fold 0 stands in place of split '{SPLITS[name]}'; give one of them"):
+        load(name, str(tmp_path), fold=0, split=SPLITS[name])
+
+
 @pytest.mark.parametrize("name", TESTED)
 def test_real_folds(name, real_data, monkeypatch, tmp_path_factory):
     count, tested, groups = TESTED[name]

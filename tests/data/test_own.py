@@ -261,6 +261,25 @@ def test_the_command_writes_a_folder_that_loads_by_itself(tmp_path, encoder, cap
     assert f"{tmp_path / 'more'} cannot be written (No space left on device)" in capsys.readouterr().err
 
 
+def test_an_empty_folder_is_filled_and_nothing_of_others_makes_way(tmp_path):
+    table = clips(tmp_path / "clips", video=False)
+    pd.read_csv(table).drop(columns="text").to_csv(table, index=False)
+    empty, link, page = tmp_path / "empty", tmp_path / "link", tmp_path / "page"
+    empty.mkdir()
+    link.symlink_to(empty)
+    first = own.extract(table, link)
+    assert link.is_symlink() and load("own", str(empty)).fingerprint == first.fingerprint
+    pd.read_csv(table)[:20].to_csv(table, index=False)
+    assert own.extract(table, empty).fingerprint != first.fingerprint, "what was extracted before is replaced"
+    (empty / "notes.txt").touch()
+    page.mkdir()
+    (page / "manifest.json").write_text('{"name": "a page"}')
+    for folder in (empty, page, page / "manifest.json"):
+        with pytest.raises(ValueError, match=f"{folder} is there and holds no data set"):
+            own.extract(table, folder)
+    assert (empty / "notes.txt").exists() and (page / "manifest.json").exists()
+
+
 def test_videos_are_read_as_well_as_folders_of_images(tmp_path):
     rows = []
     generator = np.random.default_rng(0)
@@ -325,6 +344,11 @@ TABLES = {
     "id,label\n1,a\n": r"expected the columns id, label, and one or more",
     "id,label,text,text_file\n1,a,b,c\n": r"both text and text_file",
     "id,label,text\n": r"no line below its header",
+    "id,label,text\n1,a,b\n2,nan,c\n": r"line 3: the label is 'nan', as tables write a missing value; give one",
+    "id,label,text,group\n1,a,b,<NA>\n2,b,c,NaN\n": r"line 2: the group is '<NA>', as tables write",
+    "id,label,text,group,split\n1,a,good,x,train\n2,b,bad,x,test\n3,b,so,y,dev\n": r"'x' is in train and test",
+    "id,label,text,split\n1,a,good,train\n2,b,bad,dev\n": r"no clip is left for test; name some in the column",
+    "id,label,text\n1,a,good\n2,b,\n": r"at least two classes .*got \['a'\]; 1 of 2 clips cannot be read",
     "id,label,text\n1,a,b\n1,b,c\n": r"id '1' is there more than once",
     "id,label,text\n1,,b\n": r"line 2: no label",
     "id,label,text,split\n1,a,b,holdout\n": r"split must be train, validation or test, got 'holdout'",
@@ -456,6 +480,14 @@ def test_classes_that_are_hardly_meant_are_warned_of(tmp_path, column, values, l
     rows.assign(**{column: values * 6}).to_csv(table, index=False)
     with pytest.warns(UserWarning, match=line):
         load("own", str(table))
+
+
+def test_a_label_that_is_no_finite_number_is_named(tmp_path):
+    table = clips(tmp_path / "clips", count=8, video=False)
+    rows = pd.read_csv(table).drop(columns="text")
+    rows.assign(label=["1", "0.5", "1e39", "inf"] * 2).to_csv(table, index=False)
+    with pytest.raises(ValueError, match="the label of 'clip 2' is 1e39; expected a finite number"):
+        load("own", str(table), labels="regression")
 
 
 def test_options_that_do_not_fit_are_refused(tmp_path, encoder):

@@ -154,7 +154,7 @@ WRONG = {
     "no steps": (
         lambda: text_mask(lambda mask: put(mask, 1, False)),
         "text: sample 1 has no real time step",
-        "at least",
+        "at least one, such as the mean of the training part",
     ),
     "NaN": (
         lambda: text(lambda x: put(x, (2, 1, 0), float("nan"))),
@@ -388,6 +388,11 @@ def test_slices_masks_and_indices():
         ({"label": [0, 1, 2, 0]}, "label: expected a torch tensor, got list"),
         ({"label": torch.tensor([0, 1, 2, 0], dtype=torch.int32)}, "label: expected int64 classes"),
         ({"features": {"text": np.zeros((4, 3, 2))}}, "features of text: expected a torch tensor, got a numpy"),
+        ({"features": {0: torch.zeros(4, 3, 2)}}, "features: expected names of modalities as text, got 0"),
+        (
+            {"label": torch.zeros(4, 1).long()},
+            "label.float() converts them, label.flatten() those of shape (B, 1)",
+        ),
         ({"features": [torch.zeros(4, 3, 2)]}, "features: expected a dict of modality name -> tensor, got list"),
         ({"group": np.zeros(4)}, "group: expected a torch tensor, got a numpy array"),
         ({"row": torch.zeros(4)}, "row: expected int64 of shape (4,), got torch.float32"),

@@ -1,6 +1,10 @@
 """Sentences written from numbers say what the numbers say, whichever side is better."""
 
+from dataclasses import replace
+
 import pandas as pd
+import pytest
+import torch
 
 from vgmr import load
 from vgmr.notebook.prose import about, answer, beside_linear, gains, sentence, sentences
@@ -43,6 +47,17 @@ def test_data_describe_themselves():
     assert "8 train, 2 validation, 4 test" in made and "2 classes (class 0, class 1)" in made
     scores = about(load("synthetic", samples=8, steps=3, labels="regression"))
     assert "regression" in scores and "classes" not in scores
+
+
+def test_a_test_part_of_one_group_is_refused_before_anything_is_trained():
+    made = load("synthetic", samples=8, steps=3)
+    one = replace(made, test=replace(made.test, group=torch.zeros(4, dtype=torch.int64)))
+    with pytest.raises(ValueError, match=r"synthetic: all 4 test samples are of one group .* give another split"):
+        about(one)
+    groups = {name: replace(part, group=torch.arange(len(part)) % 2) for name, part in made.parts.items()}
+    assert "groups (people or videos): 2" in about(replace(made, **groups))
+    first = replace(made, **groups | {"test": replace(made.test, group=torch.zeros(4, dtype=torch.int64))})
+    assert "3 folds, each tested once" in about(first, folds=3)
 
 
 def test_no_difference_at_all_is_said_as_such():

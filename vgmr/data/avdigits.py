@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits as sklearn_digits
 from vgmr.data.extract.audio import log_mel
 from vgmr.data.fetch import Copy, Source, checksums, locate
 from vgmr.data.store import prepared
-from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, fold_parts, holdout, pad
+from vgmr.data.types import Batch, MultimodalData, check_split, check_whole, fingerprint, fold_parts, holdout, pad
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 RATE = 8000
@@ -68,6 +68,7 @@ def load_avdigits(
     """
     if split not in ("official", "speakers"):
         raise ValueError(f"split must be 'official' or 'speakers', got {split!r}")
+    check_split(fold, split, "official")
     chosen: dict[str, Any] = {"split": split, "seed": seed}
     if fold is not None:
         chosen = {"fold": fold, "seed": seed}

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from vgmr.data.fetch import Copy, Source, checksums, locate
-from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, fold_parts, holdout
+from vgmr.data.types import Batch, MultimodalData, check_split, check_whole, fingerprint, fold_parts, holdout
 
 EMOTIONS = {
     "NEU": ("N", "meanNeutralResp"),
@@ -73,6 +73,7 @@ def load_cremad_ratings(
     """
     if split not in ("literature", "actors"):
         raise ValueError(f"split must be 'literature' or 'actors', got {split!r}")
+    check_split(fold, split, "literature")
     check_whole(seed=seed)
     copy = locate(SOURCE, root, allow_partial)
     missing = sorted(set(SOURCE.files) - set(copy.digests))

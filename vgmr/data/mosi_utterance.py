@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from vgmr.data.fetch import Copy, Source, checksums, locate
-from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, fold_parts, holdout
+from vgmr.data.types import Batch, MultimodalData, check_split, check_whole, fingerprint, fold_parts, holdout
 
 WIDTHS = {"text": 100, "audio": 73, "vision": 100}
 FOLDERS = {"text": "text", "audio": "audio", "vision": "video"}
@@ -67,6 +67,7 @@ def load_mosi_utterance(
         )
     if split not in ("clean", "within-test"):
         raise ValueError(f"split must be 'clean' or 'within-test', got {split!r}")
+    check_split(fold, split, "clean")
     check_whole(seed=seed)
     copy = locate(SOURCE, root, allow_partial)
     missing = sorted(set(FILES) - set(copy.digests))

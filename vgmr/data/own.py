@@ -32,6 +32,7 @@ SOUNDS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {"log-mel": log_m
 PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
 PARTS |= {"dev": "validation", "test": "test"}
 TESTED, HELD_OUT = 0.2, 0.1
+MISSING = ("nan", "NaN", "NAN", "<NA>")  # as pandas writes what is missing, once it is text
 VERSION = 3  # of the preparation
 FRACTION = re.compile(r"[-+]?\d*\.\d*[1-9]\d*([eE][-+]?\d+)?")
 RAGGED = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
@@ -132,12 +133,14 @@ def load_own(
 def extract(table: str | Path, output: str | Path | None = None, **options: Any) -> MultimodalData:
     """`load_own(table, **options)`, written to the folder `output` too, which `load_own` then reads by itself.
 
-    Raises ValueError, before anything is extracted, where `output` holds something else, and as `load_own`.
+    An empty folder is filled, a data set that was extracted before is replaced. Raises ValueError, before anything
+    is extracted, where `output` holds something else, and as `load_own`.
     """
     if output is None:
         return load_own(table, **options)
     folder = user_path(output)
-    if folder.exists() and not (folder / store.MANIFEST).is_file():
+    folder = folder.resolve() if folder.is_symlink() else folder  # a link stays
+    if folder.exists() and not _makes_way(folder):
         raise ValueError(f"{folder} is there and holds no data set; give another place as output")
     if why := writable(folder.parent):
         raise ValueError(f"{why}; give another place as output")
@@ -149,6 +152,20 @@ def extract(table: str | Path, output: str | Path | None = None, **options: Any)
         said = error.strerror or str(error)
         raise OSError(f"{folder} cannot be written ({said}); give another place as output") from None
     return data
+
+
+def _makes_way(folder: Path) -> bool:
+    """Whether a place holds nothing, or a data set that `extract` wrote and nothing besides."""
+    if not folder.is_dir():
+        return False
+    there = {file.name for file in folder.iterdir()}
+    if not there:
+        return True
+    try:
+        key = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))["key"]["data"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    return key == "own" and there <= {store.MANIFEST, *(f"{part}.safetensors" for part in store.PARTS)}
 
 
 def read_table(path: Path) -> list[Row]:
@@ -190,6 +207,11 @@ def read_table(path: Path) -> list[Row]:
     for column in sorted({"id", "label", "split", "group"} & set(there)):
         if (frame[column] == "").any():
             raise ValueError(f"{path}, line {int((frame[column] == '').to_numpy().argmax()) + 2}: no {column}")
+    for column in sorted({"label", "group"} & set(there)):
+        if (lacking := frame[column].isin(MISSING).to_numpy()).any():
+            line, value = int(lacking.argmax()) + 2, frame[column].iloc[int(lacking.argmax())]
+            said = "as tables write a missing value; give one, or leave the clip out"
+            raise ValueError(f"{path}, line {line}: the {column} is {value!r}, {said}")
     if frame["id"].duplicated().any():
         raise ValueError(f"{path}: id {frame['id'][frame['id'].duplicated()].iloc[0]!r} is there more than once")
     if "split" in there:
@@ -311,7 +333,10 @@ def _make(
         if 2 * len(broken) > len(rows):
             raise ValueError(f"{table}: {line}; that is more than half of them")
         notes["warnings"].append(line)
-    return _parts(table, kept, features, options, notes)
+    try:
+        return _parts(table, kept, features, options, notes)
+    except ValueError as error:
+        raise ValueError(f"{error}; {line}" if broken else str(error)) from None
 
 
 def _words(row: Row, column: str, broken: dict[str, str]) -> tuple[list[str], np.ndarray | None] | None:
@@ -393,7 +418,8 @@ def _parts(
         except ValueError as error:
             raise ValueError(f"{table}: labels must be numbers for labels='regression' ({error})") from None
         if not np.isfinite(label).all():
-            raise ValueError(f"{table}: a label is NaN or infinite")
+            bad = int((~np.isfinite(label)).argmax())
+            raise ValueError(f"{table}: the label of {rows[bad].id!r} is {values[bad]}; expected a finite number")
         classes: tuple[str, ...] = ()
     else:
         classes = tuple(sorted(set(values), key=_natural))
@@ -416,6 +442,14 @@ def _parts(
         group = np.array([names.index(row.values["group"]) for row in rows], np.int64)
         notes["groups"] = len(names)
     parts = _split(table, rows, label, group, not classes, notes)
+    if group is not None:
+        part_of: dict[str, str] = {}
+        for part, chosen in parts.items():
+            for who in (rows[number].values["group"] for number in chosen):
+                if part_of.setdefault(who, part) != part:
+                    raise ValueError(
+                        f"{table}: group {who!r} is in {part_of[who]} and {part}; give all its clips one split"
+                    )
     seen: dict[bytes, tuple[str, str]] = {}
     for part, chosen in parts.items():
         for name in (rows[number].id for number in chosen):
@@ -482,9 +516,11 @@ def _split(
     parts = {"train": training, "validation": validation, "test": test}
     empty = [part for part, chosen in parts.items() if not len(chosen)]
     if empty:
+        given = "split" in rows[0].values
+        more = "name some in the column split" if given else "give more clips or groups, or a column split"
         raise ValueError(
             f"{table}: of {len(rows)} clips in {len(np.unique(alike))} classes no clip is left for "
-            f"{', '.join(empty)}; give more clips or groups, or a column split"
+            f"{', '.join(empty)}; {more}"
         )
     return parts
 

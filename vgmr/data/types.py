@@ -127,7 +127,8 @@ class Batch:
         if self.label.dtype not in (torch.int64, torch.float32) or self.label.ndim != 1:
             raise ValueError(
                 f"label: expected int64 classes (or float32 values for regression) of shape (B,), got "
-                f"{self.label.dtype} {tuple(self.label.shape)}; label.long() or label.float() converts them"
+                f"{self.label.dtype} {tuple(self.label.shape)}; label.long() or label.float() converts them, "
+                "label.flatten() those of shape (B, 1)"
             )
         size = len(self.label)
         _named(self.features, "features")
@@ -170,7 +171,10 @@ class Batch:
             mask = self.mask[name]
             if not mask.any(1).all():
                 row = int((~mask.any(1)).nonzero()[0])
-                raise ValueError(f"{name}: sample {row} has no real time step; every sample needs at least one")
+                raise ValueError(
+                    f"{name}: sample {row} has no real time step; every sample needs at least one, "
+                    "such as the mean of the training part where the modality is missing"
+                )
             if (mask[:, 1:] & ~mask[:, :-1]).any():
                 row = int((mask[:, 1:] & ~mask[:, :-1]).any(1).nonzero()[0])
                 raise ValueError(f"{name}: sample {row} has padding before a real step; it must stand at the end")
@@ -207,6 +211,8 @@ def _named(tensors: Any, what: str) -> None:
     if not isinstance(tensors, Mapping):
         raise ValueError(f"{what}: expected a dict of modality name -> tensor, got {type(tensors).__name__}")
     for name, x in tensors.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{what}: expected names of modalities as text, got {name!r}")
         _tensor(x, f"{what} of {name}")
 
 
@@ -458,6 +464,15 @@ def check_whole(least: int = 0, /, **counts: Any) -> None:
     for what, value in counts.items():
         if not is_count(value, least):
             raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
+
+
+def check_split(fold: int | None, split: str, default: str) -> None:
+    """ValueError in one line where a split is asked for besides a fold, which would stand in its place."""
+    if fold is not None and split != default:
+        raise ValueError(
+            f"fold {fold!r} stands in place of split {split!r}; give one of them (a notebook that tests all folds "
+            "takes a split with folds=False)"
+        )
 
 
 def check_shares(**shares: Any) -> None:

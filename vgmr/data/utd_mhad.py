@@ -14,7 +14,7 @@ from scipy.io import loadmat
 
 from vgmr.data.fetch import Copy, Source, checksums, locate
 from vgmr.data.store import prepared
-from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, fold_parts, holdout, pad
+from vgmr.data.types import Batch, MultimodalData, check_split, check_whole, fingerprint, fold_parts, holdout, pad
 
 ACTIONS = (
     "swipe left",
@@ -101,6 +101,7 @@ def load_utd_mhad(
         raise ValueError(f"validation_subjects must be one to three of 1, 3, 5, 7; got {taken}")
     if split not in ("subjects", "shared"):
         raise ValueError(f"split must be 'subjects' or 'shared', got {split!r}")
+    check_split(fold, split, "subjects")
     check_whole(seed=seed)
     copy = locate(SOURCE, root, allow_partial)
     key = {
