@@ -132,12 +132,11 @@ class TextEnhancedFusion(PairedStacks):
         }
         found = dict(zip(detours, across(list(detours.values()), self.causal), strict=True))
         direct = super().asked(wanted, encodings, masks)
-        return [
-            (key, found[key])
-            if (key := (target, source, self.anchor in present)) in found and there
-            else (there, x)
-            for (target, source, present), (there, x) in zip(wanted, direct, strict=True)
-        ]
+        answers = []
+        for (target, source, present), (there, sequence) in zip(wanted, direct, strict=True):
+            way = (target, source, self.anchor in present)
+            answers.append((way, found[way]) if there and way in found else (there, sequence))
+        return answers
 
     def read(self, summary: Tensor) -> Tensor:
         """relu of a linear layer on all memories, (B, post_dim)."""
