@@ -128,7 +128,6 @@ class CrossmodalStack(nn.Module):
         if width < 4 or width % 2 or width % num_heads:
             raise ValueError(f"expected an even width of at least 4 that {num_heads} heads divide, got {width}")
         self.width, self.num_heads, self.positions = width, num_heads, positions
-        self.attention_dropout = attention_dropout
         self.layers = nn.ModuleList([_Layer(width, num_heads, attention_dropout) for _ in range(num_layers)])
         self.norm = nn.LayerNorm(width)
         self.relu_dropout, self.dropout = ByteDropout(relu_dropout), ByteDropout(dropout)
@@ -156,8 +155,14 @@ class CrossmodalStack(nn.Module):
     def remember(
         self, x: Tensor, mask: Tensor | None = None, causal: bool = False, last_only: bool = False
     ) -> Tensor:
-        """Self-attention: (B, T, width) to the same shape, or with `last_only` to its last step, (B, width)."""
+        """Self-attention: (B, T, width) to the same; with `last_only` to its last real step, (B, width)."""
         return remember_all([(self, x, mask)], causal, last_only)[0]
+
+    @property
+    def attention_dropout(self) -> float:
+        """The share of attention weights that training drops, in every layer."""
+        layer = cast(_Layer, self.layers[0])
+        return layer.attention.dropout
 
     def alike(self) -> Hashable:
         """What stacks must have in common to be computed in one pass."""

@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 def keep_freed_memory() -> None:
     """Have this process keep memory that it frees; glibc gives it back, and every step faults it in anew.
 
-    For processes of our own, workers and `vgmr bench`; where the C library is another, nothing happens.
+    For workers, and for what times steps as those take them; where the C library is another, nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
