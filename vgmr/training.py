@@ -17,7 +17,7 @@ from vgmr.loop.alone import Alone, train_copy
 from vgmr.loop.history import History
 from vgmr.loop.refusals import check_labels, unsound
 from vgmr.loop.seeds import Together, why_alone
-from vgmr.loop.steps import Corruption, make_optimizer, optimizer_of, prepare
+from vgmr.loop.steps import Corruption, corrupted, make_optimizer, optimizer_of, prepare
 from vgmr.machine.work import bar
 from vgmr.objective import Objective, task_loss
 from vgmr.refining.inputs import trusted_values
@@ -242,5 +242,5 @@ def _fit(
 
 def _seen_for_choice(validation: Batch, corruption: Corruption | None) -> Batch:
     if corruption is not None:
-        validation = joined(validation, corruption(validation, torch.Generator().manual_seed(0)))
+        validation = joined(validation, corrupted(corruption, torch.Generator().manual_seed(0), validation))
     return validation.noting_padding()

@@ -9,7 +9,7 @@ from vgmr.fusion.misa import (
     MISA,
     StackedRecurrence,
     central_moments,
-    difference,
+    differences,
     moment_discrepancy,
     unit_rows,
 )
@@ -63,17 +63,21 @@ def test_discrepancies_by_hand():
         1, abs=1e-5
     )
     opposite = unit_rows(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).double())
-    assert float(difference(opposite, opposite, None)) == pytest.approx(1, abs=1e-5)
+    found = differences(torch.stack([opposite, opposite, opposite.flip(1)]), None)
+    torch.testing.assert_close(found, torch.ones(3, 3).double(), atol=1e-5, rtol=0)
+    x, y = unit_rows(torch.rand(2, 6, 3).double())
+    by_channels = (x.T @ y).square().mean()
+    torch.testing.assert_close(differences(torch.stack([x, y]), None)[0, 1], by_channels)
 
 
 def test_the_official_difference_grows_with_the_square_of_the_batch_and_the_corrected_does_not():
     first, second = torch.rand(16, 4).double(), torch.rand(16, 4).double()
-    views = unit_rows(first), unit_rows(second)
-    once, official = difference(*views), difference(*views, None)
+    views = unit_rows(torch.stack([first, second]))
+    once, official = differences(views), differences(views, None)
     torch.testing.assert_close(once, official)  # equal at 16 samples
-    doubled = tuple(unit_rows(torch.cat([x, x])) for x in (first, second))
-    torch.testing.assert_close(difference(*doubled), once)
-    torch.testing.assert_close(difference(*doubled, None), 4 * official)
+    doubled = unit_rows(torch.stack([torch.cat([x, x]) for x in (first, second)]))
+    torch.testing.assert_close(differences(doubled), once)
+    torch.testing.assert_close(differences(doubled, None), 4 * official)
 
 
 def test_coinciding_views_have_no_discrepancy_and_finite_gradients():

@@ -17,7 +17,7 @@ from vgmr.fusion.base import (
     unknown_names,
 )
 from vgmr.fusion.tensor_fusion import widths
-from vgmr.refining.maps import masked_mean
+from vgmr.refining.maps import masked_mean, watched
 
 
 class StackedRecurrence(nn.Module):
@@ -46,9 +46,11 @@ class StackedRecurrence(nn.Module):
             """Each sequence of (T, B, w) backwards within its real steps; padding stays where it is."""
             return x.flatten(0, 1).index_select(0, turned).view_as(x)
 
-        x = x.transpose(0, 1)
+        x = x.transpose(0, 1).contiguous()
         forward, backward = self.first[0](x)[0], self.first[1](backwards(x))[0]
-        states = self.norm(torch.cat([forward, backwards(backward)], 2))
+        both = torch.stack([torch.arange(steps * count, device=x.device), turned + steps * count], 1).flatten()
+        rows = torch.cat([forward, backward]).flatten(0, 1).index_select(0, both)  # of each step, beside each other
+        states = self.norm(rows.view(steps, count, -1))
         ends = [forward, self.second[0](states)[0], backward, self.second[1](backwards(states))[0]]
         return torch.cat([end.flatten(0, 1).index_select(0, last) for end in ends], 1)
 
@@ -59,16 +61,20 @@ def unit_rows(x: Tensor) -> Tensor:
     return x / (x.detach().norm(dim=-1, keepdim=True) + 1e-6)
 
 
-def difference(first: Tensor, second: Tensor, reference_batch: int | None = 16) -> Tensor:
-    """Mean of (A^T B)^2 over all pairs of channels, (...): 0 where two views (..., B, w) are orthogonal.
+def differences(views: Tensor, reference_batch: int | None = 16) -> Tensor:
+    """Mean of (A^T B)^2 over all pairs of channels for every two of V views: 0 where two are orthogonal, (V, V).
+
+    As the sum of A A^T times B B^T, which are far smaller where there are more channels than samples.
 
     Args:
-        first, second: what `unit_rows` gives.
+        views: what `unit_rows` gives, (V, B, w).
         reference_batch: A^T B sums over the batch, so the loss grows with its square; it is brought to what it
             would be at this size. None: as the authors' code has it.
     """
-    scale = 1.0 if reference_batch is None else (reference_batch / first.shape[-2]) ** 2
-    return scale * (first.mT @ second).square().mean((-2, -1))
+    _, count, width = views.shape
+    alike = (views @ views.mT).flatten(1)  # of every two samples, by view
+    scale = 1.0 if reference_batch is None else (reference_batch / count) ** 2
+    return scale / width**2 * (alike @ alike.T)
 
 
 def central_moments(x: Tensor, count: int = 5) -> Tensor:
@@ -88,6 +94,27 @@ def moment_discrepancy(first: Tensor, second: Tensor) -> Tensor:
     A little is added below each root, where the authors' gradient is NaN when two samples coincide.
     """
     return ((first - second).square().sum(-1) + 1e-12).sqrt().sum(-1)
+
+
+class MixingLayer(nn.TransformerEncoderLayer):
+    """Torch's layer of a Transformer on the few tokens of each sample, (tokens, B, width), without masks.
+
+    Its widest result, in the feed-forward block, takes dropout and ReLU in place.
+    """
+
+    def __init__(self, width: int, num_heads: int, feedforward_dim: int, dropout: float):
+        super().__init__(width, num_heads, feedforward_dim, dropout)
+        for place in ("dropout", "dropout1", "dropout2"):
+            setattr(self, place, ByteDropout(dropout))
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """(tokens, B, width) to the same."""
+        attended = self.self_attn(x, x, x, need_weights=False)[0].flatten(0, 1)
+        read: Tensor = self.norm1(x.flatten(0, 1) + self.dropout1(attended))
+        owned = not watched([self.linear1, self.dropout])
+        inner = F.relu(self.dropout(self.linear1(read), owned), inplace=owned)  # one may stand before the other
+        mixed: Tensor = self.norm2(read + self.dropout2(self.linear2(inner)))
+        return mixed.view_as(x)
 
 
 def each_its_own(maps: Sequence[nn.Module], x: Tensor) -> Tensor:
@@ -172,11 +199,7 @@ class MISA(Backbone):
         self.private = nn.ModuleDict({name: nn.Linear(width, width) for name in self.dims})
         self.reconstruct = nn.ModuleDict({name: nn.Linear(width, width) for name in self.dims})
         self.shared = nn.Linear(width, width)
-        self.mix = nn.TransformerEncoderLayer(
-            width, num_heads, feedforward_dim, min(dropout, 0.1), batch_first=True
-        )
-        for place in ("dropout", "dropout1", "dropout2"):
-            setattr(self.mix, place, ByteDropout(min(dropout, 0.1)))
+        self.mix = MixingLayer(width, num_heads, feedforward_dim, min(dropout, 0.1))
         count = len(self.names)
         self.output = nn.Sequential(
             nn.Linear(2 * count * width, count * width),
@@ -209,7 +232,7 @@ class MISA(Backbone):
         slots = {(kind, name): empty for kind in ("private", "shared") for name in self.names}
         if present:
             tokens = torch.cat(self.views({name: encodings[name] for name in present}))
-            mixed = self.mix(tokens.transpose(0, 1)).unbind(1)
+            mixed = self.mix(tokens).unbind(0)
             filled = [("private", name) for name in present] + [("shared", name) for name in present]
             slots |= dict(zip(filled, mixed, strict=True))
         outputs: Tensor = self.output(torch.cat(list(slots.values()), 1))
@@ -218,15 +241,13 @@ class MISA(Backbone):
     def losses(self, encodings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The three losses without their weights, from u_m alone; scalars."""
         private, shared = self.views(encodings)
-        every, count = unit_rows(torch.cat([private, shared])), len(self.names)
-        moments = central_moments(shared)
-        one, other = torch.triu_indices(count, count, 1, device=every.device)  # of every pair of modalities
-        all_of = torch.arange(count, device=every.device)
-        left, right = torch.cat([all_of, one]), torch.cat([all_of + count, other])
+        count, moments = len(self.names), central_moments(shared)
+        one, other = torch.triu_indices(count, count, 1, device=shared.device)  # of every pair of modalities
         batch = None if self.variant == "official" else 16
+        apart = differences(unit_rows(torch.cat([private, shared])), batch)
         again = each_its_own([self.reconstruct[name] for name in encodings], private + shared)
         return {
-            "difference": difference(every[left], every[right], batch).sum(),
+            "difference": apart[:count, :count].triu(1).sum() + apart[:count, count:].trace(),
             "similarity": moment_discrepancy(moments[one], moments[other]).mean(),
             "reconstruction": F.mse_loss(again, torch.stack(list(encodings.values()))),
         }

@@ -136,6 +136,10 @@ def prepare(model: Classifier, part: Batch) -> None:
 
 
 def corrupted(corruption: Corruption, generator: torch.Generator, batch: Batch) -> Batch:
-    """A mini-batch after a corruption, which says where the mask may have changed."""
+    """Samples after a corruption: padding holds zeros again, and `padded` says where the mask may have changed."""
     fresh = corruption(batch, generator)
-    return fresh if fresh.mask is batch.mask else replace(fresh, padded=True)
+    fresh = fresh if fresh.mask is batch.mask else replace(fresh, padded=True)
+    if not fresh.padded:
+        return fresh
+    cut = {name: torch.where(fresh.mask[name].unsqueeze(2), x, 0.0) for name, x in fresh.features.items()}
+    return replace(fresh, features=cut)
