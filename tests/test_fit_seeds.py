@@ -12,6 +12,7 @@ from vgmr import VGMR, Batch, Classifier, Objective, PooledBackbone, Transformer
 from vgmr.balancing import make_method
 from vgmr.corruption import Drawn
 from vgmr.inference import predict
+from vgmr.loop import graphs
 from vgmr.loop.seeds import pays_together, why_alone
 from vgmr.loop.steps import use_byte_dropout
 from vgmr.prefusion import CrossAttention, FeatureMLP, Identity
@@ -234,6 +235,76 @@ def test_batch_norm_counts_the_samples_of_its_own_seed():
         assert distance(model, one) < 1e-4
         norm = one.backbone.encoder["text"][2]
         assert norm.running_mean.abs().max() > 1e-3 and int(norm.num_batches_tracked) in (3, 6)
+
+
+# Steps as lists of operations
+
+
+def normed(group: list[Classifier]) -> list[Classifier]:
+    for model in group:
+        model.backbone.encoder["text"][2] = nn.BatchNorm1d(8)
+    return group
+
+
+def in_bytes(group: list[Classifier]) -> list[Classifier]:
+    for model in group:
+        use_byte_dropout(model)
+    return group
+
+
+LISTED = {
+    **{name: (lambda name=name: models(3, name, dropout=0.3), {}) for name in PREFUSIONS},
+    "transformer": (lambda: models(3, "vgmr", "transformer", 0.3), {}),
+    "byte dropout": (lambda: in_bytes(models(3, dropout=0.3)), {}),
+    "batch norm": (lambda: normed(models(3, "plain", dropout=0.3)), {}),
+    "warm-up": (lambda: models(3), {"epochs": 6, "objective": Objective(value_weight=1.0, warmup_epochs=2)}),
+    "corruption": (lambda: models(3), {"corruption": Drawn.like(made().train, ("missing", "conflict"), 0.5)}),
+    "patience": (lambda: models(3), {"epochs": 9, "batch_size": 32, "learning_rate": 0.05, "patience": 1}),
+}
+
+
+@pytest.mark.parametrize("case", LISTED)
+def test_steps_as_lists_of_operations_give_the_same_bits(case, monkeypatch):
+    make, settings = LISTED[case]
+    whole, made_lists, make_fx = made(), [], graphs.make_fx
+    sizes = (90, 90, 70) if case == "patience" else (90, 90, 90)
+    data = [replace(whole, train=ragged(size, size)) for size in sizes]
+    settings = {"epochs": 4, "batch_size": 45, **settings}
+
+    def watched(function):
+        def listed(*given):
+            made_lists.append(make_fx(function)(*given))
+            return made_lists[-1]
+
+        return listed
+
+    monkeypatch.setattr(graphs, "make_fx", watched)
+    group = make()
+    histories = fit_seeds(group, data, [1, 2, 3], **settings)
+    assert not made_lists
+    listed = make()
+    with graphs.listing_after(2):
+        again = fit_seeds(listed, data, [1, 2, 3], **settings)
+    assert bool(made_lists) == (case != "byte dropout")
+    assert all(map(equal_state, group, listed))
+    assert [replace(one, seconds=0) for one in histories] == [replace(one, seconds=0) for one in again]
+
+
+def test_modules_that_someone_else_wrote_are_gone_through_in_every_step(monkeypatch):
+    """They may count, or choose in Python."""
+    monkeypatch.setattr(graphs, "make_fx", None)
+
+    class Own(PooledBackbone):
+        pass
+
+    group = [Classifier(Identity(DIMS), Own(DIMS, CLASSES, width=8)) for _ in range(2)]
+    hooked = models(2)
+    hooked[0].backbone.register_forward_hook(lambda *_: None)
+    with graphs.listing_after(2):
+        fit_seeds(group, made(), [1, 2], epochs=4)
+        fit_seeds(hooked, made(), [1, 2], epochs=4)
+        with pytest.raises(TypeError, match="not callable"):
+            fit_seeds(models(2), made(), [1, 2], epochs=4)
 
 
 # Who can, and whom it pays

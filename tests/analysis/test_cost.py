@@ -172,22 +172,21 @@ def test_table_and_command(result, monkeypatch, capsys, tmp_path):
 
 def test_seeds_in_one_pass_over_seeds_one_by_one(monkeypatch):
     """Work is counted instead of timed: a pass of three seeds, said to cost as much as two of one, is 2/3."""
-    spent = {"fit": 1.0, "fit_seeds": 2.0}
     clock = [0.0]
 
-    def take(name):
-        def work(*_, epochs):
-            clock[0] += epochs * spent[name]
+    def taking(spent):
+        def train(loop, _):
+            clock[0] += spent
 
-        return work
+        return train
 
     def seconds(work, _):
         before = clock[0]
         work()
         return clock[0] - before
 
-    for name in spent:
-        monkeypatch.setattr(bench, name, take(name))
+    monkeypatch.setattr(bench.Alone, "train", taking(1.0))
+    monkeypatch.setattr(bench.Together, "train", taking(2.0))
     monkeypatch.setattr(bench, "_seconds", seconds)
     result = bench.bench_seeds(3, rounds=2, steps=1, shapes=["uci-mfeat"])
     assert json.loads(json.dumps(result)) == result

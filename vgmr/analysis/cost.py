@@ -13,6 +13,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,15 +26,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vgmr.analysis import scale
 from vgmr.balancing import METHODS, Balancing, Relearning, make_method
+from vgmr.balancing.base import Loop
 from vgmr.classifier import Classifier
 from vgmr.contributions import contributions
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.experiment import build, experiment_data
 from vgmr.inference import predict, subset_logits
-from vgmr.loop.graphs import WARM, Replayed
-from vgmr.loop.seeds import pays_together
-from vgmr.loop.steps import known, make_optimizer, mini_batches, prepare, train_epoch
+from vgmr.loop.alone import Alone
+from vgmr.loop.graphs import WARM, Replayed, listing_after
+from vgmr.loop.seeds import Together, pays_together
+from vgmr.loop.steps import known, make_optimizer, mini_batches, optimizer_of, prepare, train_epoch
 from vgmr.machine.devices import chosen_device, one_thread
 from vgmr.machine.files import try_place, user_path, write
 from vgmr.machine.work import bar, keep_freed_memory
@@ -44,7 +47,7 @@ from vgmr.refiner import VGMR
 from vgmr.refining.inputs import trusted_values
 from vgmr.settings import Experiment
 from vgmr.systems import BACKBONES, make_backbone
-from vgmr.training import fit, fit_seeds
+from vgmr.training import fit
 
 VARIANTS = ("none", "mlp", "cross-attention", "sigmoid-tanh", "vgmr")
 LABELS = {
@@ -370,40 +373,38 @@ def bench_seeds(
 ) -> dict[str, Any]:
     """Training steps of `seeds` models in one pass over as many models one by one, by shape and backbone.
 
-    Marginal epochs of `fit_seeds` against `seeds` times those of `fit`, on noise of the shapes of three data sets,
-    for VGMR and the plain model.
+    Epochs of `fit_seeds` without validation against `seeds` times those of `fit`, on noise of the shapes of three
+    data sets, for VGMR and the plain model; steps in one pass as lists of operations where that pays, which `fit`
+    makes after a hundred.
 
     Returns a JSON-able dict: device, setting, rows (ratio with its range over rounds; milliseconds and FLOPs of a
     single step; whether `pays_together` takes one pass) and itself (a single epoch over itself).
     """
     chosen_device(device)
-    first, more = (1, 2) if device == "cpu" else (1 + WARM // steps, 20)  # on a GPU steps are replayed by then
     rows, itself = [], []
     cases = [(s, b, p) for s in shapes for b in ("pooled", "transformer") for p in ("none", "vgmr")]
     for shape, backbone, prefusion in bar(cases, desc="models", leave=False):
         data = made_data(SEED_MODELS[shape], 32 * steps, 1, 10).to(device)
         alike = [Experiment("synthetic", prefusion, backbone, seed=seed) for seed in range(seeds)]
         models = [build(one, data).to(device) for one in alike]
-        work: dict[str, Callable[[], Any]] = {}
-        for label, epochs in (("short", first), ("long", first + more)):
-            work[f"alone {label}"] = partial(fit, models[0], data, epochs=epochs)
-            work[f"together {label}"] = partial(fit_seeds, models, data, range(seeds), epochs=epochs)
-        work |= {f"again {label}": work[f"alone {label}"] for label in ("short", "long")}
-        times = _rounds(work, rounds, device)
-        alone, together, again = (
-            [long - short for long, short in zip(times[f"{who} long"], times[f"{who} short"], strict=True)]
-            for who in ("alone", "together", "again")
-        )
+        pays = pays_together(models[0], data, seeds)
+        single, several = _loops(copy.deepcopy(models[0]), models, data)
+        work = {"alone": partial(single.train, 0), "together": partial(several.train, 0)}
+        with trusted_values(), listing_after(1) if pays else nullcontext():
+            for _ in range(1 if device == "cpu" else 1 + WARM // steps):  # then steps are lists, or replayed
+                single.train(0), several.train(0)
+            times = _rounds(work | {"again": work["alone"]}, rounds, device)
+        alone, together, again = (times[who] for who in ("alone", "together", "again"))
         one = [seeds * seconds for seconds in alone]
         itself.append(_ratio(again, alone))
         rows.append(
             {
                 "model": f"{shape} {backbone} {prefusion}",
                 "seeds": seeds,
-                "single_milliseconds": 1e3 * statistics.median(alone) / (more * steps),
+                "single_milliseconds": 1e3 * statistics.median(alone) / steps,
                 "training_flops": _counted(models[0], data.train.index(torch.arange(32, device=device)))[1],
                 **_ratios(together, one),
-                "in_one_pass": pays_together(models[0], data, seeds),
+                "in_one_pass": pays,
             }
         )
     return {
@@ -413,6 +414,23 @@ def bench_seeds(
         "rows": rows,
         "itself": statistics.median(itself),
     }
+
+
+def _loops(model: Classifier, models: Sequence[Classifier], data: MultimodalData) -> tuple[Alone, Together]:
+    """The loops of one model and of several, as `fit` and `fit_seeds` make them."""
+    feeding = {"batch_size": 32, "length_buckets": False}
+    loop = Loop(make_optimizer("adamw", model, 1e-3), lambda *_: None)
+    single = Alone(model, data, data.validation, 0, Objective(), Balancing(), loop, None, feeding)
+    for each in models:
+        prepare(each, data.train)
+    every, seeds = [data] * len(models), range(len(models))
+
+    def optimizer(rows: list[list[Tensor]]) -> torch.optim.Optimizer:
+        return optimizer_of("adamw", [{"params": row, "lr": 1e-3} for row in rows], 0.01)
+
+    return single, Together(
+        models, every, [data.validation for data in every], seeds, Objective(), optimizer, False, None, feeding
+    )
 
 
 class _Shallow(torch.nn.Module):

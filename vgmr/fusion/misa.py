@@ -20,10 +20,10 @@ from vgmr.fusion.tensor_fusion import widths
 from vgmr.refining.maps import masked_mean, watched
 
 
-def states_of(cell: nn.LSTM, x: Tensor) -> Tensor:
+def states_of(cell: nn.Module, x: Tensor) -> Tensor:
     """All states of an LSTM, (T, B, d) to (T, B, hidden), without what its `forward` looks up each time."""
-    start = x.new_zeros(1, x.shape[1], cell.hidden_size)
-    weights = [cell.weight_ih_l0, cell.weight_hh_l0, cell.bias_ih_l0, cell.bias_hh_l0]
+    weights = list(cell.parameters())
+    start = x.new_zeros(1, x.shape[1], weights[1].shape[1])
     return torch.lstm(x, (start, start), weights, True, 1, 0.0, cell.training, False, False)[0]
 
 
@@ -56,7 +56,9 @@ class StackedRecurrence(nn.Module):
         x = x.transpose(0, 1).contiguous()
         forward, backward = states_of(self.first[0], x), states_of(self.first[1], backwards(x))
         both = torch.stack([torch.arange(steps * count, device=x.device), turned + steps * count], 1).flatten()
-        rows = torch.cat([forward, backward]).flatten(0, 1).index_select(0, both)  # of each step, beside each other
+        rows = (
+            torch.cat([forward, backward]).flatten(0, 1).index_select(0, both)
+        )  # of each step, beside each other
         states = self.norm(rows.view(steps, count, -1))
         later = states_of(self.second[0], states), states_of(self.second[1], backwards(states))
         ends = [forward, later[0], backward, later[1]]

@@ -1,33 +1,42 @@
-"""Steps on a GPU as CUDA graphs: launched as a whole, not operation by operation from Python."""
+"""Steps without Python: on a GPU CUDA graphs, launched as a whole; on a CPU the list of a step's operations."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vgmr.balancing.base import Balancing
 from vgmr.objective import Objective
 
 WARM = 10  # steps before the capture, which costs as much as a few of them
+LONG = ContextVar("LONG", default=100)  # steps before a list is made, which costs as much as 200 to 400 save
 OWN = ("torch", "vgmr")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def replayable(model: nn.Module, objective: Any, method: Any) -> bool:
+    """Whether steps can be captured: on the GPU in use, all doing the same."""
+    return _on_current_gpu(model) and acts_alike(model, objective, method)
+
+
+def acts_alike(model: nn.Module, objective: Any, method: Any) -> bool:
     """Whether all steps of a training do the same, so that one may stand for the others.
 
     It takes the package's modules without hooks, since what someone else wrote may count, draw numbers or choose
     in Python, which a graph would never do again; and no balancing method, since they do.
     """
     return (
-        _on_current_gpu(model)
-        and type(objective) is Objective
+        type(objective) is Objective
         and type(method) is Balancing
         and all(type(module).__module__.partition(".")[0] in OWN for module in model.modules())
         and not any(getattr(module, hooks) for module in model.modules() for hooks in HOOKS)
@@ -100,6 +109,55 @@ class Replayed:
             random.graphsafe_set_state(before)  # else it draws nothing any more
             raise
         return graph, _tensors(own), loss
+
+
+@contextmanager
+def listing_after(steps: int) -> Iterator[None]:
+    """Inside, lists are made after so many steps."""
+    token = LONG.set(steps)
+    try:
+        yield
+    finally:
+        LONG.reset(token)
+
+
+class Traced:
+    """A function on a CPU that is taken as the list of its operations after 100 calls (`LONG`) with like shapes.
+
+    Its results are the same; modules, the mapping over seeds and the way back are no longer gone through. Another
+    `epoch` is another function. Where dropout is drawn as bytes, which no list can name, it goes on as it is.
+
+    Args:
+        function: from an epoch and nested tensors to tensors that need no gradient; the same operations for all
+            tensors of the same shapes, `torch.autograd.grad` among them.
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function = function
+        self._taken: dict[Hashable, int] = {}
+        self._lists: dict[Hashable, torch.fx.GraphModule | None] = {}
+
+    def __call__(self, epoch: int, *given: Any) -> Any:
+        """What the function gives."""
+        kind = (epoch, *((x.shape, x.dtype) if isinstance(x, Tensor) else x for x in tree_leaves(given)))
+        taken = self._taken[kind] = self._taken.get(kind, 0) + 1
+        if taken <= LONG.get():
+            return self.function(epoch, *given)
+        if kind not in self._lists:
+            self._lists[kind] = self._listed(epoch, given)
+        listed = self._lists[kind]
+        if listed is None:
+            return self.function(epoch, *given)
+        with torch.inference_mode():
+            return listed(*given)
+
+    def _listed(self, epoch: int, given: tuple[Any, ...]) -> torch.fx.GraphModule | None:
+        aside = tree_map_only(Tensor, Tensor.clone, given)  # tracing computes, and may write
+        with torch.random.fork_rng([]):
+            try:
+                return make_fx(partial(self.function, epoch))(*aside)
+            except SyntaxError:
+                return None
 
 
 @contextmanager

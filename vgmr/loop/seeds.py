@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 from vgmr.balancing.base import Balancing
 from vgmr.classifier import Classifier
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.loop.graphs import Replayed, replayable
+from vgmr.loop.graphs import Replayed, Traced, acts_alike, replayable
 from vgmr.loop.history import History
 from vgmr.loop.steps import Corruption, corrupted, sample_orders, trim
 from vgmr.objective import Objective
@@ -137,8 +137,12 @@ class Together:
         self.columns = [slice(0, split), slice(split, None)] if two_rates else [slice(None)]
         self.rows = [[row[part] for part in self.columns] for row in self.matrix]
         self.optimizer = new_optimizer([list(tensors) for tensors in zip(*self.rows, strict=True)])
-        alike = replayable(models[0], objective, Balancing()) and not feeding.get("length_buckets")
+        bucketed = feeding.get("length_buckets")
+        alike = replayable(models[0], objective, Balancing()) and not bucketed
         self.replayed = Replayed(self._step_of_all) if alike else None
+        alike = acts_alike(models[0], objective, Balancing()) and not bucketed
+        on_cpu = self.matrix.device.type == "cpu"
+        self.gradient = Traced(self._gradient) if alike and on_cpu else self._gradient
 
     def _reached(self) -> list[str]:
         """The parameters that have a gradient; what no loss reaches is left as it is, as optimisers do."""
@@ -244,11 +248,9 @@ class Together:
 
     def _step(self, places: list[int], batch: _Rows, epoch: int) -> Tensor:
         everyone = len(places) == len(self.matrix)
-        matrix = (self.matrix if everyone else self.matrix[places]).detach().requires_grad_()
+        matrix = self.matrix if everyone else self.matrix[places]
         fixed = self.fixed if everyone else {name: x[places] for name, x in self.fixed.items()}
-        with _plain_attention():
-            loss = self._mapped(matrix, fixed, batch, True, epoch)
-            (gradient,) = torch.autograd.grad(loss.sum(), matrix)
+        loss, gradient = self.gradient(min(epoch, self.loss.objective.warmup_epochs), matrix, fixed, batch)
         if not everyone:
             for name, x in self.fixed.items():
                 x[places] = fixed[name]
@@ -257,7 +259,17 @@ class Together:
             for tensor, part in zip(tensors, self.columns, strict=True):
                 tensor.grad = gradients[place][part] if place in gradients else None
         self.optimizer.step()
-        return loss.detach()
+        return loss
+
+    def _gradient(
+        self, epoch: int, matrix: Tensor, fixed: dict[str, Tensor], batch: _Rows
+    ) -> tuple[Tensor, Tensor]:
+        """The losses (seeds,), and their gradients with respect to `matrix`."""
+        matrix = matrix.detach().requires_grad_()
+        with _plain_attention():
+            loss = self._mapped(matrix, fixed, batch, True, epoch)
+            (gradient,) = torch.autograd.grad(loss.sum(), matrix)
+        return loss.detach(), gradient
 
     @torch.no_grad()
     def validate(self) -> list[Tensor]:
