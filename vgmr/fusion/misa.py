@@ -22,7 +22,7 @@ from vgmr.refining.maps import masked_mean, watched
 
 def states_of(cell: nn.Module, x: Tensor) -> Tensor:
     """All states of an LSTM, (T, B, d) to (T, B, hidden), without what its `forward` looks up each time."""
-    weights = list(cell.parameters())
+    weights: list[Tensor] = [*cell.parameters()]
     start = x.new_zeros(1, x.shape[1], weights[1].shape[1])
     return torch.lstm(x, (start, start), weights, True, 1, 0.0, cell.training, False, False)[0]
 
