@@ -374,8 +374,8 @@ def bench_seeds(
     """Training steps of `seeds` models in one pass over as many models one by one, by shape and backbone.
 
     Epochs of `fit_seeds` without validation against `seeds` times those of `fit`, on noise of the shapes of three
-    data sets, for VGMR and the plain model; steps in one pass as lists of operations where that pays, which `fit`
-    makes after a hundred.
+    data sets, for VGMR and the plain model; steps in one pass as lists of operations where that pays, which
+    `fit_seeds` makes after three hundred.
 
     Returns a JSON-able dict: device, setting, rows (ratio with its range over rounds; milliseconds and FLOPs of a
     single step; whether `pays_together` takes one pass) and itself (a single epoch over itself).

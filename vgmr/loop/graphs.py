@@ -19,7 +19,7 @@ from vgmr.balancing.base import Balancing
 from vgmr.objective import Objective
 
 WARM = 10  # steps before the capture, which costs as much as a few of them
-LONG = ContextVar("LONG", default=100)  # steps before a list is made, which costs as much as 200 to 400 save
+LONG = ContextVar("LONG", default=300)  # steps before a list is made, which costs as much as 200 to 400 save
 OWN = ("torch", "vgmr")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -122,7 +122,7 @@ def listing_after(steps: int) -> Iterator[None]:
 
 
 class Traced:
-    """A function on a CPU that is taken as the list of its operations after 100 calls (`LONG`) with like shapes.
+    """A function on a CPU that is taken as the list of its operations after 300 calls (`LONG`) with like shapes.
 
     Its results are the same; modules, the mapping over seeds and the way back are no longer gone through. Another
     `epoch` is another function. Where dropout is drawn as bytes, which no list can name, it goes on as it is.
