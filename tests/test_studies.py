@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 
 from vgmr import studies
 from vgmr.analysis import cost, gradients, removal
-from vgmr.data import folds
+from vgmr.data import folds, load
 from vgmr.experiment import Run, build, experiment_data
 from vgmr.loop.history import History
 from vgmr.paper import figures
@@ -481,3 +482,17 @@ def test_places_and_idle_worths_have_a_row_for_each_run(few):
     idle = removal.idle_worths({"x": runs})
     assert idle["seed"].tolist() == [0] * 3 + [1] * 3 and set(idle["label"]) == {"x"}
     assert idle["modality"].tolist() == ["audio", "visual", "idle"] * 2
+
+
+def test_data_that_no_comparison_could_be_made_of_are_refused_before_anything_is_trained(monkeypatch):
+    made = load("synthetic", samples=8, steps=3)
+    one = replace(made, test=replace(made.test, group=torch.zeros(4, dtype=torch.int64)))
+    assert studies.opened("synthetic", None, {"samples": 8, "steps": 3}).fingerprint == made.fingerprint
+    monkeypatch.setattr(studies, "load", lambda *_, fold=None: one)
+    with pytest.raises(ValueError, match=r"synthetic: all 4 test samples are of one group .* give another split"):
+        studies.opened("synthetic", None, {})
+    assert studies.opened("synthetic", None, {}, folded=True) is one, "other folds are tested as well"
+    with pytest.raises(
+        ValueError, match="folds=True tests every fold, data_options names fold 3: give folds=False"
+    ):
+        studies.opened("synthetic", None, {"fold": 3}, folded=True)

@@ -18,15 +18,7 @@ def about(data: MultimodalData, folds: int = 0) -> str:
 
     Args:
         folds: how many folds are tested in turn; `data` is the first of them then.
-
-    Raises:
-        ValueError: all that is tested is of one group, so that no comparison would have an interval.
     """
-    if not folds and data.test.group is not None and len(data.test.group.unique()) == 1:
-        raise ValueError(
-            f"{data.name}: all {len(data.test)} test samples are of one group (person or video), and an interval "
-            "needs two or more; give another split, or no groups"
-        )
     sizes = {name: len(part) for name, part in data.parts.items()}
     lines = [f"**{data.name}**: {sum(sizes.values()):,} samples" + (", **made data**" if data.stand_in else "")]
     for name, width in data.dims.items():

@@ -9,7 +9,8 @@ from typing import Any
 
 from vgmr.analysis import cost
 from vgmr.balancing import METHODS
-from vgmr.data import folds
+from vgmr.data import folds, load
+from vgmr.data.types import MultimodalData
 from vgmr.experiment import experiment_data, train
 from vgmr.refiner import FORMS
 from vgmr.settings import Experiment
@@ -161,6 +162,30 @@ def repeated(settings: Mapping[str, Any], seeds: int, folded: bool = False) -> l
     return [
         Experiment(**{**with_seed(settings, seed), "fold": fold}) for seed in range(seeds) for fold in range(count)
     ]
+
+
+def opened(
+    dataset: str, root: str | None, data_options: Mapping[str, Any], folded: bool = False
+) -> MultimodalData:
+    """The data of a training notebook; where every fold is tested in turn, those of the first.
+
+    Raises:
+        ValueError: every fold is asked for, and one of them in `data_options`; or all that is tested is of one
+            group, so that no comparison would have an interval.
+    """
+    if folded and "fold" in data_options:
+        raise ValueError(
+            f"folds=True tests every fold, data_options names fold {data_options['fold']}: give folds=False for "
+            "that one"
+        )
+    first = {"fold": 0} if folded else {}
+    data = load(dataset, root, **{**data_options, **first})
+    if not folded and data.test.group is not None and len(data.test.group.unique()) == 1:
+        raise ValueError(
+            f"{data.name}: all {len(data.test)} test samples are of one group (person or video), and an interval "
+            "needs two or more; give another split, or no groups"
+        )
+    return data
 
 
 # Notebook 19: cheaper forms of VGMR
