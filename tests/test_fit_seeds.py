@@ -257,7 +257,7 @@ LISTED = {
     "transformer": (lambda: models(3, "vgmr", "transformer", 0.3), {}),
     "byte dropout": (lambda: in_bytes(models(3, dropout=0.3)), {}),
     "batch norm": (lambda: normed(models(3, "plain", dropout=0.3)), {}),
-    "warm-up": (lambda: models(3), {"epochs": 6, "objective": Objective(value_weight=1.0, warmup_epochs=2)}),
+    "warm-up": (lambda: models(3), {"epochs": 7, "objective": Objective(value_weight=1.0, warmup_epochs=2)}),
     "corruption": (lambda: models(3), {"corruption": Drawn.like(made().train, ("missing", "conflict"), 0.5)}),
     "patience": (lambda: models(3), {"epochs": 9, "batch_size": 32, "learning_rate": 0.05, "patience": 1}),
 }
@@ -305,6 +305,36 @@ def test_modules_that_someone_else_wrote_are_gone_through_in_every_step(monkeypa
         fit_seeds(hooked, made(), [1, 2], epochs=4)
         with pytest.raises(TypeError, match="not callable"):
             fit_seeds(models(2), made(), [1, 2], epochs=4)
+
+
+def test_what_no_list_can_be_made_of_is_trained_as_it_is():
+    """Anomaly detection looks at every value."""
+    group, watched = models(2), models(2)
+    fit_seeds(group, made(), [1, 2], epochs=2)
+    with torch.autograd.set_detect_anomaly(True), graphs.listing_after(1):
+        fit_seeds(watched, made(), [1, 2], epochs=2)
+    assert all(map(equal_state, group, watched))
+
+
+# What a user's corruption leaves in padding
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("prefusion", ["plain", "vgmr", "mlp"])
+def test_padding_has_no_effect_whatever_a_corruption_puts_there(prefusion, several):
+    def spoiled(batch, _):
+        features = {n: torch.where(batch.mask[n].unsqueeze(2), x, torch.nan) for n, x in batch.features.items()}
+        return replace(batch, features=features)
+
+    def train(corruption):
+        group = models(2 if several else 1, prefusion)
+        if several:
+            return group, fit_seeds(group, made(), [1, 2], epochs=1, corruption=corruption)
+        return group, [fit(group[0], made(), seed=1, epochs=1, corruption=corruption)]
+
+    (group, histories), (others, again) = train(lambda batch, _: batch), train(spoiled)
+    assert all(map(equal_state, group, others))
+    assert [one.validation_loss for one in histories] == [one.validation_loss for one in again]
 
 
 # Who can, and whom it pays

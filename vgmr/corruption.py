@@ -235,7 +235,7 @@ class Drawn:
         if kind in ("noise", "shift"):
             drawn = torch.randn(len(rows), steps if kind == "noise" else 1, dim, generator=generator).to(device)
             drawn = drawn * self.deviation[name]
-            changed = (drawn + self.mean[name] if kind == "noise" else own + drawn).masked_fill(~where, 0.0)
+            changed = drawn + self.mean[name] if kind == "noise" else own + drawn
         elif kind == "conflict":
             other = torch.randint(len(x), (len(rows),), generator=generator).to(device)
             changed, mask[rows] = batch.features[name][other], batch.mask[name][other]

@@ -27,7 +27,7 @@ class Identity(nn.Module):
         self.dims = check_dims(dims)
 
     def forward(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None) -> Refinement:
-        """The features as they came, checked, with padding set to zero."""
+        """The features as they came, checked, with padding set to zero; they may be the memory that was given."""
         return Refinement(check_inputs(self.dims, features, mask)[0])
 
 

@@ -15,15 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vgmr.refining.evidence import Evidence, Judged, Judgement, relative_agreement
-from vgmr.refining.inputs import (
-    check_dims,
-    check_inputs,
-    check_like,
-    check_share,
-    check_value,
-    padding_known,
-    whole,
-)
+from vgmr.refining.inputs import check_dims, check_inputs, check_like, check_share, check_value, is_trusted, whole
 from vgmr.refining.maps import ModalityMaps, ValueMaps, learned, masked_max, masked_mean, scaled, watched
 from vgmr.refining.refinement import Refinement
 
@@ -286,8 +278,7 @@ class VGMR(nn.Module):
         """Put gate and refined features of a modality into `refinement`, beside its values: Eqs. (11) to (13).
 
         Args:
-            x: (B, T, d_m), zero where the mask is False; where `check_inputs` made it so and
-                no gradients are needed, its memory is taken.
+            x: (B, T, d_m), zero in padding; its memory is taken where that was cut here, if no gradient is needed.
             evidence: (B, T, d_m), what `project` gives.
         """
         maps, strength = self.of(name), (1 - self.retention) * self.amplification
@@ -302,7 +293,7 @@ class VGMR(nn.Module):
         else:
             owned = not watched(maps.children())
             free = owned and not torch.is_grad_enabled()
-            copied = mask is not None and not padding_known()  # with padding cut, x is nobody else's
+            copied = mask is not None and not is_trusted()  # with padding cut, x is nobody else's
             refined = maps.dropout(maps.norm(scaled(x, effective_gate, free and copied)))
             kept = mask
             if self.retain:

@@ -131,3 +131,16 @@ def test_refusals():
         MISA({"a": 3, "b": 2}, 2, width=5)
     with pytest.raises(ValueError, match="variant must be 'corrected' or 'official', got 'new'"):
         MISA({"a": 3, "b": 2}, 2, variant="new")
+
+
+def test_hooks_and_parametrisations_of_its_recurrences_are_heeded():
+    model, seen = MISA({"a": 3, "b": 2}, 2, averaged=(), width=4, hidden_dim=2), []
+    features = {name: torch.randn(2, 3, width) for name, width in model.dims.items()}
+    plain = model.eval().encode(features, None)["a"]
+    cell = model.sequence["a"].first[0]
+    handle = cell.register_forward_hook(lambda *given: seen.append(given))
+    torch.testing.assert_close(model.encode(features, None)["a"], plain)
+    assert len(seen) == 1
+    handle.remove()
+    nn.utils.parametrizations.weight_norm(cell, "weight_ih_l0")
+    torch.testing.assert_close(model.encode(features, None)["a"], plain)

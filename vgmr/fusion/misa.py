@@ -22,7 +22,11 @@ from vgmr.refining.maps import masked_mean, watched
 
 def states_of(cell: nn.Module, x: Tensor) -> Tensor:
     """All states of an LSTM, (T, B, d) to (T, B, hidden), without what its `forward` looks up each time."""
-    weights: list[Tensor] = [*cell.parameters()]
+    if watched([cell]):
+        states: Tensor = cell(x)[0]
+        return states
+    parts = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    weights: list[Tensor] = [getattr(cell, part) for part in parts]
     start = x.new_zeros(1, x.shape[1], weights[1].shape[1])
     return torch.lstm(x, (start, start), weights, True, 1, 0.0, cell.training, False, False)[0]
 
@@ -109,7 +113,7 @@ def moment_discrepancy(first: Tensor, second: Tensor) -> Tensor:
 class MixingLayer(nn.TransformerEncoderLayer):
     """Torch's layer of a Transformer on the few tokens of each sample, (tokens, B, width), without masks.
 
-    Its widest result, in the feed-forward block, takes dropout and ReLU in place.
+    Its widest result, in the feed-forward block, takes dropout, a `ByteDropout`, and ReLU in place.
     """
 
     def __init__(self, width: int, num_heads: int, feedforward_dim: int, dropout: float):
@@ -121,7 +125,7 @@ class MixingLayer(nn.TransformerEncoderLayer):
         """(tokens, B, width) to the same."""
         attended = self.self_attn(x, x, x, need_weights=False)[0].flatten(0, 1)
         read: Tensor = self.norm1(x.flatten(0, 1) + self.dropout1(attended))
-        owned = not watched([self.linear1, self.dropout])
+        owned = not (torch.compiler.is_compiling() or watched([self.linear1, self.dropout]))
         inner = F.relu(self.dropout(self.linear1(read), owned), inplace=owned)  # one may stand before the other
         mixed: Tensor = self.norm2(read + self.dropout2(self.linear2(inner)))
         return mixed.view_as(x)

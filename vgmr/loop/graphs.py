@@ -13,13 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vgmr.balancing.base import Balancing
 from vgmr.objective import Objective
 
 WARM = 10  # steps before the capture, which costs as much as a few of them
-LONG = ContextVar("LONG", default=300)  # steps before a list is made, which costs as much as 200 to 400 save
+LISTED_AFTER = ContextVar(
+    "LISTED_AFTER", default=300
+)  # steps before a list is made, which costs as much as 200 to 400 save
 OWN = ("torch", "vgmr")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -40,6 +43,7 @@ def acts_alike(model: nn.Module, objective: Any, method: Any) -> bool:
         and type(method) is Balancing
         and all(type(module).__module__.partition(".")[0] in OWN for module in model.modules())
         and not any(getattr(module, hooks) for module in model.modules() for hooks in HOOKS)
+        and not _has_any_global_hook()
     )
 
 
@@ -114,18 +118,18 @@ class Replayed:
 @contextmanager
 def listing_after(steps: int) -> Iterator[None]:
     """Inside, lists are made after so many steps."""
-    token = LONG.set(steps)
+    token = LISTED_AFTER.set(steps)
     try:
         yield
     finally:
-        LONG.reset(token)
+        LISTED_AFTER.reset(token)
 
 
 class Traced:
-    """A function on a CPU that is taken as the list of its operations after 300 calls (`LONG`) with like shapes.
+    """A function on a CPU that is taken as the list of its operations after 300 calls with like shapes.
 
     Its results are the same; modules, the mapping over seeds and the way back are no longer gone through. Another
-    `epoch` is another function. Where dropout is drawn as bytes, which no list can name, it goes on as it is.
+    `epoch` is another function. It goes on as it is where no list can be made, as with dropout drawn as bytes.
 
     Args:
         function: from an epoch and nested tensors to tensors that need no gradient; the same operations for all
@@ -141,7 +145,7 @@ class Traced:
         """What the function gives."""
         kind = (epoch, *((x.shape, x.dtype) if isinstance(x, Tensor) else x for x in tree_leaves(given)))
         taken = self._taken[kind] = self._taken.get(kind, 0) + 1
-        if taken <= LONG.get():
+        if taken <= LISTED_AFTER.get():
             return self.function(epoch, *given)
         if kind not in self._lists:
             self._lists[kind] = self._listed(epoch, given)
@@ -156,7 +160,7 @@ class Traced:
         with torch.random.fork_rng([]):
             try:
                 return make_fx(partial(self.function, epoch))(*aside)
-            except SyntaxError:
+            except (SyntaxError, RuntimeError):  # what looks at values on its way, as anomaly detection does
                 return None
 
 

@@ -142,7 +142,8 @@ class Together:
         self.replayed = Replayed(self._step_of_all) if alike else None
         alike = acts_alike(models[0], objective, Balancing()) and not bucketed
         on_cpu = self.matrix.device.type == "cpu"
-        self.gradient = Traced(self._gradient) if alike and on_cpu else self._gradient
+        self.listed = alike and on_cpu
+        self.gradient = Traced(self._gradient) if self.listed else self._gradient
 
     def _reached(self) -> list[str]:
         """The parameters that have a gradient; what no loss reaches is left as it is, as optimisers do."""
@@ -264,7 +265,7 @@ class Together:
     def _gradient(
         self, epoch: int, matrix: Tensor, fixed: dict[str, Tensor], batch: _Rows
     ) -> tuple[Tensor, Tensor]:
-        """The losses (seeds,), and their gradients with respect to `matrix`."""
+        """The losses (seeds,), and their gradients with respect to `matrix`; after a warm-up epochs are alike."""
         matrix = matrix.detach().requires_grad_()
         with _plain_attention():
             loss = self._mapped(matrix, fixed, batch, True, epoch)
@@ -313,6 +314,7 @@ class Together:
             for tensor, part in zip(tensors, self.columns, strict=True):
                 tensor.data = row[part]
         self.replayed = self.replayed and Replayed(self._step_of_all)
+        self.gradient = Traced(self._gradient) if self.listed else self._gradient  # of other shapes from now on
 
 
 def pays_together(model: Classifier, data: MultimodalData, count: int, batch_size: int = 32) -> bool:

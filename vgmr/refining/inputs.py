@@ -101,8 +101,8 @@ def trusted_values() -> Iterator[None]:
         _trusted.reset(token)
 
 
-def padding_known() -> bool:
-    """Whether padding is known to hold zeros, in loops over data checked before."""
+def is_trusted() -> bool:
+    """Whether this is a loop over data checked before, whose padding holds zeros."""
     return not torch.compiler.is_compiling() and _trusted.get()
 
 
@@ -177,7 +177,7 @@ def check_inputs(
             if real.dtype != torch.bool or real.shape != x.shape[:2]:
                 got = f"{real.dtype} {tuple(real.shape)}"
                 raise ValueError(f"{name}: expected a bool mask of shape {tuple(x.shape[:2])}, got {got}")
-            x = x.contiguous() if padding_known() else torch.where(real.unsqueeze(2), x, 0.0)
+            x = x.contiguous() if is_trusted() else torch.where(real.unsqueeze(2), x, 0.0)
         if _may_look_at(x):
             if real is not None and not real.any(1).all():
                 row = int((~real.any(1)).nonzero()[0])
