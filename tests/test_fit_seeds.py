@@ -283,7 +283,7 @@ def test_steps_as_lists_of_operations_give_the_same_bits(case, monkeypatch):
     histories = fit_seeds(group, data, [1, 2, 3], **settings)
     assert not made_lists
     listed = make()
-    with graphs.listing_after(2):
+    with graphs.listing_after(1):
         again = fit_seeds(listed, data, [1, 2, 3], **settings)
     assert bool(made_lists) == (case != "byte dropout")
     assert all(map(equal_state, group, listed))

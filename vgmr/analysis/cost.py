@@ -392,7 +392,8 @@ def bench_seeds(
         work = {"alone": partial(single.train, 0), "together": partial(several.train, 0)}
         with trusted_values(), listing_after(1) if pays else nullcontext():
             for _ in range(1 if device == "cpu" else 1 + WARM // steps):  # then steps are lists, or replayed
-                single.train(0), several.train(0)
+                single.train(0)
+                several.train(0)
             times = _rounds(work | {"again": work["alone"]}, rounds, device)
         alone, together, again = (times[who] for who in ("alone", "together", "again"))
         one = [seeds * seconds for seconds in alone]

@@ -60,10 +60,8 @@ class StackedRecurrence(nn.Module):
         x = x.transpose(0, 1).contiguous()
         forward, backward = states_of(self.first[0], x), states_of(self.first[1], backwards(x))
         both = torch.stack([torch.arange(steps * count, device=x.device), turned + steps * count], 1).flatten()
-        rows = (
-            torch.cat([forward, backward]).flatten(0, 1).index_select(0, both)
-        )  # of each step, beside each other
-        states = self.norm(rows.view(steps, count, -1))
+        rows = torch.cat([forward, backward]).flatten(0, 1).index_select(0, both)
+        states = self.norm(rows.view(steps, count, -1))  # of both directions beside each other
         later = states_of(self.second[0], states), states_of(self.second[1], backwards(states))
         ends = [forward, later[0], backward, later[1]]
         return torch.cat([end.flatten(0, 1).index_select(0, last) for end in ends], 1)

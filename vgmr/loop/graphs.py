@@ -20,9 +20,7 @@ from vgmr.balancing.base import Balancing
 from vgmr.objective import Objective
 
 WARM = 10  # steps before the capture, which costs as much as a few of them
-LISTED_AFTER = ContextVar(
-    "LISTED_AFTER", default=300
-)  # steps before a list is made, which costs as much as 200 to 400 save
+LISTED_AFTER = ContextVar("steps before a list is made", default=300)  # it costs what 200 to 400 steps save
 OWN = ("torch", "vgmr")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 

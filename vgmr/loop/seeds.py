@@ -137,12 +137,9 @@ class Together:
         self.columns = [slice(0, split), slice(split, None)] if two_rates else [slice(None)]
         self.rows = [[row[part] for part in self.columns] for row in self.matrix]
         self.optimizer = new_optimizer([list(tensors) for tensors in zip(*self.rows, strict=True)])
-        bucketed = feeding.get("length_buckets")
-        alike = replayable(models[0], objective, Balancing()) and not bucketed
-        self.replayed = Replayed(self._step_of_all) if alike else None
-        alike = acts_alike(models[0], objective, Balancing()) and not bucketed
-        on_cpu = self.matrix.device.type == "cpu"
-        self.listed = alike and on_cpu
+        of_one_shape, step = not feeding.get("length_buckets"), (models[0], objective, Balancing())
+        self.replayed = Replayed(self._step_of_all) if of_one_shape and replayable(*step) else None
+        self.listed = of_one_shape and self.matrix.device.type == "cpu" and acts_alike(*step)
         self.gradient = Traced(self._gradient) if self.listed else self._gradient
 
     def _reached(self) -> list[str]:

@@ -108,7 +108,7 @@ def is_trusted() -> bool:
 
 def _may_look_at(x: Tensor) -> bool:
     """Whether values of `x` can be read here at no cost: not on a GPU, in a traced graph, or within torch.func."""
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or _trusted.get():
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or is_trusted():
         return False
     return not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
