@@ -29,34 +29,46 @@ if __name__ == "__main__":
 
 
 KEEPING = """
-import resource, sys
+import ctypes, resource, sys
 import torch
 from vgmr.machine.work import keep_freed_memory
 
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: a fault is one small page on every machine
 if sys.argv[1] == "keep":
     keep_freed_memory()
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-for _ in range(3):  # as many blocks at once as a step has, all free at its end
+found = []
+for _ in range(5):  # as many blocks at once as a step has, all free at its end
     before = faults()
     blocks = [torch.ones(1_000_000) for _ in range(40)]
     del blocks
-print(faults() - before)
+    found.append(faults() - before)
+print(min(found))
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other C libraries are left alone")
 def test_freed_memory_is_kept_for_the_next_step():
-    """The third time memory of 160 MB is used it is still there, where it is else faulted in anew."""
+    """Memory of 160 MB that is used again is still there, where a library that gives all back faults it in anew.
+
+    By itself the C library gives back what no small block happens to lie above, so it is told to map large ones.
+    """
     found = {
         how: int(
-            subprocess.run([sys.executable, "-c", KEEPING, how], check=True, capture_output=True, text=True).stdout
+            subprocess.run(
+                [sys.executable, "-c", KEEPING, how],
+                env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"},
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
         )
         for how in ("keep", "as it was")
     }
-    assert found["keep"] < 1000 < found["as it was"]
+    assert found["keep"] < 1000 < 35_000 < found["as it was"]
 
 
 def squared(number):
