@@ -75,6 +75,17 @@ def literal(vgmr, options, sample, value):
         own = weights[f"maps.{m}.diagonal"] * step
         return own + affine(weights, f"maps.{m}.gate_from_features", read(m, step) + told)
 
+    def told_by_channels(m, value):
+        name = f"maps.{m}.gate_from_channel"
+        if rank is None or options["value_from"] != "anchors":
+            return affine(weights, name, value)
+        told = [
+            w * v + b for w, v, b in zip(weights[f"{name}.diagonal"], value, weights[f"{name}.bias"], strict=True)
+        ]
+        for k in range(rank):
+            told = told + weights[f"{name}.outer.weight"][:, k] * (weights[f"{name}.inner.weight"][k] @ value)
+        return np.array(told)
+
     owner = {m: "shared" if options["sharing"] else f"maps.{m}" for m in sample}
     summary = {}
     if options["value_from"] != "anchors":
@@ -108,7 +119,7 @@ def literal(vgmr, options, sample, value):
             if options["use_global_value"]:
                 logits = logits + affine(weights, f"maps.{m}.gate_from_global", np.array([global_value - 0.5]))
             if options["use_channel_value"]:
-                logits = logits + affine(weights, f"maps.{m}.gate_from_channel", channel_value - 0.5)
+                logits = logits + told_by_channels(m, channel_value - 0.5)
             least = np.argsort(abs(logits))[: int(options["sparsity"] * len(step))]
             logits[least] = 0
             gate = sigmoid(logits)

@@ -94,6 +94,36 @@ def test_what_a_gate_reads_of_a_step_has_the_rank(rank):
         assert torch.linalg.matrix_rank(map_of_step) == rank
 
 
+@pytest.mark.parametrize("rank", [0, 1, 3])
+def test_channel_values_of_anchors_reach_the_gate_by_the_rank(rank):
+    """f^c as one matrix: a diagonal and what has the rank; all else it takes from the full form."""
+    full, low = made(rank=None, **CALIBRATED), made(rank=rank, **CALIBRATED)
+    value = torch.randn(5, 6, generator=torch.Generator().manual_seed(1)).double()
+    narrow = low.of("text").gate_from_channel
+    matrix = narrow(torch.eye(6).double()).detach().T - narrow.bias.detach().unsqueeze(1)
+    torch.testing.assert_close(narrow(value), value @ matrix.T + narrow.bias, atol=1e-12, rtol=0)
+    assert torch.linalg.matrix_rank(matrix - narrow.diagonal.diag(), atol=1e-9) == rank
+    assert sum(one.numel() for one in narrow.parameters()) == 2 * 6 * (1 + rank)
+    assert full.of("text").gate_from_channel.weight.shape == (6, 6)
+
+
+@pytest.mark.parametrize("value_from", ["summaries", "both"])
+def test_learned_channel_values_have_the_latent_width_and_one_map(value_from):
+    """Also where that happens to be the width of the modality."""
+    vgmr = made({"text": 3, "audio": 5}, rank=2, value_from=value_from, num_classes=3)
+    assert [vgmr.of(name).gate_from_channel.weight.shape for name in vgmr.dims] == [(3, 3), (5, 3)]
+
+
+@pytest.mark.parametrize("neutral_start", [True, False])
+@pytest.mark.parametrize("rank", [None, 0, 3])
+def test_a_neutral_start_is_neutral_in_every_rank(rank, neutral_start):
+    vgmr = VGMR(DIMS, rank=rank, **{**CALIBRATED, "neutral_start": neutral_start})
+    features, mask = made_inputs(DIMS, 60, LENGTHS, 2, dtype=torch.float32)
+    vgmr.prepare(features, mask, torch.arange(60) % 3)
+    gate = vgmr(features, mask).gate
+    assert all(bool((one == 0.5).all()) == neutral_start for one in gate.values())
+
+
 @pytest.mark.parametrize("batch", [1, 9])
 @pytest.mark.parametrize("per_step", [True, False])
 @pytest.mark.parametrize("rank", [None, 0, 3])

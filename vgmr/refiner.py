@@ -66,7 +66,8 @@ class VGMR(nn.Module):
         sharing: one set of maps from summaries to values (E^s, E^i, E^v and what follows) for all modalities.
         rank: None is the paper's: phi, f^x and f^h read every channel of a step. With r of 1 or more they read r
             linear combinations of them, and f^x adds one weight for each channel by itself. With 0 there are
-            neither f^x nor f^h: the gate has the values alone, and is one for a whole sequence.
+            neither f^x nor f^h: the gate has the values alone, and is one for a whole sequence. Values of anchors
+            are one for each channel: f^c too reads r combinations of them, and weighs each by itself.
         per_step: a gate for every step, as in the paper. False: one for a whole sequence. phi reads the channels'
             means and maxima over time, f^x and f^h read the means.
         sparsity: share of the channels whose gate stays at 1/2, 0 to below 1: at each step those whose logits are

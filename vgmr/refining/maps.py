@@ -101,11 +101,30 @@ class ValueMaps(nn.Module):
         return torch.sigmoid(self.global_value(state)).squeeze(1), torch.sigmoid(self.channel_value(state))
 
 
+class NarrowMap(nn.Module):
+    """A square linear map of few parameters: diagonal * x + outer(inner(x)) + bias, by way of `rank` values.
+
+    With rank 0 there are neither `inner` nor `outer`. Diagonal and bias are 0 to begin with.
+    """
+
+    def __init__(self, dim: int, rank: int):
+        super().__init__()
+        self.diagonal, self.bias = nn.Parameter(torch.zeros(dim)), nn.Parameter(torch.zeros(dim))
+        self.inner = nn.Linear(dim, rank, bias=False) if rank else None
+        self.outer = nn.Linear(rank, dim, bias=False) if rank else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, d) to (B, d)."""
+        own = torch.addcmul(self.bias, x, self.diagonal)
+        return own if self.inner is None or self.outer is None else own + self.outer(self.inner(x))
+
+
 class ModalityMaps(ValueMaps):
     """The maps of one modality m; every modality has its own.
 
     With a rank r, phi and f^x read r values z of a step: H = phi(z), and its evidence is
     diagonal * x + f^x(z + f^h(H)). With rank 0 there are neither f^x nor f^h.
+    Where the values are not learned, f^c reads a value of each channel, and a rank is that of f^c as well.
     Where a sequence has one gate, phi reads means and maxima over time, f^x and f^h read means.
     """
 
@@ -137,19 +156,25 @@ class ModalityMaps(ValueMaps):
         self.gate_from_latent = nn.Linear(latent_dim, rank or dim) if rank != 0 else None  # f^h
         self.diagonal = nn.Parameter(torch.zeros(dim)) if rank else None
         self.gate_from_global = nn.Linear(1, dim) if use_global_value else None  # f^g
-        channels = latent_dim if learns_value else dim
-        self.gate_from_channel = nn.Linear(channels, dim) if use_channel_value else None  # f^c
+        self.gate_from_channel: nn.Linear | NarrowMap | None = None  # f^c
+        if use_channel_value and (learns_value or rank is None):
+            self.gate_from_channel = nn.Linear(latent_dim if learns_value else dim, dim)
+        elif use_channel_value and rank is not None:
+            self.gate_from_channel = NarrowMap(dim, rank)
         self.norm = nn.LayerNorm(dim) if norm == "layer" else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.folded: nn.Linear | None = None
         if neutral_start:
-            ending = [self.gate_from_features, self.gate_from_global, self.gate_from_channel]
+            told = self.gate_from_channel
+            ending = [
+                self.gate_from_features,
+                self.gate_from_global,
+                told.outer if isinstance(told, NarrowMap) else told,
+            ]
             if rank is None:
                 ending.append(self.gate_from_latent)
-            for gate in ending:
-                if gate is not None:
-                    nn.init.zeros_(gate.weight)
-                    nn.init.zeros_(gate.bias)
+            for parameter in [one for gate in ending if gate is not None for one in gate.parameters()]:
+                nn.init.zeros_(parameter)
 
     def gate_weight(self) -> tuple[Tensor, Tensor]:
         """f^x(X) + f^h(phi(X)) as one affine map: weight (d_m, d_m) and bias (d_m,).
