@@ -194,6 +194,11 @@ def test_each_seed_has_a_split_of_its_own_where_the_split_is_ours(dataset):
     for one in found:
         assert {**one.data_options, "split_seed": None} == {**common["data_options"], "split_seed": None}
     assert "split_seed" not in common["data_options"], "the settings are left as they were"
+    given = {**common, "data_options": {**common["data_options"], "split_seed": 7}}
+    with pytest.raises(
+        ValueError, match=f"every seed draws a split of {dataset} of its own.* leave split_seed=7 out"
+    ):
+        studies.repeated(given, 3)
     if dataset == "digit-views":  # needs no file
         assert len({tuple(experiment_data(one).test.label.tolist()) for one in found}) == 3
 

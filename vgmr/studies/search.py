@@ -30,9 +30,18 @@ SEARCHED = "notebooks/parameters/searched"
 
 
 def with_seed(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Settings of an experiment under a seed, which also draws the split where the split is ours to draw."""
+    """Settings of an experiment under a seed, which also draws the split where the split is ours to draw.
+
+    Raises:
+        ValueError: the settings name a split where each seed draws its own.
+    """
     options = dict(settings.get("data_options", {}))
     if settings["dataset"] in OWN_SPLIT:
+        if "split_seed" in options:
+            raise ValueError(
+                f"data_options: every seed draws a split of {settings['dataset']} of its own, so that no "
+                f"comparison rests on one; leave split_seed={options['split_seed']} out"
+            )
         options["split_seed"] = seed
     return {**settings, "seed": seed, "data_options": options}
 
