@@ -337,7 +337,7 @@ def test_cheap_forms_are_nearly_free_in_flops(counted):
     assert 1.36 < full["inference"] < 1.46 and 1.30 < full["training"] < 1.36
     pooled = counted.loc["pooled", "kept_kib"]
     assert pooled["paper, rank 0, no LayerNorm"] < pooled["paper, rank 0"], "the mean is taken first"
-    assert pooled["calibrated, rank 4, one gate"] < 0.1 * pooled["calibrated, rank 4"], "here as well"
+    assert pooled["calibrated, rank 16, one gate"] < 0.1 * pooled["calibrated, rank 4"], "here as well"
 
 
 def test_padded_and_full_sequences_are_priced_apart():

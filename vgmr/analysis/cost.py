@@ -527,7 +527,6 @@ CHEAP: dict[str, dict[str, dict[str, Any]]] = {  # by form, what makes it cheape
         "sparse gate": {"sparsity": 0.75},
         "rank 0, sparse gate": {"rank": 0, "sparsity": 0.75},
         "rank 16, one gate": {"rank": 16, "per_step": False},
-        "rank 4, one gate": {"rank": 4, "per_step": False},
     },
 }
 

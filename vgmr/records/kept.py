@@ -83,7 +83,8 @@ def keep(path: Path, runs: Sequence[Run], curves: bool = False) -> None:
         rest["seconds"], rest["peak_memory"] = round(one.seconds, 2), round(one.peak_memory)
         known = asdict(one.history) | {"coefficients": {}, "seconds": round(one.history.seconds, 2)}
         lists = ("train_loss", "validation_loss", "validation_accuracy")
-        rest["history"] = known | {name: [round(x, 4) for x in known[name]] if curves else [] for name in lists}
+        known |= {name: [round(x, 4) for x in known[name]] if curves else [] for name in lists}
+        rest["history"] = {name: value for name, value in known.items() if value not in ([], {})}
         if one.prediction:
             packed = {"label": pack(one.label), "group": pack(one.group) if one.group else None}
             digest = hashlib.sha256(json.dumps(packed).encode()).hexdigest()[:16]
