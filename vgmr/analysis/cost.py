@@ -101,10 +101,18 @@ def _backward(model: Classifier, batch: Batch, objective: Objective | None = Non
 
 def _counted(model: Classifier, batch: Batch, objective: Objective | None = None) -> tuple[int, int]:
     """FLOPs of one inference pass and of one training step; shapes decide them, so nothing is computed."""
-    model, batch = copy.deepcopy(model).to("meta"), batch.to("meta")
+    return _counted_inference(model, batch), _counted_training(model, batch, objective)
+
+
+def _counted_inference(model: Classifier, batch: Batch) -> int:
+    model, batch = copy.deepcopy(model).to("meta").eval(), batch.to("meta")
     with torch.no_grad():
-        inference = _flops(lambda: model.eval()(batch.features, batch.mask))
-    return inference, _flops(lambda: _backward(model.train(), batch, objective))
+        return _flops(lambda: model(batch.features, batch.mask))
+
+
+def _counted_training(model: Classifier, batch: Batch, objective: Objective | None = None) -> int:
+    model, batch = copy.deepcopy(model).to("meta").train(), batch.to("meta")
+    return _flops(lambda: _backward(model, batch, objective))
 
 
 def _bare_epoch(model: Classifier, batches: list[Batch]) -> None:
@@ -550,8 +558,8 @@ def price(model: Classifier, batch: Batch) -> dict[str, float]:
     kept = scale.kept_mib(shadow, shapes.features, lambda: shadow(shapes.features, shapes.mask))
     return {
         "parameters": count_parameters(model),
-        "inference_flops": _counted(_folded(model), batch)[0] / len(batch),
-        "training_flops": _counted(model, batch)[1] / len(batch),
+        "inference_flops": _counted_inference(_folded(model), batch) / len(batch),
+        "training_flops": _counted_training(model, batch) / len(batch),
         "kept_kib": 1024 * kept / len(batch),
     }
 
