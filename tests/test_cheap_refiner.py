@@ -96,7 +96,7 @@ def test_what_a_gate_reads_of_a_step_has_the_rank(rank):
 
 @pytest.mark.parametrize("rank", [0, 1, 3])
 def test_channel_values_of_anchors_reach_the_gate_by_the_rank(rank):
-    """f^c as one matrix: a diagonal and what has the rank; all else it takes from the full form."""
+    """f^c as one matrix is a diagonal and what has the rank, where the full form has any matrix."""
     full, low = made(rank=None, **CALIBRATED), made(rank=rank, **CALIBRATED)
     value = torch.randn(5, 6, generator=torch.Generator().manual_seed(1)).double()
     narrow = low.of("text").gate_from_channel

@@ -157,10 +157,10 @@ class ModalityMaps(ValueMaps):
         self.diagonal = nn.Parameter(torch.zeros(dim)) if rank else None
         self.gate_from_global = nn.Linear(1, dim) if use_global_value else None  # f^g
         self.gate_from_channel: nn.Linear | NarrowMap | None = None  # f^c
-        if use_channel_value and (learns_value or rank is None):
-            self.gate_from_channel = nn.Linear(latent_dim if learns_value else dim, dim)
-        elif use_channel_value and rank is not None:
+        if use_channel_value and rank is not None and not learns_value:
             self.gate_from_channel = NarrowMap(dim, rank)
+        elif use_channel_value:
+            self.gate_from_channel = nn.Linear(latent_dim if learns_value else dim, dim)
         self.norm = nn.LayerNorm(dim) if norm == "layer" else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.folded: nn.Linear | None = None
