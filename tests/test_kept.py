@@ -213,6 +213,8 @@ def test_a_short_record_knows_the_best_epoch_and_the_seeds_of_the_pass(tmp_path,
     (read,) = kept.read(tmp_path / "short.jsonl")
     assert (read.history.best_epoch, read.history.together) == (7, [0, 3])
     assert read.history.train_loss == [] and read.prediction == run.prediction
+    (row,) = [line for line in (tmp_path / "short.jsonl").read_text().splitlines() if "experiment" in line]
+    assert set(json.loads(row)["history"]) == {"best_epoch", "seconds", "together"}, "nothing empty is written"
 
 
 def test_a_table_is_read_only_under_the_parameters_that_made_it(tmp_path, capsys):
