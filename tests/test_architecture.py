@@ -36,6 +36,7 @@ FLOORS = [
     "loop.history",
     "loop.steps",
     "loop.graphs",
+    "loop.lists",
     "loop.alone",
     "loop.seeds",
     "loop.refusals",

@@ -12,7 +12,7 @@ from vgmr import VGMR, Batch, Classifier, Objective, PooledBackbone, Transformer
 from vgmr.balancing import make_method
 from vgmr.corruption import Drawn
 from vgmr.inference import predict
-from vgmr.loop import graphs
+from vgmr.loop import lists
 from vgmr.loop.seeds import pays_together, why_alone
 from vgmr.loop.steps import use_byte_dropout
 from vgmr.prefusion import CrossAttention, FeatureMLP, Identity
@@ -266,7 +266,7 @@ LISTED = {
 @pytest.mark.parametrize("case", LISTED)
 def test_steps_as_lists_of_operations_give_the_same_bits(case, monkeypatch):
     make, settings = LISTED[case]
-    whole, made_lists, make_fx = made(), [], graphs.make_fx
+    whole, made_lists, make_fx = made(), [], lists.make_fx
     sizes = (90, 90, 70) if case == "patience" else (90, 90, 90)
     data = [replace(whole, train=ragged(size, size)) for size in sizes]
     settings = {"epochs": 4, "batch_size": 45, **settings}
@@ -278,12 +278,12 @@ def test_steps_as_lists_of_operations_give_the_same_bits(case, monkeypatch):
 
         return listed
 
-    monkeypatch.setattr(graphs, "make_fx", watched)
+    monkeypatch.setattr(lists, "make_fx", watched)
     group = make()
     histories = fit_seeds(group, data, [1, 2, 3], **settings)
     assert not made_lists
     listed = make()
-    with graphs.listing_after(1):
+    with lists.listing_after(1):
         again = fit_seeds(listed, data, [1, 2, 3], **settings)
     assert bool(made_lists) == (case != "byte dropout")
     assert all(map(equal_state, group, listed))
@@ -292,7 +292,7 @@ def test_steps_as_lists_of_operations_give_the_same_bits(case, monkeypatch):
 
 def test_modules_that_someone_else_wrote_are_gone_through_in_every_step(monkeypatch):
     """They may count, or choose in Python."""
-    monkeypatch.setattr(graphs, "make_fx", None)
+    monkeypatch.setattr(lists, "make_fx", None)
 
     class Own(PooledBackbone):
         pass
@@ -300,7 +300,7 @@ def test_modules_that_someone_else_wrote_are_gone_through_in_every_step(monkeypa
     group = [Classifier(Identity(DIMS), Own(DIMS, CLASSES, width=8)) for _ in range(2)]
     hooked = models(2)
     hooked[0].backbone.register_forward_hook(lambda *_: None)
-    with graphs.listing_after(2):
+    with lists.listing_after(2):
         fit_seeds(group, made(), [1, 2], epochs=4)
         fit_seeds(hooked, made(), [1, 2], epochs=4)
         with pytest.raises(TypeError, match="not callable"):
@@ -311,7 +311,7 @@ def test_what_no_list_can_be_made_of_is_trained_as_it_is():
     """Anomaly detection looks at every value."""
     group, watched = models(2), models(2)
     fit_seeds(group, made(), [1, 2], epochs=2)
-    with torch.autograd.set_detect_anomaly(True), graphs.listing_after(1):
+    with torch.autograd.set_detect_anomaly(True), lists.listing_after(1):
         fit_seeds(watched, made(), [1, 2], epochs=2)
     assert all(map(equal_state, group, watched))
 

@@ -34,7 +34,8 @@ from vgmr.data.types import Batch, MultimodalData
 from vgmr.experiment import build, experiment_data
 from vgmr.inference import predict, subset_logits
 from vgmr.loop.alone import Alone
-from vgmr.loop.graphs import WARM, Replayed, listing_after
+from vgmr.loop.graphs import WARM, Replayed
+from vgmr.loop.lists import listing_after
 from vgmr.loop.seeds import Together, pays_together
 from vgmr.loop.steps import known, make_optimizer, mini_batches, optimizer_of, prepare, train_epoch
 from vgmr.machine.devices import chosen_device, one_thread

@@ -1,26 +1,21 @@
-"""Steps without Python: on a GPU CUDA graphs, launched as a whole; on a CPU the list of a step's operations."""
+"""Steps without Python on a GPU: CUDA graphs, launched as a whole."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules.module import _has_any_global_hook
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vgmr.balancing.base import Balancing
 from vgmr.objective import Objective
 
 WARM = 10  # steps before the capture, which costs as much as a few of them
-LISTED_AFTER = ContextVar("steps before a list is made", default=300)  # it costs what 200 to 400 steps save
 OWN = ("torch", "vgmr")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -111,55 +106,6 @@ class Replayed:
             random.graphsafe_set_state(before)  # else it draws nothing any more
             raise
         return graph, _tensors(own), loss
-
-
-@contextmanager
-def listing_after(steps: int) -> Iterator[None]:
-    """Inside, lists are made after so many steps."""
-    token = LISTED_AFTER.set(steps)
-    try:
-        yield
-    finally:
-        LISTED_AFTER.reset(token)
-
-
-class Traced:
-    """A function on a CPU that is taken as the list of its operations after 300 calls with like shapes.
-
-    Its results are the same; modules, the mapping over seeds and the way back are no longer gone through. Another
-    `epoch` is another function. It goes on as it is where no list can be made, as with dropout drawn as bytes.
-
-    Args:
-        function: from an epoch and nested tensors to tensors that need no gradient; the same operations for all
-            tensors of the same shapes, `torch.autograd.grad` among them.
-    """
-
-    def __init__(self, function: Callable[..., Any]):
-        self.function = function
-        self._taken: dict[Hashable, int] = {}
-        self._lists: dict[Hashable, torch.fx.GraphModule | None] = {}
-
-    def __call__(self, epoch: int, *given: Any) -> Any:
-        """What the function gives."""
-        kind = (epoch, *((x.shape, x.dtype) if isinstance(x, Tensor) else x for x in tree_leaves(given)))
-        taken = self._taken[kind] = self._taken.get(kind, 0) + 1
-        if taken <= LISTED_AFTER.get():
-            return self.function(epoch, *given)
-        if kind not in self._lists:
-            self._lists[kind] = self._listed(epoch, given)
-        listed = self._lists[kind]
-        if listed is None:
-            return self.function(epoch, *given)
-        with torch.inference_mode():
-            return listed(*given)
-
-    def _listed(self, epoch: int, given: tuple[Any, ...]) -> torch.fx.GraphModule | None:
-        aside = tree_map_only(Tensor, Tensor.clone, given)  # tracing computes, and may write
-        with torch.random.fork_rng([]):
-            try:
-                return make_fx(partial(self.function, epoch))(*aside)
-            except (SyntaxError, RuntimeError):  # what looks at values on its way, as anomaly detection does
-                return None
 
 
 @contextmanager

@@ -18,8 +18,9 @@ from torch.utils._pytree import tree_map
 from vgmr.balancing.base import Balancing
 from vgmr.classifier import Classifier
 from vgmr.data.types import Batch, MultimodalData
-from vgmr.loop.graphs import Replayed, Traced, acts_alike, replayable
+from vgmr.loop.graphs import Replayed, acts_alike, replayable
 from vgmr.loop.history import History
+from vgmr.loop.lists import Traced
 from vgmr.loop.steps import Corruption, corrupted, sample_orders, trim
 from vgmr.objective import Objective
 from vgmr.refining.inputs import trusted_values
