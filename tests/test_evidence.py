@@ -411,9 +411,34 @@ def test_wrong_settings_are_refused_in_one_line():
         ({"value_from": "elsewhere"}, "value_from must be one of"),
         ({"value_from": "anchors"}, "num_classes"),
         ({"value_from": "anchors", "num_classes": 1}, "at least 2 classes"),
+        ({"value_from": "anchors", "num_classes": 2.0}, "num_classes must be a whole number"),
+        ({"value_from": "anchors", "num_classes": "3"}, "num_classes must be a whole number"),
+        ({"value_from": "both", "num_classes": 3, "evidence_frequencies": 2.5}, "evidence_frequencies must be"),
+        ({"value_from": "anchors", "num_classes": 3, "use_agreement": False}, "of learned values"),
+        ({"value_from": "anchors", "num_classes": 3, "use_discrepancy": False}, "of learned values"),
     ):
         with pytest.raises(ValueError, match=words):
             VGMR(DIMS, **options)
+
+
+@pytest.mark.parametrize("given", [torch.nan, 7.0, -3.0])
+def test_a_given_value_lies_in_0_to_1(given):
+    batch = made(9, 3)
+    value = {name: torch.full((9,), 0.5) for name in DIMS}
+    vgmr = VGMR.calibrated(DIMS, CLASSES).eval()
+    vgmr(batch.features, batch.mask, value)
+    value["face"][2] = given
+    with pytest.raises(ValueError, match=r"value: expected numbers from 0 to 1 for 'face'"):
+        vgmr(batch.features, batch.mask, value)
+
+
+def test_anchors_are_not_fitted_in_half_precision():
+    batch = made(40, 3)
+    vgmr = VGMR.calibrated(DIMS, CLASSES).half()
+    before = copy.deepcopy(vgmr.state_dict())
+    with pytest.raises(ValueError, match="float16"):
+        vgmr.prepare({name: x.half() for name, x in batch.features.items()}, batch.mask, batch.label)
+    assert all(torch.equal(x, before[name]) for name, x in vgmr.state_dict().items())
 
 
 def one_gate(rank: int | None = 4, **options) -> Classifier:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgmr.refining.inputs import check_targets
+from vgmr.refining.inputs import check_targets, whole
 
 SUPPORTED = 1e-3  # of an agreement, in 0 to 1; below it a difference of float32 is too coarse
 DECAYS = (0.3, 0.1, 0.03, 0.01)  # tried in this order, each starting where the last one ended
@@ -261,11 +261,9 @@ class Evidence(nn.Module):
 
     def __init__(self, dims: Mapping[str, int], num_classes: int, folds: int = 4, frequencies: int = 6):
         super().__init__()
-        if num_classes < 2 or folds < 2 or frequencies < 1:
-            raise ValueError(
-                "evidence needs at least 2 classes, 2 folds and 1 frequency, got "
-                f"{num_classes}, {folds} and {frequencies}"
-            )
+        num_classes, frequencies = whole("num_classes", num_classes), whole("evidence_frequencies", frequencies)
+        if num_classes < 2 or folds < 2:
+            raise ValueError(f"evidence needs at least 2 classes and 2 folds, got {num_classes} and {folds}")
         self.num_classes, self.frequencies = num_classes, frequencies
         self.fitting = object()  # another one after each `prepare`
         self.anchors = nn.ModuleDict(
@@ -276,9 +274,14 @@ class Evidence(nn.Module):
         """Fit every anchor to a training part; real numbers as labels are cut into C parts of like size.
 
         Raises:
-            ValueError: labels that are no tensor (N,), too few, not finite, or no classes from 0 to C - 1.
+            ValueError: labels that are no tensor (N,), too few, not finite, or no classes from 0 to C - 1; float16
+                features, in which no anchor can be fitted.
         """
         check_targets(label, len(next(iter(features.values()))), self.num_classes)
+        if half := [name for name, x in features.items() if x.dtype == torch.float16]:
+            raise ValueError(
+                f"{half[0]}: anchors are fitted in float32 or bfloat16, got float16; call half() after"
+            )
         if label.is_floating_point():
             inner = torch.linspace(0, 1, self.num_classes + 1, device=label.device, dtype=label.dtype)[1:-1]
             label = torch.bucketize(label, label.quantile(inner))

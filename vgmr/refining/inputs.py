@@ -72,7 +72,7 @@ def check_targets(label: Tensor, count: int, classes: int) -> None:
 
 
 def check_value(value: Any, dims: Mapping[str, int], features: Mapping[str, Tensor]) -> Any:
-    """`value` of `VGMR.forward` as it is, or ValueError in one line where it is no (B,) for each modality."""
+    """`value` of `VGMR.forward` as it is; ValueError in one line if it is not (B,), 0 to 1, for each modality."""
     if value is None:
         return None
     if not isinstance(value, Mapping) or set(value) != set(dims):
@@ -82,6 +82,9 @@ def check_value(value: Any, dims: Mapping[str, int], features: Mapping[str, Tens
         if not isinstance(given, Tensor) or given.ndim != 1 or given.shape[0] != features[name].shape[0]:
             size = (len(features[name]),)
             raise ValueError(f"value: expected a tensor {size} for {name!r}, got {_kind(given)}")
+        if _may_look_at(given) and not ((given >= 0) & (given <= 1)).all():
+            least, most = float(given.min()), float(given.max())
+            raise ValueError(f"value: expected numbers from 0 to 1 for {name!r}, got {least:g} to {most:g}")
     return value
 
 
