@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -280,6 +281,65 @@ def test_an_empty_folder_is_filled_and_nothing_of_others_makes_way(tmp_path):
     assert (empty / "notes.txt").exists() and (page / "manifest.json").exists()
 
 
+def test_a_folder_that_was_extracted_takes_no_other_options(tmp_path, encoder):
+    network, made = StandIn(), tmp_path / "made"
+    own.extract(clips(tmp_path / "clips"), made, text=encoder, video=network, frames=2, rate=8000)
+    fingerprint = load("own", str(made)).fingerprint
+    for options in (
+        {"text": encoder, "video": network, "frames": 2, "rate": 8000, "audio": "log-mel", "labels": "classes"},
+        {"video": own.ImageNetwork(network).name},
+        {"frames": 16, "rate": 16000},  # the defaults
+    ):
+        assert load("own", str(made), **options).fingerprint == fingerprint
+    other = str(write_bert(tmp_path / "other", width=12))
+    for options, line in (
+        ({"audio": "egemaps"}, "with audio='log-mel', got audio='egemaps'; leave audio out, or extract the table"),
+        ({"labels": "regression"}, "with labels='classes', got labels='regression'"),
+        ({"rate": 22050}, "with rate=8000, got rate=22050"),
+        ({"frames": 3}, "with frames=2, got frames=3"),
+        ({"video": StandIn(7)}, "with video='StandIn-"),
+        ({"text": other}, "with text='BertModel-"),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(f'{made} was extracted {line}')}") as refused:
+            load("own", str(made), **options)
+        assert "\n" not in str(refused.value)
+    for options, line in (({"audio": "mfcc"}, "audio must be one of"), ({"text": [1]}, "text must be an encoder")):
+        with pytest.raises(ValueError, match=line):
+            load("own", str(made), **options)
+
+
+def test_options_of_what_was_not_extracted_are_refused(tmp_path):
+    made = tmp_path / "made"
+    own.extract(labelled(tmp_path, "ab" * 8), made)
+    for options in ({"text": "bert"}, {"video": StandIn()}, {"frames": 3}):
+        (name,) = options
+        with pytest.raises(
+            ValueError, match=f"made was extracted without {name}, got {name}=.*; leave {name} out"
+        ):
+            load("own", str(made), **options)
+
+
+def test_a_column_that_is_not_read_is_named_at_each_call(tmp_path):
+    made, speakers = tmp_path / "made", [f"speaker {number // 4}" for number in range(16)]
+    table = labelled(tmp_path, "ab" * 8, Speaker=speakers, age=["30"] * 16)
+    line = "own: table.csv: not read are its columns age, speaker; known are id, label, text, .*group, split"
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=line):
+            assert load("own", str(table)).train.group is None
+    own.extract(table, made)
+    with pytest.warns(UserWarning, match=line):
+        load("own", str(made))
+    table.write_text("".join(f"{row},\n" for row in table.read_text().replace("Speaker,age", "x,x").splitlines()))
+    with pytest.warns(UserWarning, match="not read are its columns x; known"):
+        load("own", str(table))
+
+
+def test_no_name_of_a_column_is_not_warned_of_and_none_is_a_class(tmp_path):
+    table = labelled(tmp_path, ["none", "joy"] * 8)
+    pd.read_csv(table).to_csv(table, index_label="")
+    assert load("own", str(table)).classes == ("joy", "none")
+
+
 def test_videos_are_read_as_well_as_folders_of_images(tmp_path):
     rows = []
     generator = np.random.default_rng(0)
@@ -346,6 +406,10 @@ TABLES = {
     "id,label,text\n": r"no line below its header",
     "id,label,text\n1,a,b\n2,nan,c\n": r"line 3: the label is 'nan', as tables write a missing value; give one",
     "id,label,text,group\n1,a,b,<NA>\n2,b,c,NaN\n": r"line 2: the group is '<NA>', as tables write",
+    **{
+        f"id,label,text\n1,a,b\n2,{label},c\n": re.escape(f"line 3: the label is {label!r}, as tables write")
+        for label in ("N/A", "n/a", "#N/A", "NA", "NULL", "null", "None", "?")
+    },
     "id,label,text,group,split\n1,a,good,x,train\n2,b,bad,x,test\n3,b,so,y,dev\n": r"'x' is in train and test",
     "id,label,text,split\n1,a,good,train\n2,b,bad,dev\n": r"no clip is left for test; name some in the column",
     "id,label,text\n1,a,good\n2,b,\n": r"at least two classes .*got \['a'\]; 1 of 2 clips cannot be read",

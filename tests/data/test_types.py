@@ -186,6 +186,8 @@ WRONG = {
         "corrupted",
         "text",
     ),
+    "no modality": (lambda: Batch({}, {}, torch.tensor([0, 1])), "at least one modality", "none"),
+    "nothing selected": (lambda: ragged().select([]), "at least one modality", "got []", "['text', 'audio']"),
     "corrupted shape": (
         lambda: ragged(corrupted={name: torch.zeros(3, 1, 1, dtype=torch.bool) for name in LENGTHS}),
         "corrupted",
@@ -237,6 +239,26 @@ def test_check_names_the_part(part):
     broken = dataset(**{part: ragged(label=torch.tensor([0, 1, 2, 9]))})
     with pytest.raises(ValueError, match=f"^made, {part}: label: expected 0 to 2 for 3 classes, got 0 to 9$"):
         broken.check()
+
+
+@pytest.mark.parametrize(
+    ("classes", "line"),
+    [
+        (("a", "b", "a"), "made: expected every class name once, got 'a' more than once; rename or merge"),
+        ("abc", "made: expected a tuple of class names, got 'abc'; give ('a', 'b')"),
+    ],
+)
+def test_check_refuses_classes_that_are_no_names(classes, line):
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
+        dataset(classes=classes).check()
+
+
+def test_data_without_a_modality_are_refused():
+    with pytest.raises(ValueError, match=r"^expected at least one modality to select, got \[\]; give some of"):
+        dataset().select([])
+    bare = Batch({}, {}, torch.tensor([0, 1, 2]))
+    with pytest.raises(ValueError, match=r"^made, train: features: expected at least one .*, got none"):
+        dataset(train=bare, validation=bare, test=bare).check()
 
 
 def test_check_refuses_parts_with_other_dimensions():

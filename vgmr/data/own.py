@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -32,7 +33,8 @@ SOUNDS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {"log-mel": log_m
 PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
 PARTS |= {"dev": "validation", "test": "test"}
 TESTED, HELD_OUT = 0.2, 0.1
-MISSING = ("nan", "NaN", "NAN", "<NA>")  # as pandas writes what is missing, once it is text
+# as tables write what is missing; "none" in small letters is a class of emotions
+MISSING = ("nan", "NaN", "NAN", "<NA>", "N/A", "n/a", "#N/A", "NA", "NULL", "null", "None", "?")
 VERSION = 3  # of the preparation
 FRACTION = re.compile(r"[-+]?\d*\.\d*[1-9]\d*([eE][-+]?\d+)?")
 RAGGED = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
@@ -80,11 +82,12 @@ def load_own(
     and, if wanted, `group` (speaker, subject, source: shared by no two parts) and `split` (train, validation,
     test; else 20 % are drawn for the test and 10 % of the rest for validation, whole groups where there are some,
     else by class, at least one of two clips). Paths count from the table's folder. A clip that cannot be read is
-    left out, named in `notes` and warned of; so is a class without a clip in the training part.
+    left out, named in `notes` and warned of; so is a class without a clip in the training part, and a column of
+    another name, which is not read.
 
     Args:
-        root: the table, its folder, or the folder that `vgmr data extract` wrote, which needs no other argument;
-            None takes `own` in VGMR_DATA.
+        root: the table, its folder, or the folder that `vgmr data extract` wrote, which needs no other argument
+            and takes none but what it was extracted with; None takes `own` in VGMR_DATA.
         text: a `transformers` encoder, a hub name or a local folder; needed where the table has words.
         audio: "log-mel" (also where nothing is said) or "egemaps", by opensmile (not for commercial use).
         video: see `vgmr.data.extract.images.ImageNetwork`; None takes torchvision's ResNet-18 (D = 512).
@@ -97,9 +100,6 @@ def load_own(
         ValueError: a table that is not as documented, too few clips that can be read, unknown options.
         ImportError: a library that an extractor needs, with what to install.
     """
-    folder = _extracted(root)
-    if folder is not None:
-        return store.read(folder)
     if audio not in (None, *SOUNDS):
         raise ValueError(f"audio must be one of {', '.join(SOUNDS)}; got {audio!r}")
     if labels not in ("classes", "regression"):
@@ -108,14 +108,20 @@ def load_own(
     check_whole(1000, rate=rate)
     if rate > FASTEST:
         raise ValueError(f"rate must be at most {FASTEST}, got {rate}")
+    if not isinstance(text, str | Path | None):
+        raise ValueError(f"text must be an encoder, a hub name or a local folder; got {text!r}")
+    folder = _extracted(root)
+    if folder is not None:
+        data = store.read(folder)
+        given = {"text": text, "audio": audio, "video": video, "frames": frames, "rate": rate, "labels": labels}
+        _refuse_others(folder, data.notes.get("extracted by", {}), given)
+        return data
     table = _find_table(root)
     rows = read_table(table)
     columns = set(rows[0].values)
     words = next((column for column in ("text", "text_file") if column in columns), None)
     if words and text is None:
         raise ValueError(f"{table}: has the column {words}; give text= an encoder, a hub name or a local folder")
-    if not isinstance(text, str | Path | None):
-        raise ValueError(f"text must be an encoder, a hub name or a local folder; got {text!r}")
     if text is not None and words is None:
         raise ValueError(f"{table}: text= was given, but there is no column text or text_file")
     network = ImageNetwork(video) if "video" in columns else None
@@ -127,7 +133,29 @@ def load_own(
     if network:
         options |= {"video": network.name, "frames": frames}
     key = {"data": "own", "version": VERSION, **options, "files": _state(table, rows, words, text)}
-    return store.prepared(key, lambda: _make(table, rows, words, network, options))
+    data = store.prepared(key, lambda: _make(table, rows, words, network, options))
+    if unread := sorted(columns - {*COLUMNS, ""}):
+        line = f"{table.name}: not read are its columns {', '.join(unread)}; known are {', '.join(COLUMNS)}"
+        data.notes["warnings"].append(line)
+    return data
+
+
+def _refuse_others(folder: Path, stored: dict[str, Any], given: dict[str, Any]) -> None:
+    """ValueError where an option is given, not left at its default, that `folder` was not extracted with."""
+    defaults = inspect.signature(load_own).parameters
+    for name, value in given.items():
+        if value == defaults[name].default or value == stored.get(name):
+            continue
+        same = value
+        if name == "video":
+            same = ImageNetwork(value).name
+        elif name == "text" and name in stored:
+            same = TextEncoder(value).name
+        if same != stored.get(name):
+            was = f"with {name}={stored[name]!r}" if name in stored else f"without {name}"
+            raise ValueError(
+                f"{folder} was extracted {was}, got {name}={same!r}; leave {name} out, or extract the table anew"
+            )
 
 
 def extract(table: str | Path, output: str | Path | None = None, **options: Any) -> MultimodalData:
@@ -169,7 +197,7 @@ def _makes_way(folder: Path) -> bool:
 
 
 def read_table(path: Path) -> list[Row]:
-    """The lines of a table of clips, each with the columns of `COLUMNS` that the table has, as text.
+    """The lines of a table of clips, with all its columns, known in `COLUMNS` or not, as text.
 
     Raises ValueError in one line for a table that is not as documented, and FileNotFoundError.
     """
@@ -201,7 +229,7 @@ def read_table(path: Path) -> list[Row]:
     if not len(frame):
         raise ValueError(f"{path}: has no line below its header ({len(raw)} bytes)")
     _refuse_swallowed(path, frame)
-    frame = frame[there].apply(lambda column: column.str.strip())
+    frame = frame.loc[:, ~frame.columns.duplicated()].apply(lambda column: column.str.strip())
     named = sorted({"id", "label", "group"} & set(there))  # a Mac writes é as two characters
     frame[named] = frame[named].apply(lambda column: column.str.normalize("NFC"))
     for column in sorted({"id", "label", "split", "group"} & set(there)):

@@ -92,7 +92,11 @@ class Batch:
         )
 
     def select(self, names: list[str]) -> Batch:
-        """The same samples with the modalities `names` only; ValueError for one that is not there."""
+        """The same samples with the modalities `names` only; ValueError for none, or one that is not there."""
+        if not names:
+            raise ValueError(
+                f"expected at least one modality to select, got {names!r}; give some of {list(self.features)}"
+            )
         if unknown := sorted(set(names) - set(self.features)):
             raise ValueError(f"unknown modalities {unknown}; the batch has {list(self.features)}")
         corrupted = None if self.corrupted is None else {name: self.corrupted[name] for name in names}
@@ -167,6 +171,8 @@ class Batch:
 
     def check(self, num_classes: int) -> None:
         """Raise ValueError in one line if masks, labels or values are not as documented; 0 classes: regression."""
+        if not self.features:
+            raise ValueError("features: expected at least one modality, got none; give name -> (B, T, d)")
         for name, x in self.features.items():
             mask = self.mask[name]
             if not mask.any(1).all():
@@ -298,6 +304,15 @@ class MultimodalData:
 
         Without `overlap`, no group and no identical sample may be in two parts.
         """
+        if not isinstance(self.classes, tuple | list):
+            raise ValueError(
+                f"{self.name}: expected a tuple of class names, got {self.classes!r}; give ('a', 'b')"
+            )
+        for name in self.classes:
+            if self.classes.count(name) > 1:
+                raise ValueError(
+                    f"{self.name}: expected every class name once, got {name!r} more than once; rename or merge"
+                )
         for part, batch in self.parts.items():
             if not len(batch):
                 raise ValueError(f"{self.name}, {part}: no samples; every part needs some")
