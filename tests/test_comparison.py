@@ -44,6 +44,9 @@ RUNS = {
 }
 
 
+WHOLE = {"plain": 1.0, "VGMR": 2.0}  # scores that happen to be whole
+
+
 def test_compare_has_a_row_per_variant_and_keeps_floats():
     table = compare(RUNS, "plain").set_index("label")
     assert list(table.index) == ["majority class", "plain", "VGMR", "other"]
@@ -70,6 +73,17 @@ def test_regression_is_compared_by_error_and_correlation():
     }
     assert compare(runs, "plain", "mae").set_index("label")["difference"]["VGMR"] == pytest.approx(-0.3)
     assert compare(runs, "plain", "pearson").set_index("label")["difference"]["VGMR"] > 0
+
+
+@pytest.mark.parametrize("metric", ["mae", "pearson"])
+def test_runs_of_classes_are_not_compared_as_scores(metric):
+    with pytest.raises(ValueError, match=f"classes, no scores: metric must be accuracy .*'{metric}'$") as refusal:
+        compare(RUNS, "plain", metric)
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(ValueError, match="classes, no scores"):
+        compare({"plain": RUNS["plain"]}, "plain", metric)
+    whole = {name: [made([0.0, 1.0, shift], [0.0, 1.0, 2.0], s) for s in (0, 1)] for name, shift in WHOLE.items()}
+    assert compare(whole, "plain", metric)["difference"].notna().any()
 
 
 def test_folds_of_a_seed_stand_side_by_side():

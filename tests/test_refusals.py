@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from vgmr import VGMR, Backbone, Classifier, Experiment, Objective, PooledBackbone, compare, fit, load, predict
 from vgmr.balancing import make_method
 from vgmr.experiment import build, train
-from vgmr.loop.refusals import unheeded
+from vgmr.loop.refusals import check_shapes, reads_padding, unheeded
 from vgmr.prefusion import FeatureMLP
+from vgmr.refining.maps import masked_mean
 from vgmr.systems import BACKBONES
 
 
@@ -134,6 +135,118 @@ def test_every_backbone_of_the_package_heeds_keep_and_no_chance_is_drawn(data, b
     assert unheeded(model, data.train) == []
     assert torch.equal(torch.get_rng_state(), before)
     assert all(part.training for part in model.modules())
+
+
+class Narrow(Own):
+    def fuse(self, encodings, keep=None, mask=None) -> Tensor:
+        return super().fuse(encodings, keep, mask)[:, 1:]
+
+
+class Flat(Own):
+    def fuse(self, encodings, keep=None, mask=None) -> Tensor:
+        return super().fuse(encodings, keep, mask)[:, 0]
+
+
+class Absent(Own):
+    def fuse(self, encodings, keep=None, mask=None):
+        return None
+
+
+class Uneven(Own):
+    """Widths that differ, and a sum of them."""
+
+    def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
+        return super().encode_one(name, x, mask)[:, : 3 if name == "text" else 4]
+
+    def fuse(self, encodings, keep=None, mask=None) -> Tensor:
+        return self.out(torch.stack([encodings[name] for name in self.present(keep)]).sum(0))
+
+
+class Joined(Own):
+    """A layer for all modalities at once."""
+
+    def __init__(self, dims: dict[str, int], num_outputs: int, heeds: bool):
+        super().__init__(dims, num_outputs, heeds)
+        self.out = nn.Linear(4 * len(dims), num_outputs)
+
+    def fuse(self, encodings, keep=None, mask=None) -> Tensor:
+        return self.out(torch.cat([encodings[name] for name in self.present(keep)], 1))
+
+
+class Crossed(Own):
+    def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
+        return self.layer[name](x.mean(2))
+
+
+class Broken(Own):
+    def fuse(self, encodings, keep=None, mask=None) -> Tensor:
+        raise RuntimeError("of another kind")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Narrow, r"^Narrow.fuse: expected logits of shape \(B, num_outputs\), here \(4, 2\), got \(4, 1\); give"),
+        (Flat, r"^Flat.fuse: expected logits of shape .* got \(4,\); give a row for each sample and a column"),
+        (Absent, r"^Absent.fuse: expected logits .* got NoneType; "),
+        (Uneven, r"^Uneven.fuse fails on \{.*'text': \(4, 3\).*: stack expects .*; expected encodings \(B, 4\)"),
+        (
+            Joined,
+            r"^Joined.fuse with keep=\[.*\] fails on .*shapes cannot be multiplied.*\(4, 2\) of them for any",
+        ),
+        (Crossed, r"^Crossed.encode fails on .*; expected encode_one from \(B, T, d\) to \(B, 4\) or a sequence"),
+    ],
+)
+def test_shapes_that_cannot_be_trained_are_told_in_one_line(data, kind, said):
+    with pytest.raises(ValueError, match=said) as refusal:
+        fit(model_for(data, kind(data.dims, len(data.classes), heeds=True)), data, epochs=1)
+    assert "\n" not in str(refusal.value)
+
+
+def test_scores_are_a_column_and_other_errors_stay_as_they_are(data):
+    scored = load("synthetic", samples=60, steps=3, labels="regression")
+    settings = {"epochs": 1, "objective": Objective(task="regression")}
+    with pytest.raises(ValueError, match=r"^Flat.fuse: .*here \(4, 1\), got \(4,\); .*\(B, 1\) for a score$"):
+        fit(model_for(scored, Flat(scored.dims, 1, heeds=True)), scored, **settings)
+    assert len(fit(model_for(scored, Own(scored.dims, 1, heeds=True)), scored, **settings).train_loss) == 1
+    with pytest.raises(RuntimeError, match=r"^of another kind$"):
+        fit(model_for(data, Broken(data.dims, len(data.classes), heeds=True)), data, epochs=1)
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_of_the_package_has_sound_shapes_and_no_chance_is_drawn(data, backbone, classes):
+    model = build(Experiment("synthetic", backbone=backbone), replace(data, classes=("x",) * classes)).train()
+    before = torch.get_rng_state()
+    check_shapes(model, data.train)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(part.training for part in model.modules())
+
+
+class Heedful(Own):
+    def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
+        return self.layer[name](masked_mean(x, mask))
+
+
+class Fixed(Own):
+    """Reads all steps at once, so many and no other number."""
+
+    def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
+        return self.layer[name](x.transpose(1, 2) @ torch.ones(3))
+
+
+def test_an_encoder_that_reads_padding_is_warned_of_where_there_is_some(data):
+    padded = load("synthetic", like="ave", samples=60, steps=3, padding=0.5)
+    own, heedful, fixed = (
+        model_for(padded, kind(padded.dims, len(padded.classes), heeds=True)) for kind in (Own, Heedful, Fixed)
+    )
+    with pytest.warns(UserWarning, match="^Own answers otherwise where padding is cut off.*heed mask") as found:
+        assert len(fit(own, padded, epochs=1).train_loss) == 1
+    assert len(found) == 1 and found[0].filename == __file__
+    whole = model_for(data, Own(data.dims, len(data.classes), heeds=True))
+    for model, part in ((heedful, padded), (fixed, padded), (whole, data), (model_for(padded), padded)):
+        assert not reads_padding(model.train(), part.train)
+        assert all(module.training for module in model.modules())
 
 
 def test_the_objective_is_for_the_labels(data):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Integral
 
 import torch
+from torch import Tensor
 
 from vgmr.balancing.base import Balancing
 from vgmr.classifier import Classifier
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.fusion.base import check_sizes, check_weights, evaluating
-from vgmr.loop.steps import Corruption
+from vgmr.loop.steps import Corruption, trim
 from vgmr.objective import Objective
 from vgmr.refining.inputs import trusted_values
 from vgmr.refining.maps import masked_mean
@@ -57,6 +61,7 @@ def unsound(
                 f"{each.name} has labels for {each.task}, and the objective is for {task}; "
                 f"give objective=Objective(task={each.task!r})"
             )
+    check_shapes(models[0], data[0].train)
     for name in unheeded(models[0], data[0].train):
         yield ValueError(
             f"{type(models[0].backbone).__name__}.fuse changes its answer with the encoding of {name!r} where "
@@ -67,6 +72,70 @@ def unsound(
             f"{type(models[0].backbone).__name__} says averages = True, and its encoding of {name!r} reads more "
             "of the sequence than its mean over time: say averages = False in the class"
         )
+    if reads_padding(models[0], data[0].train):
+        kind = type(models[0].backbone).__name__
+        warnings.warn(
+            f"{kind} answers otherwise where padding is cut off, which must not count; heed mask in encode_one",
+            stacklevel=4,
+        )
+
+
+@contextmanager
+def _telling(where: str, given: Mapping[str, Tensor], expected: str) -> Iterator[None]:
+    """What torch says of shapes within, as a ValueError in one line with the shapes of what was `given`."""
+    try:
+        yield
+    except (RuntimeError, IndexError) as error:
+        said = str(error).split("\n")[0].rstrip(".")
+        if type(error) not in (RuntimeError, IndexError) or not re.search("(?i)size|shape|dimension", said):
+            raise
+        shapes = {name: tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for name, x in given.items()}
+        raise ValueError(f"{where} fails on {shapes}: {said}; {expected}") from error
+
+
+@torch.no_grad()
+def check_shapes(model: Classifier, part: Batch) -> None:
+    """ValueError where the backbone fails on shapes, or does not answer (B, num_outputs), on a few samples."""
+    few, backbone = part.span(0, 4).noting_padding(), model.backbone
+    kind, mask, wanted = type(backbone).__name__, few.model_mask, (len(few), backbone.num_outputs)
+    with evaluating(backbone), trusted_values():
+        promised = "(B, width)" if backbone.width is None else f"(B, {backbone.width})"
+        with _telling(
+            f"{kind}.encode", few.features, f"expected encode_one from (B, T, d) to {promised} or a sequence"
+        ):
+            encodings = backbone.encode(few.features, mask)
+        without = [[other for other in encodings if other != name] for name in encodings]
+        for keep in (None, *(without if len(encodings) > 1 else ())):
+            left = "" if keep is None else f" with keep={keep}"
+            expected = f"expected encodings {promised} or sequences, and logits {wanted} of them for any keep"
+            with _telling(f"{kind}.fuse{left}", encodings, expected):
+                logits = backbone.fuse(encodings, keep, mask)
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            if got != wanted:
+                raise ValueError(
+                    f"{kind}.fuse{left}: expected logits of shape (B, num_outputs), here {wanted}, got {got}; "
+                    "give a row for each sample and a column for each output, (B, 1) for a score"
+                )
+
+
+@torch.no_grad()
+def reads_padding(model: Classifier, part: Batch) -> bool:
+    """Whether a backbone from outside the package answers otherwise where the shortest sample's padding is cut."""
+    backbone = model.backbone
+    if type(backbone).__module__.startswith("vgmr.") or not len(part):
+        return False
+    one = part.index(torch.stack([*part.lengths().values()]).sum(0).argmin()[None])
+    lengths = {name: int(length) for name, length in one.lengths().items()}
+    if len({x.shape[1] for x in one.features.values()}) == 1:  # may be aligned, and stay as many
+        lengths = dict.fromkeys(lengths, max(lengths.values()))
+    try:
+        with evaluating(model):
+            answer, other = (
+                backbone.fuse(backbone.encode(x.features, x.mask), None, x.mask) for x in (one, trim(one, lengths))
+            )
+    except (RuntimeError, ValueError, IndexError):  # of one number of steps only
+        return False
+    return not torch.allclose(answer, other, rtol=1e-3, atol=1e-3 * float(answer.abs().max()), equal_nan=True)
 
 
 @torch.no_grad()

@@ -74,7 +74,8 @@ class Answers:
     label: np.ndarray
     group: list[Any] | None
     parts: frozenset[tuple[int, str]] = frozenset()  # seed and fingerprint of every test part
-    scores: bool = False  # not classes
+    scores: bool = False  # not classes, by their values
+    classes: bool = False  # not scores, by their type: whole numbers throughout
 
 
 def answers(runs: Sequence[Scored]) -> Answers:
@@ -125,19 +126,24 @@ def answers(runs: Sequence[Scored]) -> Answers:
     values = cells[~np.isnan(cells)]
     scores = bool((values != np.round(values)).any() or (values < 0).any())
     parts = frozenset((run.experiment.seed, run.fingerprint) for run in runs)
-    return Answers(seeds, keys, cells[..., 0], cells[..., 1], group, parts, scores)
+    classes = all(np.asarray(x).dtype.kind in "biu" for run in runs for x in (run.prediction, run.label))
+    return Answers(seeds, keys, cells[..., 0], cells[..., 1], group, parts, scores, classes)
 
 
 def _check(found: Answers, metric: str) -> None:
     if found.scores and metric in ("accuracy", "macro_f1"):
         raise ValueError(f"these runs predict scores, no classes: metric must be mae or pearson, got {metric!r}")
+    if found.classes and not found.scores and metric in ("mae", "pearson"):
+        raise ValueError(
+            f"these runs predict classes, no scores: metric must be accuracy or macro_f1, got {metric!r}"
+        )
 
 
 def paired(one: Answers, other: Answers, metric: str) -> Interval:
     """The difference in a metric of one variant's answers to another's, which has the same seeds and samples.
 
     Raises:
-        ValueError: fewer than two seeds, or a metric of classes where there are scores.
+        ValueError: fewer than two seeds, or a metric of classes where there are scores, or the other way round.
     """
     _check(one, metric)
     if len(one.seeds) < 2:
@@ -169,7 +175,7 @@ def _at(statistic: Statistic, found: Answers, seed: int, weight: np.ndarray) -> 
 
 
 def mean(found: Answers, metric: str) -> float:
-    """A metric of a variant's answers, the mean over seeds; ValueError where one of classes is asked of scores."""
+    """A metric of a variant's answers, the mean over seeds; ValueError as `paired` for a wrong metric."""
     _check(found, metric)
     if metric in MEANS:
         values = np.where(np.isnan(found.label), np.nan, MEANS[metric](found.prediction, found.label))
