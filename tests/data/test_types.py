@@ -634,3 +634,14 @@ def test_models_need_no_mask_where_nothing_is_padded():
     one = next(iter(full.mask))
     padded = replace(full, mask=full.mask | {one: full.mask[one].index_fill(1, torch.tensor([-1]), False)})
     assert padded.noting_padding().model_mask is padded.mask
+
+
+def test_samples_of_a_batch_without_padding_have_masks_of_real_steps():
+    features = {"voice": torch.rand(4, 3, 2), "text": torch.rand(4, 1, 5)}
+    mask = {name: torch.ones(x.shape[:2], dtype=torch.bool) for name, x in features.items()}
+    known = Batch(features, mask, torch.arange(4)).noting_padding()
+    for taken, rows in ((known.index(torch.tensor([3, 3, 0])), [3, 3, 0]), (known.span(1, 3), [1, 2])):
+        assert not taken.padded
+        for name, x in features.items():
+            assert torch.equal(taken.features[name], x[rows])
+            assert torch.equal(taken.mask[name], mask[name][rows])
