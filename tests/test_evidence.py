@@ -414,8 +414,6 @@ def test_wrong_settings_are_refused_in_one_line():
         ({"value_from": "anchors", "num_classes": 2.0}, "num_classes must be a whole number"),
         ({"value_from": "anchors", "num_classes": "3"}, "num_classes must be a whole number"),
         ({"value_from": "both", "num_classes": 3, "evidence_frequencies": 2.5}, "evidence_frequencies must be"),
-        ({"value_from": "anchors", "num_classes": 3, "use_agreement": False}, "of learned values"),
-        ({"value_from": "anchors", "num_classes": 3, "use_discrepancy": False}, "of learned values"),
     ):
         with pytest.raises(ValueError, match=words):
             VGMR(DIMS, **options)

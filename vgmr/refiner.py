@@ -114,8 +114,6 @@ class VGMR(nn.Module):
             raise ValueError(f"sparsity must lie in 0 to below 1, got {sparsity}")
         if sharing and value_from == "anchors":
             raise ValueError("sharing is of the maps to learned values, and values from anchors are not learned")
-        if value_from == "anchors" and not (use_agreement and use_discrepancy):
-            raise ValueError("agreement and discrepancy are of learned values; from anchors they change nothing")
         if rank is not None and (rank != 0 or isinstance(rank, bool)):
             rank = whole("rank, where it is not 0 or None,", rank)
         if rank == 0 and not (use_global_value or use_channel_value):
