@@ -139,10 +139,12 @@ def test_closed_streams_stop_no_command(folder, closed):
     assert done.returncode == 0 and (folder / "a.ipynb").exists() and "Traceback" not in done.stderr
 
 
-def test_a_full_output_is_one_line(folder):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_output_is_one_line(folder, unbuffered):
+    given = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     for words in ("--help", "fly", "data list"):
         command = f"{sys.executable} -m vgmr {words} > /dev/full"
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=given)
         assert done.returncode == 1 and done.stderr.count("No space left on device") == 1, done.stderr
         assert "Traceback" not in done.stderr
 

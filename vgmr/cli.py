@@ -72,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
         if not isinstance(error, Exception) or os.environ.get(TRACEBACK):
             raise
         print(f"{name}: {one_line(error)}", file=sys.stderr)
+        if process_ends:
+            _give_up_output()
         return 1
     finally:
         warnings.formatwarning = format_before
@@ -107,6 +109,16 @@ def _open_streams() -> None:
             nowhere = open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115
             os.set_inheritable(nowhere.fileno(), True)
             setattr(sys, name, nowhere)
+
+
+def _give_up_output() -> None:
+    """What cannot be written, as to a full disk, was told already: Python would tell it again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _signals(came: list[int]) -> dict[int, Any]:

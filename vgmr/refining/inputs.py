@@ -82,7 +82,7 @@ def check_value(value: Any, dims: Mapping[str, int], features: Mapping[str, Tens
         if not isinstance(given, Tensor) or given.ndim != 1 or given.shape[0] != features[name].shape[0]:
             size = (len(features[name]),)
             raise ValueError(f"value: expected a tensor {size} for {name!r}, got {_kind(given)}")
-        if _may_look_at(given) and not ((given >= 0) & (given <= 1)).all():
+        if _may_look_at(given) and not ((given > -1e-4) & (given < 1 + 1e-4)).all():  # but for rounding
             least, most = float(given.min()), float(given.max())
             raise ValueError(f"value: expected numbers from 0 to 1 for {name!r}, got {least:g} to {most:g}")
     return value
