@@ -12,7 +12,7 @@ from vgmr import VGMR, Backbone, Classifier, Experiment, Objective, PooledBackbo
 from vgmr.balancing import make_method
 from vgmr.experiment import build, train
 from vgmr.loop.refusals import check_shapes, reads_padding, unheeded
-from vgmr.prefusion import FeatureMLP
+from vgmr.prefusion import FeatureMLP, Identity
 from vgmr.refining.maps import masked_mean
 from vgmr.systems import BACKBONES
 
@@ -475,3 +475,19 @@ def test_several_names_are_no_text(data):
 def test_a_class_in_place_of_an_objective_is_refused(data):
     with pytest.raises(TypeError, match="objective: expected an object that can be called, got type"):
         fit(model_for(data), data, epochs=1, objective=Objective)
+
+
+@pytest.mark.parametrize("prefusion", [Identity, VGMR])
+def test_data_that_do_not_fit_the_model_are_one_line_of_fit(prefusion):
+    whole = load("synthetic", samples=40)
+    dims = whole.train.dims
+    first = next(iter(dims))
+    classes = len(whole.classes)
+    for named, change, words in (
+        (dims, lambda model: model.double(), "expected torch.float64 features"),
+        ({**dims, "other": 3}, lambda model: model, "missing: other"),
+        ({**dims, first: dims[first] + 1}, lambda model: model, f"{first}: expected features of shape"),
+    ):
+        model = change(Classifier(prefusion(named), PooledBackbone(named, classes)))
+        with pytest.raises(ValueError, match=words):
+            fit(model, whole, epochs=1)

@@ -81,14 +81,9 @@ class Batch:
             own = getattr(tensors, "taken", None)  # of dicts that know more of their samples
             return own(take) if own else {name: take(x) for name, x in tensors.items()}
 
-        features = each(self.features)
-        if self.padded:
-            mask = each(self.mask)
-        else:  # every step is real, whichever samples are taken
-            mask = {name: x.new_ones(x.shape[:2], dtype=torch.bool) for name, x in features.items()}
         return Batch(
-            features,
-            mask,
+            each(self.features),
+            each(self.mask),
             take(self.label),
             None if self.group is None else take(self.group),
             None if self.corrupted is None else each(self.corrupted),

@@ -17,7 +17,7 @@ from vgmr.data.types import Batch, MultimodalData
 from vgmr.fusion.base import check_sizes, check_weights, evaluating
 from vgmr.loop.steps import Corruption, trim
 from vgmr.objective import Objective
-from vgmr.refining.inputs import trusted_values
+from vgmr.refining.inputs import check_inputs, trusted_values
 from vgmr.refining.maps import masked_mean
 
 
@@ -97,6 +97,7 @@ def _telling(where: str, given: Mapping[str, Tensor], expected: str) -> Iterator
 def check_shapes(model: Classifier, part: Batch) -> None:
     """ValueError where the backbone fails on shapes, or does not answer (B, num_outputs), on a few samples."""
     few, backbone = part.span(0, 4).noting_padding(), model.backbone
+    check_inputs(backbone.dims, few.features, few.mask)
     kind, mask, wanted = type(backbone).__name__, few.model_mask, (len(few), backbone.num_outputs)
     with evaluating(backbone), trusted_values():
         promised = "(B, width)" if backbone.width is None else f"(B, {backbone.width})"
@@ -133,7 +134,7 @@ def reads_padding(model: Classifier, part: Batch) -> bool:
             answer, other = (
                 backbone.fuse(backbone.encode(x.features, x.mask), None, x.mask) for x in (one, trim(one, lengths))
             )
-    except (RuntimeError, ValueError, IndexError):  # of one number of steps only
+    except Exception:  # of one number of steps only
         return False
     return not torch.allclose(answer, other, rtol=1e-3, atol=1e-3 * float(answer.abs().max()), equal_nan=True)
 

@@ -117,12 +117,7 @@ def _may_look_at(x: Tensor) -> bool:
 
 
 def check_like(module: nn.Module, features: Mapping[str, Tensor]) -> None:
-    """Raise ValueError in one line where features differ from the weights of `module` in type or device.
-
-    Not within `trusted_values`: a data set has one type and one device, which its first pass saw.
-    """
-    if is_trusted():
-        return
+    """Raise ValueError in one line where features differ from the weights of `module` in type or device."""
     weight = next((x for x in module.parameters() if x.is_floating_point()), None)
     if weight is None or weight.is_meta or torch.compiler.is_compiling():
         return
