@@ -73,7 +73,21 @@ def mapped_over_seeds(epoch, x):
     return vmap(torch.func.grad_and_value(one))(x.view(1, 24).expand(3, 24) * torch.ones(3, 1))
 
 
+def conjugate(epoch, x):
+    pairs = torch.view_as_complex(x.view(12, 2))
+    return pairs.conj() * 1j, pairs.conj().imag + 0, pairs.imag + 0
+
+
+def statistics_of_a_batch(epoch, x):
+    mean, variance = torch.zeros(6), torch.ones(6)
+    before = times_one(mean)
+    y = nn.functional.batch_norm(x, mean, variance, training=True)
+    return y, before, mean, variance
+
+
 FUNCTIONS = [
+    conjugate,
+    statistics_of_a_batch,
     stack_of_views,
     written_through_a_view,
     written_into_what_is_given,
@@ -132,6 +146,7 @@ def test_views_upon_views_are_one_operation_and_constants_none():
     }
     assert views & before.keys() and not views & after.keys()
     assert not {"aten.arange.default", "aten.cos.default", "aten.select.int"} & after.keys()
+    assert [node.op for node in listed.graph.nodes].count("get_attr") == 1
     assert after["aten.as_strided.default"] == 2  # (1, 6, 4) of what is given, and four of the sum
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vgmr import VGMR, Backbone, Classifier, Experiment, Objective, PooledBackbone, compare, fit, load, predict
 from vgmr.balancing import make_method
 from vgmr.experiment import build, train
-from vgmr.loop.refusals import check_shapes, reads_padding, unheeded
+from vgmr.loop.refusals import reads_padding, unheeded
 from vgmr.prefusion import FeatureMLP, Identity
 from vgmr.refining.maps import masked_mean
 from vgmr.systems import BACKBONES
@@ -218,7 +218,7 @@ def test_scores_are_a_column_and_other_errors_stay_as_they_are(data):
 def test_every_backbone_of_the_package_has_sound_shapes_and_no_chance_is_drawn(data, backbone, classes):
     model = build(Experiment("synthetic", backbone=backbone), replace(data, classes=("x",) * classes)).train()
     before = torch.get_rng_state()
-    check_shapes(model, data.train)
+    assert unheeded(model, data.train) == []
     assert torch.equal(torch.get_rng_state(), before)
     assert all(part.training for part in model.modules())
 
@@ -231,7 +231,11 @@ class Heedful(Own):
 class Fixed(Own):
     """Reads all steps at once, so many and no other number."""
 
+    failure: type[Exception] | None = None
+
     def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
+        if self.failure and x.shape[1] != 3:
+            raise self.failure
         return self.layer[name](x.transpose(1, 2) @ torch.ones(3))
 
 
@@ -243,6 +247,8 @@ def test_an_encoder_that_reads_padding_is_warned_of_where_there_is_some(data):
     with pytest.warns(UserWarning, match="^Own answers otherwise where padding is cut off.*heed mask") as found:
         assert len(fit(own, padded, epochs=1).train_loss) == 1
     assert len(found) == 1 and found[0].filename == __file__
+    for fixed.backbone.failure in (AssertionError, KeyError, TypeError, None):
+        assert not reads_padding(fixed, padded.train)
     whole = model_for(data, Own(data.dims, len(data.classes), heeds=True))
     for model, part in ((heedful, padded), (fixed, padded), (whole, data), (model_for(padded), padded)):
         assert not reads_padding(model.train(), part.train)
@@ -491,3 +497,17 @@ def test_data_that_do_not_fit_the_model_are_one_line_of_fit(prefusion):
         model = change(Classifier(prefusion(named), PooledBackbone(named, classes)))
         with pytest.raises(ValueError, match=words):
             fit(model, whole, epochs=1)
+
+
+def test_the_backbone_is_tried_on_what_the_pre_fusion_module_gives(data):
+    class Last(Identity):
+        def forward(self, features, mask=None, **settings):
+            refined = super().forward(features, mask, **settings)
+            return refined._replace(features={name: x[:, -1:] for name, x in refined.features.items()})
+
+    class OneStep(Own):
+        def encode_one(self, name, x, mask):
+            return self.layer[name](x.squeeze(1))
+
+    backbone = OneStep(data.dims, len(data.classes), heeds=True)
+    assert len(fit(Classifier(Last(data.dims), backbone), data, epochs=1).train_loss) == 1

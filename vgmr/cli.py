@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         status = _do(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        _give_up_output()
         return 141
     except BaseException as error:
         number = getattr(error, "number", None) if type(error).__name__ == "Interrupted" else None
@@ -72,8 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not isinstance(error, Exception) or os.environ.get(TRACEBACK):
             raise
         print(f"{name}: {one_line(error)}", file=sys.stderr)
-        if process_ends:
-            _give_up_output()
+        _give_up_output()
         return 1
     finally:
         warnings.formatwarning = format_before
@@ -112,7 +111,10 @@ def _open_streams() -> None:
 
 
 def _give_up_output() -> None:
-    """What cannot be written, as to a full disk, was told already: Python would tell it again at its end."""
+    """Lead output that cannot be written, as to a full disk or a closed pipe, to nowhere.
+
+    It was told already, and Python would tell it again at its end.
+    """
     try:
         sys.stdout.flush()
     except OSError:

@@ -66,8 +66,9 @@ def fit(
 
     Raises:
         TypeError: a model, data set, method, objective or corruption that is none.
-        ValueError: labels out of range for the model, a setting out of its range, a backbone whose `fuse` does not
-            heed `keep`, or a method that is not defined for this model.
+        ValueError: labels out of range for the model, a setting out of its range, data that do not fit the
+            model, a backbone whose `fuse` does not heed `keep` or give (B, num_outputs), or a method that is not
+            defined for this model. A backbone that reads padding is warned of.
         FloatingPointError: the training loss is no longer finite.
     """
     return _fit(

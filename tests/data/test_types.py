@@ -645,3 +645,7 @@ def test_samples_of_a_batch_without_padding_have_masks_of_real_steps():
         for name, x in features.items():
             assert torch.equal(taken.features[name], x[rows])
             assert torch.equal(taken.mask[name], mask[name][rows])
+        cut = {name: x.clone() for name, x in mask.items()}
+        cut["voice"][:, 2] = False
+        changed = replace(known, mask=cut).index(torch.tensor(rows))
+        assert torch.equal(changed.mask["voice"], cut["voice"][rows])

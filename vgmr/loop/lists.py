@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -101,13 +101,18 @@ def _memory(x: Tensor) -> int:
     return x.untyped_storage()._cdata
 
 
+def _kind(x: Tensor) -> tuple[Any, ...]:
+    return x.dtype, x.is_conj(), x.is_neg()
+
+
 def _layout(x: Tensor) -> tuple[Any, ...]:
-    return x.dtype, tuple(x.shape), x.stride(), x.storage_offset()
+    return _kind(x), tuple(x.shape), x.stride(), x.storage_offset()
 
 
 def _writes(node: fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable
+    writes = schema is not None and schema.is_mutable
+    return writes or "batch_norm" in str(node.target)  # which writes its statistics and does not say so
 
 
 def _draws(node: fx.Node) -> bool:
@@ -161,7 +166,7 @@ def without_views(listed: fx.GraphModule, given: tuple[Any, ...]) -> None:
     graph = listed.graph
     values, written = _seen(listed, given)
     first: dict[int, fx.Node] = {}  # of what looks at the same memory
-    constant: set[fx.Node] = set()
+    constant: dict[fx.Node, None] = {}
     known: dict[Hashable, fx.Node] = {}
     for node in list(graph.nodes):
         value = values[node]
@@ -170,9 +175,9 @@ def without_views(listed: fx.GraphModule, given: tuple[Any, ...]) -> None:
                 first[_memory(value)] = node
             continue
         place, layout = _memory(value), _layout(value)
-        if not _draws(node) and place not in written and constant.issuperset(node.all_input_nodes):
-            constant.add(node)
-        elif place in first and values[first[place]].dtype == value.dtype:
+        if not _draws(node) and place not in written and constant.keys() >= set(node.all_input_nodes):
+            constant[node] = None
+        elif place in first and _kind(values[first[place]]) == _kind(value):
             whole = first[place]
             if _layout(values[whole]) == layout:
                 node.replace_all_uses_with(whole)
@@ -183,18 +188,14 @@ def without_views(listed: fx.GraphModule, given: tuple[Any, ...]) -> None:
             node.replace_all_uses_with(known[whole, layout])
         else:
             first[place] = node
-    _hold(listed, {node: values[node] for node in constant})
+    for node in constant:
+        if not constant.keys() >= node.users.keys():
+            setattr(listed, f"constant_{node.name}", values[node])
+            with graph.inserting_before(node):
+                node.replace_all_uses_with(graph.create_node("get_attr", f"constant_{node.name}"))
     for node in reversed(graph.nodes):
-        if node.op == "call_function" and not node.users and not _writes(node) and not _draws(node):
+        if node.op == "call_function" and not (node.users or _writes(node) or _draws(node)):
             graph.erase_node(node)
-
-
-def _hold(listed: fx.GraphModule, constants: Mapping[fx.Node, Tensor]) -> None:
-    """Put values in the places of operations."""
-    for node, value in constants.items():
-        setattr(listed, f"constant_{node.name}", value)
-        with listed.graph.inserting_before(node):
-            node.replace_all_uses_with(listed.graph.create_node("get_attr", f"constant_{node.name}"))
 
 
 def _under_short_names(body: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from vgmr.data.types import Batch, MultimodalData
 from vgmr.fusion.base import check_sizes, check_weights, evaluating
 from vgmr.loop.steps import Corruption, trim
 from vgmr.objective import Objective
-from vgmr.refining.inputs import check_inputs, trusted_values
+from vgmr.refining.inputs import trusted_values
 from vgmr.refining.maps import masked_mean
 
 
@@ -61,7 +61,6 @@ def unsound(
                 f"{each.name} has labels for {each.task}, and the objective is for {task}; "
                 f"give objective=Objective(task={each.task!r})"
             )
-    check_shapes(models[0], data[0].train)
     for name in unheeded(models[0], data[0].train):
         yield ValueError(
             f"{type(models[0].backbone).__name__}.fuse changes its answer with the encoding of {name!r} where "
@@ -94,32 +93,6 @@ def _telling(where: str, given: Mapping[str, Tensor], expected: str) -> Iterator
 
 
 @torch.no_grad()
-def check_shapes(model: Classifier, part: Batch) -> None:
-    """ValueError where the backbone fails on shapes, or does not answer (B, num_outputs), on a few samples."""
-    few, backbone = part.span(0, 4).noting_padding(), model.backbone
-    check_inputs(backbone.dims, few.features, few.mask)
-    kind, mask, wanted = type(backbone).__name__, few.model_mask, (len(few), backbone.num_outputs)
-    with evaluating(backbone), trusted_values():
-        promised = "(B, width)" if backbone.width is None else f"(B, {backbone.width})"
-        with _telling(
-            f"{kind}.encode", few.features, f"expected encode_one from (B, T, d) to {promised} or a sequence"
-        ):
-            encodings = backbone.encode(few.features, mask)
-        without = [[other for other in encodings if other != name] for name in encodings]
-        for keep in (None, *(without if len(encodings) > 1 else ())):
-            left = "" if keep is None else f" with keep={keep}"
-            expected = f"expected encodings {promised} or sequences, and logits {wanted} of them for any keep"
-            with _telling(f"{kind}.fuse{left}", encodings, expected):
-                logits = backbone.fuse(encodings, keep, mask)
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            if got != wanted:
-                raise ValueError(
-                    f"{kind}.fuse{left}: expected logits of shape (B, num_outputs), here {wanted}, got {got}; "
-                    "give a row for each sample and a column for each output, (B, 1) for a score"
-                )
-
-
-@torch.no_grad()
 def reads_padding(model: Classifier, part: Batch) -> bool:
     """Whether a backbone from outside the package answers otherwise where the shortest sample's padding is cut."""
     backbone = model.backbone
@@ -141,18 +114,42 @@ def reads_padding(model: Classifier, part: Batch) -> bool:
 
 @torch.no_grad()
 def unheeded(model: Classifier, part: Batch) -> list[str]:
-    """Modalities whose encodings change what the backbone answers although `keep` leaves them out."""
-    few = part.span(0, 4).noting_padding()
+    """Modalities whose encodings change what the backbone answers although `keep` leaves them out.
+
+    Raises:
+        ValueError: on a few samples the backbone fails on shapes, or does not answer (B, num_outputs).
+    """
+    few, backbone = part.span(0, 4).noting_padding(), model.backbone
+    kind, mask, wanted = type(backbone).__name__, few.model_mask, (len(few), backbone.num_outputs)
+    promised = "(B, width)" if backbone.width is None else f"(B, {backbone.width})"
+
+    def answer(encodings: Mapping[str, Tensor], keep: list[str] | None) -> Tensor:
+        left = "" if keep is None else f" with keep={keep}"
+        expected = f"expected encodings {promised} or sequences, and logits {wanted} of them for any keep"
+        with _telling(f"{kind}.fuse{left}", encodings, expected):
+            logits = backbone.fuse(encodings, keep, mask)
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if got != wanted:
+            raise ValueError(
+                f"{kind}.fuse{left}: expected logits of shape (B, num_outputs), here {wanted}, got {got}; "
+                "give a row for each sample and a column for each output, (B, 1) for a score"
+            )
+        return logits
+
     with evaluating(model), trusted_values():
-        encodings = model(few.features, few.model_mask).encodings
+        refined = model.prefusion(few.features, mask).features
+        with _telling(
+            f"{kind}.encode", refined, f"expected encode_one from (B, T, d) to {promised} or a sequence"
+        ):
+            encodings = backbone.encode(refined, mask)
+        answer(encodings, None)
         found = []
         for name in encodings if len(encodings) > 1 else ():
             others = [other for other in encodings if other != name]
-            answer, other = (
-                model.backbone.fuse({**encodings, name: x}, others, few.model_mask)
-                for x in (encodings[name], encodings[name].flip(0))
+            one, other = (
+                answer({**encodings, name: x}, others) for x in (encodings[name], encodings[name].flip(0))
             )
-            if not torch.allclose(answer, other, rtol=1e-3, atol=1e-4, equal_nan=True):
+            if not torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True):
                 found.append(name)
     return found
 
