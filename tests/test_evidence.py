@@ -1,6 +1,7 @@
 """Anchors that did not see the sample: hand values, a planted truth that is found, a shuffled one that is not."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -511,6 +512,21 @@ def test_a_sequence_is_read_in_each_step_where_anything_may_look_at_it():
 
     subclass = Own.calibrated(DIMS, CLASSES, rank=0)
     assert known(Classifier(subclass, PooledBackbone(DIMS, CLASSES, 8)), part) is part
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_marks_of_corruptions_follow_a_sequence_to_its_mean(whole):
+    """Data that know where they were corrupted, by step or as a whole, are trained on means as any other."""
+    hit = {name: torch.zeros(70, 1 if whole else 12, 1, dtype=torch.bool) for name in DIMS}
+    hit["voice"][7, -1] = True
+    part = replace(made(70, 20), corrupted=hit)
+    data = MultimodalData("made", part, made(20, 21), made(20, 22), tuple("abcd"), "", "", "")
+    model, plain = one_gate(), one_gate()
+    history = fit(model, data, epochs=1, batch_size=16)
+    assert history.train_loss == fit(plain, replace(data, train=made(70, 20)), epochs=1, batch_size=16).train_loss
+    marks = known(model, part).corrupted
+    assert {name: x.shape for name, x in marks.items()} == dict.fromkeys(DIMS, (70, 1, 1))
+    assert [(name, int(row)) for name, x in marks.items() for row in x.nonzero()[:, 0]] == [("voice", 7)]
 
 
 def test_means_are_refused_by_anchors_that_did_not_judge_them():

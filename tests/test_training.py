@@ -1,6 +1,7 @@
 """The training loop: deterministic, blind to the test part, left at the best validation epoch."""
 
 import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -163,6 +164,23 @@ def test_the_training_loss_is_the_mean_over_samples():
     history = fit(model, data, epochs=1, learning_rate=0.0, weight_decay=0.0)
     expected = F.cross_entropy(predict(model, data.train), data.train.label)
     assert history.train_loss[0] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_mini_batch_is_gone_before_the_next_is_made(monkeypatch):
+    """So that one lies where the other lay, and the peak of memory has one of them."""
+    taken, alive = [], []
+    index = Batch.index
+
+    def watched(self, rows):
+        alive.append(sum(batch() is not None for batch in taken))
+        batch = index(self, rows)
+        taken.append(weakref.ref(batch))
+        return batch
+
+    model, data = pooled(), made()
+    monkeypatch.setattr(Batch, "index", watched)
+    fit(model, data, epochs=2)
+    assert len(alive) >= 6 and not any(alive)
 
 
 def test_the_pre_fusion_module_may_learn_at_its_own_rate():

@@ -81,15 +81,17 @@ class Batch:
             own = getattr(tensors, "taken", None)  # of dicts that know more of their samples
             return own(take) if own else {name: take(x) for name, x in tensors.items()}
 
-        return Batch(
-            each(self.features),
-            each(self.mask),
-            take(self.label),
-            None if self.group is None else take(self.group),
-            None if self.corrupted is None else each(self.corrupted),
-            None if self.row is None else take(self.row),
-            padded=self.padded,
+        taken = object.__new__(Batch)  # as sound as this one: no look at shapes again
+        taken.__dict__.update(
+            self.__dict__,
+            features=each(self.features),
+            mask=each(self.mask),
+            label=take(self.label),
+            group=None if self.group is None else take(self.group),
+            corrupted=None if self.corrupted is None else each(self.corrupted),
+            row=None if self.row is None else take(self.row),
         )
+        return taken
 
     def select(self, names: list[str]) -> Batch:
         """The same samples with the modalities `names` only; ValueError for none, or one that is not there."""
@@ -170,7 +172,8 @@ class Batch:
                 )
 
     def check(self, num_classes: int) -> None:
-        """Raise ValueError in one line if masks, labels or values are not as documented; 0 classes: regression."""
+        """Raise ValueError in one line if anything is not as documented; 0 classes: regression."""
+        self.__post_init__()  # its dicts may have been written into
         if not self.features:
             raise ValueError("features: expected at least one modality, got none; give name -> (B, T, d)")
         for name, x in self.features.items():

@@ -71,7 +71,9 @@ def known(model: Classifier, part: Batch) -> Batch:
         return part
     assert vgmr.evidence is not None
     means = vgmr.evidence.judged(*check_inputs(vgmr.dims, part.features, part.model_mask), vgmr.judge)
-    return replace(part, features=means, mask={name: x[:, :1] for name, x in part.mask.items()}, padded=False)
+    mask = {name: x[:, :1] for name, x in part.mask.items()}
+    marks = part.corrupted and {name: x.any(1, keepdim=True) for name, x in part.corrupted.items()}
+    return replace(part, features=means, mask=mask, padded=False, corrupted=marks)
 
 
 def mini_batches(
@@ -85,8 +87,7 @@ def mini_batches(
             uniformly.
     """
     for rows, longest in sample_orders(part, batch_size, generator, length_buckets):
-        batch = part.index(rows)
-        yield batch if longest is None else trim(batch, longest)
+        yield part.index(rows) if longest is None else trim(part.index(rows), longest)
 
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -125,6 +126,7 @@ def train_epoch(model: Classifier, batches: Iterable[Batch], step: Callable[[Bat
     total = torch.zeros((), device=next(model.parameters()).device)
     for batch in batches:
         total += step(batch) * len(batch)
+        del batch  # the next one then lies in the same memory, which is at hand
     return total
 
 
