@@ -124,11 +124,11 @@ class Anchor(nn.Module):
         features = (torch.cat([shape, roughness], 1) - self.centre) / self.scale
         folds, width, classes = self.weight.shape
         logits = features @ self.weight.transpose(0, 1).reshape(width, folds * classes) + self.bias.flatten()
-        posterior = logits.unflatten(1, (folds, classes)).softmax(2)
-        if fold is not None:
-            posterior = posterior.gather(1, fold[:, None, None].expand(-1, 1, classes)).squeeze(1)
+        logits = logits.unflatten(1, (folds, classes))
+        if fold is None:
+            posterior = logits.softmax(2).mean(1)
         else:
-            posterior = posterior.mean(1)
+            posterior = logits.gather(1, fold[:, None, None].expand(-1, 1, classes)).squeeze(1).softmax(1)
         away = self.away(roughness)
         channel = torch.sigmoid(4 - away.unflatten(1, (2, -1)).mean(1).sqrt())
         return posterior, torch.sigmoid(4 - self.surprise(away)), channel
