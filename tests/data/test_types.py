@@ -210,7 +210,7 @@ def test_check_looks_at_dicts_again_that_were_written_into():
     """What is taken of a batch is not looked at in every step; `check`, before a training, finds it."""
     batch = ragged().span(0, 3)
     batch.mask["text"] = batch.mask["text"][:, :-1]
-    with pytest.raises(ValueError, match="^text: expected a bool mask of shape"):
+    with pytest.raises(ValueError, match=r"^text: expected a bool mask of shape"):
         batch.check(3)
 
 
