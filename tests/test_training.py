@@ -183,6 +183,16 @@ def test_a_mini_batch_is_gone_before_the_next_is_made(monkeypatch):
     assert len(alive) >= 6 and not any(alive)
 
 
+def test_a_part_that_was_written_into_is_refused_before_a_model_reads_it():
+    data, model = made(), pooled(prefusion="none")
+    for part in (data.train, data.test):
+        object.__setattr__(part, "padded", False)
+        part.features["text"] = part.features["text"][:, :-1]
+    for reading in (lambda: fit(model, data, epochs=1), lambda: predict(model, data.test)):
+        with pytest.raises(ValueError, match=r"^text: expected a bool mask of shape \(\d+, 8\), got torch.bool"):
+            reading()
+
+
 def test_the_pre_fusion_module_may_learn_at_its_own_rate():
     """AdamW's first step moves by the learning rate (weight decay off), so the rates can be read off."""
     model, before = pooled(), pooled()

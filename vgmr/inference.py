@@ -38,6 +38,7 @@ def one_pass(
         raise TypeError(f"expected a part of a data set, such as data.test, got {type(part).__name__}")
     if not (len(part) and is_whole(batch_size)):
         raise ValueError(f"expected samples and a batch_size of at least 1, got {len(part)} and {batch_size!r}")
+    part.check_shapes()
     with evaluating(model):
         batches = (part.span(start, start + batch_size) for start in range(0, len(part), batch_size))
         return [take(model(batch.features, batch.model_mask, keep), batch) for batch in batches]

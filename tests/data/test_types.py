@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -212,6 +212,30 @@ def test_check_looks_at_dicts_again_that_were_written_into():
     batch.mask["text"] = batch.mask["text"][:, :-1]
     with pytest.raises(ValueError, match=r"^text: expected a bool mask of shape"):
         batch.check(3)
+
+
+def test_samples_of_a_subclass_are_a_batch_without_what_is_its_own():
+    """Weights of all samples beside some of them would be those of others."""
+
+    @dataclass(frozen=True)
+    class Weighted(Batch):
+        weight: torch.Tensor | None = None
+
+        def __post_init__(self):
+            assert not hasattr(self, "made"), "it is made once"
+            object.__setattr__(self, "made", True)
+
+    plain = ragged()
+    parts = plain.features, plain.mask, plain.label, plain.group, plain.corrupted
+    batch = Weighted(*parts, weight=torch.arange(4.0))
+    batch.check(3)
+    taken = batch.index(torch.tensor([3, 1]))
+    assert type(taken) is Batch and vars(taken).keys() == vars(plain).keys() and taken.padded
+
+
+def test_types_are_not_changed_by_the_way():
+    with pytest.raises(ValueError, match=r"torch.float64"):
+        ragged().to(torch.float64)
 
 
 # MultimodalData

@@ -83,13 +83,13 @@ class Batch:
 
         taken = object.__new__(Batch)  # as sound as this one: no look at shapes again
         taken.__dict__.update(
-            self.__dict__,
             features=each(self.features),
             mask=each(self.mask),
             label=take(self.label),
             group=None if self.group is None else take(self.group),
             corrupted=None if self.corrupted is None else each(self.corrupted),
             row=None if self.row is None else take(self.row),
+            padded=self.padded,
         )
         return taken
 
@@ -111,7 +111,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same samples on `device`."""
-        return self._taken(lambda x: x.to(device))
+        return replace(self._taken(lambda x: x.to(device)))
 
     def __getitem__(self, which: slice | Tensor) -> Batch:
         """The samples of a slice, of a bool mask (B,) or of an int64 index, as a batch."""
@@ -127,6 +127,10 @@ class Batch:
         )
 
     def __post_init__(self) -> None:
+        self.check_shapes()
+
+    def check_shapes(self) -> None:
+        """Raise ValueError in one line if names, shapes or types are not as documented."""
         for name, value in {"label": self.label, "group": self.group, "row": self.row}.items():
             if value is not None or name == "label":
                 _tensor(value, name)
@@ -173,7 +177,7 @@ class Batch:
 
     def check(self, num_classes: int) -> None:
         """Raise ValueError in one line if anything is not as documented; 0 classes: regression."""
-        self.__post_init__()  # its dicts may have been written into
+        self.check_shapes()  # its dicts may have been written into
         if not self.features:
             raise ValueError("features: expected at least one modality, got none; give name -> (B, T, d)")
         for name, x in self.features.items():

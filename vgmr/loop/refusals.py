@@ -61,6 +61,8 @@ def unsound(
                 f"{each.name} has labels for {each.task}, and the objective is for {task}; "
                 f"give objective=Objective(task={each.task!r})"
             )
+    for each in data:
+        each.train.check_shapes()
     for name in unheeded(models[0], data[0].train):
         yield ValueError(
             f"{type(models[0].backbone).__name__}.fuse changes its answer with the encoding of {name!r} where "
