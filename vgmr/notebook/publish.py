@@ -21,9 +21,8 @@ from typing import Any
 import nbformat
 
 from vgmr.machine.files import try_place, write
-from vgmr.notebook.run import Kernel, find_notebook, in_thread, ran, tags
+from vgmr.notebook.run import FOLDER, Kernel, find_notebook, in_thread, notebooks, ran, tags
 
-FOLDER = Path("notebooks")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 # hosted notebooks come without the files beside them, so the whole repository is fetched
 INSTALL = """import sys
@@ -57,11 +56,6 @@ def repository() -> str:
     return str(project["urls"]["Repository"]).rstrip("/")
 
 
-def notebooks() -> list[Path]:
-    """All numbered notebooks, in order."""
-    return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
-
-
 def read(path: Path) -> Any:
     """A notebook from its file; ValueError with the path for a file that is none."""
     try:
@@ -80,31 +74,29 @@ def title(path: Path) -> str:
     raise ValueError(f"{path}: no H1 heading; begin with a markdown cell '# Title'")
 
 
-def generated(path: Path, order: list[Path]) -> dict[str, Any]:
-    """The cells that stand alike in all notebooks, by tag."""
+def generated(path: Path) -> dict[str, str]:
+    """The sources of the cells that stand alike in all notebooks, by tag."""
     slug = repository().removeprefix("https://github.com/")
     link = f"https://colab.research.google.com/github/{slug}/blob/main/notebooks/{path.name}"
     install = INSTALL.format(repository=repository(), name=slug.split("/")[-1]).strip()
+    order = notebooks()
     position = order.index(path)
-    neighbours = []
-    if position:
-        neighbours.append(f"Before: [{title(order[position - 1])}]({order[position - 1].name})")
-    if position + 1 < len(order):
-        neighbours.append(f"Next: [{title(order[position + 1])}]({order[position + 1].name})")
+    neighbours = (("Before", order[:position][-1:]), ("Next", order[position + 1 :][:1]))
+    links = [f"{word}: [{title(other)}]({other.name})" for word, found in neighbours for other in found]
     return {
-        "badge": nbformat.v4.new_markdown_cell(f"[![Open in Colab]({BADGE})]({link})"),
-        "colab": nbformat.v4.new_code_cell(install),
-        "navigation": nbformat.v4.new_markdown_cell(" · ".join(neighbours) or f"[All notebooks]({repository()})"),
+        "badge": f"[![Open in Colab]({BADGE})]({link})",
+        "colab": install,
+        "navigation": " · ".join(links) or f"[All notebooks]({repository()})",
     }
 
 
 def renewed(path: Path) -> Any:
     """The notebook with generated cells renewed."""
     book = read(path)
-    for tag, fresh in generated(path, notebooks()).items():
+    for tag, source in generated(path).items():
         for cell in book.cells:
             if tag in tags(cell):
-                cell.source = fresh.source
+                cell.source = source
     return book
 
 
@@ -307,8 +299,8 @@ def problems(path: Path) -> list[Problem]:
         note("needs exactly one cell tagged parameters", "hand")
     if tagged.count("nbval-check-output") < 3:
         note("fewer than three cells tagged nbval-check-output; tag those that give the same each time", "hand")
-    for tag, cell in generated(path, notebooks()).items():
-        if not any(tag in tags(other) and other.source == cell.source for other in book.cells):
+    for tag, source in generated(path).items():
+        if not any(tag in tags(cell) and cell.source == source for cell in book.cells):
             note(f"generated cell {tag} is missing or stale", "clean")
     for cell in code:
         if "parameters" in tags(cell):

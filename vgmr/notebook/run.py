@@ -24,6 +24,7 @@ from vgmr.machine.files import locked, try_place, user_path
 from vgmr.machine.work import bar_options
 from vgmr.notebook.given import RECORD, TABLES, described, fits, read_file, shown, trouble
 
+FOLDER = Path("notebooks")
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict}
 CELL_TIMEOUT = 24 * 3600  # seconds; without a limit a lost message between kernel and client waits for ever
 START_TIMEOUT = 180  # seconds
@@ -34,6 +35,11 @@ NOT_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) 
 GUARD = 'read _; kill -9 -"$1" 2>/dev/null'  # reading ends when the other end of the pipe is gone
 
 
+def notebooks() -> list[Path]:
+    """All numbered notebooks, in order."""
+    return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+
+
 def find_notebook(name: str) -> Path:
     """A notebook by path, by name or by the number it begins with, in ./notebooks.
 
@@ -42,12 +48,11 @@ def find_notebook(name: str) -> Path:
     """
     if name.endswith(".ipynb") and (path := user_path(name)).is_file():
         return path
-    folder = Path("notebooks")
-    there = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    there = notebooks()
     found = [path for path in there if path.stem == name or path.stem.split("_")[0] == name]
     if len(found) != 1:
         listed = ", ".join(path.stem for path in there)
-        listed = listed or f"none in {folder.resolve()}; go to the repository's folder, or give a path to one"
+        listed = listed or f"none in {FOLDER.resolve()}; go to the repository's folder, or give a path to one"
         raise FileNotFoundError(f"no notebook {shown(name)}; there are: {listed}")
     return found[0]
 
