@@ -37,6 +37,7 @@ MAXIMUM_BYTES = 1_000_000
 WIDEST = 88  # columns of code, so that no page scrolls sideways
 LONGEST = 200  # words of a text cell
 CELL_PATIENCE = 600  # seconds
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
 
 class Problem(str):
@@ -112,10 +113,7 @@ def prepared(path: Path) -> Any:
         cell["id"] = f"cell-{number:03d}"
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    book.metadata = {
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-        "language_info": {"name": "python"},
-    }
+    book.metadata = {**KERNEL, "language_info": {"name": "python"}}
     book.nbformat_minor = 5
     return book
 
@@ -175,7 +173,7 @@ def palette(png: str) -> str:
 
 def cleaned(book: Any) -> Any:
     """An executed notebook without timings and widget state, its figures small and with alt text."""
-    book.metadata = {key: book.metadata[key] for key in ("kernelspec",) if key in book.metadata}
+    book.metadata = {name: value for name, value in book.metadata.items() if name == "kernelspec"}
     book.metadata["language_info"] = {"name": "python"}
     heading = "Figure"
     defined: dict[str, str] = {}

@@ -14,11 +14,11 @@ import nbformat
 
 from vgmr.machine.files import try_place, user_path
 from vgmr.notebook import publish
+from vgmr.notebook.publish import KERNEL
 from vgmr.notebook.run import tags
 
 BUILT = ".buildinfo"  # in every folder that Sphinx wrote
 LEDGER = "16_claims"  # the front page, once it is there
-KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SHOWN = {"image/png", "text/html", "text/latex", "text/markdown", "text/plain"}
 SLIDERS = "Here stand sliders and a picture that follows them, where a kernel runs.\n"
