@@ -117,10 +117,8 @@ def table(frame: pd.DataFrame, name: str, caption: str = "", digits: int = 3) ->
     Args:
         name: of the file, in the folder `tables` beside the notebook, or beside the output of `vgmr run`.
     """
-    write(
-        Path(os.environ.get(TABLES, "tables")) / f"{name}.csv",
-        frame.to_csv(index=False, lineterminator="\n").encode(),
-    )
+    folder = Path(os.environ.get(TABLES, "tables"))
+    write(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
     small = frame.dropna(axis=1, how="all")
     floats: list[Hashable] = [column for column in small if pd.api.types.is_float_dtype(small[column])]
     chances: list[Hashable] = [column for column in floats if column in ("p", "p_holm")]
