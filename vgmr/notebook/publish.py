@@ -230,15 +230,6 @@ def python_blocks(text: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", text, re.S | re.M)
 
 
-def code_lines(book: Any) -> list[str]:
-    """All lines of code that a reader sees: of code cells, and of python blocks in the text."""
-    found = [line for cell in book.cells if cell.cell_type == "code" for line in cell.source.splitlines()]
-    for cell in book.cells:
-        if cell.cell_type == "markdown":
-            found += [line for block in python_blocks(cell.source) for line in block.splitlines()]
-    return found
-
-
 def unseen_tables(source: str) -> list[str]:
     """Names of captioned tables in a cell that are not its last expression, so that nobody sees them."""
     before = _parsed(source).body[:-1]
@@ -273,9 +264,8 @@ def problems(path: Path) -> list[Problem]:
         note(f"stray metadata: {sorted(set(book.metadata) - {'kernelspec', 'language_info'})}")
     if any(set(cell.metadata) - {"tags"} for cell in book.cells):
         note("stray cell metadata")
-    if [cell.get("id") for cell in book.cells] != [
-        f"cell-{number:03d}" for number in range(1, len(book.cells) + 1)
-    ]:
+    ids = [f"cell-{number:03d}" for number in range(1, len(book.cells) + 1)]
+    if [cell.get("id") for cell in book.cells] != ids:
         note("cell ids are not cell-001 to the last")
     if path.stat().st_size > MAXIMUM_BYTES:
         note(f"{path.stat().st_size} bytes, more than {MAXIMUM_BYTES}", "hand")
@@ -284,9 +274,10 @@ def problems(path: Path) -> list[Problem]:
         note("no cell of code", "hand")
     elif statistics.median(lines) > 7 or max(lines) > 40:
         note(f"code cells of {statistics.median(lines)} lines in the median, {max(lines)} at most", "hand")
-    if wide := [line for line in code_lines(book) if len(line) > WIDEST]:
-        note(f"{len(wide)} lines of code are wider than {WIDEST} columns, such as {wide[0].strip()!r}", "hand")
     texts = [cell.source for cell in book.cells if cell.cell_type == "markdown"]
+    sources = [cell.source for cell in code] + [block for text in texts for block in python_blocks(text)]
+    if wide := [line for source in sources for line in source.splitlines() if len(line) > WIDEST]:
+        note(f"{len(wide)} lines of code are wider than {WIDEST} columns, such as {wide[0].strip()!r}", "hand")
     if long := [text for text in texts if len(text.split()) > LONGEST]:
         words, start = len(long[0].split()), " ".join(long[0].split()[:6])
         note(f"a text cell has {words} words, more than {LONGEST}: {start!r}", "hand")
@@ -315,18 +306,18 @@ def problems(path: Path) -> list[Problem]:
     return found
 
 
-def _shown(path: Path, tag: str, kind: str) -> str | None:
-    """The first output of a MIME type in the notebook's cells with a tag."""
+def _shown(path: Path, tag: str, kind: str, wanted: str) -> str:
+    """The first output of a MIME type in the notebook's cells with a tag; ValueError says what is `wanted`."""
     cells = [cell for cell in read(path).cells if tag in tags(cell)]
     found = [output.data[kind] for cell in cells for output in cell.outputs if kind in output.get("data", {})]
-    return found[0] if found else None
+    if not found:
+        raise ValueError(f"{path}: no cell tagged {tag} {wanted}; execute the notebook")
+    return str(found[0])
 
 
 def overview(path: Path) -> bytes:
     """The PNG of the figure in the notebook's cell tagged overview."""
-    if (figure := _shown(path, "overview", "image/png")) is None:
-        raise ValueError(f"{path}: no cell tagged overview has a figure; execute the notebook")
-    return base64.b64decode(figure)
+    return base64.b64decode(_shown(path, "overview", "image/png", "has a figure"))
 
 
 def listed(paths: Sequence[Path]) -> str:
@@ -346,9 +337,7 @@ def filled(text: str, name: str, content: str) -> str:
 
 def message(path: Path) -> str:
     """The sentence that a notebook's cell tagged message shows as Markdown, without its quotation mark."""
-    if (text := _shown(path, "message", "text/markdown")) is None:
-        raise ValueError(f"{path}: no cell tagged message shows Markdown; execute the notebook")
-    return text.removeprefix("> ")
+    return _shown(path, "message", "text/markdown", "shows Markdown").removeprefix("> ")
 
 
 def generated_files() -> dict[Path, bytes]:
