@@ -601,9 +601,8 @@ def prepare_folder(folder: Path, sweep: Path, tasks: Sequence[Task], locks: bool
         warnings.simplefilter("always")
         with locked(folder / RUNNING / f"{ORIGIN}.lock"):
             path = folder / ORIGIN
-            other = (
-                Path(path.read_text(encoding="utf-8", errors="replace").strip() or ".") if path.exists() else sweep
-            )
+            named = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
+            other = Path(named or ".")
             if other.is_file() and other.resolve() != sweep.resolve():
                 raise ValueError(
                     f"{folder} holds the results of {other}; give another folder for {sweep} with --output"
