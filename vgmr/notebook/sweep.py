@@ -371,11 +371,11 @@ def on_dask(address: str) -> Engine:
         with client:
             token = probe(client, work, tasks)
             futures = {}
+            where = hashlib.sha256(str(work.folder).encode()).hexdigest()[:8]
             for task in tasks:
                 # the same key from two drivers is one task; after a failure it is another one
                 earlier = work.folder / f"{task.name}.json"
                 state = earlier.stat().st_mtime_ns if earlier.exists() else 0
-                where = hashlib.sha256(str(work.folder).encode()).hexdigest()[:8]
                 work_of_task = pickle.dumps(partial(execute, task, work.folder, work.timeout))
                 key = f"{task.name}-{where}-{state}"
                 futures[client.submit(unpacked, work_of_task, token, key=key, retries=RETRIES)] = task
@@ -462,14 +462,14 @@ def running(folder: Path, names: set[str]) -> str:
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
 
 
-def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Nested values by dotted names; a list is JSON text."""
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted names, after a prefix; a list is JSON text."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}.{key}")
+            found |= _flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}.{key}"] = json.dumps(value) if isinstance(value, list | tuple) else value
+            found[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list | tuple) else value
     return found
 
 
@@ -486,10 +486,10 @@ def table(tasks: Sequence[Task], folder: Path) -> pd.DataFrame:
                 "notebook": task.notebook.stem,
                 "id": task.id,
                 "status": found["status"],
-                **_flat(task.parameters, "parameters"),
-                **_flat(found.get("records", {}), "records"),
+                **_flat(task.parameters, "parameters."),
+                **_flat(found.get("records", {}), "records."),
                 **{name: found.get(name) for name in end},
-                **_flat(found.get("environment", {}), "environment"),
+                **_flat(found.get("environment", {}), "environment."),
             }
         )
     names = list(dict.fromkeys(itertools.chain(*rows)))
@@ -521,21 +521,20 @@ def page(tasks: Sequence[Task], folder: Path, title: str) -> str:
 
 def _row(task: Task, found: Mapping[str, Any]) -> str:
     def lines(values: Mapping[str, Any]) -> str:
-        return html.escape("\n".join(f"{name.partition('.')[2]}: {value}" for name, value in values.items()))
+        return html.escape("\n".join(f"{name}: {value}" for name, value in values.items()))
 
     def more(head: str, text: str) -> str:
         return f"<details><summary>{head}</summary><pre>{text}</pre></details>" if text else ""
 
     name, path, error = html.escape(task.name), found.get("path"), found.get("error")
     link = f'<a href="{html.escape(path)}">{name}</a>' if path else name
-    given = _flat(task.overrides, "given")
-    defaults = {f"default.{key}": value for key, value in task.parameters.items() if key not in task.overrides}
+    defaults = {key: value for key, value in task.parameters.items() if key not in task.overrides}
     seconds, memory = found.get("seconds"), found.get("peak_memory")
-    recorded = _flat(found.get("records", {}), "records")
+    recorded = _flat(found.get("records", {}))
     values = [
         f"<td>{link}</td>",
         f'<td class="{found["status"]}">{found["status"]}{more("error", html.escape(error or ""))}</td>',
-        f"<td><pre>{lines(given)}</pre>{more('defaults', lines(defaults))}</td>",
+        f"<td><pre>{lines(_flat(task.overrides))}</pre>{more('defaults', lines(defaults))}</td>",
         f"<td>{more(f'{len(recorded)} values', lines(recorded))}</td>",
         f'<td class="number">{"" if seconds is None else f"{seconds:.1f}"}</td>',
         f'<td class="number">{"" if memory is None else f"{memory:.0f}"}</td>',
