@@ -246,7 +246,7 @@ def test_two_at_once_do_a_run_once(folder):
     threads = [threading.Thread(target=sweep.execute, args=(task, folder / "out", 60)) for _ in range(2)]
     for thread in threads:
         thread.start()
-    line = tiny.wait_for(lambda: sweep.running(folder / "out", {task.name}, 200))
+    line = tiny.wait_for(lambda: sweep.running(folder / "out", {task.name}))
     for thread in threads:
         thread.join()
     assert line.startswith(f"{task.name} cell ")

@@ -35,7 +35,7 @@ def keep_freed_memory() -> None:
     mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
-def end_with(parent: int) -> None:
+def _start_worker(parent: int) -> None:
     """Called in a worker process: end it when process `parent` is gone, and leave Ctrl-C to that one."""
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -46,10 +46,6 @@ def end_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _start_worker(parent: int) -> None:
-    end_with(parent)
     keep_freed_memory()
 
 

@@ -39,7 +39,7 @@ def fits(value: Any, annotation: Any) -> bool:
     """
     if annotation is Any:
         return True
-    if annotation is None or annotation is type(None):
+    if annotation is None:
         return value is None
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
@@ -52,10 +52,8 @@ def fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, tuple) and len(value) == len(inner) and all(map(fits, value, inner))
     if origin in (list, tuple):
         return isinstance(value, origin) and all(fits(item, inner[0]) for item in value)
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation in (int, float):
+        return isinstance(value, int | annotation) and not isinstance(value, bool)
     return isinstance(value, annotation)
 
 
@@ -139,7 +137,6 @@ def _yaml(path: Path, text: str) -> Any:
     class Loader(yaml.SafeLoader):
         """With 1e-3 as a number, as in YAML 1.2 and in JSON."""
 
-    Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+.0123456789"))
     try:
         loader = Loader(text)

@@ -6,7 +6,7 @@ import io
 import os
 import platform
 import warnings
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -117,19 +117,17 @@ def table(frame: pd.DataFrame, name: str, caption: str = "", digits: int = 3) ->
     Args:
         name: of the file, in the folder `tables` beside the notebook, or beside the output of `vgmr run`.
     """
-    write(
-        Path(os.environ.get(TABLES, "tables")) / f"{name}.csv",
-        frame.to_csv(index=False, lineterminator="\n").encode(),
-    )
+    folder = Path(os.environ.get(TABLES, "tables"))
+    write(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
     small = frame.dropna(axis=1, how="all")
-    floats: list[Hashable] = [column for column in small if pd.api.types.is_float_dtype(small[column])]
-    chances: list[Hashable] = [column for column in floats if column in ("p", "p_holm")]
+    floats = [column for column in small if pd.api.types.is_float_dtype(small[column])]
 
     def chance(p: Any) -> str:
         return f"&lt; {10**-digits:.{digits}f}" if p < 10**-digits else f"{p:.{digits}f}"
 
-    styled = small.style.format(na_rep="").format(f"{{:.{digits}f}}", subset=floats, na_rep="").hide(axis="index")
-    styled = styled.format(chance, subset=chances, na_rep="")
+    formats: dict[Any, Any] = dict.fromkeys(floats, f"{{:.{digits}f}}")
+    formats |= {column: chance for column in ("p", "p_holm") if column in floats}
+    styled = small.style.format(formats, na_rep="").hide(axis="index")
     return styled.set_caption(caption or name).set_uuid(name)  # the same HTML each time
 
 

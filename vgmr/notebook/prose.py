@@ -10,7 +10,8 @@ import pandas as pd
 from vgmr.data.types import MultimodalData
 from vgmr.statistics.verdicts import verdict
 
-LOWER_IS_BETTER = ("mae",)
+LOWER_IS_BETTER = {"mae": (1, "units of the label", 3)}  # with scale, unit and digits in a sentence
+POINTS = (100, "points", 1)  # the same of other metrics
 
 
 def about(data: MultimodalData, folds: int = 0) -> str:
@@ -23,10 +24,9 @@ def about(data: MultimodalData, folds: int = 0) -> str:
     lines = [f"**{data.name}**: {sum(sizes.values()):,} samples" + (", **made data**" if data.stand_in else "")]
     for name, width in data.dims.items():
         steps = [int(n) for part in data.parts.values() for n in part.lengths()[name]]
-        shown = (
-            f"{min(steps)} to {max(steps)} time steps" if min(steps) < max(steps) else f"{max(steps)} time steps"
-        )
-        shown = shown if max(steps) > 1 else "a single vector"
+        least, most = min(steps), max(steps)
+        shown = f"{most} time steps" if least == most else f"{least} to {most} time steps"
+        shown = shown if most > 1 else "a single vector"
         lines.append(f"`{name}`: {width} channels, {shown}")
     if data.classes:
         some = ", ".join(data.classes[:6]) + (", ..." if len(data.classes) > 6 else "")
@@ -64,8 +64,7 @@ def sentence(row: Mapping[Any, Any], metric: str = "accuracy") -> str:
         if float(row.get("mean", 0)) == 1:
             return f"{who} answer everything right: no difference could be seen."
         return f"{who} score the same in every training: no difference was seen."
-    points = metric not in LOWER_IS_BETTER
-    scale, unit, digits = (100, "points", 1) if points else (1, "units of the label", 3)
+    scale, unit, digits = LOWER_IS_BETTER.get(metric, POINTS)
     difference, low, high = (scale * float(row[name]) for name in ("difference", "low", "high"))
     side = f"{abs(difference):.{digits}f} {unit} {'better' if difference > 0 else 'worse'} than"
     if not round(abs(difference), digits):
@@ -80,9 +79,8 @@ def sentence(row: Mapping[Any, Any], metric: str = "accuracy") -> str:
     }[verdict(difference, low, high)]
     seen = f"{scale * float(row['smallest_effect']):.{digits}f} {unit}"
     interval = f"95% interval {low:+.{digits}f} to {high:+.{digits}f}"
-    who, other = row["label"], row["against"]
     return (
-        f"**{who}** scores {side} {other} ({interval}), "
+        f"**{row['label']}** scores {side} {row['against']} ({interval}), "
         f"{said}; a difference of {seen} would have been found in four of five such studies."
     )
 
@@ -99,27 +97,27 @@ def answer(table: pd.DataFrame, forms: Sequence[str], metric: str = "accuracy") 
     Args:
         forms: labels of VGMR's forms; other rows are named where they are decided, but for single modalities.
     """
-    scale, unit = (1, "units of the label") if metric in LOWER_IS_BETTER else (100, "points")
+    scale, unit, digits = LOWER_IS_BETTER.get(metric, POINTS)
     words = {"held": "better", "contradicted": "worse", "undecided": "undecided"}
 
     def said(row: Mapping[Any, Any]) -> tuple[str, str]:
         word = words[verdict(float(row["difference"]), float(row["low"]), float(row["high"]))]
-        moved = f"{scale * float(row['difference']):+.{1 if scale > 1 else 3}f} {unit}"
+        moved = f"{scale * float(row['difference']):+.{digits}f} {unit}"
         return word, f"{row['label']} {moved} ({word})"
 
     rows = table.dropna(subset=["difference"]).to_dict("records")
     own = [said(row) for row in rows if row["label"] in forms]
     found = {word for word, _ in own}
-    head = "better" if "better" in found else "worse" if "worse" in found else "undecided"
     heads = {
         "better": "a gain over plain is decided",
         "worse": "no gain over plain, and a loss is decided",
         "undecided": "no gain over plain is decided",
     }
+    head = next((text for word, text in heads.items() if word in found), heads["undecided"])
     rest = [said(row) for row in rows if row["label"] not in forms and not str(row["label"]).endswith(" alone")]
     others = [text for word, text in rest if word != "undecided"]
     more = f" Of the controls: {'; '.join(others)}." if others else ""
-    return f"**Is VGMR better than plain here? {heads[head].capitalize()}**: {'; '.join(t for _, t in own)}.{more}"
+    return f"**Is VGMR better than plain here? {head.capitalize()}**: {'; '.join(t for _, t in own)}.{more}"
 
 
 def beside_linear(linear: float, table: pd.DataFrame) -> str:

@@ -21,9 +21,8 @@ from typing import Any
 import nbformat
 
 from vgmr.machine.files import try_place, write
-from vgmr.notebook.run import Kernel, find_notebook, in_thread, ran, tags
+from vgmr.notebook.run import FOLDER, Kernel, find_notebook, in_thread, notebooks, ran, tags
 
-FOLDER = Path("notebooks")
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 # hosted notebooks come without the files beside them, so the whole repository is fetched
 INSTALL = """import sys
@@ -38,6 +37,7 @@ MAXIMUM_BYTES = 1_000_000
 WIDEST = 88  # columns of code, so that no page scrolls sideways
 LONGEST = 200  # words of a text cell
 CELL_PATIENCE = 600  # seconds
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
 
 class Problem(str):
@@ -55,11 +55,6 @@ def repository() -> str:
     """The repository's address, the one setting in pyproject.toml."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
     return str(project["urls"]["Repository"]).rstrip("/")
-
-
-def notebooks() -> list[Path]:
-    """All numbered notebooks, in order."""
-    return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 
 
 def read(path: Path) -> Any:
@@ -80,31 +75,29 @@ def title(path: Path) -> str:
     raise ValueError(f"{path}: no H1 heading; begin with a markdown cell '# Title'")
 
 
-def generated(path: Path, order: list[Path]) -> dict[str, Any]:
-    """The cells that stand alike in all notebooks, by tag."""
+def generated(path: Path) -> dict[str, str]:
+    """The sources of the cells that stand alike in all notebooks, by tag."""
     slug = repository().removeprefix("https://github.com/")
     link = f"https://colab.research.google.com/github/{slug}/blob/main/notebooks/{path.name}"
     install = INSTALL.format(repository=repository(), name=slug.split("/")[-1]).strip()
+    order = notebooks()
     position = order.index(path)
-    neighbours = []
-    if position:
-        neighbours.append(f"Before: [{title(order[position - 1])}]({order[position - 1].name})")
-    if position + 1 < len(order):
-        neighbours.append(f"Next: [{title(order[position + 1])}]({order[position + 1].name})")
+    neighbours = (("Before", order[:position][-1:]), ("Next", order[position + 1 :][:1]))
+    links = [f"{word}: [{title(other)}]({other.name})" for word, found in neighbours for other in found]
     return {
-        "badge": nbformat.v4.new_markdown_cell(f"[![Open in Colab]({BADGE})]({link})"),
-        "colab": nbformat.v4.new_code_cell(install),
-        "navigation": nbformat.v4.new_markdown_cell(" · ".join(neighbours) or f"[All notebooks]({repository()})"),
+        "badge": f"[![Open in Colab]({BADGE})]({link})",
+        "colab": install,
+        "navigation": " · ".join(links) or f"[All notebooks]({repository()})",
     }
 
 
 def renewed(path: Path) -> Any:
     """The notebook with generated cells renewed."""
     book = read(path)
-    for tag, fresh in generated(path, notebooks()).items():
+    for tag, source in generated(path).items():
         for cell in book.cells:
             if tag in tags(cell):
-                cell.source = fresh.source
+                cell.source = source
     return book
 
 
@@ -120,10 +113,7 @@ def prepared(path: Path) -> Any:
         cell["id"] = f"cell-{number:03d}"
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    book.metadata = {
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-        "language_info": {"name": "python"},
-    }
+    book.metadata = {**KERNEL, "language_info": {"name": "python"}}
     book.nbformat_minor = 5
     return book
 
@@ -183,7 +173,7 @@ def palette(png: str) -> str:
 
 def cleaned(book: Any) -> Any:
     """An executed notebook without timings and widget state, its figures small and with alt text."""
-    book.metadata = {key: book.metadata[key] for key in ("kernelspec",) if key in book.metadata}
+    book.metadata = {name: value for name, value in book.metadata.items() if name == "kernelspec"}
     book.metadata["language_info"] = {"name": "python"}
     heading = "Figure"
     defined: dict[str, str] = {}
@@ -240,15 +230,6 @@ def python_blocks(text: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", text, re.S | re.M)
 
 
-def code_lines(book: Any) -> list[str]:
-    """All lines of code that a reader sees: of code cells, and of python blocks in the text."""
-    found = [line for cell in book.cells if cell.cell_type == "code" for line in cell.source.splitlines()]
-    for cell in book.cells:
-        if cell.cell_type == "markdown":
-            found += [line for block in python_blocks(cell.source) for line in block.splitlines()]
-    return found
-
-
 def unseen_tables(source: str) -> list[str]:
     """Names of captioned tables in a cell that are not its last expression, so that nobody sees them."""
     before = _parsed(source).body[:-1]
@@ -283,9 +264,8 @@ def problems(path: Path) -> list[Problem]:
         note(f"stray metadata: {sorted(set(book.metadata) - {'kernelspec', 'language_info'})}")
     if any(set(cell.metadata) - {"tags"} for cell in book.cells):
         note("stray cell metadata")
-    if [cell.get("id") for cell in book.cells] != [
-        f"cell-{number:03d}" for number in range(1, len(book.cells) + 1)
-    ]:
+    ids = [f"cell-{number:03d}" for number in range(1, len(book.cells) + 1)]
+    if [cell.get("id") for cell in book.cells] != ids:
         note("cell ids are not cell-001 to the last")
     if path.stat().st_size > MAXIMUM_BYTES:
         note(f"{path.stat().st_size} bytes, more than {MAXIMUM_BYTES}", "hand")
@@ -294,9 +274,10 @@ def problems(path: Path) -> list[Problem]:
         note("no cell of code", "hand")
     elif statistics.median(lines) > 7 or max(lines) > 40:
         note(f"code cells of {statistics.median(lines)} lines in the median, {max(lines)} at most", "hand")
-    if wide := [line for line in code_lines(book) if len(line) > WIDEST]:
-        note(f"{len(wide)} lines of code are wider than {WIDEST} columns, such as {wide[0].strip()!r}", "hand")
     texts = [cell.source for cell in book.cells if cell.cell_type == "markdown"]
+    sources = [cell.source for cell in code] + [block for text in texts for block in python_blocks(text)]
+    if wide := [line for source in sources for line in source.splitlines() if len(line) > WIDEST]:
+        note(f"{len(wide)} lines of code are wider than {WIDEST} columns, such as {wide[0].strip()!r}", "hand")
     if long := [text for text in texts if len(text.split()) > LONGEST]:
         words, start = len(long[0].split()), " ".join(long[0].split()[:6])
         note(f"a text cell has {words} words, more than {LONGEST}: {start!r}", "hand")
@@ -307,8 +288,8 @@ def problems(path: Path) -> list[Problem]:
         note("needs exactly one cell tagged parameters", "hand")
     if tagged.count("nbval-check-output") < 3:
         note("fewer than three cells tagged nbval-check-output; tag those that give the same each time", "hand")
-    for tag, cell in generated(path, notebooks()).items():
-        if not any(tag in tags(other) and other.source == cell.source for other in book.cells):
+    for tag, source in generated(path).items():
+        if not any(tag in tags(cell) and cell.source == source for cell in book.cells):
             note(f"generated cell {tag} is missing or stale", "clean")
     for cell in code:
         if "parameters" in tags(cell):
@@ -325,18 +306,18 @@ def problems(path: Path) -> list[Problem]:
     return found
 
 
-def _shown(path: Path, tag: str, kind: str) -> str | None:
-    """The first output of a MIME type in the notebook's cells with a tag."""
+def _shown(path: Path, tag: str, kind: str, wanted: str) -> str:
+    """The first output of a MIME type in the notebook's cells with a tag; ValueError says what is `wanted`."""
     cells = [cell for cell in read(path).cells if tag in tags(cell)]
     found = [output.data[kind] for cell in cells for output in cell.outputs if kind in output.get("data", {})]
-    return found[0] if found else None
+    if not found:
+        raise ValueError(f"{path}: no cell tagged {tag} {wanted}; execute the notebook")
+    return str(found[0])
 
 
 def overview(path: Path) -> bytes:
     """The PNG of the figure in the notebook's cell tagged overview."""
-    if (figure := _shown(path, "overview", "image/png")) is None:
-        raise ValueError(f"{path}: no cell tagged overview has a figure; execute the notebook")
-    return base64.b64decode(figure)
+    return base64.b64decode(_shown(path, "overview", "image/png", "has a figure"))
 
 
 def listed(paths: Sequence[Path]) -> str:
@@ -356,9 +337,7 @@ def filled(text: str, name: str, content: str) -> str:
 
 def message(path: Path) -> str:
     """The sentence that a notebook's cell tagged message shows as Markdown, without its quotation mark."""
-    if (text := _shown(path, "message", "text/markdown")) is None:
-        raise ValueError(f"{path}: no cell tagged message shows Markdown; execute the notebook")
-    return text.removeprefix("> ")
+    return _shown(path, "message", "text/markdown", "shows Markdown").removeprefix("> ")
 
 
 def generated_files() -> dict[Path, bytes]:

@@ -24,6 +24,7 @@ from vgmr.machine.files import locked, try_place, user_path
 from vgmr.machine.work import bar_options
 from vgmr.notebook.given import RECORD, TABLES, described, fits, read_file, shown, trouble
 
+FOLDER = Path("notebooks")
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict}
 CELL_TIMEOUT = 24 * 3600  # seconds; without a limit a lost message between kernel and client waits for ever
 START_TIMEOUT = 180  # seconds
@@ -34,6 +35,11 @@ NOT_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) 
 GUARD = 'read _; kill -9 -"$1" 2>/dev/null'  # reading ends when the other end of the pipe is gone
 
 
+def notebooks() -> list[Path]:
+    """All numbered notebooks, in order."""
+    return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+
+
 def find_notebook(name: str) -> Path:
     """A notebook by path, by name or by the number it begins with, in ./notebooks.
 
@@ -42,12 +48,11 @@ def find_notebook(name: str) -> Path:
     """
     if name.endswith(".ipynb") and (path := user_path(name)).is_file():
         return path
-    folder = Path("notebooks")
-    there = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    there = notebooks()
     found = [path for path in there if path.stem == name or path.stem.split("_")[0] == name]
     if len(found) != 1:
         listed = ", ".join(path.stem for path in there)
-        listed = listed or f"none in {folder.resolve()}; go to the repository's folder, or give a path to one"
+        listed = listed or f"none in {FOLDER.resolve()}; go to the repository's folder, or give a path to one"
         raise FileNotFoundError(f"no notebook {shown(name)}; there are: {listed}")
     return found[0]
 
@@ -103,23 +108,20 @@ def parameters(notebook: Path) -> dict[str, tuple[Any, Any]]:
     Raises:
         ValueError: not a notebook, a cell that cannot be read, or a second one, which would undo what is given.
     """
+    tagged = [cell["source"] for cell in cells(notebook) if "parameters" in tags(cell)]
+    if len(tagged) > 1:
+        raise ValueError(f"{notebook}: expected one cell tagged parameters, got several; keep one")
+    try:
+        body = ast.parse("".join(tagged)).body
+    except NOT_LITERAL as error:
+        raise ValueError(f"{notebook}, the cell tagged parameters: {error}") from None
     found: dict[str, tuple[Any, Any]] = {}
-    tagged = 0
-    for cell in cells(notebook):
-        if "parameters" in tags(cell):
-            tagged += 1
-            if tagged > 1:
-                raise ValueError(f"{notebook}: expected one cell tagged parameters, got several; keep one")
+    for line in body:
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value:
             try:
-                body = ast.parse(cell["source"]).body
+                found[line.target.id] = annotated_type(line.annotation), ast.literal_eval(line.value)
             except NOT_LITERAL as error:
-                raise ValueError(f"{notebook}, the cell tagged parameters: {error}") from None
-            for line in body:
-                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value:
-                    try:
-                        found[line.target.id] = annotated_type(line.annotation), ast.literal_eval(line.value)
-                    except NOT_LITERAL as error:
-                        raise ValueError(f"{notebook}, parameter {line.target.id}: {error}") from None
+                raise ValueError(f"{notebook}, parameter {line.target.id}: {error}") from None
     return found
 
 
@@ -169,25 +171,24 @@ def records(notebook: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for cell in cells(notebook):
         for output in cell.get("outputs", []):
-            content = output.get("data", {}).get(RECORD)
-            if content is not None:
+            if (content := output.get("data", {}).get(RECORD)) is not None:
                 found[content["name"]] = content["values"]
     return found
 
 
 def given(notebook: Path) -> dict[str, Any]:
     """Parameters that a notebook was run with, where results depend on them and they are not its defaults."""
-    defaults, found = parameters(notebook), {}
+    defaults = {name: default for name, (_, default) in parameters(notebook).items()}
+    found = {}
     for cell in cells(notebook):
         if "injected-parameters" in tags(cell):
             for line in ast.parse(cell["source"]).body:
                 if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
                     found[line.targets[0].id] = ast.literal_eval(line.value)
-    known = {name: default for name, (_, default) in defaults.items()}
     return {
         name: value
         for name, value in found.items()
-        if name not in HOW_ONLY and (name not in known or known[name] != value)
+        if name not in HOW_ONLY and (name not in defaults or defaults[name] != value)
     }
 
 
@@ -353,6 +354,10 @@ def run_notebook(
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it does not know `str | None`, and names are checked
     kernel = kernel or Kernel()
     kernel.tables = output.resolve().with_name(f"{output.stem}-tables")
+
+    def failed(cell: int, why: str) -> RuntimeError:
+        return RuntimeError(f"{notebook.stem} failed in cell {cell}: {why}; see {unfinished}")
+
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             with kernel:
@@ -370,23 +375,15 @@ def run_notebook(
                 )
             break
         except PapermillExecutionError as error:
-            cause = f"{error.ename}: {error.evalue}"
-            raise RuntimeError(
-                f"{notebook.stem} failed in cell {error.exec_count}: {cause}; see {unfinished}"
-            ) from error
+            raise failed(error.exec_count, f"{error.ename}: {error.evalue}") from error
         except CellTimeoutError as error:
-            raise RuntimeError(
-                f"{notebook.stem} failed in cell {kernel.cell}: not done in {timeout} s; see {unfinished}"
-            ) from error
+            raise failed(kernel.cell, f"not done in {timeout} s") from error
         except (RuntimeError, OSError) as error:
             if not kernel.ready and attempt < START_ATTEMPTS:
                 continue
             if not isinstance(error, DeadKernelError):
                 raise
-            raise RuntimeError(
-                f"{notebook.stem} failed in cell {kernel.cell}: the kernel died (killed, or out of memory); "
-                f"see {unfinished}"
-            ) from error
+            raise failed(kernel.cell, "the kernel died (killed, or out of memory)") from error
     if why := ran(book):
         raise RuntimeError(f"{notebook.stem} {why}; see {unfinished}")
     os.replace(unfinished, output)

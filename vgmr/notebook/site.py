@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import nbformat
 
 from vgmr.machine.files import try_place, user_path
 from vgmr.notebook import publish
+from vgmr.notebook.publish import KERNEL
 from vgmr.notebook.run import tags
 
 BUILT = ".buildinfo"  # in every folder that Sphinx wrote
 LEDGER = "16_claims"  # the front page, once it is there
-KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SHOWN = {"image/png", "text/html", "text/latex", "text/markdown", "text/plain"}
 SLIDERS = "Here stand sliders and a picture that follows them, where a kernel runs.\n"
@@ -73,14 +74,12 @@ def setup(app: Any) -> dict[str, bool]:
     """What Sphinx calls: formulas become MathML."""
     from docutils.nodes import SkipNode
 
-    def visit(block: bool) -> Any:
-        def write(translator: Any, node: Any) -> None:
-            translator.body.append(mathml(node.astext(), block))
-            raise SkipNode
+    def visit(translator: Any, node: Any, block: bool) -> None:
+        translator.body.append(mathml(node.astext(), block))
+        raise SkipNode
 
-        return write
-
-    app.add_html_math_renderer("mathml", (visit(False), None), (visit(True), None))
+    inline, alone = partial(visit, block=False), partial(visit, block=True)
+    app.add_html_math_renderer("mathml", (inline, None), (alone, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -120,9 +119,8 @@ def page(path: Path) -> Any:
     return book
 
 
-def front(pages: list[str]) -> Any:
+def front(readme: str, pages: list[str]) -> Any:
     """The first page: what this is, the ledger of claims if there is one, and the way to all other pages."""
-    readme = linked(Path("README.md").read_text(encoding="utf-8"), "")
     cells = [nbformat.v4.new_markdown_cell(readme.split("\n## ")[0])]
     ledger = publish.FOLDER / f"{LEDGER}.ipynb"
     if ledger.exists():
@@ -132,7 +130,7 @@ def front(pages: list[str]) -> Any:
             else:
                 cell.metadata["tags"] = [*tags(cell), "hide-input"]
             cells.append(cell)
-    listed = "\n".join(name for name in pages if name != LEDGER)
+    listed = "\n".join(pages)
     toctree = f"```{{toctree}}\n:hidden:\n:caption: Notebooks\n\n{listed}\n```"
     about = "```{toctree}\n:hidden:\n:caption: About\n\nThe repository <readme>\n```"
     cells += [nbformat.v4.new_markdown_cell(toctree), nbformat.v4.new_markdown_cell(about)]
@@ -160,13 +158,12 @@ def build(output: Path) -> int:
         (source / "_static/site.css").write_text(STYLE, encoding="utf-8")
         for picture in (publish.FOLDER / "records").glob("*.png"):
             shutil.copy(picture, source / "pictures")
-        for path in publish.notebooks():
-            if path.stem != LEDGER:
-                nbformat.write(page(path), source / path.name)
-        nbformat.write(front([path.stem for path in publish.notebooks()]), source / "index.ipynb")
-        (source / "readme.md").write_text(
-            linked(Path("README.md").read_text(encoding="utf-8"), ""), encoding="utf-8"
-        )
+        others = [path for path in publish.notebooks() if path.stem != LEDGER]
+        for path in others:
+            nbformat.write(page(path), source / path.name)
+        readme = linked(Path("README.md").read_text(encoding="utf-8"), "")
+        nbformat.write(front(readme, [path.stem for path in others]), source / "index.ipynb")
+        (source / "readme.md").write_text(readme, encoding="utf-8")
         site = Sphinx(source, None, pages, trees, "html", SETTINGS, status=None, warningiserror=True)
         site.build()
         shutil.rmtree(output, ignore_errors=True)

@@ -38,6 +38,7 @@ from vgmr.machine.work import bar
 from vgmr.notebook.given import read_file, shown
 from vgmr.notebook.run import (
     CELL_TIMEOUT,
+    FOLDER,
     Interrupted,
     Kernel,
     cells,
@@ -61,6 +62,7 @@ MOST_RUNS = 100_000
 KEYS = ("notebook", "parameters")
 RETRIES = 2
 DASK_PATIENCE = 60  # seconds
+WIDTH = 60  # of the line on a bar
 LOOKS = 10  # for the result of a run on a disk that lags, half a second apart
 Engine = Callable[["Work", Sequence["Task"]], Iterator[tuple["Task", str | None]]]
 
@@ -274,7 +276,7 @@ def keep(
         "path": output.name if output is not None and output.exists() else None,
         "environment": {"vgmr": version("vgmr"), **environment()},
     }
-    write(folder / f"{task.name}.json", json.dumps(content, indent=1).encode())
+    write(folder / f"{task.name}.json", json.dumps(content, indent=1))
 
 
 @dataclass
@@ -313,17 +315,12 @@ def on_dask(address: str) -> Engine:
         ImportError: dask is not installed.
     """
     try:
-        from distributed import Client, as_completed
+        from distributed import Client, as_completed, get_worker
     except ImportError:
         raise ImportError('--dask needs dask: pip install "vgmr[cluster]"') from None
 
     # these two travel by value, so that the scheduler, which opens what passes through it, need not import torch
     def unpacked(content: bytes, token: tuple[str, str]) -> str:
-        import pickle
-        from pathlib import Path
-
-        from distributed import get_worker
-
         here = str(get_worker().address)
         if not Path(token[0]).exists() or Path(token[0]).read_text(encoding="utf-8") != token[1]:
             raise RuntimeError(f"worker {here} does not see {Path(token[0]).parent.parent}")
@@ -331,9 +328,6 @@ def on_dask(address: str) -> Engine:
         return here
 
     def trouble(token: tuple[str, str], notebooks: dict[str, bytes], answer: str, dask_worker: Any = None) -> str:
-        import hashlib
-        from pathlib import Path
-
         try:
             folder = Path(token[0]).parent
             if not Path(token[0]).exists() or Path(token[0]).read_text(encoding="utf-8") != token[1]:
@@ -351,10 +345,8 @@ def on_dask(address: str) -> Engine:
     def probe(client: Any, work: Work, tasks: Sequence[Task]) -> tuple[str, str]:
         """Whether every worker reads the notebooks and shares the output folder; the folder's token."""
         token = _token(work.folder)
-        notebooks = {
-            str(task.notebook): hashlib.sha256(task.notebook.read_bytes()).digest()
-            for task in {task.notebook: task for task in tasks}.values()
-        }
+        paths = dict.fromkeys(task.notebook for task in tasks)
+        notebooks = {str(path): hashlib.sha256(path.read_bytes()).digest() for path in paths}
         answer = f"answer-{uuid.uuid4().hex[:12]}"
         try:
             for worker, why in client.run(trouble, token, notebooks, answer, on_error="return").items():
@@ -379,11 +371,11 @@ def on_dask(address: str) -> Engine:
         with client:
             token = probe(client, work, tasks)
             futures = {}
+            where = hashlib.sha256(str(work.folder).encode()).hexdigest()[:8]
             for task in tasks:
                 # the same key from two drivers is one task; after a failure it is another one
                 earlier = work.folder / f"{task.name}.json"
                 state = earlier.stat().st_mtime_ns if earlier.exists() else 0
-                where = hashlib.sha256(str(work.folder).encode()).hexdigest()[:8]
                 work_of_task = pickle.dumps(partial(execute, task, work.folder, work.timeout))
                 key = f"{task.name}-{where}-{state}"
                 futures[client.submit(unpacked, work_of_task, token, key=key, retries=RETRIES)] = task
@@ -413,7 +405,7 @@ def _token(folder: Path) -> tuple[str, str]:
     path = folder / RUNNING / TOKEN
     with locked(path.with_suffix(".lock")):
         if not path.exists() or not path.stat().st_size:
-            write(path, uuid.uuid4().hex.encode())
+            write(path, uuid.uuid4().hex)
     return str(path), path.read_text(encoding="utf-8")
 
 
@@ -459,7 +451,7 @@ def run_all(tasks: Sequence[Task], folder: Path, engine: Engine, timeout: int = 
             work.stopped.set()
 
 
-def running(folder: Path, names: set[str], width: int = 60) -> str:
+def running(folder: Path, names: set[str]) -> str:
     """The run that went on to a new cell last, with that cell."""
     newest, line = 0.0, ""
     with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -467,17 +459,17 @@ def running(folder: Path, names: set[str], width: int = 60) -> str:
             if entry.name in names and (state := entry.stat()).st_size and state.st_mtime > newest:
                 cell = Path(entry.path).read_text(encoding="utf-8")
                 newest, line = state.st_mtime, f"{entry.name} {cell}"
-    return line if len(line) <= width else f"{line[: width - 1]}…"
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
 
 
-def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Nested values by dotted names; a list is JSON text."""
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted names, after a prefix; a list is JSON text."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}.{key}")
+            found |= _flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}.{key}"] = json.dumps(value) if isinstance(value, list | tuple) else value
+            found[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list | tuple) else value
     return found
 
 
@@ -485,6 +477,7 @@ def table(tasks: Sequence[Task], folder: Path) -> pd.DataFrame:
     """One row per run, in the order of the sweep: `parameters.NAME`, `records.NAME.KEY`, seconds, MiB, path."""
     import pandas as pd
 
+    start, end = ("notebook", "id", "status"), ("seconds", "peak_memory", "path", "error")
     rows = []
     for task in tasks:
         found = result(task, folder) or {"status": "missing"}
@@ -493,17 +486,13 @@ def table(tasks: Sequence[Task], folder: Path) -> pd.DataFrame:
                 "notebook": task.notebook.stem,
                 "id": task.id,
                 "status": found["status"],
-                **_flat(task.parameters, "parameters"),
-                **_flat(found.get("records", {}), "records"),
-                "seconds": found.get("seconds"),
-                "peak_memory": found.get("peak_memory"),
-                "path": found.get("path"),
-                "error": found.get("error"),
-                **_flat(found.get("environment", {}), "environment"),
+                **_flat(task.parameters, "parameters."),
+                **_flat(found.get("records", {}), "records."),
+                **{name: found.get(name) for name in end},
+                **_flat(found.get("environment", {}), "environment."),
             }
         )
     names = list(dict.fromkeys(itertools.chain(*rows)))
-    start, end = ("notebook", "id", "status"), ("seconds", "peak_memory", "path", "error")
     order = (start, ("parameters",), ("records",), end, ("environment",))
     columns = [name for group in order for name in names if name in group or name.split(".")[0] in group]
     return pd.DataFrame(rows, columns=columns)
@@ -532,21 +521,20 @@ def page(tasks: Sequence[Task], folder: Path, title: str) -> str:
 
 def _row(task: Task, found: Mapping[str, Any]) -> str:
     def lines(values: Mapping[str, Any]) -> str:
-        return html.escape("\n".join(f"{name.partition('.')[2]}: {value}" for name, value in values.items()))
+        return html.escape("\n".join(f"{name}: {value}" for name, value in values.items()))
 
     def more(head: str, text: str) -> str:
         return f"<details><summary>{head}</summary><pre>{text}</pre></details>" if text else ""
 
     name, path, error = html.escape(task.name), found.get("path"), found.get("error")
     link = f'<a href="{html.escape(path)}">{name}</a>' if path else name
-    given = _flat(task.overrides, "given")
-    defaults = {f"default.{key}": value for key, value in task.parameters.items() if key not in task.overrides}
+    defaults = {key: value for key, value in task.parameters.items() if key not in task.overrides}
     seconds, memory = found.get("seconds"), found.get("peak_memory")
-    recorded = _flat(found.get("records", {}), "records")
+    recorded = _flat(found.get("records", {}))
     values = [
         f"<td>{link}</td>",
         f'<td class="{found["status"]}">{found["status"]}{more("error", html.escape(error or ""))}</td>',
-        f"<td><pre>{lines(given)}</pre>{more('defaults', lines(defaults))}</td>",
+        f"<td><pre>{lines(_flat(task.overrides))}</pre>{more('defaults', lines(defaults))}</td>",
         f"<td>{more(f'{len(recorded)} values', lines(recorded))}</td>",
         f'<td class="number">{"" if seconds is None else f"{seconds:.1f}"}</td>',
         f'<td class="number">{"" if memory is None else f"{memory:.0f}"}</td>',
@@ -564,8 +552,8 @@ def summary(found: Sequence[Mapping[str, Any]]) -> str:
 
 def conclude(tasks: Sequence[Task], folder: Path, title: str) -> int:
     """Write results.csv and index.html, and say what came of the runs; returns the exit status."""
-    write(folder / "results.csv", table(tasks, folder).to_csv(index=False).encode())
-    write(folder / "index.html", page(tasks, folder, title).encode())
+    write(folder / "results.csv", table(tasks, folder).to_csv(index=False))
+    write(folder / "index.html", page(tasks, folder, title))
     found = [result(task, folder) or {"status": "missing"} for task in tasks]
     for task, values in zip(tasks, found, strict=True):
         if values["status"] == "failed":
@@ -612,9 +600,8 @@ def prepare_folder(folder: Path, sweep: Path, tasks: Sequence[Task], locks: bool
         warnings.simplefilter("always")
         with locked(folder / RUNNING / f"{ORIGIN}.lock"):
             path = folder / ORIGIN
-            other = (
-                Path(path.read_text(encoding="utf-8", errors="replace").strip() or ".") if path.exists() else sweep
-            )
+            named = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
+            other = Path(named or ".")
             if other.is_file() and other.resolve() != sweep.resolve():
                 raise ValueError(
                     f"{folder} holds the results of {other}; give another folder for {sweep} with --output"
@@ -641,12 +628,11 @@ def main(arguments: list[str]) -> int:
     if options.jobs < 1 or options.timeout < 1:
         raise ValueError("--jobs and --timeout must be 1 or more")
     sweep = user_path(options.sweep)
-    entries = read_file(sweep, list, "a list of entries '- notebook: ...'")
-    tasks = expand(entries)
+    tasks = expand(read_file(sweep, list, "a list of entries '- notebook: ...'"))
     if not tasks:
         raise ValueError(f"{sweep} has no entries; write '- notebook: \"01\"'")
     name = sweep.stem
-    given = Path("notebooks") / "executed" / name if options.output is None else options.output
+    given = FOLDER / "executed" / name if options.output is None else options.output
     folder = user_path(given).resolve()
     engine = on_dask(options.dask) if options.dask else on_this_machine(options.jobs)
     prepare_folder(folder, sweep, tasks, locks=bool(options.dask))
