@@ -20,7 +20,7 @@ import torch
 
 from vgmr.data import store
 from vgmr.data.extract.audio import FASTEST, egemaps, log_mel, read_wav
-from vgmr.data.extract.clips import BrokenFile, Stored, data_folder, make_stored, read_raw, read_stored
+from vgmr.data.extract.clips import BrokenFile, Stored, data_folder, make_stored, one_line, read_raw, read_stored
 from vgmr.data.extract.images import Extractor, ImageNetwork, folder_images, read_images, read_video, rgb_input
 from vgmr.data.extract.images import spread as spread_over
 from vgmr.data.extract.text import TextEncoder, read_words, word_timing
@@ -213,7 +213,7 @@ def read_table(path: Path) -> list[Row]:
                 f"{path}, line {ragged[2]}: {ragged[3]} fields, more than the {ragged[1]} of the header; "
                 "take away a comma at its end, and put a text that holds commas in double quotes"
             ) from None
-        raise ValueError(f"{path}: not a table ({' '.join(str(error).split())})") from None
+        raise ValueError(f"{path}: not a table ({one_line(error)})") from None
     frame = frame[1:].set_axis(frame.iloc[0].str.strip().str.lower().tolist(), axis=1)
     missing = [column for column in ("id", "label") if column not in frame.columns]
     there = [column for column in COLUMNS if column in frame.columns]

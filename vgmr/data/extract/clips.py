@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,12 @@ class Source(NamedTuple):
     folder: Path
     files: Callable[[str], Files]
     make: Maker
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says in one line, without the memory addresses of what it was read from; or else its type."""
+    text = re.sub(r" <_io\.BytesIO[^>]*>", "", str(error))
+    return " ".join(text.split()) or type(error).__name__
 
 
 def data_folder(name: str, root: str | Path | None, marker: str, expected: str) -> Path:

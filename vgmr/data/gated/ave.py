@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import torch
 
-from vgmr.data.extract.clips import POINTER, data_folder, note_counts, note_missing, read_lines, read_raw
+from vgmr.data.extract.clips import POINTER, data_folder, note_counts, note_missing, one_line, read_lines, read_raw
 from vgmr.data.types import Batch, MultimodalData, fingerprint, pad
 
 ROWS = 4143
@@ -256,9 +256,8 @@ def _dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        line = " ".join(str(error).split())
         raise ValueError(
-            f"{path}: not a whole HDF5 file, perhaps a cut-off download ({line}); get it again"
+            f"{path}: not a whole HDF5 file, perhaps a cut-off download ({one_line(error)}); get it again"
         ) from None
     with file:
         if not isinstance(file.get(key), h5py.Dataset):
@@ -270,8 +269,7 @@ def _values(path: Path, data: h5py.Dataset, rows: slice) -> np.ndarray:
     try:
         return np.asarray(data[rows])
     except (OSError, ValueError, TypeError) as error:
-        line = " ".join(str(error).split())
-        raise ValueError(f"{path}: could not be read ({line}); get it again") from None
+        raise ValueError(f"{path}: could not be read ({one_line(error)}); get it again") from None
 
 
 def _read_features(
