@@ -20,7 +20,7 @@ import torch
 
 from vgmr.data import store
 from vgmr.data.extract.audio import FASTEST, egemaps, log_mel, read_wav
-from vgmr.data.extract.clips import BrokenFile, Stored, data_folder, make_stored, one_line, read_raw, read_stored
+from vgmr.data.extract.clips import BrokenFile, Stored, data_folder, digest_of, make_stored, read_raw, read_stored
 from vgmr.data.extract.images import Extractor, ImageNetwork, folder_images, read_images, read_video, rgb_input
 from vgmr.data.extract.images import spread as spread_over
 from vgmr.data.extract.text import TextEncoder, read_words, word_timing
@@ -213,7 +213,7 @@ def read_table(path: Path) -> list[Row]:
                 f"{path}, line {ragged[2]}: {ragged[3]} fields, more than the {ragged[1]} of the header; "
                 "take away a comma at its end, and put a text that holds commas in double quotes"
             ) from None
-        raise ValueError(f"{path}: not a table ({one_line(error)})") from None
+        raise ValueError(f"{path}: not a table ({' '.join(str(error).split())})") from None
     frame = frame[1:].set_axis(frame.iloc[0].str.strip().str.lower().tolist(), axis=1)
     missing = [column for column in ("id", "label") if column not in frame.columns]
     there = [column for column in COLUMNS if column in frame.columns]
@@ -397,7 +397,7 @@ def _contents(rows: Sequence[Row], column: str, broken: dict[str, str], frames: 
             chosen = [there] if frames is None or not there.is_dir() else _chosen(there, frames)
             if not chosen:
                 raise BrokenFile(f"{there}: holds no images")
-            found[row.id] = b"".join(hashlib.sha256(read_raw(path)).digest() for path in chosen)
+            found[row.id] = b"".join(map(digest_of, chosen))
         except (ValueError, OSError) as error:
             broken[row.id] = str(error)
     return found
@@ -493,16 +493,14 @@ def _parts(
         notes["warnings"].append(
             f"the training part has no clip of {', '.join(lacking)}; give more of them, or another split"
         )
-    whole = {name: pad([made[row.id][0] for row in rows]) for name, made in features.items()}
-    batches: dict[str, Any] = {
-        part: Batch(
-            {name: x[chosen] for name, (x, _) in whole.items()},
-            {name: mask[chosen] for name, (_, mask) in whole.items()},
-            torch.from_numpy(label[chosen]),
-            None if group is None else torch.from_numpy(group[chosen]),
-        )
-        for part, chosen in parts.items()
-    }
+    padded = {name: pad([made[row.id][0] for row in rows]) for name, made in features.items()}
+    whole = Batch(
+        {name: x for name, (x, _) in padded.items()},
+        {name: mask for name, (_, mask) in padded.items()},
+        torch.from_numpy(label),
+        None if group is None else torch.from_numpy(group),
+    )
+    batches: dict[str, Any] = {part: whole.index(torch.from_numpy(chosen)) for part, chosen in parts.items()}
     digests = [features[name][row.id][1] for name in features for row in rows]
     listed = [[row.id, row.values["label"], row.values.get("group"), row.values.get("split")] for row in rows]
     return MultimodalData(

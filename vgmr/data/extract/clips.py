@@ -243,10 +243,9 @@ def complete(
     there = [name for name in names if name not in missing]
     broken: dict[str, str] = {}
     for modality, one in sources.items():
-        found, title = stored[modality], f"{data} {modality}"
-        stored[modality] = make_stored(
-            one.folder, there, found, one.make, title, broken if allow_partial else None
-        )
+        left_out = broken if allow_partial else None
+        made = stored[modality]
+        stored[modality] = make_stored(one.folder, there, made, one.make, f"{data} {modality}", left_out)
     if broken:
         told = [f"{name}: {problem}" for name, problem in broken.items()] + told
         note_missing(data, told, len(names), place, allow_partial, notes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from vgmr.data.extract.audio import log_mel, read_wav
-from vgmr.data.extract.clips import BrokenFile, Source, complete, data_folder, note_counts, read_lines, read_raw
+from vgmr.data.extract.clips import BrokenFile, Source, complete, data_folder, digest_of, note_counts, read_lines
 from vgmr.data.extract.images import Extractor, ImageNetwork, numbered_images, read_images, rgb_input, spread
 from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, holdout, pad
 from vgmr.machine.files import user_path
@@ -172,7 +171,7 @@ def load_cremad(
                 "audio": SOUNDS,
                 "clips": names,
             },
-            *(hashlib.sha256(read_raw(path)).digest() for path in paths.values()),
+            *map(digest_of, paths.values()),
             *(parts[part] for part in batches),
             *(made[name][clip][1] for name in sources for clip in names),
         ),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vgmr.data.extract.clips import Files, Source, complete, data_folder, note_counts, read_lines, read_raw
+from vgmr.data.extract.clips import Files, Source, complete, data_folder, digest_of, note_counts, read_lines
 from vgmr.data.extract.images import (
     Extractor,
     ImageNetwork,
@@ -175,13 +175,12 @@ def _find_lists(root: str | Path | None) -> tuple[Path, Path]:
 def _read_lists(folder: Path, split: int) -> tuple[tuple[str, ...], dict[str, list[Clip]], list[bytes]]:
     """Class names in official order, part -> clips, and digests of the three files."""
     paths = [folder / name for name in ("classInd.txt", f"trainlist0{split}.txt", f"testlist0{split}.txt")]
-    expected = f"expected from {LISTS}"
     classes = read_classes(paths[0])
     parts = {"train": read_list(paths[1], classes, True), "test": read_list(paths[2], classes, False)}
     both = {clip.name for clip in parts["train"]} & {clip.name for clip in parts["test"]}
     if both:
         raise ValueError(f"{folder}: {len(both)} clips are in both lists of split {split}, such as {min(both)}")
-    return classes, parts, [hashlib.sha256(read_raw(path, expected)).digest() for path in paths]
+    return classes, parts, [digest_of(path) for path in paths]
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
