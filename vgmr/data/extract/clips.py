@@ -54,6 +54,12 @@ def data_folder(name: str, root: str | Path | None, marker: str, expected: str) 
     raise FileNotFoundError(f"no {marker} of {name} in {base if root is not None else base / name}; {expected}")
 
 
+def folder_of(name: str, root: str | Path | None, marker: str, files: str) -> Path:
+    """`data_folder` for a data set of `files`, which are named in its error with where they belong."""
+    place = f"put them in {name}/ in the folder that VGMR_DATA names, or give their folder as root"
+    return data_folder(name, root, marker, f"expected {files}; {place}")
+
+
 def read_raw(path: Path, expected: str = "") -> bytes:
     """The bytes of a file.
 

@@ -78,8 +78,7 @@ def read_images(paths: Sequence[Path], grey: bool = False) -> tuple[np.ndarray, 
 
 def _upright(frame: Any) -> Any:
     """A video's frame as it is shown: telephones store how they were held beside the pixels."""
-    turn = int(getattr(frame, "rotation", 0))
-    return frame.to_image().rotate(turn, expand=True) if turn else frame.to_image()
+    return frame.to_image().rotate(int(getattr(frame, "rotation", 0)), expand=True)
 
 
 def _shown(image: Any) -> Any:

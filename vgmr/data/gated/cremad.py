@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vgmr.data.extract.audio import log_mel, read_wav
-from vgmr.data.extract.clips import BrokenFile, Source, complete, data_folder, digest_of, note_counts, read_lines
+from vgmr.data.extract.clips import BrokenFile, Source, complete, digest_of, folder_of, note_counts, read_lines
 from vgmr.data.extract.images import Extractor, ImageNetwork, numbered_images, read_images, rgb_input, spread
 from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, holdout, pad
 from vgmr.machine.files import user_path
@@ -87,11 +87,8 @@ def load_cremad(
         raise ValueError(f"bad_clips must be 'keep' or 'drop', got {bad_clips!r}")
     check_whole(1, frames=frames)
     network = ImageNetwork(extractor)
-    expected = (
-        f"expected train.csv and test.csv from {LISTS}, AudioWAV and Image-01-FPS; put them in cremad/ in the "
-        "folder that VGMR_DATA names, or give their folder as root"
-    )
-    folder = data_folder("cremad", root, "train.csv", expected)
+    files = f"train.csv and test.csv from {LISTS}, AudioWAV and Image-01-FPS"
+    folder = folder_of("cremad", root, "train.csv", files)
     paths = {part: folder / f"{part}.csv" for part in SIZES}
     lists = {part: read_list(path) for part, path in paths.items()}
     notes: dict[str, Any] = {"split": split, "extractor": network.name}

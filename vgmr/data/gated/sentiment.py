@@ -367,7 +367,7 @@ def _vector(entries: dict[str, Any], key: str, size: int, where: str) -> np.ndar
 
 def _sentiment(entries: dict[str, Any], key: str, size: int, where: str, notes: Notes) -> np.ndarray:
     """Sentiment of each sample: a vector, or the first of the seven columns of the SDK's label sequences."""
-    values = entries.get(key)
+    values: Any = entries.get(key)
     shape = values.shape if isinstance(values, np.ndarray) else ()
     if shape in ((size, 1, 7), (size, 7)):
         notes[f"{key} with seven columns"] = f"shape (N{', 1' * (len(shape) - 2)}, 7): sentiment is column 0"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vgmr.data.extract.clips import Files, Source, complete, data_folder, digest_of, note_counts, read_lines
+from vgmr.data.extract.clips import Files, Source, complete, digest_of, folder_of, note_counts, read_lines
 from vgmr.data.extract.images import (
     Extractor,
     ImageNetwork,
@@ -160,15 +160,12 @@ def load_ucf101(
 
 def _find_lists(root: str | Path | None) -> tuple[Path, Path]:
     """The data folder, and the folder of the lists in it."""
-    expected = (
-        f"expected classInd.txt, trainlist01.txt and testlist01.txt from {LISTS}; put them in ucf101/ in the "
-        "folder that VGMR_DATA names, or give their folder as root"
-    )
+    files = f"classInd.txt, trainlist01.txt and testlist01.txt from {LISTS}"
     try:
-        folder = data_folder("ucf101", root, "ucfTrainTestlist/classInd.txt", expected)
+        folder = folder_of("ucf101", root, "ucfTrainTestlist/classInd.txt", files)
         return folder, folder / "ucfTrainTestlist"
     except FileNotFoundError:
-        folder = data_folder("ucf101", root, "classInd.txt", expected)
+        folder = folder_of("ucf101", root, "classInd.txt", files)
         return folder, folder
 
 
