@@ -57,8 +57,7 @@ def load_cremad(
     averaged): 64 bands, windows of 50 ms every 25 ms, so T is at most 199. The frames are the middles of
     `frames` equal parts of those in the clip's folder, in order of their number; clips with fewer are padded.
     Features are stored once per clip, so a cut-off extraction goes on; those of a clip that is changed later are
-    made again. Labels are NEU, HAP, SAD, FEA, DIS,
-    ANG; `group` is the actor.
+    made again. Labels are NEU, HAP, SAD, FEA, DIS, ANG; `group` is the actor.
 
     The lists of the literature share all 91 actors between training and test, so a score on them says nothing
     about new speakers; there the validation part is about a tenth of the training clips, of whole actors. The
