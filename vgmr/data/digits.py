@@ -51,14 +51,11 @@ def load_digit_views(
 
     Views: left and right (N, 1, 32), the pixels of a half; strokes (N, 1, 24), in each quadrant the gradient's
     magnitude summed by its direction, six of 30 degrees, opposite ones together; spectrum (N, 1, 40), Fourier
-    magnitudes; outline (N, 1, 16), sums of rows, then of columns. Parts and conflict as in `load_digits`; all
-    `split_seed` give parts of the same sizes.
+    magnitudes; outline (N, 1, 16), sums of rows, then of columns. Parts and conflict, with their arguments, as in
+    `load_digits`; all `split_seed` give parts of the same sizes.
 
     Args:
         views: two or more of left, right, strokes, spectrum, outline.
-        conflict: share of samples in conflict, 0 to 1.
-        conflict_seed: draws which samples, which view and which other image.
-        split_seed: draws the parts.
 
     Raises:
         ValueError: unknown views, `conflict` outside 0 to 1, a negative seed.

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,13 +20,14 @@ import torch
 
 from vgmr.data import store
 from vgmr.data.extract.audio import FASTEST, egemaps, log_mel, read_wav
-from vgmr.data.extract.clips import BrokenFile, Stored, data_folder, make_stored, read_raw, read_stored
+from vgmr.data.extract.clips import BrokenFile, Stored, data_folder, digest_of, make_stored, read_raw, read_stored
 from vgmr.data.extract.images import Extractor, ImageNetwork, folder_images, read_images, read_video, rgb_input
 from vgmr.data.extract.images import spread as spread_over
 from vgmr.data.extract.text import TextEncoder, read_words, word_timing
 from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, holdout, pad
 from vgmr.machine.files import cache_folder, place, user_path, writable
 
+Found = TypeVar("Found")
 TABLE = "table.csv"
 COLUMNS = ("id", "label", "text", "text_file", "audio", "video", "group", "split")
 SOUNDS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {"log-mel": log_mel, "egemaps": egemaps}
@@ -311,7 +312,7 @@ def _make(
     if words:
         encoder = TextEncoder(options["text"])
         options = {**options, "text": encoder.name}
-        read = {row.id: found for row in rows if (found := _words(row, words, broken))}
+        read = _found(rows, lambda row: _words(row, words), broken)
         sources = {name: json.dumps(said).encode() for name, (said, _) in read.items()}
 
         title = f"text-{encoder.name}"
@@ -331,7 +332,7 @@ def _make(
 
     def of_files(column: str, title: str, make: Callable[[Path], np.ndarray], frames: int | None = None) -> None:
         by_id = {row.id: row for row in rows}
-        sources = _contents(rows, column, broken, frames)
+        sources = _found(rows, lambda row: _contents(row, column, frames), broken)
         features[column] = _stored(title, sources, lambda name: make(by_id[name].path(column)), broken, column)
 
     if "audio" in options:
@@ -367,40 +368,40 @@ def _make(
         raise ValueError(f"{error}; {line}" if broken else str(error)) from None
 
 
-def _words(row: Row, column: str, broken: dict[str, str]) -> tuple[list[str], np.ndarray | None] | None:
-    """Words of a clip, and their times where there are some; None for one that is broken."""
-    try:
-        if column == "text":
-            found: tuple[list[str], np.ndarray | None] = row.values["text"].split(), None
-        elif not row.values["text_file"]:
-            raise BrokenFile("the table names no file of words for it")
-        else:
-            found = read_words(row.path("text_file"))
-        if not any(found[0]):
-            raise BrokenFile("it has no word")
-    except (ValueError, OSError) as error:
-        broken[row.id] = str(error)
-        return None
-    return found
-
-
-def _contents(rows: Sequence[Row], column: str, broken: dict[str, str], frames: int | None) -> dict[str, bytes]:
-    """Bytes that say what is in the files behind each clip; those without files go into `broken`."""
-    found: dict[str, bytes] = {}
+def _found(rows: Sequence[Row], look: Callable[[Row], Found], broken: dict[str, str]) -> dict[str, Found]:
+    """What `look` gives for each clip that is not broken; where it cannot, the reason goes into `broken`."""
+    found: dict[str, Found] = {}
     for row in rows:
-        if row.id in broken:
-            continue
-        try:
-            if not row.values[column]:
-                raise BrokenFile("the table names no file for it")
-            there = row.path(column)
-            chosen = [there] if frames is None or not there.is_dir() else _chosen(there, frames)
-            if not chosen:
-                raise BrokenFile(f"{there}: holds no images")
-            found[row.id] = b"".join(hashlib.sha256(read_raw(path)).digest() for path in chosen)
-        except (ValueError, OSError) as error:
-            broken[row.id] = str(error)
+        if row.id not in broken:
+            try:
+                found[row.id] = look(row)
+            except (ValueError, OSError) as error:
+                broken[row.id] = str(error)
     return found
+
+
+def _words(row: Row, column: str) -> tuple[list[str], np.ndarray | None]:
+    """Words of a clip, and their times where there are some."""
+    if column == "text":
+        found: tuple[list[str], np.ndarray | None] = row.values["text"].split(), None
+    elif not row.values["text_file"]:
+        raise BrokenFile("the table names no file of words for it")
+    else:
+        found = read_words(row.path("text_file"))
+    if not any(found[0]):
+        raise BrokenFile("it has no word")
+    return found
+
+
+def _contents(row: Row, column: str, frames: int | None) -> bytes:
+    """Bytes that say what is in the files behind a clip."""
+    if not row.values[column]:
+        raise BrokenFile("the table names no file for it")
+    there = row.path(column)
+    chosen = [there] if frames is None or not there.is_dir() else _chosen(there, frames)
+    if not chosen:
+        raise BrokenFile(f"{there}: holds no images")
+    return b"".join(map(digest_of, chosen))
 
 
 def _chosen(there: Path, frames: int) -> list[Path]:
@@ -493,16 +494,14 @@ def _parts(
         notes["warnings"].append(
             f"the training part has no clip of {', '.join(lacking)}; give more of them, or another split"
         )
-    whole = {name: pad([made[row.id][0] for row in rows]) for name, made in features.items()}
-    batches: dict[str, Any] = {
-        part: Batch(
-            {name: x[chosen] for name, (x, _) in whole.items()},
-            {name: mask[chosen] for name, (_, mask) in whole.items()},
-            torch.from_numpy(label[chosen]),
-            None if group is None else torch.from_numpy(group[chosen]),
-        )
-        for part, chosen in parts.items()
-    }
+    padded = {name: pad([made[row.id][0] for row in rows]) for name, made in features.items()}
+    whole = Batch(
+        {name: x for name, (x, _) in padded.items()},
+        {name: mask for name, (_, mask) in padded.items()},
+        torch.from_numpy(label),
+        None if group is None else torch.from_numpy(group),
+    )
+    batches: dict[str, Any] = {part: whole.index(torch.from_numpy(chosen)) for part, chosen in parts.items()}
     digests = [features[name][row.id][1] for name in features for row in rows]
     listed = [[row.id, row.values["label"], row.values.get("group"), row.values.get("split")] for row in rows]
     return MultimodalData(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,12 @@ class Source(NamedTuple):
     make: Maker
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says in one line, without the memory addresses of what it was read from; or else its type."""
+    text = re.sub(r" <_io\.BytesIO[^>]*>", "", str(error))
+    return " ".join(text.split()) or type(error).__name__
+
+
 def data_folder(name: str, root: str | Path | None, marker: str, expected: str) -> Path:
     """The folder that holds the path `marker`: `root`, or `name` in it; None for root means $VGMR_DATA.
 
@@ -45,6 +52,12 @@ def data_folder(name: str, root: str | Path | None, marker: str, expected: str) 
         if (folder / marker).is_file():
             return folder
     raise FileNotFoundError(f"no {marker} of {name} in {base if root is not None else base / name}; {expected}")
+
+
+def folder_of(name: str, root: str | Path | None, marker: str, files: str) -> Path:
+    """`data_folder` for a data set of `files`, which are named in its error with where they belong."""
+    place = f"put them in {name}/ in the folder that VGMR_DATA names, or give their folder as root"
+    return data_folder(name, root, marker, f"expected {files}; {place}")
 
 
 def read_raw(path: Path, expected: str = "") -> bytes:
@@ -236,10 +249,9 @@ def complete(
     there = [name for name in names if name not in missing]
     broken: dict[str, str] = {}
     for modality, one in sources.items():
-        found, title = stored[modality], f"{data} {modality}"
-        stored[modality] = make_stored(
-            one.folder, there, found, one.make, title, broken if allow_partial else None
-        )
+        left_out = broken if allow_partial else None
+        made = stored[modality]
+        stored[modality] = make_stored(one.folder, there, made, one.make, f"{data} {modality}", left_out)
     if broken:
         told = [f"{name}: {problem}" for name, problem in broken.items()] + told
         note_missing(data, told, len(names), place, allow_partial, notes)

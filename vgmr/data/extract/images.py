@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vgmr.data.extract.audio import ENDLESS
-from vgmr.data.extract.clips import BrokenFile, read_raw
+from vgmr.data.extract.clips import BrokenFile, one_line, read_raw
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 RESNET = "resnet18-imagenet1k-v1"
@@ -72,14 +72,13 @@ def read_images(paths: Sequence[Path], grey: bool = False) -> tuple[np.ndarray, 
         try:
             squares.append(square(_shown(image_module.open(io.BytesIO(raw))).convert("L" if grey else "RGB")))
         except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
-            raise BrokenFile(f"{path}: not a whole image ({_line(error)}); get it again") from None
+            raise BrokenFile(f"{path}: not a whole image ({one_line(error)}); get it again") from None
     return np.stack(squares), digest.digest()
 
 
 def _upright(frame: Any) -> Any:
     """A video's frame as it is shown: telephones store how they were held beside the pixels."""
-    turn = int(getattr(frame, "rotation", 0))
-    return frame.to_image().rotate(turn, expand=True) if turn else frame.to_image()
+    return frame.to_image().rotate(int(getattr(frame, "rotation", 0)), expand=True)
 
 
 def _shown(image: Any) -> Any:
@@ -122,7 +121,7 @@ def read_video(path: Path, frames: int) -> tuple[np.ndarray, bytes]:
         with av.open(io.BytesIO(raw), "r") as video:
             decoded = list(video.decode(video=0))
     except (av.error.FFmpegError, IndexError) as error:
-        raise BrokenFile(f"{path}: not a whole video ({_line(error)}); get it again") from None
+        raise BrokenFile(f"{path}: not a whole video ({one_line(error)}); get it again") from None
     if not decoded:
         raise BrokenFile(f"{path}: the video holds no frame; get it again")
     images = np.stack([square(_upright(decoded[moment])) for moment in spread(len(decoded), frames)])
@@ -166,11 +165,6 @@ def _pillow(module: str = "Image") -> Any:
         return import_module(f"PIL.{module}")
     except ImportError:
         raise ImportError("reading images needs pillow; install vgmr with the extra video") from None
-
-
-def _line(error: BaseException) -> str:
-    text = re.sub(r" <_io\.BytesIO[^>]*>", "", str(error))
-    return " ".join(text.split()) or type(error).__name__
 
 
 def rgb_input(images: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import torch
 
-from vgmr.data.extract.clips import POINTER, data_folder, note_counts, note_missing, read_lines, read_raw
+from vgmr.data.extract.clips import POINTER, folder_of, note_counts, note_missing, one_line, read_lines, read_raw
 from vgmr.data.types import Batch, MultimodalData, fingerprint, pad
 
 ROWS = 4143
@@ -66,11 +66,8 @@ def load_ave(
     """
     if duplicates not in ("drop", "keep"):
         raise ValueError(f"duplicates must be 'drop' or 'keep', got {duplicates!r}")
-    expected = (
-        f"expected Annotations.txt, audio_feature.h5, visual_feature.h5 and train_order.h5 from {SOURCE}; put "
-        "them in ave/ in the folder that VGMR_DATA names, or give their folder as root"
-    )
-    folder = data_folder("ave", root, "Annotations.txt", expected)
+    files = f"Annotations.txt, audio_feature.h5, visual_feature.h5 and train_order.h5 from {SOURCE}"
+    folder = folder_of("ave", root, "Annotations.txt", files)
     notes: dict[str, Any] = {"duplicates": duplicates}
     events = read_annotations(folder / "Annotations.txt")
     classes = tuple(dict.fromkeys(event.category for event in events))
@@ -256,9 +253,8 @@ def _dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        line = " ".join(str(error).split())
         raise ValueError(
-            f"{path}: not a whole HDF5 file, perhaps a cut-off download ({line}); get it again"
+            f"{path}: not a whole HDF5 file, perhaps a cut-off download ({one_line(error)}); get it again"
         ) from None
     with file:
         if not isinstance(file.get(key), h5py.Dataset):
@@ -270,8 +266,7 @@ def _values(path: Path, data: h5py.Dataset, rows: slice) -> np.ndarray:
     try:
         return np.asarray(data[rows])
     except (OSError, ValueError, TypeError) as error:
-        line = " ".join(str(error).split())
-        raise ValueError(f"{path}: could not be read ({line}); get it again") from None
+        raise ValueError(f"{path}: could not be read ({one_line(error)}); get it again") from None
 
 
 def _read_features(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from vgmr.data.extract.audio import log_mel, read_wav
-from vgmr.data.extract.clips import BrokenFile, Source, complete, data_folder, note_counts, read_lines, read_raw
+from vgmr.data.extract.clips import BrokenFile, Source, complete, digest_of, folder_of, note_counts, read_lines
 from vgmr.data.extract.images import Extractor, ImageNetwork, numbered_images, read_images, rgb_input, spread
 from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, holdout, pad
 from vgmr.machine.files import user_path
@@ -58,8 +57,7 @@ def load_cremad(
     averaged): 64 bands, windows of 50 ms every 25 ms, so T is at most 199. The frames are the middles of
     `frames` equal parts of those in the clip's folder, in order of their number; clips with fewer are padded.
     Features are stored once per clip, so a cut-off extraction goes on; those of a clip that is changed later are
-    made again. Labels are NEU, HAP, SAD, FEA, DIS,
-    ANG; `group` is the actor.
+    made again. Labels are NEU, HAP, SAD, FEA, DIS, ANG; `group` is the actor.
 
     The lists of the literature share all 91 actors between training and test, so a score on them says nothing
     about new speakers; there the validation part is about a tenth of the training clips, of whole actors. The
@@ -88,11 +86,8 @@ def load_cremad(
         raise ValueError(f"bad_clips must be 'keep' or 'drop', got {bad_clips!r}")
     check_whole(1, frames=frames)
     network = ImageNetwork(extractor)
-    expected = (
-        f"expected train.csv and test.csv from {LISTS}, AudioWAV and Image-01-FPS; put them in cremad/ in the "
-        "folder that VGMR_DATA names, or give their folder as root"
-    )
-    folder = data_folder("cremad", root, "train.csv", expected)
+    files = f"train.csv and test.csv from {LISTS}, AudioWAV and Image-01-FPS"
+    folder = folder_of("cremad", root, "train.csv", files)
     paths = {part: folder / f"{part}.csv" for part in SIZES}
     lists = {part: read_list(path) for part, path in paths.items()}
     notes: dict[str, Any] = {"split": split, "extractor": network.name}
@@ -172,7 +167,7 @@ def load_cremad(
                 "audio": SOUNDS,
                 "clips": names,
             },
-            *(hashlib.sha256(read_raw(path)).digest() for path in paths.values()),
+            *map(digest_of, paths.values()),
             *(parts[part] for part in batches),
             *(made[name][clip][1] for name in sources for clip in names),
         ),

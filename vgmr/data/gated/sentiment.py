@@ -19,7 +19,6 @@ from vgmr.machine.files import place, user_path
 
 MODALITIES = ("text", "audio", "vision")
 PARTS = {"train": "train", "validation": "valid", "test": "test"}
-NAMES = {key: part for part, key in PARTS.items()}
 LAYOUTS = ("mmsa-aligned", "mmsa-unaligned", "mult-aligned", "mult-unaligned", "csd")
 CLASSES = {
     "non-negative": ("negative", "non-negative"),
@@ -154,23 +153,20 @@ def _choose(corpus: Corpus, root: str | Path | None, layout: str | None) -> tupl
     return layout, found[layout][0]
 
 
-def _file_names(corpus: Corpus) -> dict[str, tuple[str, ...]]:
-    return {
+def _find(corpus: Corpus, root: Path) -> dict[str, list[Path]]:
+    """Layout -> places in `root`, and in its subfolder named like the data set."""
+    if not root.is_dir():
+        return {}
+    pickles = {
         "mmsa-aligned": ("Processed/aligned_50.pkl", "aligned_50.pkl"),
         "mmsa-unaligned": ("Processed/unaligned_50.pkl", "unaligned_50.pkl"),
         "mult-aligned": (f"{corpus.mult_name}_data.pkl",),
         "mult-unaligned": (f"{corpus.mult_name}_data_noalign.pkl",),
     }
-
-
-def _find(corpus: Corpus, root: Path) -> dict[str, list[Path]]:
-    """Layout -> places in `root`, and in its subfolder named like the data set."""
-    if not root.is_dir():
-        return {}
     folders = [root, *(child for child in sorted(root.iterdir()) if child.name.lower() == corpus.name)]
     found: dict[str, list[Path]] = {}
     for folder in folders:
-        for layout, names in _file_names(corpus).items():
+        for layout, names in pickles.items():
             found.setdefault(layout, []).extend(folder / name for name in names if (folder / name).is_file())
         if folder.is_dir() and _csd_files(corpus, folder):
             found.setdefault("csd", []).append(folder)
@@ -199,9 +195,8 @@ def _count(notes: Notes, key: str, name: str, amount: int) -> None:
 
 def _count_cleaned(notes: Notes, part: str, name: str, cleaned: dict[str, int], total: int) -> None:
     """Counts by kind for the reader, and by part until `_warn_of_zeros` has judged them."""
-    counts = notes.setdefault("values cleaned to 0", {}).setdefault(name, {})
     for kind, amount in cleaned.items():
-        counts[kind] = counts.get(kind, 0) + amount
+        _count(notes.setdefault("values cleaned to 0", {}), name, kind, amount)
     share = notes.setdefault("cleared", {}).setdefault((part, name), [0, 0])
     share[0] += sum(cleaned.values())
     share[1] += total
@@ -212,8 +207,7 @@ def _warn_of_zeros(parts: dict[str, Part], notes: Notes) -> None:
     for (part, name), (cleared, total) in notes.pop("cleared", {}).items():
         if cleared > CLEARED * total:
             notes["warnings"].append(
-                f"{name}, {NAMES.get(part, part)}: {cleared / total:.0%} of the values read were NaN or "
-                "infinite and are now 0"
+                f"{name}, {part}: {cleared / total:.0%} of the values read were NaN or infinite and are now 0"
             )
     for part, read in parts.items():
         for name, x in read.features.items():
@@ -327,9 +321,7 @@ def _read_pickle(path: Path, layout: str, notes: Notes) -> tuple[str, dict[str, 
         raise ValueError(
             f"{path}, train: neither regression_labels (MMSA) nor labels (MulT) among {sorted(map(str, train))}"
         )
-    steps = set()
-    for name in MODALITIES:
-        steps.add(_sequences(data, "train", name, path).shape[1])
+    steps = {_sequences(train, name, f"{path}, train").shape[1] for name in MODALITIES}
     aligned = len(steps) == 1 and "audio_lengths" not in train and "vision_lengths" not in train
     found = f"{family}-{'aligned' if aligned else 'unaligned'}"
     if layout not in ("pickle", found):
@@ -338,49 +330,49 @@ def _read_pickle(path: Path, layout: str, notes: Notes) -> tuple[str, dict[str, 
             "layout, to load it as what it is"
         )
     read = _read_mmsa if family == "mmsa" else _read_mult
-    return found, {part: read(data, key, aligned, path, notes) for part, key in PARTS.items()}
+    return found, {part: read(data[key], part, aligned, f"{path}, {key}", notes) for part, key in PARTS.items()}
 
 
-def _entry(data: dict[str, Any], part: str, key: str, path: Path) -> Any:
-    if key not in data[part]:
-        raise ValueError(f"{path}, {part}: no key {key!r} among {sorted(map(str, data[part]))}")
-    return data[part][key]
+def _entry(entries: dict[str, Any], key: str, where: str) -> Any:
+    if key not in entries:
+        raise ValueError(f"{where}: no key {key!r} among {sorted(map(str, entries))}")
+    return entries[key]
 
 
-def _sequences(data: dict[str, Any], part: str, name: str, path: Path, size: int | None = None) -> np.ndarray:
-    x = _entry(data, part, name, path)
+def _sequences(entries: dict[str, Any], name: str, where: str, size: int | None = None) -> np.ndarray:
+    x = _entry(entries, name, where)
     if not isinstance(x, np.ndarray) or x.ndim != 3 or x.dtype.kind != "f" or 0 in x.shape:
         came = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
-        raise ValueError(f"{path}, {part}, {name}: expected a float array (N, T, d), got {came}")
+        raise ValueError(f"{where}, {name}: expected a float array (N, T, d), got {came}")
     if size not in (None, len(x)):
-        raise ValueError(f"{path}, {part}: {name} has {len(x)} samples, text has {size}")
+        raise ValueError(f"{where}: {name} has {len(x)} samples, text has {size}")
     return x
 
 
-def _vector(data: dict[str, Any], part: str, key: str, size: int, path: Path) -> np.ndarray:
+def _vector(entries: dict[str, Any], key: str, size: int, where: str) -> np.ndarray:
     """`size` finite numbers, as float64."""
-    values = _entry(data, part, key, path)
-    where = f"{path}, {part}, {key}: expected {size} finite numbers, one for each sample"
+    values = _entry(entries, key, where)
+    wanted = f"{where}, {key}: expected {size} finite numbers, one for each sample"
     try:
         numeric = np.asarray(values, np.float64)
     except (TypeError, ValueError):
         came = f"an array of {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
-        raise ValueError(f"{where}; got {came} that holds no plain numbers") from None
+        raise ValueError(f"{wanted}; got {came} that holds no plain numbers") from None
     if numeric.size != size or (numeric.ndim and len(numeric) != size):
-        raise ValueError(f"{where}; got shape {numeric.shape}")
+        raise ValueError(f"{wanted}; got shape {numeric.shape}")
     if not np.isfinite(numeric).all():
-        raise ValueError(f"{where}; {int((~np.isfinite(numeric)).sum())} of them are NaN or infinite")
+        raise ValueError(f"{wanted}; {int((~np.isfinite(numeric)).sum())} of them are NaN or infinite")
     return numeric.reshape(-1)
 
 
-def _sentiment(data: dict[str, Any], part: str, key: str, size: int, path: Path, notes: Notes) -> np.ndarray:
+def _sentiment(entries: dict[str, Any], key: str, size: int, where: str, notes: Notes) -> np.ndarray:
     """Sentiment of each sample: a vector, or the first of the seven columns of the SDK's label sequences."""
-    values = data[part].get(key)
+    values: Any = entries.get(key)
     shape = values.shape if isinstance(values, np.ndarray) else ()
     if shape in ((size, 1, 7), (size, 7)):
         notes[f"{key} with seven columns"] = f"shape (N{', 1' * (len(shape) - 2)}, 7): sentiment is column 0"
-        data = {part: {key: values.reshape(size, 7)[:, 0]}}
-    return _vector(data, part, key, size, path)
+        entries = {key: values.reshape(size, 7)[:, 0]}
+    return _vector(entries, key, size, where)
 
 
 def _strings(values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
@@ -412,44 +404,44 @@ def _to_front(
     return features, np.arange(x.shape[1]) < np.maximum(length, 1)[:, None]
 
 
-def _read_mmsa(data: dict[str, Any], part: str, aligned: bool, path: Path, notes: Notes) -> Part:
+def _read_mmsa(entries: dict[str, Any], part: str, aligned: bool, where: str, notes: Notes) -> Part:
     """Padding is at the end; lengths come from BERT's attention mask and from the keys `*_lengths`."""
-    size = len(_sequences(data, part, "text", path))
-    sentiment = _sentiment(data, part, "regression_labels", size, path, notes)
-    ids = _strings(_entry(data, part, "id", path), (size,), f"{path}, {part}, id")
+    size = len(_sequences(entries, "text", where))
+    sentiment = _sentiment(entries, "regression_labels", size, where, notes)
+    ids = _strings(_entry(entries, "id", where), (size,), f"{where}, id")
     strange = next((name for name in ids if "$_$" not in name), None)
     if strange is not None:
-        raise ValueError(f"{path}, {part}, id: expected video$_$clip, got {strange!r}")
+        raise ValueError(f"{where}, id: expected video$_$clip, got {strange!r}")
     try:
-        bert = np.asarray(_entry(data, part, "text_bert", path))
+        bert = np.asarray(_entry(entries, "text_bert", where))
     except ValueError as error:
-        raise ValueError(f"{path}, {part}, text_bert: no array of numbers ({error})") from None
-    steps = data[part]["text"].shape[1]
+        raise ValueError(f"{where}, text_bert: no array of numbers ({error})") from None
+    steps = entries["text"].shape[1]
     if bert.shape != (size, 3, steps) or bert.dtype.kind not in "fiu":
-        raise ValueError(f"{path}, {part}, text_bert: expected ({size}, 3, {steps}) numbers, got {bert.shape}")
+        raise ValueError(f"{where}, text_bert: expected ({size}, 3, {steps}) numbers, got {bert.shape}")
     attention = bert[:, 1, :]
     if not np.isin(attention, (0, 1)).all() or (np.diff(attention.astype(np.int8), axis=1) > 0).any():
-        raise ValueError(f"{path}, {part}, text_bert: row 1 must be an attention mask, ones before zeros")
+        raise ValueError(f"{where}, text_bert: row 1 must be an attention mask, ones before zeros")
     words = attention.astype(np.int64).sum(1)
     features, mask = {}, {}
     for name in MODALITIES:
-        x = _sequences(data, part, name, path, size)
+        x = _sequences(entries, name, where, size)
         length = words
         if not aligned and name != "text":
-            stated = _vector(data, part, f"{name}_lengths", size, path)
+            stated = _vector(entries, f"{name}_lengths", size, where)
             if (stated < 0).any() or (stated != np.round(stated)).any():
-                raise ValueError(f"{path}, {part}, {name}_lengths: expected whole numbers from 0")
+                raise ValueError(f"{where}, {name}_lengths: expected whole numbers from 0")
             _count(notes, "stated lengths beyond the padded length", name, int((stated > x.shape[1]).sum()))
             length = np.minimum(stated, x.shape[1]).astype(np.int64)
         elif x.shape[1] != steps:
-            raise ValueError(f"{path}, {part}: {name} has {x.shape[1]} steps, text {steps}, in an aligned file")
-        first = _stated(x, length, part, name, path, notes)
+            raise ValueError(f"{where}: {name} has {x.shape[1]} steps, text {steps}, in an aligned file")
+        first = _stated(x, length, part, name, where, notes)
         features[name], mask[name] = _to_front(x, first, length, part, name, notes)
-        del data[part][name], x
+        del entries[name], x
     return Part(features, mask, sentiment, [name.split("$_$")[0] for name in ids])
 
 
-def _stated(x: np.ndarray, length: np.ndarray, part: str, name: str, path: Path, notes: Notes) -> np.ndarray:
+def _stated(x: np.ndarray, length: np.ndarray, part: str, name: str, where: str, notes: Notes) -> np.ndarray:
     """First step of each sample, where `length` (N,) says how many there are: 0, unless padding is elsewhere.
 
     Values beyond the stated length beside zeros within it show another layout: padding at the front, or at both
@@ -482,60 +474,59 @@ def _stated(x: np.ndarray, length: np.ndarray, part: str, name: str, path: Path,
     if blanked.any() or strange.sum() > CLEARED * len(x):
         row = int((blanked if blanked.any() else strange).argmax())
         raise ValueError(
-            f"{path}, {part}, {name}: {int(strange.sum())} of {len(x)} samples hold zeros within their stated "
+            f"{where}, {name}: {int(strange.sum())} of {len(x)} samples hold zeros within their stated "
             f"length and values beyond it, padded neither at the end nor at the front (first: sample {row} from "
             f"0, stated {length[row]} of {x.shape[1]} steps); mend the lengths or the padding"
         )
     _count(notes, "steps beyond the stated length that held values, set to 0", name, int(lost.sum()))
     if lost.sum() > CLEARED * real.sum():
         notes["warnings"].append(
-            f"{name}, {NAMES[part]}: {lost.sum() / real.sum():.0%} of the steps that hold values stand beyond "
+            f"{name}, {part}: {lost.sum() / real.sum():.0%} of the steps that hold values stand beyond "
             "the stated length and are left out"
         )
     return places[place]
 
 
-def _read_mult(data: dict[str, Any], part: str, aligned: bool, path: Path, notes: Notes) -> Part:
+def _read_mult(entries: dict[str, Any], part: str, aligned: bool, where: str, notes: Notes) -> Part:
     """Padding is zero steps at the front, or where most samples have it at the end or at both ends, there.
 
     In aligned files padding is zero in all modalities.
     """
-    size = len(_sequences(data, part, "text", path))
-    sentiment = _sentiment(data, part, "labels", size, path, notes)
-    ids = _strings(_entry(data, part, "id", path), (size, 3), f"{path}, {part}, id")
+    size = len(_sequences(entries, "text", where))
+    sentiment = _sentiment(entries, "labels", size, where, notes)
+    ids = _strings(_entry(entries, "id", where), (size, 3), f"{where}, id")
+    steps = entries["text"].shape[1]
     before: dict[str, np.ndarray] = {}
     behind: dict[str, np.ndarray] = {}
     for name in MODALITIES:
-        x = _sequences(data, part, name, path, size)
-        if aligned and x.shape[1] != data[part]["text"].shape[1]:
-            raise ValueError(f"{path}, {part}: {name} has not the number of steps of text, in an aligned file")
+        x = _sequences(entries, name, where, size)
+        if aligned and x.shape[1] != steps:
+            raise ValueError(f"{where}: {name} has not the number of steps of text, in an aligned file")
         real = _real(x)
         blank = ~real.any(1)
         before[name] = np.where(blank, x.shape[1], real.argmax(1))
         behind[name] = np.where(blank, 0, real[:, ::-1].argmax(1))
         _count(notes, "samples with zeros only", name, int(blank.sum()))
     if aligned:
-        _check_sides(before, behind, part, path)
-        steps = data[part]["text"].shape[1]
+        _check_sides(before, behind, where)
         earliest: np.ndarray = np.minimum.reduce(list(before.values()))
         ends = [np.where(before[name] == steps, steps, behind[name]) for name in MODALITIES]
         latest: np.ndarray = np.where(earliest == steps, 0, np.minimum.reduce(ends))
         before, behind = {name: earliest for name in MODALITIES}, {name: latest for name in MODALITIES}
     features, mask = {}, {}
     for name in MODALITIES:
-        x = data[part].pop(name)
+        x = entries.pop(name)
         side = _side(before[name], behind[name])
         if side != "front":
-            notes.setdefault("padding not at the front, as in MulT's files, but at", {})[
-                f"{name}, {NAMES[part]}"
-            ] = side
+            elsewhere = notes.setdefault("padding not at the front, as in MulT's files, but at", {})
+            elsewhere[f"{name}, {part}"] = side
         first = np.where(before[name] == x.shape[1], x.shape[1], 0) if side == "end" else before[name]
         last = x.shape[1] - (0 if side == "front" else behind[name])
         kept = behind[name] > 0 if side == "front" else np.zeros(size, bool)
         _count(notes, "samples that end in zero steps, kept as real", name, int(kept.sum()))
         if kept.mean() > SOME:
             notes["warnings"].append(
-                f"{name}, {NAMES[part]}: {kept.mean():.0%} of the samples end in zero steps though padding is "
+                f"{name}, {part}: {kept.mean():.0%} of the samples end in zero steps though padding is "
                 "at the front; they are kept as real steps"
             )
         features[name], mask[name] = _to_front(x, first, last - first, part, name, notes)
@@ -551,7 +542,7 @@ def _side(before: np.ndarray, behind: np.ndarray) -> str:
     return "end" if end > front else "front"
 
 
-def _check_sides(before: dict[str, np.ndarray], behind: dict[str, np.ndarray], part: str, path: Path) -> None:
+def _check_sides(before: dict[str, np.ndarray], behind: dict[str, np.ndarray], where: str) -> None:
     """Refuse aligned files that are padded at the front in one modality and at the end in another."""
     sides = {}
     for name in MODALITIES:
@@ -560,7 +551,7 @@ def _check_sides(before: dict[str, np.ndarray], behind: dict[str, np.ndarray], p
     if len(set(sides.values())) > 1:
         named = ", ".join(f"{name} at the {side}" for name, side in sides.items())
         raise ValueError(
-            f"{path}, {part}: padded {named}, in an aligned file, so that their steps do not belong together; pad "
+            f"{where}: padded {named}, in an aligned file, so that their steps do not belong together; pad "
             "all modalities alike"
         )
 
@@ -722,14 +713,14 @@ def _segments(
     notes[f"words beyond the {LONGEST}th of a segment, cut"] += cut
     empty = sum(not len(rows) for rows in chosen)
     chosen = [rows[:LONGEST] for rows in chosen]
+    used = np.unique(np.concatenate([np.zeros(0, np.int64), *chosen]))
     features: list[dict[str, np.ndarray]] = [{} for _ in chosen]
     for name in MODALITIES:
-        means = _word_means(sequences[name], video, intervals, part, name, notes)
-        used = np.unique(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
-        _count(notes, "words without features, set to 0", name, int((~means[1][used]).sum()))
+        means, there = _word_means(sequences[name], video, intervals, part, name, notes)
+        _count(notes, "words without features, set to 0", name, int((~there[used]).sum()))
         _count(notes, "samples without a real step, one zero step kept", name, empty)
         for target, rows in zip(features, chosen, strict=True):
-            target[name] = means[0][rows] if len(rows) else np.zeros((1, means[0].shape[1]), np.float32)
+            target[name] = means[rows] if len(rows) else np.zeros((1, means.shape[1]), np.float32)
     return [(float(score), row) for score, row in zip(scores[:, 0], features, strict=True)]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vgmr.data.extract.clips import Files, Source, complete, data_folder, note_counts, read_lines, read_raw
+from vgmr.data.extract.clips import Files, Source, complete, digest_of, folder_of, note_counts, read_lines
 from vgmr.data.extract.images import (
     Extractor,
     ImageNetwork,
@@ -160,28 +160,24 @@ def load_ucf101(
 
 def _find_lists(root: str | Path | None) -> tuple[Path, Path]:
     """The data folder, and the folder of the lists in it."""
-    expected = (
-        f"expected classInd.txt, trainlist01.txt and testlist01.txt from {LISTS}; put them in ucf101/ in the "
-        "folder that VGMR_DATA names, or give their folder as root"
-    )
+    files = f"classInd.txt, trainlist01.txt and testlist01.txt from {LISTS}"
     try:
-        folder = data_folder("ucf101", root, "ucfTrainTestlist/classInd.txt", expected)
+        folder = folder_of("ucf101", root, "ucfTrainTestlist/classInd.txt", files)
         return folder, folder / "ucfTrainTestlist"
     except FileNotFoundError:
-        folder = data_folder("ucf101", root, "classInd.txt", expected)
+        folder = folder_of("ucf101", root, "classInd.txt", files)
         return folder, folder
 
 
 def _read_lists(folder: Path, split: int) -> tuple[tuple[str, ...], dict[str, list[Clip]], list[bytes]]:
     """Class names in official order, part -> clips, and digests of the three files."""
     paths = [folder / name for name in ("classInd.txt", f"trainlist0{split}.txt", f"testlist0{split}.txt")]
-    expected = f"expected from {LISTS}"
     classes = read_classes(paths[0])
     parts = {"train": read_list(paths[1], classes, True), "test": read_list(paths[2], classes, False)}
     both = {clip.name for clip in parts["train"]} & {clip.name for clip in parts["test"]}
     if both:
         raise ValueError(f"{folder}: {len(both)} clips are in both lists of split {split}, such as {min(both)}")
-    return classes, parts, [hashlib.sha256(read_raw(path, expected)).digest() for path in paths]
+    return classes, parts, [digest_of(path) for path in paths]
 
 
 def read_classes(path: Path) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import pickle
 import re
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from vgmr.data.extract.clips import POINTER, one_line
 
 
 def read_pickle(path: Path) -> Any:
@@ -28,7 +29,7 @@ def read_pickle(path: Path) -> Any:
     """
     try:
         with open(path, "rb") as file:
-            if file.read(23) == b"version https://git-lfs":
+            if file.read(len(POINTER)) == POINTER:
                 raise ValueError("a Git LFS pointer, not the data; fetch the file itself with git lfs pull")
             file.seek(0)
             return _Unpickler(file, encoding="latin1").load()
@@ -40,7 +41,7 @@ def read_pickle(path: Path) -> Any:
     except _Refused as error:
         raise ValueError(f"{path}: {error}") from None
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)[:200]
         raise ValueError(f"{path}: not a whole, readable pickle of arrays ({reason}); download it again") from None
 
 
@@ -64,13 +65,9 @@ class _Name:
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BufferedIOBase, encoding: str) -> None:
-        super().__init__(file, encoding=encoding)
-        self._names = {name: _Name(function) for name, function in _STAND_INS.items()}
-
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return self._names[f"{module}.{name}"]
+            return _Name(_STAND_INS[f"{module}.{name}"])
         except KeyError:
             wanted = repr(f"{module}.{name}")[1:-1][:100]
             raise _Refused(
