@@ -145,16 +145,16 @@ def differences(
 
 def _measured(part: pd.DataFrame, baseline: pd.DataFrame | None, value: str, reference: float) -> dict[str, Any]:
     across = ["seed", "sample"] if "sample" in part else ["seed"]
+    each = " and ".join(across)
     one = part.set_index(across)[value].astype(float)
     change = one - reference
     if baseline is not None:
         other = baseline.set_index(across)[value].astype(float)
         if set(one.index) != set(other.index):
-            raise ValueError(f"expected the {' and '.join(across)}s of the baseline, {len(other)}, got {len(one)}")
+            raise ValueError(f"expected the {each}s of the baseline, {len(other)}, got {len(one)}")
         change = one - other
     mean = {"mean": float(one.mean())}
     if not np.isfinite(change).all():
-        each = " and ".join(across)
         raise ValueError(f"{value}: expected a finite number for each {each}, got NaN or infinity; leave such out")
     if "sample" not in part:
         return {**mean, **_row(over_seeds(change.tolist()), SEEDS_ONLY)}

@@ -118,26 +118,23 @@ def _controlled(kind: str) -> list[Claim]:
 
 
 def _ablation(kind: str) -> list[Claim]:
-    label = LABELS[kind]
-    parts = {
-        "the global value contributes": "no global value",
-        "the channel value contributes": "no channel value",
-        "the two values together contribute": "no value in the gate",
-        "agreement contributes": "no agreement",
-        "discrepancy contributes": "no discrepancy",
-        "agreement and discrepancy together contribute": "neither of the two",
-    }
+    rows = [
+        ("the global value contributes", "full", "no global value"),
+        ("the channel value contributes", "full", "no channel value"),
+        ("the two values together contribute", "full", "no value in the gate"),
+        ("agreement contributes", "full", "no agreement"),
+        ("discrepancy contributes", "full", "no discrepancy"),
+        ("agreement and discrepancy together contribute", "full", "neither of the two"),
+        ("the channel value matters more than the global value", "no global value", "no channel value"),
+        ("discrepancy matters more than agreement", "no agreement", "no discrepancy"),
+    ]
     if kind == ADOPTED:  # its value is measured, not learned from agreement and discrepancy
-        parts = {text: part for text, part in parts.items() if part == "no value in the gate"}
+        rows = [row for row in rows if "no value in the gate" in row]
     found = []
-    rows = [(text, "full", without) for text, without in parts.items()]
-    if kind != ADOPTED:
-        text = "the channel value matters more than the global value"
-        rows.append((text, "no global value", "no channel value"))
-        rows.append(("discrepancy matters more than agreement", "no agreement", "no discrepancy"))
     for text, more, less in rows:
+        pattern = f"DATASET, {LABELS[kind]}: {more} over {less}"
         effect = figures.ABLATIONS[more][0] - figures.ABLATIONS[less][0]
-        found.append(ABLATED.claim(kind, "Table 3", text, f"DATASET, {label}: {more} over {less}", paper=effect))
+        found.append(ABLATED.claim(kind, "Table 3", text, pattern, paper=effect))
     return found
 
 
@@ -156,12 +153,10 @@ def _value(kind: str) -> list[Claim]:
     for target in VALUE_TARGETS[kind]:
         start = f"DATASET, {LABELS[kind]}, target {target}:"
         for name, text in moves.items():
-            text = f"noise in the text of MOSI: {text}; target {target}"
+            text, pattern = f"noise in the text of MOSI: {text}; target {target}", f"{start} change of {name}"
             more = {"turned": name == "gate", "unit": "value or gate"}
             effect = abs(figures.CORRUPTED_TEXT[name][2])
-            found.append(
-                NOISY_TEXT.claim(kind, "Table 4", text, f"{start} change of {name}", paper=effect, **more)
-            )
+            found.append(NOISY_TEXT.claim(kind, "Table 4", text, pattern, paper=effect, **more))
         for name, text, turned in (
             ("global_value", "a higher value tells the unreliable modality", False),
             ("global_value", "a lower value tells the unreliable modality", True),
@@ -201,22 +196,13 @@ def _optimisation(kind: str) -> list[Claim]:
 
 
 def _refinement(kind: str) -> list[Claim]:
+    less, key = "the strongest modality is suppressed less than the others", "strongest over others"
+    start = f"DATASET, {LABELS[kind]}: suppression"
     rows = (
-        (
-            "Figure 6",
-            "in samples that only VGMR gets right, the strongest modality is suppressed less than the others",
-            "suppression where only VGMR is right, strongest over others",
-        ),
-        (
-            "Figure 7",
-            "on average, the strongest modality is suppressed less than the others",
-            "suppression, strongest over others",
-        ),
+        ("Figure 6", f"in samples that only VGMR gets right, {less}", f"{start} where only VGMR is right, {key}"),
+        ("Figure 7", f"on average, {less}", f"{start}, {key}"),
     )
-    return [
-        VALUED.claim(kind, item, text, f"DATASET, {LABELS[kind]}: {key}", turned=True, unit="gate")
-        for item, text, key in rows
-    ]
+    return [VALUED.claim(kind, item, text, pattern, turned=True, unit="gate") for item, text, pattern in rows]
 
 
 def _beside(kind: str) -> list[Claim]:
@@ -276,38 +262,34 @@ def _rivals() -> list[Claim]:
 
 
 EQUATIONS = {
-    "Eq. (1)": (
-        "features of any length and width go in, refined ones of the same shape come out",
-        "refined features",
-    ),
-    "Eq. (2)": ("projection into a shared width", "Eq. (2)"),
-    "Eq. (3)": ("summary of mean and maximum over real steps", "Eq. (3)"),
-    "Eq. (4)": ("the other modalities", "Eq. (4)"),
-    "Eq. (5)": ("their mean summary", "Eq. (5)"),
-    "Eq. (6)": ("agreement and discrepancy of each pair", "Eq. (6)"),
-    "Eq. (7)": ("their collections", "Eq. (7)"),
-    "Eq. (8)": ("interaction input", "Eq. (8)"),
-    "Eq. (9)": ("interaction and value state", "Eq. (9)"),
-    "Eq. (10)": ("global and channel value", "Eq. (10)"),
-    "Eq. (11)": ("gate", "Eq. (11)"),
-    "Eq. (12)": ("amplification", "Eq. (12)"),
-    "Eq. (13)": ("residual retention", "Eq. (13)"),
-    "Section 3.7": ("LayerNorm, then Dropout, of the gated features", "Section 3.7"),
-    "Section 3.8": ("contribution, value supervision and regulariser", "Section 3.8"),
-    "Figure 1": ("the parts work together as the text says", "forward pass"),
+    "Eq. (1)": "features of any length and width go in, refined ones of the same shape come out",
+    "Eq. (2)": "projection into a shared width",
+    "Eq. (3)": "summary of mean and maximum over real steps",
+    "Eq. (4)": "the other modalities",
+    "Eq. (5)": "their mean summary",
+    "Eq. (6)": "agreement and discrepancy of each pair",
+    "Eq. (7)": "their collections",
+    "Eq. (8)": "interaction input",
+    "Eq. (9)": "interaction and value state",
+    "Eq. (10)": "global and channel value",
+    "Eq. (11)": "gate",
+    "Eq. (12)": "amplification",
+    "Eq. (13)": "residual retention",
+    "Section 3.7": "LayerNorm, then Dropout, of the gated features",
+    "Section 3.8": "contribution, value supervision and regulariser",
+    "Figure 1": "the parts work together as the text says",
 }
 
 
 def _code() -> list[Claim]:
+    keys = {"Eq. (1)": "refined features", "Figure 1": "forward pass"}  # the others are kept by their item
     found = [
-        Claim(CODE, item, text, "03", "method walkthrough", (key,), where="vgmr.refiner")
-        for item, (text, key) in EQUATIONS.items()
+        Claim(CODE, item, text, "03", "method walkthrough", (keys.get(item, item),), where="vgmr.refiner")
+        for item, text in EQUATIONS.items()
     ]
     text = "the cosine of identical losses is 1, of opposite ones -1"
-    return [
-        *found,
-        Claim(CODE, "Eq. (14)", text, "15", "optimization diagnostics", ("Eq. (14)",), where="vgmr.analysis"),
-    ]
+    followed = ("15", "optimization diagnostics", ("Eq. (14)",))
+    return [*found, Claim(CODE, "Eq. (14)", text, *followed, where="vgmr.analysis")]
 
 
 def _results(kind: str) -> list[Claim]:

@@ -14,14 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from vgmr.comparison import BOTH_WAYS, SEEDS_ONLY, pooled
+from vgmr.comparison import BOTH_WAYS, NUMBERS, SEEDS_ONLY, pooled
 from vgmr.notebook.run import given, records
 from vgmr.paper.claims import CLAIMS, CODE, LISTS, Claim
 from vgmr.statistics.intervals import holm
 from vgmr.statistics.verdicts import VERDICTS, verdict
 
 NOT_TESTED = "not tested"
-NUMBERS = ("difference", "low", "high", "error", "df", "p", "smallest_effect")
 
 PROVENANCE = {
     "symbols": "our copy lost its mathematics: the symbols in sentences and the bodies of all numbered equations "
@@ -117,9 +116,6 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
             recorded[claim.notebook] = records(paths[0])
             told[claim.notebook] = ", ".join(f"{name}={value!r}" for name, value in given(paths[0]).items())
         found = evidence(claim, recorded.get(claim.notebook, {}))
-        single = {}
-        for entry in found.to_dict("records"):
-            single[entry["key"]] = _outcome(claim, pd.DataFrame([entry]))["verdict"]
         rows.append(
             {
                 **vars(claim),
@@ -127,7 +123,9 @@ def ledger(claims: Sequence[Claim] = CLAIMS, folder: Path = Path(".")) -> pd.Dat
                 **_outcome(claim, found),
                 "given": told.get(claim.notebook) or None,
                 "sets": ", ".join(claim.sets) if len(found) and not told.get(claim.notebook) else "",
-                "by_dataset": single,
+                "by_dataset": {
+                    key: _outcome(claim, one)["verdict"] for key, one in found.groupby("key", sort=False)
+                },
             }
         )
     columns = ["list", "item", "claim", "verdict", "difference", "low", "high", "unit"]
@@ -197,21 +195,16 @@ def summary(table: pd.DataFrame) -> str:
     if len(other):
         told = f"{other.iloc[0]['notebook']} with {other.iloc[0]['given']}"
         raise ValueError(f"expected notebooks that ran at their defaults, got {told}; run it without these")
-    parts = []
+    parts, words = [], [*VERDICTS, NOT_TESTED]
     for name in LISTS:
-        rows = table[table["list"] == name]
+        rows, title = table[table["list"] == name], f"**{name[0].upper()}{name[1:]}**"
         if name == CODE:
             held, tested = (rows["verdict"] == VERDICTS[0]).sum(), (rows["verdict"] != NOT_TESTED).sum()
             rest = len(rows) - tested
             line = f"{held} of {tested} parts agree with it" + (f"; {rest} are not tested yet" if rest else "")
-            parts.append(f"**{name[0].upper()}{name[1:]}** (this says nothing of the paper's results): {line}.")
+            parts.append(f"{title} (this says nothing of the paper's results): {line}.")
             continue
-        words = [*VERDICTS, NOT_TESTED]
-        lines = [
-            f"**{name[0].upper()}{name[1:]}**",
-            "",
-            f"| in the paper | about | {' | '.join(words)} | notebooks |",
-        ]
+        lines = [title, "", f"| in the paper | about | {' | '.join(words)} | notebooks |"]
         lines.append("|---|---|" + "---|" * (len(words) + 1))
         for item in dict.fromkeys(rows["item"]):
             own = rows[rows["item"] == item]

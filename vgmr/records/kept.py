@@ -87,7 +87,7 @@ def keep(path: Path, runs: Sequence[Run], curves: bool = False) -> None:
         rest["history"] = {name: value for name, value in known.items() if value not in ([], {})}
         if one.prediction:
             packed = {"label": pack(one.label), "group": pack(one.group) if one.group else None}
-            digest = hashlib.sha256(json.dumps(packed).encode()).hexdigest()[:16]
+            digest = _digest(json.dumps(packed))
             parts[digest] = packed
             rest |= {"prediction": pack(one.prediction), "part": digest}
         lines.append(json.dumps({"experiment": settings(one.experiment), **rest}, separators=(",", ":")))

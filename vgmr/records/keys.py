@@ -135,42 +135,32 @@ def code_of(experiment: Experiment) -> str:
 
     A new system or data set, a mended docstring or message changes it for none that uses them not.
     """
-    return _code(
-        experiment.dataset,
-        experiment.prefusion,
-        experiment.backbone,
-        experiment.method,
-        bool(experiment.training_noise),
-        bool(experiment.training_corruption),
-        experiment.byte_dropout,
-    )
-
-
-@cache
-def _code(
-    dataset: str, prefusion: str, backbone: str, method: str, noise: bool, drawn: bool, byte_dropout: bool
-) -> str:
     roots: list[Callable[..., Any]] = [train, build, make_prefusion, experiment_data, fit]
-    roots += [loader(dataset), BACKBONES[backbone], METHODS[method]]
-    stops = set(STOPS)
-    parts: list[Callable[..., Any]] = [Identity] if prefusion == "none" else [VGMR, Objective]
-    if prefusion in RIVALS:
-        parts += [RIVALS[prefusion][0], width_for_budget]
-    optional: dict[Callable[..., Any], bool] = {
-        corruption.noise: noise,
-        corruption.Drawn: drawn,
-        use_byte_dropout: byte_dropout,
-    }
-    parts += [Objective, *(part for part, used in optional.items() if used)]
-    for part in parts:
-        stops.discard(f"{part.__module__}.{part.__qualname__}")
-    return code.digest([*roots, *parts], stops)
+    roots += [loader(experiment.dataset), BACKBONES[experiment.backbone], METHODS[experiment.method]]
+    parts: list[Callable[..., Any]] = [Objective, Identity if experiment.prefusion == "none" else VGMR]
+    if experiment.prefusion in RIVALS:
+        parts += [RIVALS[experiment.prefusion][0], width_for_budget]
+    if experiment.training_noise:
+        parts.append(corruption.noise)
+    if experiment.training_corruption:
+        parts.append(corruption.Drawn)
+    if experiment.byte_dropout:
+        parts.append(use_byte_dropout)
+    stops = set(STOPS) - {f"{part.__module__}.{part.__qualname__}" for part in parts}
+    return _code((*roots, *parts), frozenset(stops))
+
+
+_code = cache(code.digest)
+
+
+def _digest(*parts: Any) -> str:
+    everything = [*parts, torch.__version__.split("+")[0]]
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def key(experiment: Experiment, fingerprint: str) -> str:
     """Digest of all that determines what a training gives: settings, data, code, version of torch."""
-    everything = [settings(experiment), fingerprint, code_of(experiment), torch.__version__.split("+")[0]]
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:24]
+    return _digest(settings(experiment), fingerprint, code_of(experiment))
 
 
 def table_key(parameters: Mapping[str, Any], rests_on: Sequence[str]) -> str:
@@ -190,8 +180,7 @@ def table_key(parameters: Mapping[str, Any], rests_on: Sequence[str]) -> str:
         if module not in code.SOURCES or not callable(found := getattr(import_module(module), function, None)):
             raise ValueError(f"{name} is no function of this package; name what the table rests on")
         functions.append(found)
-    everything = [parameters, code.digest(functions, NOT_OF_TABLES), torch.__version__.split("+")[0]]
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:24]
+    return _digest(parameters, code.digest(functions, NOT_OF_TABLES))
 
 
 def fingerprint(experiment: Experiment) -> str | None:

@@ -149,10 +149,7 @@ def paired(one: Answers, other: Answers, metric: str) -> Interval:
     if len(one.seeds) < 2:
         raise ValueError(f"expected at least two seeds of each variant, got {list(one.seeds)}")
     if metric in MEANS:
-        score = MEANS[metric]
-        there = ~np.isnan(one.label)
-        difference = np.where(there, score(one.prediction, one.label) - score(other.prediction, one.label), np.nan)
-        return interval(difference, one.group)
+        return interval(_cells(one, metric) - _cells(other, metric), one.group)
     seeds, samples = one.label.shape
 
     def difference_at(seed: int, weight: np.ndarray) -> np.ndarray:
@@ -164,6 +161,10 @@ def paired(one: Answers, other: Answers, metric: str) -> Interval:
         found = over_seeds([float(difference_at(seed, ones)[0]) for seed in range(seeds)])
         return replace(found, samples=samples)
     return resampled(difference_at, seeds, samples, one.group)
+
+
+def _cells(found: Answers, metric: str) -> np.ndarray:
+    return np.where(np.isnan(found.label), np.nan, MEANS[metric](found.prediction, found.label))
 
 
 def _at(statistic: Statistic, found: Answers, seed: int, weight: np.ndarray) -> np.ndarray:
@@ -178,8 +179,7 @@ def mean(found: Answers, metric: str) -> float:
     """A metric of a variant's answers, the mean over seeds; ValueError as `paired` for a wrong metric."""
     _check(found, metric)
     if metric in MEANS:
-        values = np.where(np.isnan(found.label), np.nan, MEANS[metric](found.prediction, found.label))
-        return float(np.nanmean(values))
+        return float(np.nanmean(_cells(found, metric)))
     ones = np.ones((1, found.label.shape[1]))
     return float(np.mean([_at(OTHERS[metric], found, seed, ones)[0] for seed in range(len(found.seeds))]))
 

@@ -156,12 +156,10 @@ def repeated(settings: Mapping[str, Any], seeds: int, folded: bool = False) -> l
 
     Where the split is ours to draw, each seed has its own; see `vgmr.studies.search.OWN_SPLIT`.
     """
-    if not folded:
-        return [Experiment(**with_seed(settings, seed)) for seed in range(seeds)]
-    count = folds(settings["dataset"])
-    return [
-        Experiment(**{**with_seed(settings, seed), "fold": fold}) for seed in range(seeds) for fold in range(count)
-    ]
+    places: list[dict[str, Any]] = [{}]
+    if folded:
+        places = [{"fold": fold} for fold in range(folds(settings["dataset"]))]
+    return [Experiment(**{**with_seed(settings, seed), **place}) for seed in range(seeds) for place in places]
 
 
 def opened(
@@ -232,14 +230,20 @@ CALIBRATED_CHANGES: dict[str, dict[str, Any]] = {
 NULL = "other seeds"
 
 
+def _settled(dataset: str) -> dict[str, dict[str, Any]]:
+    """The settings of each of `VARIANTS` on an open data set, all but the seed."""
+    common = study(dataset)
+    chosen = choose(f"{dataset}-pooled", VARIANTS, common)
+    return {name: {**common, **options, **chosen[name]} for name, options in VARIANTS.items()}
+
+
 def ablations(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
     """What notebook 11 trains, by variant and change, "" for none: `VARIANTS`, and each of VGMR's parts changed.
 
     Changes of `ABLATIONS` are made in the paper's form, those of `CALIBRATED_CHANGES` in the calibrated one, at
     the rate of the unchanged form. `NULL` are the next seeds of each variant: a difference by chance alone.
     """
-    common = study(dataset)
-    chosen = choose(f"{dataset}-pooled", VARIANTS, common)
+    settled = _settled(dataset)
     todo: dict[tuple[str, str], dict[str, Any]] = {(name, ""): {} for name in VARIANTS}
     todo |= {(FORM, label): change for group in ABLATIONS.values() for label, change in group.items()}
     # a form sets only what is at its default, so the calibrated form is written out before parts of it are changed
@@ -247,13 +251,10 @@ def ablations(dataset: str) -> dict[tuple[str, str], list[Experiment]]:
         (ADOPTED, label): {**FORMS["calibrated"], "form": "paper", **c} for label, c in CALIBRATED_CHANGES.items()
     }
     found = {
-        (variant, label): repeated({**common, **VARIANTS[variant], **chosen[variant], **change}, FEWER)
+        (variant, label): repeated({**settled[variant], **change}, FEWER)
         for (variant, label), change in todo.items()
     }
-    for name in VARIANTS:
-        settings = {**common, **VARIANTS[name], **chosen[name]}
-        found[name, NULL] = [Experiment(**with_seed(settings, seed)) for seed in range(FEWER, 2 * FEWER)]
-    return found
+    return found | {(name, NULL): repeated(own, 2 * FEWER)[FEWER:] for name, own in settled.items()}
 
 
 def cheap_refiners(dataset: str) -> dict[str, list[Experiment]]:
@@ -266,14 +267,12 @@ def cheap_refiners(dataset: str) -> dict[str, list[Experiment]]:
     """
     if dataset not in CHEAP_SETS:
         raise ValueError(f"no study of cheap refiners on {dataset!r}; there are: {', '.join(CHEAP_SETS)}")
-    common = study(dataset)
-    chosen = choose(f"{dataset}-pooled", VARIANTS, common)
-    found = {}
-    for variant, form in SHORT.items():
-        for label, switches in cost.CHEAP[form].items():
-            settings = {**common, **VARIANTS[variant], **chosen[variant], **switches}
-            found[f"{form}, {label}"] = repeated(settings, CHEAP_SETS[dataset], dataset in FOLDED)
-    return found
+    settled = _settled(dataset)
+    return {
+        f"{form}, {label}": repeated({**settled[variant], **switches}, CHEAP_SETS[dataset], dataset in FOLDED)
+        for variant, form in SHORT.items()
+        for label, switches in cost.CHEAP[form].items()
+    }
 
 
 def without_each(experiments: Sequence[Experiment], modalities: Sequence[str]) -> dict[str, list[Experiment]]:
@@ -357,6 +356,8 @@ def estimate(common: Mapping[str, Any], variants: Sequence[str], seeds: int, job
 
 # What is committed
 
+CONTROLLED = (("uci-mfeat", "pooled"), ("utd-mhad", "transformer"))
+
 
 def training(dataset: str) -> dict[str, list[Experiment]]:
     """The standing rows on a data set, and the plain model on each modality alone."""
@@ -415,21 +416,13 @@ TABLES = (
 
 def planned() -> dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]]:
     """What `vgmr records` trains, in this order: a function that lists the experiments, by the record's name."""
-    plans: dict[str, Callable[[], Mapping[Any, Sequence[Experiment]]]] = {}
-    for dataset in SEEDS:
-        plans[f"training-{dataset}"] = partial(training, dataset)
-    for dataset, backbone in CONTROLLED:
-        plans[f"09-controlled-{dataset}"] = partial(controls, dataset, backbone)
-    for dataset in ("uci-mfeat", "cremad-ratings"):
-        plans[f"11-ablations-{dataset}"] = partial(ablations, dataset)
-    plans["10-balancing-uci-mfeat"] = partial(balanced, "uci-mfeat")
-    plans["12-removals-uci-mfeat"] = partial(removals, "uci-mfeat")
-    plans["12-controls-uci-mfeat"] = partial(removal_controls, "uci-mfeat")
-    for dataset in systems.HOSTS:
-        plans[f"18-systems-{dataset}"] = partial(systems.plugged, dataset)
-    for dataset in CHEAP_SETS:
-        plans[f"19-cheap-{dataset}"] = partial(cheap_refiners, dataset)
-    return plans
-
-
-CONTROLLED = (("uci-mfeat", "pooled"), ("utd-mhad", "transformer"))
+    return {
+        **{f"training-{dataset}": partial(training, dataset) for dataset in SEEDS},
+        **{f"09-controlled-{dataset}": partial(controls, dataset, backbone) for dataset, backbone in CONTROLLED},
+        **{f"11-ablations-{dataset}": partial(ablations, dataset) for dataset in ("uci-mfeat", "cremad-ratings")},
+        "10-balancing-uci-mfeat": partial(balanced, "uci-mfeat"),
+        "12-removals-uci-mfeat": partial(removals, "uci-mfeat"),
+        "12-controls-uci-mfeat": partial(removal_controls, "uci-mfeat"),
+        **{f"18-systems-{dataset}": partial(systems.plugged, dataset) for dataset in systems.HOSTS},
+        **{f"19-cheap-{dataset}": partial(cheap_refiners, dataset) for dataset in CHEAP_SETS},
+    }

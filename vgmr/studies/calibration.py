@@ -51,10 +51,8 @@ RIVALS: dict[str, dict[str, Any]] = {
     "OGM-GE": {"prefusion": "none", "method": "ogm-ge", "form": "paper"},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
-    "uci-mfeat": FORM_STUDIES["uci-mfeat"],
-    "utd-mhad": FORM_STUDIES["utd-mhad"],
+    **FORM_STUDIES,
     "avdigits": {"batch_size": 64, "learning_rate": 1e-2, "length_buckets": True},
-    "digits": FORM_STUDIES["digits"],
     "mosi-words": {"batch_size": 64, "learning_rate": 3e-3, "length_buckets": True},
 }
 FOLDED = ("utd-mhad", "avdigits", "mosi-words")  # a seed stands for a fold
@@ -160,12 +158,16 @@ def trained(todo: Sequence[Experiment], label: str = "", objective: type[Objecti
     ]
 
 
+def hit_samples(part: Batch) -> Tensor:
+    """Whether any modality of a sample is corrupted, (N,); nowhere where nothing is known of that."""
+    if part.corrupted is None:
+        return torch.zeros(len(part), dtype=torch.bool)
+    return torch.stack([where.flatten(1).any(1) for where in part.corrupted.values()]).any(0)
+
+
 def whole_samples(part: Batch) -> Batch:
     """The samples of which nothing is corrupted."""
-    if part.corrupted is None:
-        return part
-    hit = torch.stack([where.flatten(1).any(1) for where in part.corrupted.values()]).any(0)
-    return replace(part.index((~hit).nonzero().squeeze(1)), corrupted=None)
+    return replace(part.index((~hit_samples(part)).nonzero().squeeze(1)), corrupted=None)
 
 
 def with_clean(model: Classifier, clean: Batch, hit: Batch) -> pd.DataFrame:
@@ -192,7 +194,7 @@ def kinds_of(one: Trained, kinds: Sequence[str] = KINDS) -> dict[str, Batch]:
     for kind in kinds:
         generator = torch.Generator().manual_seed(DRAWN_AT + one.seed)
         hit = Drawn.like(one.data.train, [kind], 1.0)(clean, generator)
-        if (torch.stack(list(calibration.truth(hit).values())) == 0).any(0).float().mean() > 0.5:
+        if hit_samples(hit).float().mean() > 0.5:
             found[kind] = hit
     return found
 
@@ -210,8 +212,7 @@ def measured(one: Trained) -> list[dict[str, Any]]:
     clean = whole_samples(data.test)
     parts = kinds_of(one)
     rows = [{"kind": "clean", "measure": "accuracy", "value": calibration.accuracy_on(model, clean)}]
-    known = {} if data.test.corrupted is None else calibration.truth(data.test)
-    if known and (hit := (torch.stack(list(known.values())) == 0).any(0)).any():
+    if (hit := hit_samples(data.test)).any():
         rows.append({"kind": "all", "measure": "accuracy", "value": calibration.accuracy_on(model, data.test)})
         parts = {"own": data.test.index(hit.nonzero().squeeze(1)), **parts}
     for kind, part in parts.items():
@@ -266,23 +267,17 @@ def cell(variant: Variant, rate: float) -> pd.DataFrame:
     Columns: those of `measured`, seed, parameters, dataset, label, trained_on, learning_rate.
     """
     dataset, label, corrupted = variant
-    frames = []
-    for one in trained(experiments(dataset, options_of(label, rate), corrupted), label):
-        frames.append(
-            pd.DataFrame(measured(one)).assign(seed=one.seed, parameters=count_parameters(one.model.prefusion))
-        )
+    frames = [
+        pd.DataFrame(measured(one)).assign(seed=one.seed, parameters=count_parameters(one.model.prefusion))
+        for one in trained(experiments(dataset, options_of(label, rate), corrupted), label)
+    ]
     where = {"dataset": dataset, "label": label, "trained_on": "corruption" if corrupted else "clean data"}
     return pd.concat(frames, ignore_index=True).assign(**where, learning_rate=rate)
 
 
-FEW = (PLAIN, MLP, VALUE_FREE, PAPER, CALIBRATED)
+FEW = tuple(VARIANTS)
 BARE = ("utd-mhad", "uci-mfeat")  # here these are trained without made corruption too
-LABELS = {
-    "utd-mhad": (*RIVALS, *STEPS),
-    "uci-mfeat": (*RIVALS, *STEPS),
-    "avdigits": FEW,
-    "digits": FEW,
-}
+LABELS = dict.fromkeys(BARE, (*RIVALS, *STEPS)) | dict.fromkeys(("avdigits", "digits"), FEW)
 MAIN = ("utd-mhad", "uci-mfeat", "avdigits")
 
 

@@ -23,6 +23,7 @@ KEPT = "forms.json"
 # Nothing that it measures corruption with is among the kinds it trains on.
 RIVALS = ("plain", *CONTROLS)
 OPEN_GATE = {"form": "neutral", "amplification": 1.0, "retention": 0.0, "retain": True}
+BOTH = {**OPEN_GATE, "value_from": "both", "value_weight": 1.0}
 FORM_TRIALS: dict[str, dict[str, Any]] = {
     **{name: VARIANTS[name] for name in RIVALS},
     "paper": {"form": "paper"},
@@ -30,18 +31,8 @@ FORM_TRIALS: dict[str, dict[str, Any]] = {
     "learned, a gate that can close": OPEN_GATE,
     "learned by what was corrupted": {**OPEN_GATE, "value_target": "corruption", "value_weight": 1.0},
     "learned by swaps": {**OPEN_GATE, "value_target": "swap", "temperature": 0.3, "value_weight": 1.0},
-    "summaries and anchors, by what was corrupted": {
-        **OPEN_GATE,
-        "value_from": "both",
-        "value_target": "corruption",
-        "value_weight": 1.0,
-    },
-    "summaries and anchors, by out-of-fold contributions": {
-        **OPEN_GATE,
-        "value_from": "both",
-        "value_target": "out-of-fold",
-        "value_weight": 1.0,
-    },
+    "summaries and anchors, by what was corrupted": {**BOTH, "value_target": "corruption"},
+    "summaries and anchors, by out-of-fold contributions": {**BOTH, "value_target": "out-of-fold"},
     "calibrated": {"form": "calibrated"},
     "calibrated, no channel value": {"form": "calibrated", "use_channel_value": False},
     "calibrated, retained by the gate alone": {**OPEN_GATE, "value_from": "anchors", "retain": False},

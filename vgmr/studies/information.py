@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from vgmr.analysis.calibration import truth
 from vgmr.analysis.information import (
     HELD,
     MADE,
@@ -27,7 +27,8 @@ from vgmr.corruption import SPANS, span
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.machine.devices import one_thread
-from vgmr.studies.calibration import CALIBRATED, DRAWN_AT, PAPER, SETTINGS, STEPS, by_seed, experiments, trained
+from vgmr.studies.calibration import DRAWN_AT, SETTINGS, STEPS, by_seed, experiments, hit_samples, trained
+from vgmr.studies.variants import ADOPTED, FORM
 
 # Planted parts. "one modality": redundant evidence, but the visual sequences stand in another sample's place.
 PLANTED = ("redundant", "one modality", "unique", "synergistic")
@@ -46,7 +47,7 @@ PAIRS: dict[str, dict[str, Any]] = {
 }
 REPEATS = {"uci-mfeat": 5, "uci-mfeat, conflict": 5, "utd-mhad": 8, "cremad-ratings": 5}
 ESTIMATOR = {"frequencies": 4, "components": 16}  # frequencies at most the longest sequence
-FORMS = (PAPER, CALIBRATED)
+FORMS = (FORM, ADOPTED)
 
 # Values in time. The design of `Windows` came of looking at spans in utd-mhad's test part, never at avdigits.
 TIMED: dict[str, dict[str, Any]] = {"utd-mhad": SETTINGS["utd-mhad"]["data_options"], "avdigits": {}}
@@ -87,11 +88,11 @@ def dial(kind: str, strength: float, seed: int) -> list[dict[str, Any]]:
 
 def dials(jobs: int = 1) -> pd.DataFrame:
     """All of `PLANTED` at all `STRENGTHS`: columns planted, strength, labels, measure, part, one per seed."""
-    todo = [(k, s, seed) for k in PLANTED for s in STRENGTHS for seed in range(DIAL_SEEDS)]
-    return _table(Parallel(jobs)(delayed(dial)(*each) for each in todo))
+    return _table(dial, product(PLANTED, STRENGTHS, range(DIAL_SEEDS)), jobs)
 
 
-def _table(found: Sequence[list[dict[str, Any]]]) -> pd.DataFrame:
+def _table(rows_of: Callable[..., list[dict[str, Any]]], todo: Iterable[Sequence[Any]], jobs: int) -> pd.DataFrame:
+    found = Parallel(jobs)(delayed(rows_of)(*each) for each in todo)
     return by_seed(pd.DataFrame([row for rows in found for row in rows]))
 
 
@@ -126,7 +127,7 @@ def pair(name: str, seed: int) -> list[dict[str, Any]]:
 def pairs(jobs: int = 1) -> pd.DataFrame:
     """All pairs of `PAIRS`: columns dataset, first, second, part, one per split or fold."""
     todo = [(name, seed) for name, repeats in REPEATS.items() for seed in range(repeats)]
-    return _table(Parallel(jobs)(delayed(pair)(*each) for each in todo))
+    return _table(pair, todo, jobs)
 
 
 BESIDE = {"uci-mfeat": "uci-mfeat, conflict", "utd-mhad": "utd-mhad"}  # three modalities each
@@ -155,8 +156,8 @@ def told(dataset: str, label: str) -> list[dict[str, Any]]:
         frame = beside(one.model, one.data.test, terms_of_test(one.data))
         cases = {"all": frame, "permuted": permuted(frame, one.seed)}
         if one.data.test.corrupted is not None:
-            whole = torch.stack(list(truth(one.data.test).values())).bool().all(0).numpy()
-            cases["whole"] = frame[whole[frame["sample"]]]
+            hit = hit_samples(one.data.test).numpy()
+            cases["whole"] = frame[~hit[frame["sample"]]]
         place = {"dataset": dataset, "label": label, "seed": one.seed}
         for case, rows in cases.items():
             for row in within(rows).to_dict("records"):
@@ -171,8 +172,7 @@ def told(dataset: str, label: str) -> list[dict[str, Any]]:
 
 def beside_values(jobs: int = 1) -> pd.DataFrame:
     """Both forms on all sets of `BESIDE`: columns question, dataset, label, case, of, with, one per seed."""
-    todo = [(dataset, label) for dataset in BESIDE for label in FORMS]
-    return _table(Parallel(jobs)(delayed(told)(*each) for each in todo))
+    return _table(told, product(BESIDE, FORMS), jobs)
 
 
 def spans_of(name: str, seed: int) -> list[dict[str, Any]]:
@@ -198,15 +198,14 @@ def spans_of(name: str, seed: int) -> list[dict[str, Any]]:
         return rows
 
 
-def _areas(windows: Windows, part: Batch) -> Mapping[tuple[str, str], float]:
-    areas: dict[Any, float] = step_detection(windows, part).set_index(["modality", "value"])["auroc"].to_dict()
-    return areas
+def _areas(windows: Windows, part: Batch) -> dict[Any, float]:
+    return step_detection(windows, part).set_index(["modality", "value"])["auroc"].to_dict()
 
 
 def spans(jobs: int = 1) -> pd.DataFrame:
     """All folds of `TIMED`: columns dataset, part, kind, modality, of ("in time", "pooled"), one per fold."""
     todo = [(name, fold) for name, folds in FOLDS.items() for fold in range(folds)]
-    return _table(Parallel(jobs)(delayed(spans_of)(*each) for each in todo))
+    return _table(spans_of, todo, jobs)
 
 
 TABLES = {"20-beside": beside_values, "20-pairs": pairs, "20-spans": spans, "20-dials": dials}

@@ -59,11 +59,6 @@ class Plan:
             for _, one in members
         ]
 
-    def group(self) -> list[Run]:
-        """The rows of one pass."""
-        members = groups(self.wanted.items())[0]
-        return [self.rows[key] for key, _ in members if key in self.rows]
-
     def seconds(self) -> float | None:
         """Processor time that the missing trainings will take, from recorded ones; None where there are none."""
         known = [row.seconds for row in [*self.rows.values(), *self.others]]
@@ -206,14 +201,12 @@ def confirmed(plans: Sequence[Plan], jobs: int) -> list[str]:
     found = []
     for one in plans:
         if one.rows:
-            group = one.group()
+            group = [one.rows[key] for key, _ in groups(one.wanted.items())[0] if key in one.rows]  # one pass
             changed = float(confirm(group, jobs)["changed"].max())
             print(f"{one.name}: {changed:.2%} of the predictions changed")
             if not changed <= TOLERANCE:
-                then, now = (
-                    group[0].environment.get("instructions", "unknown"),
-                    torch.backends.cpu.get_cpu_capability(),
-                )
+                then = group[0].environment.get("instructions", "unknown")
+                now = torch.backends.cpu.get_cpu_capability()
                 found.append(
                     f"{one.name}: {changed:.2%} of the predictions changed, at most {TOLERANCE:.1%} may; another "
                     f"kind of processor ({then} then, {now} now) rounds otherwise, and long trainings "

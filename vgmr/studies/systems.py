@@ -21,36 +21,33 @@ VIEWS = ("fou", "kar", "zer")
 SEEDS = 5
 RATES = (3e-3, 1e-2)  # of every search here, over the two search seeds
 SMALL = {"num_heads": 2, "feedforward_dim": 64}
-# By data set: what all trainings share, and the hosts with what makes each. A host is a backbone, or one and the
-# training method that belongs to the system.
+# By data set: what all trainings share.
 SETTINGS: dict[str, dict[str, Any]] = {
     "uci-mfeat": {"data_options": {"conflict": 0.3}, "epochs": 20, "batch_size": 64},
     "utd-mhad": {"data_options": {"inertial_stride": 24, "skeleton_stride": 8}, "epochs": 30, "batch_size": 32},
 }
 SHARED: dict[str, Any] = {"latent_dim": 16, "patience": 8}
+# A host is a backbone, or one and the training method that belongs to the system.
+_SYSTEMS: dict[str, dict[str, Any]] = {
+    "Concat": {"backbone": "pooled", "backbone_options": {"width": 32}},
+    "Transformer": {"backbone": "transformer", "backbone_options": {"width": 32, "num_layers": 1, **SMALL}},
+    "TFN": {"backbone": "tfn", "backbone_options": {"width": 16}},
+    "LMF": {"backbone": "lmf", "backbone_options": {"width": 32}},
+    "GMU": {"backbone": "gmu", "backbone_options": {"width": 32}},
+    "PCAG": {"backbone": "pcag", "backbone_options": {"width": 32}},
+    "MulT": {"backbone": "mult", "backbone_options": {"width": 16, "num_heads": 2}},
+    "MISA": {"backbone": "misa", "backbone_options": {"width": 32, "averaged": VIEWS, "feedforward_dim": 64}},
+    "MAG": {"backbone": "mag", "backbone_options": {"anchor": "kar", "num_layers": 1, **SMALL}},
+    "MMIM's network": {"backbone": "mmim", "backbone_options": {"averaged": VIEWS}},
+    "Self-MM's network": {"backbone": "self-mm", "backbone_options": {"averaged": VIEWS}},
+    "TETFN": {"backbone": "tetfn", "backbone_options": {"anchor": "kar", "width": 16, "num_heads": 2}},
+    "ConfSMoE": {"backbone": "conf-moe", "backbone_options": {"width": 32}},
+    "UniS-MMC": {"backbone": "pooled", "backbone_options": {"width": 32}, "method": "unis-mmc"},
+}
+# By data set: the hosts, with what makes each.
 HOSTS: dict[str, dict[str, dict[str, Any]]] = {
-    "uci-mfeat": {
-        "Concat": {"backbone": "pooled", "backbone_options": {"width": 32}},
-        "Transformer": {"backbone": "transformer", "backbone_options": {"width": 32, "num_layers": 1, **SMALL}},
-        "TFN": {"backbone": "tfn", "backbone_options": {"width": 16}},
-        "LMF": {"backbone": "lmf", "backbone_options": {"width": 32}},
-        "GMU": {"backbone": "gmu", "backbone_options": {"width": 32}},
-        "PCAG": {"backbone": "pcag", "backbone_options": {"width": 32}},
-        "MulT": {"backbone": "mult", "backbone_options": {"width": 16, "num_heads": 2}},
-        "MISA": {"backbone": "misa", "backbone_options": {"width": 32, "averaged": VIEWS, "feedforward_dim": 64}},
-        "MAG": {"backbone": "mag", "backbone_options": {"anchor": "kar", "num_layers": 1, **SMALL}},
-        "MMIM's network": {"backbone": "mmim", "backbone_options": {"averaged": VIEWS}},
-        "Self-MM's network": {"backbone": "self-mm", "backbone_options": {"averaged": VIEWS}},
-        "TETFN": {"backbone": "tetfn", "backbone_options": {"anchor": "kar", "width": 16, "num_heads": 2}},
-        "ConfSMoE": {"backbone": "conf-moe", "backbone_options": {"width": 32}},
-        "UniS-MMC": {"backbone": "pooled", "backbone_options": {"width": 32}, "method": "unis-mmc"},
-    },
-    "utd-mhad": {
-        "Transformer": {"backbone": "transformer", "backbone_options": {"width": 32, "num_layers": 1, **SMALL}},
-        "PCAG": {"backbone": "pcag", "backbone_options": {"width": 32}},
-        "ConfSMoE": {"backbone": "conf-moe", "backbone_options": {"width": 32}},
-        "MulT": {"backbone": "mult", "backbone_options": {"width": 16, "num_heads": 2}},
-    },
+    "uci-mfeat": _SYSTEMS,
+    "utd-mhad": {host: _SYSTEMS[host] for host in ("Transformer", "PCAG", "ConfSMoE", "MulT")},
 }
 
 

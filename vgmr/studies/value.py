@@ -28,6 +28,7 @@ from vgmr.studies.calibration import (
     Trained,
     by_seed,
     experiments,
+    hit_samples,
     kinds_of,
     oracle,
     trained,
@@ -102,7 +103,7 @@ def worth(one: Trained, plain: Classifier) -> Iterator[Row]:
     if part.corrupted is None:
         drawn = corruption.Drawn.like(one.data.train, ["conflict"], 0.3)
         part = drawn(part, torch.Generator().manual_seed(one.seed))
-    hit = (torch.stack(list(calibration.truth(part).values())) == 0).any(0)
+    hit = hit_samples(part)
     for row in calibration.headroom(one.model, part, permutations=10, seed=one.seed).to_dict("records"):
         yield {"question": "worth", "case": row["samples"], "name": row["values"], "value": row["accuracy"]}
     knowing, blind = oracle(plain, part), (predict(plain, part).argmax(1) == part.label).float()
@@ -142,9 +143,8 @@ def suppressions(one: Trained, plain: Classifier) -> Iterator[Row]:
 
 def alone(data: MultimodalData) -> dict[str, float]:
     """Test accuracy of logistic regressions on each modality's course over time, by name."""
-    vgmr = VGMR.calibrated(
-        data.dims, len(data.classes), evidence_frequencies=min(6, max(data.max_lengths.values()))
-    ).eval()
+    frequencies = min(6, max(data.max_lengths.values()))
+    vgmr = VGMR.calibrated(data.dims, len(data.classes), evidence_frequencies=frequencies).eval()
     vgmr.prepare(data.train.features, data.train.mask, data.train.label)
     test = whole_samples(data.test)
     posterior = vgmr(test.features, test.mask).posterior
@@ -163,11 +163,12 @@ def models(dataset: str, label: str, target: str = "", seeds: int = SEEDS) -> li
     return trained(todo, label, Impact if target == "impact" else Objective)
 
 
-def cell(dataset: str, label: str, target: str, seeds: int = SEEDS) -> pd.DataFrame:
+def cell(dataset: str, label: str, target: str) -> pd.DataFrame:
     """All numbers of one variant on a data set, over seeds."""
-    frames = []
-    for one, plain in zip(models(dataset, label, target, seeds), models(dataset, PLAIN, "", seeds), strict=True):
-        frames.append(pd.DataFrame(described(one, plain.model)).assign(seed=one.seed))
+    frames = [
+        pd.DataFrame(described(one, plain.model)).assign(seed=one.seed)
+        for one, plain in zip(models(dataset, label, target), models(dataset, PLAIN), strict=True)
+    ]
     return pd.concat(frames, ignore_index=True).assign(dataset=dataset, label=label, target=target)
 
 
