@@ -15,9 +15,10 @@ from vgmr import VGMR, Batch, Classifier, MultimodalData, Objective, PooledBackb
 from vgmr.fusion.attention import ByteDropout
 from vgmr.fusion.mag import MAG
 from vgmr.inference import predict
+from vgmr.loop.seeds import Together
 from vgmr.loop.steps import mini_batches, trim, use_byte_dropout
 from vgmr.prefusion import Identity
-from vgmr.training import fit
+from vgmr.training import fit, fit_seeds
 
 DIMS = {"text": 5, "audio": 3}
 STEPS = {"text": 9, "audio": 14}
@@ -180,6 +181,22 @@ def test_a_mini_batch_is_gone_before_the_next_is_made(monkeypatch):
     model, data = pooled(), made()
     monkeypatch.setattr(Batch, "index", watched)
     fit(model, data, epochs=2)
+    assert len(alive) >= 6 and not any(alive)
+
+
+def test_mini_batches_of_several_seeds_are_gone_before_the_next_are_made(monkeypatch):
+    taken, alive = [], []
+    batch_of = Together._batch
+
+    def watched(self, *places):
+        alive.append(sum(label() is not None for label in taken))
+        batch = batch_of(self, *places)
+        taken.append(weakref.ref(batch.label))
+        return batch
+
+    models = [pooled(), pooled()]
+    monkeypatch.setattr(Together, "_batch", watched)
+    fit_seeds(models, made(), [0, 1], epochs=2)
     assert len(alive) >= 6 and not any(alive)
 
 

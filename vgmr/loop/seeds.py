@@ -206,7 +206,7 @@ class Together:
                     loss = self.replayed(batch) * size
                 else:
                     loss = self._step(places, batch, epoch) * size
-                del batch  # the next one then lies in the same memory, which is at hand
+                del batch  # the next one then lies in the same memory, which the cache still holds
                 totals = (
                     totals + loss
                     if everyone

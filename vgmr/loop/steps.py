@@ -126,7 +126,7 @@ def train_epoch(model: Classifier, batches: Iterable[Batch], step: Callable[[Bat
     total = torch.zeros((), device=next(model.parameters()).device)
     for batch in batches:
         total += step(batch) * len(batch)
-        del batch  # the next one then lies in the same memory, which is at hand
+        del batch  # the next one then lies in the same memory, which the cache still holds
     return total
 
 

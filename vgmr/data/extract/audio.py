@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from vgmr.data.extract.clips import BrokenFile, one_line, read_raw
+from vgmr.data.extract.clips import BrokenFile, message_of, read_raw
 
 FLOOR = 1e-10
 SHORTEST = 0.1  # seconds of sound from which eGeMAPS gives a step
@@ -56,7 +56,7 @@ def read_wav(path: Path, rate: int | None = None, longest: float | None = None) 
             divisor = gcd(found, rate)
             signal, found = resample_poly(signal, rate // divisor, found // divisor), rate
     except Exception as error:  # scipy lets damaged headers surface as whatever they lead to
-        raise BrokenFile(f"{path}: not a usable .wav file ({one_line(error)}); get it again") from None
+        raise BrokenFile(f"{path}: not a usable .wav file ({message_of(error)}); get it again") from None
     return signal, found, hashlib.sha256(raw).digest()
 
 

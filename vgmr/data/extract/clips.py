@@ -34,7 +34,7 @@ class Source(NamedTuple):
     make: Maker
 
 
-def one_line(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """What an error says in one line, without the memory addresses of what it was read from; or else its type."""
     text = re.sub(r" <_io\.BytesIO[^>]*>", "", str(error))
     return " ".join(text.split()) or type(error).__name__

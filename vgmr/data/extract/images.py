@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vgmr.data.extract.audio import ENDLESS
-from vgmr.data.extract.clips import BrokenFile, one_line, read_raw
+from vgmr.data.extract.clips import BrokenFile, message_of, read_raw
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 RESNET = "resnet18-imagenet1k-v1"
@@ -72,7 +72,7 @@ def read_images(paths: Sequence[Path], grey: bool = False) -> tuple[np.ndarray, 
         try:
             squares.append(square(_shown(image_module.open(io.BytesIO(raw))).convert("L" if grey else "RGB")))
         except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
-            raise BrokenFile(f"{path}: not a whole image ({one_line(error)}); get it again") from None
+            raise BrokenFile(f"{path}: not a whole image ({message_of(error)}); get it again") from None
     return np.stack(squares), digest.digest()
 
 
@@ -121,7 +121,7 @@ def read_video(path: Path, frames: int) -> tuple[np.ndarray, bytes]:
         with av.open(io.BytesIO(raw), "r") as video:
             decoded = list(video.decode(video=0))
     except (av.error.FFmpegError, IndexError) as error:
-        raise BrokenFile(f"{path}: not a whole video ({one_line(error)}); get it again") from None
+        raise BrokenFile(f"{path}: not a whole video ({message_of(error)}); get it again") from None
     if not decoded:
         raise BrokenFile(f"{path}: the video holds no frame; get it again")
     images = np.stack([square(_upright(decoded[moment])) for moment in spread(len(decoded), frames)])

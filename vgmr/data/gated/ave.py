@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import torch
 
-from vgmr.data.extract.clips import POINTER, folder_of, note_counts, note_missing, one_line, read_lines, read_raw
+from vgmr.data.extract.clips import POINTER, folder_of, message_of, note_counts, note_missing, read_lines, read_raw
 from vgmr.data.types import Batch, MultimodalData, fingerprint, pad
 
 ROWS = 4143
@@ -254,7 +254,7 @@ def _dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
         file = h5py.File(path, "r")
     except OSError as error:
         raise ValueError(
-            f"{path}: not a whole HDF5 file, perhaps a cut-off download ({one_line(error)}); get it again"
+            f"{path}: not a whole HDF5 file, perhaps a cut-off download ({message_of(error)}); get it again"
         ) from None
     with file:
         if not isinstance(file.get(key), h5py.Dataset):
@@ -266,7 +266,7 @@ def _values(path: Path, data: h5py.Dataset, rows: slice) -> np.ndarray:
     try:
         return np.asarray(data[rows])
     except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{path}: could not be read ({one_line(error)}); get it again") from None
+        raise ValueError(f"{path}: could not be read ({message_of(error)}); get it again") from None
 
 
 def _read_features(

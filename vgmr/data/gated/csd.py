@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from vgmr.data.extract.clips import one_line
+from vgmr.data.extract.clips import message_of
 
 
 class Sequence:
@@ -155,7 +155,7 @@ def read_folds(path: Path) -> dict[str, list[str]]:
                         raise ValueError("a value that is no list of strings")
                     folds[part] = list(videos)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        reason = one_line(error)[:200]
+        reason = message_of(error)[:200]
         raise ValueError(f"{path}: expected three literal lists of video ids, got otherwise ({reason})") from None
     missing = sorted({"train", "validation", "test"} - set(folds))
     if missing:

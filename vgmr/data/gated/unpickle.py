@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vgmr.data.extract.clips import POINTER, one_line
+from vgmr.data.extract.clips import POINTER, message_of
 
 
 def read_pickle(path: Path) -> Any:
@@ -41,7 +41,7 @@ def read_pickle(path: Path) -> Any:
     except _Refused as error:
         raise ValueError(f"{path}: {error}") from None
     except Exception as error:
-        reason = one_line(error)[:200]
+        reason = message_of(error)[:200]
         raise ValueError(f"{path}: not a whole, readable pickle of arrays ({reason}); download it again") from None
 
 
