@@ -454,8 +454,8 @@ def run_all(tasks: Sequence[Task], folder: Path, engine: Engine, timeout: int = 
 def running(folder: Path, names: set[str]) -> str:
     """The run that went on to a new cell last, with that cell."""
     newest, line = 0.0, ""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        for entry in os.scandir(folder / RUNNING):
+    with contextlib.suppress(OSError, UnicodeDecodeError), os.scandir(folder / RUNNING) as entries:
+        for entry in entries:
             if entry.name in names and (state := entry.stat()).st_size and state.st_mtime > newest:
                 cell = Path(entry.path).read_text(encoding="utf-8")
                 newest, line = state.st_mtime, f"{entry.name} {cell}"
