@@ -168,42 +168,6 @@ def test_table_and_command(result, monkeypatch, capsys, tmp_path):
     assert json.loads(file.read_text()) == result
     text = capsys.readouterr().out
     assert text.startswith("CPU, 1 thread; batch 32, 50 steps") and "vgmr folded" in text
-    assert bench.main(["--rounds", "2", "--batch-size", "512"]) == 0
-    assert asked == {"rounds": 2, "device": "cpu", "batch_size": 512}
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (["--batch-size", "0"], "--batch-size must be 1 or more, got 0"),
-        (["--rounds", "0"], "--rounds must be 1 or more, got 0"),
-        (["--forms", "--batch-size", "8"], "--batch-size goes with the pre-fusion variants alone"),
-        (["--loop", "--device", "cuda"], "--loop is measured on the CPU alone"),
-        (["--scale", "--device", "cuda"], "--scale is measured on the CPU alone"),
-    ],
-)
-def test_what_a_measurement_does_not_take_is_refused(given, said):
-    with pytest.raises(ValueError, match=said):
-        bench.main(given)
-
-
-def test_steps_and_passes_take_batches_of_the_size_given(monkeypatch):
-    """Twice the samples in a batch are twice the FLOPs, in every row, and as many batches as steps are trained."""
-    counted, trained = {}, []
-
-    def noted(model, data, batch_size, **_):
-        trained.append((len(data.train), batch_size))
-
-    monkeypatch.setattr(bench, "fit", noted)
-    for size in (4, 8):
-        result = bench.bench(1, 2, progress=False, variants=("none", "vgmr"), batch_size=size)
-        assert result["setting"].startswith(f"batch {size}, 50 steps")
-        counted[size] = [
-            row[name] for row in result["rows"] for name in ("flops", "training_flops") if name in row
-        ]
-    assert set(trained[: len(trained) // 2]) == {(8, 4)} and set(trained[len(trained) // 2 :]) == {(16, 8)}
-    grown = [large / small for small, large in zip(*counted.values(), strict=True)]
-    assert grown == pytest.approx([2.0] * len(grown), rel=0.05), "less what does not grow with samples"
 
 
 def test_seeds_in_one_pass_over_seeds_one_by_one(monkeypatch):

@@ -58,8 +58,7 @@ LABELS = {
     "sigmoid-tanh": "Sigmoid+Tanh gate",
     "vgmr": figures.FORM,
 }
-_SHAPES = "50 steps, text 768, audio 74, vision 35"
-MOSEI_LIKE = f"batch 32, {_SHAPES}"
+MOSEI_LIKE = "batch 32, 50 steps, text 768, audio 74, vision 35"
 _TABLE_7 = {variant: figures.COSTS[label] for variant, label in LABELS.items()}
 _CONCAT = figures.COSTS["plain"]
 PAPER = {variant: (row[2] / _CONCAT[2], row[3] / _CONCAT[3]) for variant, row in _TABLE_7.items()}
@@ -134,12 +133,9 @@ def _loop_step(model: Classifier, optimizer: torch.optim.Optimizer | None = None
     return lambda batch: method.step(model, batch, objective, optimizer, 0)
 
 
-def _loop_epoch(
-    model: Classifier, part: Batch, optimizer: torch.optim.Optimizer | None = None, batch_size: int = 32
-) -> None:
+def _loop_epoch(model: Classifier, part: Batch, optimizer: torch.optim.Optimizer | None = None) -> None:
     """What `fit` does in an epoch, but for validation: the same steps, fed by index and through the protocol."""
-    batches = mini_batches(part, batch_size, torch.Generator().manual_seed(0))
-    train_epoch(model, batches, _loop_step(model, optimizer))
+    train_epoch(model, mini_batches(part, 32, torch.Generator().manual_seed(0)), _loop_step(model, optimizer))
 
 
 @one_thread()
@@ -149,11 +145,10 @@ def bench(
     device: str = "cpu",
     progress: bool = True,
     variants: Sequence[str] = VARIANTS,
-    batch_size: int = 32,
 ) -> dict[str, Any]:
     """Parameters, FLOPs, training and inference time of every pre-fusion variant before the plain Transformer.
 
-    Setting: text 768, audio 74, vision 35, 50 steps, batches of 32, latent width 164, value supervision on.
+    Setting: text 768, audio 74, vision 35, 50 steps, batch 32, latent width 164, value supervision on.
 
     Args:
         steps: training steps per epoch and round.
@@ -173,10 +168,9 @@ def bench(
     if not {"none", "vgmr"} <= set(variants):
         raise ValueError(f'variants must have "none" and "vgmr", got {list(variants)}')
     chosen_device(device)
-    data = load("synthetic", like="mosei", samples=batch_size * steps).to(device)
+    data = load("synthetic", like="mosei", samples=32 * steps).to(device)
     data = replace(data, validation=data.validation.index(torch.arange(2, device=device)))
-    rows = torch.arange(batch_size * steps, device=device).split(batch_size)
-    batches = [data.train.index(some) for some in rows]
+    batches = [data.train.index(rows) for rows in torch.arange(32 * steps, device=device).split(32)]
     kinds = {name: Experiment("synthetic", name, "transformer", latent_dim=164, form="paper") for name in variants}
     models = {name: build(kind, data).to(device) for name, kind in kinds.items()}
     folded = _folded(models["vgmr"]).eval()
@@ -185,7 +179,7 @@ def bench(
     flops = {name: _counted(model, batches[0]) for name, model in measured.items()}
     return {
         "device": _device(device),
-        "setting": f"batch {batch_size}, {_SHAPES}; {rounds} rounds of {steps} steps",
+        "setting": f"{MOSEI_LIKE}; {rounds} rounds of {steps} steps",
         "rows": [_row(name, models, flops, times) for name in measured],
         "itself": _ratio(times["fit none again"], times["fit none"]),
         "loop_overhead": _ratio(times["loop vgmr"], times["bare vgmr"]) - 1,
@@ -776,11 +770,11 @@ def _measure(
         encodings = models["vgmr"].eval()(batch.features, batch.mask).encodings
     work: dict[str, Callable[[], Any]] = {}
     for variant, model in models.items():
-        work[f"fit {variant}"] = partial(fit, model, data, epochs=1, batch_size=len(batch))
+        work[f"fit {variant}"] = partial(fit, model, data, epochs=1)
         work[f"infer {variant}"] = partial(infer, model)
     work["infer vgmr folded"] = partial(infer, folded)
     work["bare vgmr"] = partial(_bare_epoch, models["vgmr"], batches)
-    work["loop vgmr"] = partial(_loop_epoch, models["vgmr"], data.train, batch_size=len(batch))
+    work["loop vgmr"] = partial(_loop_epoch, models["vgmr"], data.train)
     work["contributions"] = lambda: [
         contributions(models["vgmr"].backbone, encodings, batch.label) for _ in range(2)
     ]
@@ -935,28 +929,19 @@ def main(arguments: list[str]) -> int:
         type=int,
         help="interleaved repetitions, by default 7; 41 of the loop; 5 of seeds; 3 of methods, systems",
     )
-    parser.add_argument("--batch-size", type=int, help="of the pre-fusion variants, by default 32")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", help="write all figures to this file")
     options = parser.parse_args(arguments)
     if options.seeds is not None and options.seeds < 2:
         raise ValueError(f"--seeds must be 2 or more, got {options.seeds}")
-    on_any_device = options.way not in ("scale", "loop")
-    if options.device != "cpu" and not on_any_device:
-        raise ValueError(f"--{options.way} is measured on the CPU alone; leave --device out")
-    settings: dict[str, Any] = {"device": options.device} if on_any_device else {}
+    settings: dict[str, Any] = {} if options.way in ("scale", "loop") else {"device": options.device}
     measure, rounds, _ = ways.get(options.way, (bench, 7, ""))
     if options.seeds is not None:
         measure, rounds, settings = bench_seeds, 5, {"seeds": options.seeds, **settings}
-    if options.batch_size is not None:
-        if measure is not bench:
-            raise ValueError("--batch-size goes with the pre-fusion variants alone; leave it out")
-        settings["batch_size"] = options.batch_size
     rounds = rounds if options.rounds is None else options.rounds
     target = None if options.json is None else user_path(options.json)
-    for name, number in {"--rounds": rounds, "--batch-size": settings.get("batch_size", 1)}.items():
-        if number < 1:
-            raise ValueError(f"{name} must be 1 or more, got {number}")
+    if rounds < 1:
+        raise ValueError(f"--rounds must be 1 or more, got {rounds}")
     if target is not None:
         try_place(target)
     result = measure(rounds=rounds, **settings)
