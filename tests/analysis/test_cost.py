@@ -170,6 +170,12 @@ def test_table_and_command(result, monkeypatch, capsys, tmp_path):
     assert text.startswith("CPU, 1 thread; batch 32, 50 steps") and "vgmr folded" in text
 
 
+@pytest.mark.parametrize("way", ["loop", "scale"])
+def test_a_device_that_a_measurement_does_not_take_is_refused(way):
+    with pytest.raises(ValueError, match=f"--{way} is measured on the CPU alone; leave --device out"):
+        bench.main([f"--{way}", "--device", "cuda"])
+
+
 def test_seeds_in_one_pass_over_seeds_one_by_one(monkeypatch):
     """Work is counted instead of timed: a pass of three seeds, said to cost as much as two of one, is 2/3."""
     clock = [0.0]

@@ -934,7 +934,10 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.seeds is not None and options.seeds < 2:
         raise ValueError(f"--seeds must be 2 or more, got {options.seeds}")
-    settings: dict[str, Any] = {} if options.way in ("scale", "loop") else {"device": options.device}
+    on_any_device = options.way not in ("scale", "loop")
+    if options.device != "cpu" and not on_any_device:
+        raise ValueError(f"--{options.way} is measured on the CPU alone; leave --device out")
+    settings: dict[str, Any] = {"device": options.device} if on_any_device else {}
     measure, rounds, _ = ways.get(options.way, (bench, 7, ""))
     if options.seeds is not None:
         measure, rounds, settings = bench_seeds, 5, {"seeds": options.seeds, **settings}
