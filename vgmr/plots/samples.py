@@ -129,8 +129,7 @@ def refinement_maps(
 
     Args:
         features, refined: X and E X of each modality, (T_m, d_m), in the features' units.
-        table: one row per modality, columns modality and mean (share of |X| taken away); low and high, where
-            they are, are drawn as 95% intervals.
+        table: one row per modality, columns modality and mean (share of |X| taken away).
     """
     change = {name: (refined[name].abs() - x.abs()).numpy() for name, x in features.items()}
     figure, axes = plt.subplots(1, len(change) + 1, figsize=(2 * len(change) + 3, 2.7))
@@ -144,9 +143,6 @@ def refinement_maps(
     if picture is not None:
         figure.colorbar(picture, ax=axes[-2], label="|E X| - |X|", extend="both")
     axes[-1].bar(table["modality"], table["mean"], color="0.6")
-    if "low" in table:
-        spread = [table["mean"] - table["low"], table["high"] - table["mean"]]
-        axes[-1].errorbar(table["modality"], table["mean"], yerr=spread, fmt="none", color="k", capsize=4)
     axes[-1].axhline(0, color="k", linewidth=1)
     axes[-1].set(ylabel="share of |X| taken away")
     axes[-1].tick_params(axis="x", rotation=30)

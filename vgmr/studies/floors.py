@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vgmr.analysis.calibration import conflict_detection, detection
+from vgmr.analysis.calibration import conflict_detection, detection, values
 from vgmr.analysis.linear import Change, leak, linear_answers, only_scale, over_folds, summaries, without_scale
+from vgmr.backbones import PooledBackbone
+from vgmr.classifier import Classifier
 from vgmr.corruption import Drawn
 from vgmr.data import load
 from vgmr.data.types import Batch, MultimodalData, joined
@@ -106,29 +108,13 @@ def conflict_seen(folds: Sequence[int]) -> pd.DataFrame:
         two = load("avdigits", fold=fold)
         for data in (two, halves(two)):
             views = len(data.modalities)
-            vgmr = VGMR.calibrated(data.dims, len(data.classes), latent_dim=16).eval()
+            vgmr = VGMR.calibrated(data.dims, len(data.classes), latent_dim=16)
             vgmr.prepare(data.train.features, data.train.mask, data.train.label)
-            frame = anchored(
-                vgmr, Drawn.like(data.train, ["conflict"], 0.5)(data.test, torch.Generator().manual_seed(fold))
-            )
+            model = Classifier(vgmr, PooledBackbone(data.dims, len(data.classes)))
+            drawn = Drawn.like(data.train, ["conflict"], 0.5)
+            frame = values(model, drawn(data.test, torch.Generator().manual_seed(fold)))
             told = frame[frame.groupby("sample")["corrupted"].transform("any")]
             which = detection(told).set_index("score")["auroc"]["value"]
             rows.append((views, fold, "is there a conflict", conflict_detection(frame)))
             rows.append((views, fold, "which one lies", float(which)))
     return pd.DataFrame(rows, columns=["views", "fold", "question", "auroc"])
-
-
-@torch.no_grad()
-def anchored(vgmr: VGMR, part: Batch) -> pd.DataFrame:
-    """Value, agreement and truth of each modality of each sample, from the anchors of a prepared refiner."""
-    assert part.corrupted is not None
-    refinement = vgmr(part.features, part.mask)
-    frames = []
-    for name, posterior in refinement.posterior.items():
-        others = [one for other, one in refinement.posterior.items() if other != name]
-        agreement = torch.stack([(posterior * one).sum(1) for one in others]).mean(0)
-        hit = part.corrupted[name].flatten(1).any(1)
-        columns = {"value": refinement.global_value[name], "agreement": agreement, "corrupted": hit}
-        found = {what: values.numpy() for what, values in columns.items()}
-        frames.append(pd.DataFrame({"sample": range(len(part)), "modality": name, **found}))
-    return pd.concat(frames, ignore_index=True)
