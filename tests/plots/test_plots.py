@@ -425,7 +425,7 @@ def test_one_step_is_drawn_as_bars():
 
 
 def test_refinement_maps_show_red_where_responses_shrink_on_one_scale():
-    table = pd.DataFrame({"modality": ["a", "b"], "mean": [0.1, 0.3], "low": [0.05, 0.2], "high": [0.2, 0.4]})
+    table = pd.DataFrame({"modality": ["a", "b"], "mean": [0.1, 0.3]})
     before = {"a": -torch.ones(2, 3), "b": torch.ones(4, 2)}
     axes = plots.refinement_maps(before, {"a": before["a"] * 0.5, "b": before["b"] * 1.4}, table)
     np.testing.assert_allclose(axes[0].images[0].get_array(), -0.5)
