@@ -144,7 +144,7 @@ def test_differences_per_seed_say_that_samples_are_not_in_them():
     assert (row["mean"], row["low"], row["samples"]) == (3.0, expected.low, 0)
     own = differences(tidy, ["dataset", "label"], reference=1.0)
     assert own["difference"].tolist() == pytest.approx([4 / 3, 2.0])
-    with pytest.raises(ValueError, match="seeds of the baseline, 3, got 2"):
+    with pytest.raises(ValueError, match="only one of both has"):
         differences(tidy.iloc[:5], ["dataset"], baseline="plain")
     with pytest.raises(ValueError, match="some come twice"):
         differences(pd.concat([tidy, tidy]), ["dataset"], baseline="plain")
@@ -217,3 +217,15 @@ def test_rank_agreement_of_the_published_order_itself_is_one():
         "plain": [made([1, 1, 0, 0], LABEL, s) for s in (0, 1)],
     }
     assert rank_agreement(worse, {"VGMR": 0.9, "plain": 0.8}).mean == 1
+
+
+@pytest.mark.parametrize("published", [{}, {"plain": 0.8}, {"plain": 0.8, "VGMR": 0.8}, {"another": 0.1}])
+def test_ranks_need_two_published_accuracies_that_differ(published):
+    with pytest.raises(ValueError, match="published accuracies of at least two variants that differ"):
+        rank_agreement(RUNS, published)
+
+
+@pytest.mark.parametrize("nothing", [{}, pd.DataFrame({"label": [], "difference": []})])
+def test_nothing_is_not_pooled(nothing):
+    with pytest.raises(ValueError, match="at least one data set, got none"):
+        pooled(nothing)

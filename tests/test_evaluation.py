@@ -139,3 +139,9 @@ def test_subset_logits_are_those_of_single_passes(refined):
 
 
 # Robustness
+
+
+@pytest.mark.parametrize(("score", "said"), [([0.1, float("nan"), 0.3], "3, 1 of them NaN"), ([0.1], "got 1")])
+def test_auroc_refuses_scores_that_rank_nothing(score, said):
+    with pytest.raises(ValueError, match=f"a score for each of 3 cases, .*{said}"):
+        auroc(torch.tensor(score), torch.tensor([True, False, False]))

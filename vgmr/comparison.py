@@ -151,7 +151,8 @@ def _measured(part: pd.DataFrame, baseline: pd.DataFrame | None, value: str, ref
     if baseline is not None:
         other = baseline.set_index(across)[value].astype(float)
         if set(one.index) != set(other.index):
-            raise ValueError(f"expected the {each}s of the baseline, {len(other)}, got {len(one)}")
+            odd = sorted(set(one.index) ^ set(other.index), key=repr)
+            raise ValueError(f"expected the same {each}s as the baseline; only one of both has {odd[:5]}")
         change = one - other
     mean = {"mean": float(one.mean())}
     if not np.isfinite(change).all():
@@ -174,7 +175,12 @@ def pooled(tables: pd.DataFrame | Mapping[str, pd.DataFrame], by: Sequence[str] 
         tables: of `compare`, `contrasts` or `differences` by data set, or one table with rows of all.
 
     Returns columns: those of `by`, difference, low, high, error, df, p, p_holm, tau, smallest_effect, datasets.
+
+    Raises:
+        ValueError: no table, or no rows.
     """
+    if not len(tables):
+        raise ValueError("expected the table of at least one data set, got none")
     table = pd.concat([*tables.values()], ignore_index=True) if isinstance(tables, Mapping) else tables
     rows = []
     for key, part in table.dropna(subset=["difference"]).groupby(list(by), sort=False):

@@ -105,8 +105,11 @@ def auroc(score: Tensor, truth: Tensor) -> float:
     """Probability that a corrupted case scores higher than another, ties counting half; two (N,) tensors.
 
     Raises:
-        ValueError: all cases are corrupted, or none.
+        ValueError: all cases are corrupted, or none; lengths that differ, or NaN among the scores.
     """
+    if score.shape != truth.shape or score.isnan().any():
+        seen = f"{len(score)}, {int(score.isnan().sum())} of them NaN"
+        raise ValueError(f"expected a score for each of {len(truth)} cases, got {seen}")
     truth = truth.bool()
     positive = int(truth.sum())
     negative = len(truth) - positive

@@ -22,6 +22,7 @@ from vgmr.analysis.calibration import (
 from vgmr.backbones import PooledBackbone
 from vgmr.classifier import Classifier
 from vgmr.corruption import KINDS, Drawn
+from vgmr.data.types import Batch
 from vgmr.inference import predict
 from vgmr.refiner import VGMR
 from vgmr.training import fit
@@ -172,3 +173,14 @@ def test_harmful_shares_and_the_lowest_gate(trained):
     assert lowest_gate(VGMR.calibrated(DIMS, CLASSES)) == 0
     with pytest.raises(ValueError, match="nothing is known"):
         truth(made_data.test)
+
+
+def test_one_channel_does_not_deviate():
+    dims = {"a": 1, "b": 3}
+    features = {name: torch.randn(6, 4, dim) for name, dim in dims.items()}
+    mask = {name: torch.ones(6, 4, dtype=torch.bool) for name in dims}
+    part = Batch(features, mask, torch.arange(6) % 2)
+    model = Classifier(VGMR.calibrated(dims, 2, latent_dim=4), PooledBackbone(dims, 2, 8))
+    model.prefusion.prepare(features, mask, part.label)
+    told = values(model, part).set_index("modality")["channel_deviation"]
+    assert (told["a"] == 0).all() and (told["b"] > 0).all()

@@ -194,6 +194,6 @@ def test_measures_of_curves_by_hand():
     assert diagnostics.roughness([0, 1, 0, 1]) == 2  # second differences -2 and 2
     assert diagnostics.roughness([0, 1, -1, 0], order=1) == pytest.approx(4 / 3)
     assert pd.isna(diagnostics.roughness([1, 2]))
-    assert diagnostics.detour([5, 4, 1]) == 1
+    assert diagnostics.detour([5, 4, 1]) == diagnostics.detour([2, 2, 2]) == diagnostics.detour([2]) == 1
     assert diagnostics.detour([4, 1, 3]) == pytest.approx(5 / 3)
     assert diagnostics.sign_changes([1, -1, -1, 1, 2]) == 0.5

@@ -230,6 +230,8 @@ def test_scores_need_whole_curves():
     people = pd.concat([frame.assign(fold=fold) for fold in (0, 1)])
     with pytest.raises(ValueError, match=r"expected every model and seed and fold at the severities"):
         scores(people.iloc[:-1], {"made": 0.1})
+    with pytest.raises(ValueError, match="expected severity 0, the clean data, among"):
+        scores(frame[frame["severity"] > 0], {"made": 0.1})
 
 
 def test_area_by_hand():

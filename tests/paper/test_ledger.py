@@ -4,8 +4,10 @@ import importlib
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
+from vgmr.analysis.calibration import detection
 from vgmr.notebook import lesson, publish
 from vgmr.notebook.run import records
 from vgmr.paper import ledger
@@ -217,3 +219,27 @@ def test_what_the_text_does_not_hold_is_said():
 def test_the_readme_says_what_the_committed_quickstart_found():
     sentence = publish.message(NOTEBOOKS / "01_quickstart.ipynb")
     assert sentence in (NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_numbers_and_yes_or_no_are_no_evidence_together(folder):
+    with pytest.raises(ValueError, match="Table 1, 'it gains': expected numbers or yes and no, got both for"):
+        ledger.ledger([claim("a", "exact")], folder)
+
+
+@pytest.mark.parametrize("area", [1.0, 0.0], ids=["a low one tells", "a high one tells"])
+def test_section_4_11_reads_the_area_of_a_low_value_as_detection_gives_it(area):
+    """Planted: values that are low, or high, exactly where a modality is corrupted."""
+    hit = [True, True, False, False]
+    value = [0.1 if one == bool(area) else 0.9 for one in hit]
+    found = detection(pd.DataFrame({"value": value, "gate": value, "corrupted": hit})).set_index("score")["auroc"]
+    assert found.to_dict() == {"value": area, "gate": area}
+    tested = [one for one in CLAIMS if one.item == "Section 4.11" and one.list == ADOPTED]
+    recorded = {}
+    for one in tested:
+        for key in one.keys:
+            assert key.endswith(("AUROC less 1/2 of a low global_value", "AUROC less 1/2 of a low gate"))
+            recorded[key] = around(area - 0.5, 0.1)
+    for one in tested:
+        sign = evidence(one, {one.record: recorded})["difference"] > 0
+        assert sign.eq(("lower" in one.text) == bool(area)).all(), one.text
+    assert len(tested) == 3

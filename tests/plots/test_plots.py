@@ -225,9 +225,15 @@ def test_forest_holds_the_tables_numbers_both_parts_and_the_papers_effect():
     parts = [line for line in ax.lines if line.get_linewidth() == 3.5]
     widths = [np.ptp(line.get_xdata()) for line in parts]
     assert widths[0] / widths[1] == pytest.approx((row.seed_variance / row.sample_variance) ** 0.5)
+    assert max(widths) <= np.ptp(drawn(ax)[0]) * (1 + 1e-9), "a part is no longer than the whole"
     (paper,) = [line for line in ax.lines if line.get_marker() == "D"]
     assert paper.get_xdata()[0] == 0.1
-    expected = ["if only seeds were drawn again", "if only samples were drawn again", "the paper", "within chance"]
+    expected = [
+        "the seeds' part of the interval",
+        "the samples' part of the interval",
+        "the paper",
+        "within chance",
+    ]
     assert texts(ax.figure) == expected
     assert ax.figure.get_supxlabel() == "difference in test accuracy (mean, 95% interval)"
 

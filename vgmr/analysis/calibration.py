@@ -75,7 +75,7 @@ def values(model: Classifier, part: Batch) -> pd.DataFrame:
             columns[name] = {
                 "value": refinement.global_value[name],
                 "channel_value": channel.mean(1),
-                "channel_deviation": channel.std(1),
+                "channel_deviation": channel.std(1, correction=min(1, channel.shape[1] - 1)),
                 "gate": (gate.mean(2) * real).sum(1) / real.sum(1),
                 "raw_gate": masked_mean(refinement.gate[name], real).mean(1),
                 "contribution": delta[name],

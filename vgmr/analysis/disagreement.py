@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from vgmr.experiment import Run
+from vgmr.statistics.answers import sample_names
 
 
 def disagreements(one: Sequence[Run], other: Sequence[Run], models: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     """One row per run and test sample: what both single models answered, and who is right.
 
-    Columns: seed, fold, sample (unique over folds), group (where known), label, first, second (the answers),
-    conflict (whether they differ), and for each of `models` whether it is right.
+    Columns: seed, fold, sample (one name wherever it is tested), group (where known), label, first, second (the
+    answers), conflict (whether they differ), and for each of `models` whether it is right.
 
     Args:
         one, other: the same seeds and folds in the same order, trained on one modality each; so are all `models`.
@@ -27,7 +28,7 @@ def disagreements(one: Sequence[Run], other: Sequence[Run], models: Mapping[str,
         hits = {name: np.array(runs[place].prediction) == label for name, runs in models.items()}
         frame = pd.DataFrame({"seed": left.experiment.seed, "label": label, **columns, **hits})
         fold = 0 if left.experiment.fold is None else left.experiment.fold
-        frame["fold"], frame["sample"] = fold, [f"{fold}-{row}" for row in range(len(label))]
+        frame["fold"], frame["sample"] = fold, list(map(str, sample_names(left)))
         frames.append(frame.assign(group=left.group) if left.group else frame)
     table = pd.concat(frames, ignore_index=True)
     return table.assign(conflict=table["first"] != table["second"])

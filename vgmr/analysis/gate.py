@@ -167,7 +167,9 @@ def _sample_scores(model: Classifier, part: Batch) -> dict[str, dict[str, Tensor
     return {
         "global value": refinement.global_value,
         "channel value": {name: x.mean(1) for name, x in refinement.channel_value.items()},
-        "channel deviation": {name: x.std(1) for name, x in refinement.channel_value.items()},
+        "channel deviation": {
+            name: x.std(1, correction=min(1, x.shape[1] - 1)) for name, x in refinement.channel_value.items()
+        },
         "entropy": dict.fromkeys(part.features, entropy),
     }
 

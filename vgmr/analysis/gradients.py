@@ -253,8 +253,10 @@ def roughness(curve: Sequence[float], order: int = 2) -> float:
 
 
 def detour(curve: Sequence[float]) -> float:
-    """Way up and down a curve per its range, from highest to lowest: 1 if it only falls or only rises."""
+    """Way up and down a curve per its range, from highest to lowest: 1 if it turns nowhere."""
     values = np.asarray(curve, float)
+    if not np.ptp(values):
+        return 1.0
     return float(np.abs(np.diff(values)).sum() / np.ptp(values))
 
 

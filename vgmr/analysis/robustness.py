@@ -122,7 +122,7 @@ def scores(frame: pd.DataFrame, chance: Mapping[str, float]) -> pd.DataFrame:
         chance: accuracy of the most frequent class, by data set; one for all of its folds.
 
     Raises:
-        ValueError: curves that were not measured at the same severities.
+        ValueError: curves that were not measured at the same severities, or not at 0.
 
     Returns columns data, corruption, model, seed, quantity, value, and with folds `sample`: the fold, so that the
     people of a test part are what intervals count beside seeds.
@@ -131,6 +131,8 @@ def scores(frame: pd.DataFrame, chance: Mapping[str, float]) -> pd.DataFrame:
     for (data, corruption), panel in frame.groupby(["data", "corruption"], sort=False):
         wide = panel.pivot(index=["model", *across], columns="severity", values="accuracy").sort_index(axis=1)
         severities = sorted(float(severity) for severity in panel["severity"].unique())
+        if severities[0] != 0:
+            raise ValueError(f"{data}, {corruption}: expected severity 0, the clean data, among {severities}")
         if wide.isna().any(axis=None):
             each = f"model and {' and '.join(across)}"
             raise ValueError(f"{data}, {corruption}: expected every {each} at the severities {severities}")

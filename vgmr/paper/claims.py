@@ -158,11 +158,11 @@ def _value(kind: str) -> list[Claim]:
             effect = abs(figures.CORRUPTED_TEXT[name][2])
             found.append(NOISY_TEXT.claim(kind, "Table 4", text, pattern, paper=effect, **more))
         for name, text, turned in (
-            ("global_value", "a higher value tells the unreliable modality", False),
-            ("global_value", "a lower value tells the unreliable modality", True),
-            ("gate", "a lower gate tells the unreliable modality", True),
+            ("global_value", "a higher value tells the unreliable modality", True),
+            ("global_value", "a lower value tells the unreliable modality", False),
+            ("gate", "a lower gate tells the unreliable modality", False),
         ):
-            text, pattern = f"{text}; target {target}", f"{start} AUROC less 1/2 of {name}"
+            text, pattern = f"{text}; target {target}", f"{start} AUROC less 1/2 of a low {name}"
             found.append(VALUED.claim(kind, "Section 4.11", text, pattern, turned=turned, unit="AUROC"))
     return found
 
@@ -202,7 +202,9 @@ def _refinement(kind: str) -> list[Claim]:
         ("Figure 6", f"in samples that only VGMR gets right, {less}", f"{start} where only VGMR is right, {key}"),
         ("Figure 7", f"on average, {less}", f"{start}, {key}"),
     )
-    return [VALUED.claim(kind, item, text, pattern, turned=True, unit="gate") for item, text, pattern in rows]
+    return [
+        VALUED.claim(kind, item, text, pattern, turned=True, unit="share of |X|") for item, text, pattern in rows
+    ]
 
 
 def _beside(kind: str) -> list[Claim]:

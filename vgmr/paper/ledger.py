@@ -55,6 +55,10 @@ def evidence(claim: Claim, recorded: Mapping[str, Mapping[str, Any]]) -> pd.Data
     """
     values = recorded.get(claim.record, {})
     there = {key: values[key] for key in claim.keys if key in values}
+    if len({isinstance(value, bool) for value in there.values()}) > 1:
+        raise ValueError(
+            f"{claim.item}, {claim.text!r}: expected numbers or yes and no, got both for {list(there)}"
+        )
     if there and (missing := [key for key in claim.keys if key not in there]):
         raise ValueError(
             f"{claim.item}, {claim.text!r}: notebook {claim.notebook} recorded {len(there)} of its keys as "
@@ -77,7 +81,7 @@ def evidence(claim: Claim, recorded: Mapping[str, Mapping[str, Any]]) -> pd.Data
 def _outcome(claim: Claim, found: pd.DataFrame) -> dict[str, Any]:
     if found.empty:
         return {"verdict": NOT_TESTED}
-    if found["holds"].notna().any():
+    if found["holds"].notna().all():
         return {"verdict": VERDICTS[0] if bool(found["holds"].all()) else VERDICTS[1], "datasets": len(found)}
     row = pooled(found.assign(label=""), ["label"]).iloc[0]
     numbers = {name: float(row[name]) for name in NUMBERS}

@@ -20,8 +20,8 @@ from vgmr.statistics.verdicts import VERDICTS
 
 # each holds the part of the variance that seeds and samples have in common, see `vgmr.statistics.intervals`
 PARTS = {
-    "seed_variance": (-0.13, "if only seeds were drawn again"),
-    "sample_variance": (0.13, "if only samples were drawn again"),
+    "seed_variance": (-0.13, "the seeds' part of the interval"),
+    "sample_variance": (0.13, "the samples' part of the interval"),
 }
 PAPER: dict[str, Any] = {
     "color": "k",
@@ -44,9 +44,10 @@ def forest(
 ) -> np.ndarray:
     """Differences with 95% intervals, what seeds and samples add to them, the paper's effect.
 
-    Filled where the interval leaves the reference out. Without `hue` there is a bar above every interval, how far
-    it would reach were the test samples kept and the seeds drawn again, and one below, the seeds kept and the
-    samples drawn again; both hold the rest that neither explains. All panels share their scale.
+    Filled where the interval leaves the reference out. Without `hue` there is a bar above every interval, the
+    seeds' part of it, and one below, the samples': the standard error by seeds alone, and by samples alone, times
+    the factor of the whole interval, so that none is longer than that; both hold the rest that neither explains.
+    All panels share their scale.
 
     Args:
         table: of `vgmr.comparison`, one row per interval, in the order to be drawn; rows without a difference are

@@ -47,7 +47,7 @@ def _fold(run: Scored) -> Any:
     return run.experiment.data_options.get("fold") if fold is None else fold
 
 
-def _samples(run: Scored) -> list[Any]:
+def sample_names(run: Scored) -> list[Any]:
     """What names each test sample: the same in every seed whose test part holds it, as far as that is known."""
     names: Sequence[Any] | None = getattr(run, "sample", None)
     dataset, options = getattr(run.experiment, "dataset", ""), run.experiment.data_options
@@ -109,7 +109,7 @@ def answers(runs: Sequence[Scored]) -> Answers:
         if (seed, fold) in seen:
             raise ValueError(f"seed {seed}, fold {fold}: expected one run, got two")
         seen.add((seed, fold))
-        own_keys, own = _samples(run), found.setdefault(seed, {})
+        own_keys, own = sample_names(run), found.setdefault(seed, {})
         if len(set(own_keys) - set(own)) < len(own_keys):
             raise ValueError(f"seed {seed}: expected each test sample once, got some of them twice")
         own |= dict(zip(own_keys, zip(run.prediction, run.label, strict=True), strict=True))
@@ -185,8 +185,14 @@ def mean(found: Answers, metric: str) -> float:
 
 
 def rank_agreement(runs: Mapping[str, Sequence[Scored]], published: Mapping[str, float]) -> Interval:
-    """Spearman's rank correlation of test accuracies with published ones: mean over seeds, interval both ways."""
+    """Spearman's rank correlation of test accuracies with published ones: mean over seeds, interval both ways.
+
+    Raises:
+        ValueError: fewer than two variants with a published accuracy, or all of these equal.
+    """
     names = [name for name in published if name in runs]
+    if len({published[name] for name in names}) < 2:
+        raise ValueError(f"expected published accuracies of at least two variants that differ, got {names}")
     found = [answers(runs[name]) for name in names]
     right = np.array([MEANS["accuracy"](one.prediction, one.label) for one in found])  # (variants, seeds, samples)
     ranks = stats.rankdata([published[name] for name in names])
