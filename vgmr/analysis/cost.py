@@ -412,7 +412,7 @@ def bench_seeds(
                 "model": f"{shape} {backbone} {prefusion}",
                 "seeds": seeds,
                 "single_milliseconds": 1e3 * statistics.median(alone) / steps,
-                "training_flops": _counted(models[0], data.train.index(torch.arange(32, device=device)))[1],
+                "training_flops": _counted_training(models[0], data.train.index(torch.arange(32, device=device))),
                 **_ratios(together, one),
                 "in_one_pass": pays,
             }
