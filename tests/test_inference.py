@@ -74,3 +74,9 @@ def test_shares_of_an_additive_game_are_its_parts():
     worth = {"a": 1.0, "b": -2.0, "c": 4.0}
     game = torch.tensor([sum(worth[name] for name in kept) for kept in subsets("abc")])
     assert (shapley_weights("abc").T @ game).tolist() == pytest.approx(list(worth.values()))
+
+
+def test_names_to_keep_may_come_one_by_one(model):
+    kept = predict(model, PART, keep=["text"], batch_size=8)
+    assert torch.equal(predict(model, PART, keep=(name for name in ["text"]), batch_size=8), kept)
+    assert torch.equal(model.eval()(PART.features, PART.mask, (name for name in ["text"])).logits[:8], kept[:8])

@@ -511,3 +511,28 @@ def test_the_backbone_is_tried_on_what_the_pre_fusion_module_gives(data):
 
     backbone = OneStep(data.dims, len(data.classes), heeds=True)
     assert len(fit(Classifier(Last(data.dims), backbone), data, epochs=1).train_loss) == 1
+
+
+@pytest.mark.parametrize("temperature", ["1", None, float("nan"), 0])
+def test_a_temperature_is_a_positive_number(temperature):
+    with pytest.raises(ValueError, match=r"temperature must be positive and finite, got"):
+        Objective(temperature=temperature)
+
+
+def test_folds_of_classes_are_no_target_of_a_regression():
+    with pytest.raises(ValueError, match='"out-of-fold" is of classes'):
+        Objective(target="out-of-fold", task="regression")
+
+
+def test_a_checkpoint_that_cannot_be_called_is_refused_before_the_work():
+    data = load("synthetic", samples=20, steps=2)
+    model = Classifier(Identity(data.dims), PooledBackbone(data.dims, len(data.classes)))
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    with pytest.raises(TypeError, match="checkpoint: expected an object that can be called, got int"):
+        fit(model, data, epochs=1, checkpoint=3)
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+
+
+def test_settings_are_no_runs():
+    with pytest.raises(TypeError, match=r"expected runs, as vgmr.run gives them, got Experiment"):
+        compare({name: [Experiment("digits", "none")] for name in ("plain", "VGMR")}, "plain")

@@ -4,6 +4,7 @@ import gc
 import weakref
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from vgmr import VGMR, Batch, Classifier, MultimodalData, Objective, PooledBackbone, TransformerBackbone
+from vgmr import VGMR, Batch, Classifier, MultimodalData, Objective, PooledBackbone, TransformerBackbone, load
 from vgmr.fusion.attention import ByteDropout
 from vgmr.fusion.mag import MAG
 from vgmr.inference import predict
@@ -386,6 +387,24 @@ def test_trim_by_hand():
     batch = trim(ragged(4, 0), {"text": 2, "audio": 3})
     assert batch.features["text"].shape == (4, 2, 5) and batch.mask["audio"].shape == (4, 3)
     assert torch.equal(batch.features["audio"], ragged(4, 0).features["audio"][:, :3])
+    assert batch.corrupted is None
+
+
+def test_trimmed_samples_keep_the_marks_that_are_known():
+    part = ragged(4, 0)
+    marks = {"text": part.mask["text"].unsqueeze(2), "audio": torch.tensor([1, 0, 1, 0]).bool().view(4, 1, 1)}
+    batch = trim(replace(part, corrupted=marks), {"text": 2, "audio": 3})
+    assert torch.equal(batch.corrupted["text"], marks["text"][:, :2])
+    assert torch.equal(batch.corrupted["audio"], marks["audio"])
+
+
+@pytest.mark.parametrize("length_buckets", [False, True])
+def test_samples_known_to_be_corrupted_train_the_value_with_and_without_buckets(length_buckets):
+    data = load("synthetic", samples=40, steps=4)
+    assert data.train.corrupted is not None
+    model = Classifier(VGMR(data.dims, 4), PooledBackbone(data.dims, len(data.classes), 8))
+    objective = Objective(target="corruption")
+    fit(model, data, epochs=1, objective=objective, length_buckets=length_buckets, batch_size=np.int64(8))
 
 
 # predict

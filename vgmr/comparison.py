@@ -71,8 +71,8 @@ def contrasts(
 def compare(runs: Mapping[str, Sequence[Scored]], baseline: str, metric: str = "accuracy") -> pd.DataFrame:
     """One row per variant: mean, and the paired difference to `baseline`; see `contrasts` for columns and errors.
 
-    The first row is a constant answer, the test part's most frequent class, where the runs know of it. Neither it
-    nor the baseline has a difference. There is one column more: parameters.
+    The first row is a constant answer, the test part's most frequent class or its median, where the runs know of
+    it. Neither it nor the baseline has a difference. There is one column more: parameters.
     """
     if not isinstance(runs, Mapping):
         raise TypeError(f"expected runs by the label of their variant, a dict, got {type(runs).__name__}")
@@ -83,7 +83,10 @@ def compare(runs: Mapping[str, Sequence[Scored]], baseline: str, metric: str = "
     constant = f"majority_{metric}"
     known = [(run.metrics[constant], len(run.label)) for run in runs[baseline] if constant in run.metrics]
     shares, sizes = zip(*known, strict=True) if known else ((), ())
-    rows = [{"label": "majority class", "mean": float(np.average(shares, weights=sizes))}] if known else []
+    rows: list[dict[Any, Any]] = []
+    if known:
+        name = "majority class" if metric in ("accuracy", "macro_f1") else "constant answer"
+        rows = [{"label": name, "mean": float(np.average(shares, weights=sizes))}]
     for label, own in runs.items():
         row = by_label.get(label, {"label": label, "mean": mean(answers(own), metric)})
         row |= {"seeds": len({run.experiment.seed for run in own})}
@@ -175,12 +178,7 @@ def pooled(tables: pd.DataFrame | Mapping[str, pd.DataFrame], by: Sequence[str] 
         tables: of `compare`, `contrasts` or `differences` by data set, or one table with rows of all.
 
     Returns columns: those of `by`, difference, low, high, error, df, p, p_holm, tau, smallest_effect, datasets.
-
-    Raises:
-        ValueError: no table, or no rows.
     """
-    if not len(tables):
-        raise ValueError("expected the table of at least one data set, got none")
     table = pd.concat([*tables.values()], ignore_index=True) if isinstance(tables, Mapping) else tables
     rows = []
     for key, part in table.dropna(subset=["difference"]).groupby(list(by), sort=False):

@@ -217,10 +217,8 @@ def _ready(experiment: Experiment, data: MultimodalData) -> tuple[Classifier, Mu
         use_byte_dropout(model)
     seen = data
     if experiment.training_noise:
-        noisy = [
-            corruption.noise(part, data.train, **experiment.training_noise)
-            for part in (data.train, data.validation)
-        ]
+        both = (data.train, data.validation)
+        noisy = [corruption.noise(part, data.train, **experiment.training_noise) for part in both]
         seen = replace(data, train=noisy[0], validation=noisy[1])
     drawn = None
     if experiment.training_corruption:

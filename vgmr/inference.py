@@ -39,6 +39,8 @@ def one_pass(
     if not (len(part) and is_whole(batch_size)):
         raise ValueError(f"expected samples and a batch_size of at least 1, got {len(part)} and {batch_size!r}")
     part.check_shapes()
+    if not (keep is None or isinstance(keep, str)):
+        keep = tuple(keep)  # an iterator would be empty after the first mini-batch
     with evaluating(model):
         batches = (part.span(start, start + batch_size) for start in range(0, len(part), batch_size))
         return [take(model(batch.features, batch.model_mask, keep), batch) for batch in batches]

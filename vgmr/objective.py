@@ -21,6 +21,7 @@ from vgmr.contributions import (
 )
 from vgmr.data.types import Batch
 from vgmr.fusion.base import check_weights
+from vgmr.refining.inputs import is_weight
 from vgmr.refining.maps import masked_mean
 from vgmr.refining.refinement import Refinement
 
@@ -119,8 +120,10 @@ class Objective:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
         if self.target not in TARGETS:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
+        if self.task == "regression" and self.target == "out-of-fold":
+            raise ValueError('target "out-of-fold" is of classes: with the task "regression" choose another')
+        if not (is_weight(self.temperature) and self.temperature > 0):
+            raise ValueError(f"temperature must be positive and finite, got {self.temperature!r}")
         weights = ("value_weight", "regulariser_weight", "minimum_deviation", "warmup_epochs")
         check_weights(**{what: getattr(self, what) for what in weights})
 

@@ -65,7 +65,7 @@ def fit(
         checkpoint: called with the epoch, from 0, and the model, to look at, after every epoch's validation.
 
     Raises:
-        TypeError: a model, data set, method, objective or corruption that is none.
+        TypeError: a model, data set, method, objective, corruption or checkpoint that is none.
         ValueError: labels out of range for the model, a setting out of its range, data that do not fit the
             model, a backbone whose `fuse` does not heed `keep` or give (B, num_outputs), or a method that is not
             defined for this model. A backbone that reads padding is warned of.
@@ -87,7 +87,7 @@ def fit(
         optimizer=optimizer,
         patience=patience,
         corruption=corruption,
-        checkpoint=None if checkpoint is None else lambda _, epoch, model: checkpoint(epoch, model),
+        checkpoint=(lambda _, epoch, model: checkpoint(epoch, model)) if callable(checkpoint) else checkpoint,
     )[0]
 
 
@@ -99,8 +99,9 @@ def fit_seeds(
 ) -> list[History]:
     """`fit` for several seeds of one variant in one pass, each with its own weights, order and best epoch.
 
-    A seed takes the same steps as alone, up to rounding (1e-4 in weights after an epoch) and its draws of dropout,
-    which come from one stream for all. The same models, data and seeds give the same bits again. `why_alone` says
+    A seed takes the same steps as alone, up to rounding (1e-4 in weights after an epoch; more where AdamW divides
+    gradients that are rounding alone, as of a bias in front of a batch norm) and its draws of dropout, which come
+    from one stream for all. The same models, data and seeds give the same bits again. `why_alone` says
     whether seeds can be trained so, `pays_together` whether it saves time.
 
     Args:
@@ -141,20 +142,10 @@ def _fit(
     corruption: Corruption | None = None,
     checkpoint: Callable[[int, int, Classifier], None] | None = None,
 ) -> list[History]:
-    for error in unsound(
-        models,
-        data,
-        seeds,
-        objective,
-        method,
-        corruption,
-        {"epochs": epochs, "batch_size": batch_size, "patience": 1 if patience is None else patience},
-        {
-            "learning_rate": learning_rate,
-            "prefusion_learning_rate": 0.0 if prefusion_learning_rate is None else prefusion_learning_rate,
-            "weight_decay": weight_decay,
-        },
-    ):
+    rates = learning_rate, learning_rate if prefusion_learning_rate is None else prefusion_learning_rate
+    counts = {"epochs": epochs, "batch_size": batch_size, "patience": 1 if patience is None else patience}
+    weights = {"learning_rate": rates[0], "prefusion_learning_rate": rates[1], "weight_decay": weight_decay}
+    for error in unsound(models, data, seeds, objective, method, corruption, checkpoint, counts, weights):
         raise error
     for model, each in zip(models, data, strict=True):
         check_labels(model, each)
@@ -162,8 +153,7 @@ def _fit(
     objective = Objective() if objective is None else objective
     task = getattr(objective, "task", "classification")
     torch.manual_seed(seeds[0])
-    rates = learning_rate, learning_rate if prefusion_learning_rate is None else prefusion_learning_rate
-    feeding = {"batch_size": batch_size, "length_buckets": length_buckets}
+    feeding = {"batch_size": int(batch_size), "length_buckets": length_buckets}
     seen = {id(each): _seen_for_choice(each.validation, corruption) for each in data}
     validation = [seen[id(each)] for each in data]
     steps: Alone | Together

@@ -189,3 +189,10 @@ def test_the_gates_loss_by_hand_and_in_training():
 def test_size_of_the_gate():
     assert count_parameters(ConfidenceGate(CMU, 2)) == 877 * 3 + 3 + 877 * 2 + 3 * 2
     assert 877 * 3 + 3 == 2_634 and 877 * 2 + 6 == 1_760
+
+
+def test_the_gate_refuses_numbers_for_classes():
+    gate = ConfidenceGate({"a": 3, "b": 2}, 2)
+    refinement = gate({"a": torch.randn(4, 1, 3), "b": torch.randn(4, 1, 2)})
+    with pytest.raises(ValueError, match=r"names classes: expected int64 labels, got torch.float32"):
+        gate.auxiliary_loss(refinement, torch.randn(4))

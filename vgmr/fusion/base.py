@@ -141,10 +141,10 @@ class Backbone(nn.Module):
             return self.names
         if isinstance(keep, str):
             raise ValueError(f"keep: expected several names, such as [{keep!r}], got the text {keep!r}")
-        unknown = sorted(set(keep) - set(self.dims))
-        if unknown:
+        kept = set(keep)
+        if unknown := sorted(kept - set(self.dims)):
             raise ValueError(f"keep: unknown modalities {unknown}; there are {list(self.dims)}")
-        return [name for name in self.names if name in keep]
+        return [name for name in self.names if name in kept]
 
 
 def check_sizes(kind: str = "", /, **sizes: Any) -> None:

@@ -267,7 +267,13 @@ class ConfidenceGate(nn.Module):
         return Refinement(scaled, auxiliary=found)
 
     def auxiliary_loss(self, refinement: Refinement, label: Tensor) -> dict[str, Tensor]:
-        """Sum over modalities of (c - p)^2 and of the probe's cross-entropy, p taken as given."""
+        """Sum over modalities of (c - p)^2 and of the probe's cross-entropy, p taken as given.
+
+        Raises:
+            ValueError: labels that are real numbers.
+        """
+        if label.is_floating_point():
+            raise ValueError(f"the confidence gate names classes: expected int64 labels, got {label.dtype}")
         total = label.new_zeros((), dtype=torch.float32)
         for found in refinement.auxiliary.values():
             sure, answer = found[:, 0], found[:, 1:]

@@ -28,6 +28,7 @@ def unsound(
     objective: Objective | None,
     method: Balancing | None,
     corruption: Corruption | None,
+    checkpoint: object,
     counts: Mapping[str, int],
     weights: Mapping[str, float],
 ) -> Iterator[Exception]:
@@ -46,7 +47,7 @@ def unsound(
     if not (method is None or isinstance(method, Balancing)):
         made = "vgmr.balancing.make_method(name)"
         yield TypeError(f"method: expected one made by {made}, got {type(method).__name__}")
-    for what, given in (("objective", objective), ("corruption", corruption)):
+    for what, given in (("objective", objective), ("corruption", corruption), ("checkpoint", checkpoint)):
         if isinstance(given, type) or not (given is None or callable(given)):
             yield TypeError(f"{what}: expected an object that can be called, got {type(given).__name__}")
     if not torch.is_grad_enabled():

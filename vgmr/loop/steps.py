@@ -34,7 +34,8 @@ def trim(batch: Batch, lengths: dict[str, int]) -> Batch:
         batch,
         features={name: x[:, : lengths[name]] for name, x in batch.features.items()},
         mask={name: mask[:, : lengths[name]] for name, mask in batch.mask.items()},
-        corrupted=None,
+        # marks may be of whole sequences, one step long
+        corrupted=batch.corrupted and {name: x[:, : lengths[name]] for name, x in batch.corrupted.items()},
     )
 
 

@@ -154,7 +154,7 @@ class Anchor(nn.Module):
         weight, bias = out_of_fold_regression((features - self.centre) / self.scale, label, fold, folds, classes)
         self.weight.copy_(weight)
         self.bias.copy_(bias)
-        if x.shape[1] > 1:
+        if x.shape[1] > 1 and (mask is None or int(mask.sum(1).max()) > 1):
             level = torch.log(roughness + 0.05)
             self.usual.copy_(level.mean(0))
             self.spread.copy_(level.std(0, correction=0).clamp_min(0.05))
@@ -266,6 +266,7 @@ class Evidence(nn.Module):
             raise ValueError(f"evidence needs at least 2 classes and 2 folds, got {num_classes} and {folds}")
         self.num_classes, self.frequencies = num_classes, frequencies
         self.fitting = object()  # another one after each `prepare`
+        self._fitted_on: torch.dtype | None = None
         self.anchors = nn.ModuleDict(
             {name: Anchor(dim, num_classes, folds, frequencies) for name, dim in dims.items()}
         )
@@ -280,14 +281,14 @@ class Evidence(nn.Module):
         check_targets(label, len(next(iter(features.values()))), self.num_classes)
         if half := [name for name, x in features.items() if x.dtype == torch.float16]:
             raise ValueError(
-                f"{half[0]}: anchors are fitted in float32 or bfloat16, got float16; call half() after"
+                f"{half[0]}: anchors are fitted in float32 or bfloat16, got float16; call half() after training"
             )
         if label.is_floating_point():
             inner = torch.linspace(0, 1, self.num_classes + 1, device=label.device, dtype=label.dtype)[1:-1]
             label = torch.bucketize(label, label.quantile(inner))
         for name, x in features.items():
             self._of(name).prepare(x, mask[name], label)
-        self.fitting = object()
+        self.fitting, self._fitted_on = object(), next(iter(features.values())).dtype
 
     @torch.no_grad()
     def describe(
@@ -305,7 +306,18 @@ class Evidence(nn.Module):
         Args:
             described: what `describe` gives.
             trained: the features where they may stand in the training part; then by anchors that never saw them.
+
+        Raises:
+            ValueError: features to train on that are coarser than those of `prepare`: rounded anew, they would
+                stand in other folds, and be judged by anchors that saw them.
         """
+        coarse = (torch.float16, torch.bfloat16)
+        for name, x in (trained or {}).items():
+            if self._fitted_on is not None and x.dtype in coarse and x.dtype != self._fitted_on:
+                raise ValueError(
+                    f"{name}: the anchors were fitted in {self._fitted_on}, got {x.dtype} in training; call "
+                    "prepare again with such features, or convert after the training"
+                )
         judged = {}
         for name, pair in described.items():
             anchor = self._of(name)

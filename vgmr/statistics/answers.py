@@ -82,12 +82,14 @@ def answers(runs: Sequence[Scored]) -> Answers:
     """The answers of one variant's runs, by seed and sample.
 
     Raises:
-        TypeError: no list of runs.
+        TypeError: no list, or something in it that is no run.
         ValueError: no run, a run without predictions or with NaN among them, two runs of the same seed and fold,
             or a sample twice in a seed.
     """
     if not isinstance(runs, Iterable):
         raise TypeError(f"expected the runs of each variant as a list, got {type(runs).__name__}")
+    if odd := [type(run).__name__ for run in runs if not hasattr(run, "prediction")]:
+        raise TypeError(f"expected runs, as vgmr.run gives them, got {odd[0]}")
     runs = sorted(runs, key=lambda run: (run.experiment.seed, repr(_fold(run))))
     if not runs:
         raise ValueError("expected at least one run of each variant, got an empty list")
