@@ -37,6 +37,7 @@ CLASSES = {
 LONGEST = 50
 CLEARED, EMPTY = 0.05, 0.3
 FACTOR, SOME = 12.0, 0.1
+FEW = 10  # samples below which all may well have one sign
 SEGMENT = re.compile(r"(?:\[\d+\])+$")
 PRODUCERS = {
     "mmsa": "features and split by MMSA, https://github.com/thuiar/MMSA",
@@ -107,6 +108,12 @@ def load_sentiment(
     found = tuple(len(part.video) for part in parts.values())
     _check_counts(path, "samples", found, sizes, allow_partial, notes)
     _check_shapes(corpus, path, parts, notes)
+    sentiment = parts["train"].sentiment
+    if len(sentiment) >= FEW and not (sentiment < 0).any():
+        raise ValueError(
+            f"{path}, train: expected sentiment from -3 to 3, got none below 0 ({sentiment.min():g} to "
+            f"{sentiment.max():g}); give the scores as published, not classes or another scale"
+        )
     _warn_of_zeros(parts, notes)
     batches = _batches(path, parts, labels, notes)
     return MultimodalData(
@@ -250,13 +257,23 @@ def _check_counts(
 
 
 def _check_shapes(corpus: Corpus, path: Path, parts: dict[str, Part], notes: Notes) -> None:
-    """One width in all parts; in the processed files one padded length as well."""
+    """One width in all parts, of its own modality; in the processed files one padded length as well."""
     fixed = slice(2, 3) if notes["layout"] == "csd" else slice(1, 3)
+    audio, vision = (parts["train"].features[name].shape[2] for name in ("audio", "vision"))
+    if audio in corpus.widths["vision"] and vision in corpus.widths["audio"]:
+        raise ValueError(
+            f"{path}: expected audio of width {vision} and vision of width {audio}, got them exchanged; give each "
+            "its own name"
+        )
     for name in MODALITIES:
         shapes = {part: read.features[name].shape[fixed] for part, read in parts.items()}
         if len(set(shapes.values())) > 1:
             raise ValueError(f"{path}: {name} has different shapes of a sample in its parts: {shapes}")
-        width = shapes["train"][-1]
+        steps, width = shapes["train"][0], shapes["train"][-1]
+        if width not in corpus.widths[name] and steps in corpus.widths[name]:
+            raise ValueError(
+                f"{path}: expected {name} (N, T, {steps}), got (N, {steps}, {width}); exchange its last axes"
+            )
         if width not in corpus.widths[name]:
             notes.setdefault("feature widths other than those of the processed files", {})[name] = width
 
@@ -316,6 +333,10 @@ def _read_pickle(path: Path, layout: str, notes: Notes) -> tuple[str, dict[str, 
         there = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
         raise ValueError(f"{path}: expected a dict with dicts under train, valid and test, got {there}")
     train = data["train"]
+    if len({id(data[key]) for key in PARTS.values()}) < len(PARTS):
+        raise ValueError(
+            f"{path}: two of train, valid and test are one and the same dict; give each part its own samples"
+        )
     family = "mmsa" if "regression_labels" in train else "mult" if "labels" in train else None
     if family is None:
         raise ValueError(
@@ -381,10 +402,11 @@ def _strings(values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
         array = np.asarray(values, dtype=object)
     except ValueError:
         array = np.zeros(0, object)
-    if array.shape != shape or not all(
-        isinstance(item, str | bytes) for item in array.reshape(shape[0], -1)[:, 0]
-    ):
+    if array.shape != shape:
         raise ValueError(f"{where}: expected text of shape {shape}, got {array.shape}")
+    for item in array.reshape(shape[0], -1)[:, 0]:
+        if not isinstance(item, str | bytes):
+            raise ValueError(f"{where}: expected text, got {item!r:.40} ({type(item).__name__}); make them text")
     decoded = [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in array.flat]
     return np.array(decoded, dtype=object).reshape(shape)
 
@@ -412,8 +434,9 @@ def _read_mmsa(entries: dict[str, Any], part: str, aligned: bool, where: str, no
     strange = next((name for name in ids if "$_$" not in name), None)
     if strange is not None:
         raise ValueError(f"{where}, id: expected video$_$clip, got {strange!r}")
+    bert = _entry(entries, "text_bert", where)
     try:
-        bert = np.asarray(_entry(entries, "text_bert", where))
+        bert = np.asarray(bert)
     except ValueError as error:
         raise ValueError(f"{where}, text_bert: no array of numbers ({error})") from None
     steps = entries["text"].shape[1]
