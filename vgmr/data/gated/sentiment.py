@@ -135,9 +135,9 @@ def _choose(corpus: Corpus, root: str | Path | None, layout: str | None) -> tupl
     if root is None:
         root = place("VGMR_DATA")
         if root is None:
-            raise FileNotFoundError(f"no root for {corpus.name}, and VGMR_DATA is not set; {_expected(corpus)}")
+            raise FileNotFoundError(f"no root for {corpus.name}, and VGMR_DATA is not set; {expected(corpus)}")
         own = root / corpus.name
-        if own.is_dir() and _find(corpus, own):
+        if own.is_dir() and find(corpus, own):
             root = own
     root = user_path(root)
     if root.is_file():
@@ -146,11 +146,11 @@ def _choose(corpus: Corpus, root: str | Path | None, layout: str | None) -> tupl
         if layout == "csd":
             raise ValueError(f"{root}: layout 'csd' is a folder of .csd files, and this is a file")
         return layout or "pickle", root
-    found = _find(corpus, root)
+    found = find(corpus, root)
     if not found or (layout is not None and layout not in found):
         wanted = "" if layout is None else f" in layout {layout}"
         there = f" (there are: {', '.join(found)})" if found else ""
-        raise FileNotFoundError(f"no {corpus.name} files{wanted} in {root}{there}; {_expected(corpus)}")
+        raise FileNotFoundError(f"no {corpus.name} files{wanted} in {root}{there}; {expected(corpus)}")
     if layout is None and len(found) > 1:
         raise ValueError(f"{root} holds {corpus.name} in several layouts; choose layout= from: {', '.join(found)}")
     layout = layout or next(iter(found))
@@ -160,7 +160,7 @@ def _choose(corpus: Corpus, root: str | Path | None, layout: str | None) -> tupl
     return layout, found[layout][0]
 
 
-def _find(corpus: Corpus, root: Path) -> dict[str, list[Path]]:
+def find(corpus: Corpus, root: Path) -> dict[str, list[Path]]:
     """Layout -> places in `root`, and in its subfolder named like the data set."""
     if not root.is_dir():
         return {}
@@ -186,7 +186,7 @@ def _csd_files(corpus: Corpus, folder: Path, pattern: str = "*.csd") -> list[Pat
     return [file for file in files if other not in file.name.lower()]
 
 
-def _expected(corpus: Corpus) -> str:
+def expected(corpus: Corpus) -> str:
     return (
         f"expected Processed/aligned_50.pkl or Processed/unaligned_50.pkl (also under {corpus.name.upper()}/) "
         f"from https://github.com/thuiar/MMSA, {corpus.mult_name}_data.pkl or {corpus.mult_name}_data_noalign.pkl "
