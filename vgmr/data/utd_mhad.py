@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,17 @@ from scipy.io import loadmat
 
 from vgmr.data.fetch import Copy, Source, checksums, locate
 from vgmr.data.store import prepared
-from vgmr.data.types import Batch, MultimodalData, check_split, check_whole, fingerprint, fold_parts, holdout, pad
+from vgmr.data.types import (
+    Batch,
+    MultimodalData,
+    check_split,
+    check_whole,
+    fingerprint,
+    fold_parts,
+    holdout,
+    is_count,
+    pad,
+)
 
 ACTIONS = (
     "swipe left",
@@ -94,7 +104,7 @@ def load_utd_mhad(
         FileNotFoundError: files that are missing, with where they come from.
     """
     check_whole(1, inertial_stride=inertial_stride, skeleton_stride=skeleton_stride)
-    if isinstance(validation_subjects, str | int):
+    if not isinstance(validation_subjects, Collection) or not all(map(is_count, validation_subjects)):
         raise ValueError(f"validation_subjects must be a list such as [7], got {validation_subjects!r}")
     taken = sorted(set(validation_subjects))
     if not taken or not set(taken) < {1, 3, 5, 7}:
@@ -102,6 +112,8 @@ def load_utd_mhad(
     if split not in ("subjects", "shared"):
         raise ValueError(f"split must be 'subjects' or 'shared', got {split!r}")
     check_split(fold, split, "subjects")
+    if fold is not None and taken != [7]:
+        raise ValueError(f"fold {fold!r} stands in place of validation_subjects {taken}; give one of them")
     check_whole(seed=seed)
     copy = locate(SOURCE, root, allow_partial)
     key = {
