@@ -6,7 +6,7 @@ import io
 import re
 import struct
 import wave
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def load_avdigits(
         raise ValueError(f"split must be 'official' or 'speakers', got {split!r}")
     check_split(fold, split, "official")
     for given, default in ((held_out_speakers, "theo"), (validation_speakers, "lucas")):
-        if not isinstance(given, Collection):
+        if np.ndim(given) != 1:
             raise ValueError(f"speakers are given as a list of: {', '.join(SPEAKERS)}; got {given!r}")
         if split != "speakers" and list(given) != [default]:
             raise ValueError(f"speakers {given!r} need split='speakers', got {split!r}; give it, or no speakers")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,7 @@ from scipy.io import loadmat
 
 from vgmr.data.fetch import Copy, Source, checksums, locate
 from vgmr.data.store import prepared
-from vgmr.data.types import (
-    Batch,
-    MultimodalData,
-    check_split,
-    check_whole,
-    fingerprint,
-    fold_parts,
-    holdout,
-    is_count,
-    pad,
-)
+from vgmr.data.types import Batch, MultimodalData, check_split, check_whole, fingerprint, fold_parts, holdout, pad
 
 ACTIONS = (
     "swipe left",
@@ -104,7 +94,7 @@ def load_utd_mhad(
         FileNotFoundError: files that are missing, with where they come from.
     """
     check_whole(1, inertial_stride=inertial_stride, skeleton_stride=skeleton_stride)
-    if not isinstance(validation_subjects, Collection) or not all(map(is_count, validation_subjects)):
+    if np.ndim(validation_subjects) != 1:
         raise ValueError(f"validation_subjects must be a list such as [7], got {validation_subjects!r}")
     taken = sorted(set(validation_subjects))
     if not taken or not set(taken) < {1, 3, 5, 7}:

@@ -187,6 +187,7 @@ def _csd_files(corpus: Corpus, folder: Path, pattern: str = "*.csd") -> list[Pat
 
 
 def expected(corpus: Corpus) -> str:
+    """Which files are looked for, and where they come from."""
     return (
         f"expected Processed/aligned_50.pkl or Processed/unaligned_50.pkl (also under {corpus.name.upper()}/) "
         f"from https://github.com/thuiar/MMSA, {corpus.mult_name}_data.pkl or {corpus.mult_name}_data_noalign.pkl "

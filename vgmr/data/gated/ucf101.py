@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def load_ucf101(
     if not is_count(split) or split not in SIZES:
         raise ValueError(f"split must be 1, 2 or 3, got {split!r}")
     check_whole(1, frames=frames)
-    known = isinstance(modalities, Collection) and all(name in MODALITIES for name in modalities)
+    known = np.ndim(modalities) == 1 and set(modalities) <= set(MODALITIES)
     if not known or not modalities or len(set(modalities)) < len(modalities):
         raise ValueError(f"modalities must be some of {list(MODALITIES)}, each once, got {modalities!r}")
     modalities = [name for name in MODALITIES if name in modalities]
