@@ -215,6 +215,7 @@ def test_other_files_are_refused_in_one_line(tmp_path):
         (b"PK\x03\x04rest", "a zip archive"),
         (b'{"train": 1}', "JSON"),
     ],
+    ids=["gzip", "bzip2", "xz", "zip", "json"],
 )
 def test_whole_files_of_another_kind_are_named(tmp_path, content, kind):
     with pytest.raises(ValueError, match=f"file.pkl: expected a pickle, got {kind}.*; unpack it") as caught:
