@@ -112,6 +112,14 @@ def test_a_set_file_may_lack_the_event_without_length(root):
     assert f"train {len(ave_orders()['train'])}" in data.notes["partial lists"]
 
 
+@pytest.mark.parametrize("name", ["audio_feature.h5", "labels.h5"])
+def test_a_folder_in_place_of_a_file_is_named(root, name):
+    (root / name).unlink(missing_ok=True)
+    (root / name).mkdir()
+    with pytest.raises(ValueError, match=rf"{name}: expected a file, got a folder"):
+        load(root)
+
+
 def test_disagreeing_files_are_refused(root):
     lines = (root / "testSet.txt").read_text().splitlines(keepends=True)
     (root / "testSet.txt").write_text("".join(lines[::-1]))

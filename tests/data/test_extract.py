@@ -22,6 +22,7 @@ from vgmr.data.extract.images import (
     read_images,
     read_video,
     rgb_input,
+    spread,
     square,
 )
 
@@ -141,6 +142,56 @@ def halves(pixels):
     return [
         round(float(half.mean()), -1) for half in (pixels[:112], pixels[112:], pixels[:, :112], pixels[:, 112:])
     ]
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(np.float32, "F"), (np.int32, "I")])
+def test_images_of_more_bits_are_broken_by_the_name_of_their_mode(tmp_path, kind, mode):
+    Image.fromarray(np.full((8, 8), 200, kind)).save(tmp_path / "1.tif")
+    with pytest.raises(BrokenFile, match=rf"1.tif: expected 8 or 16 bits a pixel, got mode {mode}; save it"):
+        read_images([tmp_path / "1.tif"])
+
+
+def test_few_frames_of_a_video_are_held_and_they_are_those_of_the_whole(tmp_path, monkeypatch):
+    import av
+
+    path = tmp_path / "long.mp4"
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 32, 48, 3), np.uint8)
+    write_video(path, pixels)
+    with av.open(str(path)) as video:
+        whole = [square(frame.to_image()) for frame in video.decode(video=0)]
+    for frames in (1, 4, 59, 60, 99):
+        expected = [whole[moment] for moment in spread(len(whole), frames)]
+        assert np.array_equal(read_video(path, frames)[0], expected)
+    held = []
+
+    class Counted:
+        def __init__(self, frame):
+            self.frame = frame
+            held.append(len(held) and held[-1] + 1)
+
+        def __del__(self):
+            held.append(held[-1] - 1)
+
+        def to_image(self):
+            return self.frame.to_image()
+
+    class Container:
+        def __init__(self, *given):
+            self.inner = opened(*given)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.inner.close()
+
+        def decode(self, video):
+            return map(Counted, self.inner.decode(video=video))
+
+    opened = av.open
+    monkeypatch.setattr(av, "open", Container)
+    read_video(path, 4)
+    assert max(held) < 8 and len(held) >= 2 * len(whole)
 
 
 def test_photographs_and_videos_of_a_turned_camera_are_read_upright(tmp_path):

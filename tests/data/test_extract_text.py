@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from made_encoders import write_bert, write_roberta, write_t5
 from transformers import AutoModel, AutoTokenizer
 
-from vgmr.data.extract.text import TextEncoder, word_timing, word_vectors
+from vgmr.data.extract.clips import BrokenFile
+from vgmr.data.extract.text import TextEncoder, read_words, word_timing, word_vectors
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,23 @@ def test_what_is_no_encoder_is_refused_in_one_line(tmp_path, folder, monkeypatch
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ImportError, match="install vgmr with the extra text"):
         word_vectors([["a"]], folder)
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.SRT", "a.json"])
+def test_files_of_another_format_are_no_words(tmp_path, name):
+    (tmp_path / name).write_text("1\n00:00:01,000 --> 00:00:02,000\ngood\n")
+    with pytest.raises(
+        BrokenFile, match=rf"{name}: expected plain text, or a .csv with .* start and end; save it so"
+    ):
+        read_words(tmp_path / name)
+
+
+def test_a_csv_without_a_header_says_so(tmp_path):
+    (tmp_path / "a.csv").write_text("good,0.1,0.5\n")
+    with pytest.raises(BrokenFile, match=r"the columns word, start and end .* first line does not name them"):
+        read_words(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("word,start,end\ngood,0.1,0.5\n")
+    assert read_words(tmp_path / "a.csv")[0] == ["good"]
 
 
 def test_word_timing_by_hand():

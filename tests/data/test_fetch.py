@@ -126,6 +126,17 @@ def test_a_connection_that_stays_cut_ends_in_one_line_and_leaves_nothing_behind(
     assert files_in(cache) == set()
 
 
+def test_a_misspelt_folder_of_data_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("VGMR_DATA", str(tmp_path / "misspelt"))
+    with pytest.raises(
+        FileNotFoundError, match=rf"VGMR_DATA names \({tmp_path}/misspelt, which is not there\), or"
+    ):
+        locate(source())
+    (tmp_path / "misspelt").mkdir()
+    with pytest.raises(FileNotFoundError, match=rf"VGMR_DATA names \({tmp_path}/misspelt\), or"):
+        locate(source())
+
+
 def test_a_missing_address_ends_in_one_line(server):
     del server.answers["a.csv"]
     with pytest.raises(FileNotFoundError, match="404"):

@@ -1,8 +1,10 @@
 import shutil
 
 import pytest
+from made_audio_visual import write_ave, write_cremad, write_ucf101
+from made_sentiment import write_mmsa
 
-from vgmr.data import cremad_ratings, fetch, names, store
+from vgmr.data import cremad_ratings, fetch, loader, names, store
 from vgmr.data.manage import contents, overview, run, source_of, wrong_files
 
 
@@ -46,6 +48,33 @@ def test_list_prints_every_name(nothing, capsys):
     assert run(["list"]) == 0
     printed = capsys.readouterr().out
     assert all(f"{name} " in printed for name in names()) and "0 prepared in" in printed
+
+
+def test_list_says_what_is_looked_for_and_where_it_is_from(nothing, capsys, tmp_path):
+    assert run(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("ave", "cremad", "mosei", "mosi", "ucf101"):
+        (line,) = (line for line in lines if line.startswith(f"{name}: "))
+        assert "https://" in line
+        with pytest.raises(FileNotFoundError) as refused:
+            loader(name)(tmp_path)
+        assert line.partition(": ")[2] in str(refused.value)
+    assert any(line.startswith("own: ") and "table.csv" in line for line in lines)
+
+
+def test_only_files_that_a_loader_looks_for_are_there(tmp_path, capsys):
+    gated = ["ave", "cremad", "mosei", "mosi", "own", "ucf101"]
+    (tmp_path / "a.txt").write_text("x")
+    assert set(overview(tmp_path).set_index("name")["state"][gated]) == {"not there"}
+    write_mmsa(tmp_path / "mosi", "mosi")
+    write_ave(tmp_path / "ave", audio=(5,), visual=(2, 3, 6))
+    write_ucf101(tmp_path / "ucf101", layout=None)
+    write_cremad(tmp_path / "cremad")
+    (tmp_path / "table.csv").write_text("id,label,text\n")
+    state = overview(tmp_path).set_index("name")["state"]
+    assert set(state[gated].drop("mosei")) == {"there, not checked"} and state["mosei"] == "not there"
+    assert run(["list", "--root", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err.startswith(f"vgmr data list: no folder {tmp_path}/none; give")
 
 
 def test_check_of_a_sound_copy(cremad, capsys):

@@ -1,5 +1,6 @@
 """MOSI word by word on the real files: alignment, split, floors, vectors, labels from files of the user."""
 
+import gzip
 import shutil
 
 import numpy as np
@@ -54,7 +55,9 @@ def test_alignment_and_official_split(real_data):
 
 
 def test_lengths_are_those_of_the_transcripts(real_data, tmp_path):
-    (tmp_path / "glove.txt").write_text("the 1 2\nmovie 2 1\n", encoding="utf-8")
+    table = pd.read_csv(real_data / "mosi-utterance" / "transcripts.csv", header=None)
+    spoken = sorted({word for text in table[1] for word in mosi_words.WORD.findall(text.lower())})
+    (tmp_path / "glove.txt").write_text("".join(f"{word} {len(word)} 2\n" for word in spoken), encoding="utf-8")
     data = load("mosi-words", longest=120, vectors=str(tmp_path / "glove.txt"))
     assert data.notes["vectors"] == "glove.txt" and data.dims["text"] == 2
     lengths = torch.cat([part.mask["text"].sum(1) for part in data.parts.values()])
@@ -138,6 +141,8 @@ def test_refusals(real_data, tmp_path):
         load("mosi-words", labels="five")
     with pytest.raises(FileNotFoundError, match="need continuous sentiment, which the open files do not hold"):
         load("mosi-words", labels="regression")
+    with pytest.raises(FileNotFoundError, match=r"no GloVe file /typo/glove\.txt; give the path of one"):
+        load("mosi-words", vectors="/typo/glove.txt")
     with pytest.raises(ValueError, match="longest must be a whole number of at least 1"):
         load("mosi-words", longest=0)
     with pytest.raises(ValueError, match="fold must be a whole number from 0 to 9"):
@@ -156,6 +161,23 @@ def test_glove_from_a_text_file(tmp_path):
         glove_vectors([["rest"]], file)
     with pytest.raises(ValueError, match="none of the 1 words is in it"):
         glove_vectors([["absent"]], file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("the 1 2\n".encode("utf-8-sig"), "line 1: expected text in UTF-8 without byte order mark"),
+        ("the 1 2\ncafé 3 4\n".encode("latin-1"), "line 2: expected text in UTF-8"),
+        (gzip.compress(b"the 1 2\n"), "line 1: expected text in UTF-8 .*; unpack the file, or save it so"),
+        (b"the 1 2\n", r"most of the words are not in it \(1 of 4 are\)"),
+    ],
+    ids=["byte order mark", "Latin-1", "gzip", "few words"],
+)
+def test_glove_files_that_say_little_or_nothing_are_refused(tmp_path, content, message):
+    (tmp_path / "glove.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"glove.txt.* {message}") as refused:
+        glove_vectors([["the", "one", "café"], ["that", "the"]], tmp_path / "glove.txt")
+    assert "\n" not in str(refused.value)
 
 
 def test_a_word_with_a_space_in_a_glove_file_is_no_other_word(tmp_path):

@@ -943,7 +943,7 @@ def test_real_words_align_with_frames_that_hold_their_time(real_data, tmp_path):
             audio[video] = frames.mean(1, keepdims=True), frames
             spoken = np.flatnonzero(tokens[:, 0] != b"sp")
             first, last = intervals[spoken[10], 0], intervals[spoken[40], 1]
-            labels[video] = np.ones((1, 1)), [[first, last]]
+            labels[video] = -np.ones((1, 1)), [[first, last]]
             expected[video] = spoken[10:41] + 1, intervals[spoken[10:41]]
     write_sequence(tmp_path / "CMU_MOSI_TimestampedWordVectors.csd", "glove_vectors", text)
     write_sequence(tmp_path / "CMU_MOSI_COVAREP.csd", "COVAREP", audio)

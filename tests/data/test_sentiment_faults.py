@@ -307,11 +307,65 @@ def test_parts_that_share_videos_are_warned_of(tmp_path):
         read_content(tmp_path, data)
 
 
-@pytest.mark.parametrize("change", [lambda x: x * 100, lambda x: x + 3])
+@pytest.mark.parametrize("change", [lambda x: x * 100, lambda x: x * 4])
 def test_sentiment_on_another_scale_is_warned_of(tmp_path, change):
     data = mult(wanted(True), "mosi", True, STEPS)
     data["train"]["labels"] = change(data["train"]["labels"])
     with pytest.warns(UserWarning, match=r"mosi: train: \d+% of the sentiments are outside -3 to 3"):
+        read_content(tmp_path, data)
+
+
+@pytest.mark.parametrize("change", [lambda x: (x >= 0) * 1.0, lambda x: (x + 3) / 2, lambda x: x + 3])
+@pytest.mark.parametrize("labels", ["non-negative", "regression"])
+def test_sentiment_without_a_negative_score_is_refused(tmp_path, change, labels):
+    data = mult(wanted(True), "mosi", True, STEPS)
+    for part in data.values():
+        part["labels"] = change(part["labels"])
+    with pytest.raises(ValueError, match=r"data.pkl, train: expected sentiment from -3 to 3, got none below 0"):
+        read(write_pickle(tmp_path / "data.pkl", data), labels=labels)
+
+
+def published(kind, **steps):
+    made = samples("mosi", (12, 6, 8), {"text": 300, "audio": 5, "vision": 20}, steps, aligned=False)
+    return kind(made, "mosi", False, steps)
+
+
+@pytest.mark.parametrize("kind", [mmsa, mult])
+@pytest.mark.parametrize("modality", ["audio", "vision"])
+def test_exchanged_axes_and_names_are_refused(tmp_path, kind, modality):
+    steps = {"text": 6, "audio": 30, "vision": 40}
+    data = published(kind, **steps)
+    width = {"audio": 5, "vision": 20}[modality]
+    for part in data.values():
+        part[modality] = np.ones_like(part[modality].transpose(0, 2, 1))
+        if kind is mmsa:
+            part[f"{modality}_lengths"] = [width] * len(part[modality])
+    said = rf"{modality} \(N, T, {width}\), got \(N, {width}, {steps[modality]}\); exchange its last axes"
+    with pytest.raises(ValueError, match=said):
+        read_content(tmp_path, data)
+    data = published(mult, **steps)
+    for part in data.values():
+        part["audio"], part["vision"] = part["vision"], part["audio"]
+    with pytest.raises(ValueError, match=r"audio of width 5 and vision of width 20, got them exchanged"):
+        read_content(tmp_path, data)
+
+
+@pytest.mark.parametrize("kind", [mmsa, mult])
+def test_one_dict_for_two_parts_is_named_as_that(tmp_path, kind):
+    data = kind(wanted(True), "mosi", True, STEPS)
+    data["test"] = data["train"]
+    with pytest.raises(ValueError, match=r"two of train, valid and test are one and the same dict"):
+        read_content(tmp_path, data)
+
+
+def test_ids_that_are_numbers_and_missing_tokens_are_named_as_that(tmp_path):
+    data = mmsa(wanted(True), "mosi", True, STEPS)
+    data["train"]["id"] = np.arange(12)
+    with pytest.raises(ValueError, match=r"train, id: expected text, got 0 \(int\); make them text"):
+        read_content(tmp_path, data)
+    data = mmsa(wanted(True), "mosi", True, STEPS)
+    del data["train"]["text_bert"]
+    with pytest.raises(ValueError, match=r"data.pkl, train: no key 'text_bert' among"):
         read_content(tmp_path, data)
 
 

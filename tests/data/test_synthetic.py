@@ -197,6 +197,8 @@ def test_balance():
         ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
         ({"steps": "6"}, "steps must be a whole number of at least 1, got '6'"),
         ({"conflict": "much"}, "conflict must lie in 0 to 1, got 'much'"),
+        ({"unique": float("nan")}, "redundant, unique and synergistic must be finite numbers, got nan"),
+        ({"redundant": "1"}, "redundant, unique and synergistic must be finite numbers, got '1'"),
         ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
     ],
 )

@@ -1,8 +1,10 @@
 """`Batch`, `MultimodalData`, `load` and the helpers of every loader."""
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -572,6 +574,21 @@ def test_fingerprint_by_hand():
     numbers = b"<i8(3,)" + bytes([0] * 8 + [1] + [0] * 7 + [2] + [0] * 7)
     expected = hashlib.sha256(b'{"data": "made", "version": 1}' + numbers + b"raw").hexdigest()
     assert fingerprint({"version": 1, "data": "made"}, np.arange(3), b"raw") == expected
+
+
+def test_fingerprint_refuses_what_text_says_too_little_of():
+    """Long arrays are shortened in it, objects in arrays are hashed by their place in memory."""
+    for value in (np.arange(5000), [1, {"deep": torch.ones(2)}], {"a", "b"}, object()):
+        with pytest.raises(
+            ValueError, match=r"expected text and numbers as parameters, got \w+; give it as an array"
+        ):
+            fingerprint({"rows": value})
+    with pytest.raises(ValueError, match="expected arrays of numbers or text, got objects"):
+        fingerprint({}, np.array(["a", None], object))
+    plain = {"a": [1, 2.5, True, None, "x"], "b": (Path("c"), np.int64(3))}
+    assert (
+        fingerprint(plain) == hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
+    )
 
 
 def test_fingerprint_changes_with_any_bit():

@@ -229,6 +229,8 @@ def test_a_clip_that_is_changed_later_is_extracted_again(tmp_path, kind):
         {"frames": 0},
         {"modalities": []},
         {"modalities": "rgb"},
+        {"modalities": None},
+        {"modalities": [["rgb"]]},
         {"modalities": ["rgb", "sound"]},
         {"modalities": ["rgb", "rgb"]},
         {"extractor": 3},

@@ -1,12 +1,17 @@
 """The restricted unpickler: what documented files hold comes through, everything else is refused unrun."""
 
+import bz2
+import gzip
+import lzma
 import os
 import pickle
 import struct
 from collections import OrderedDict
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from vgmr.data.gated.unpickle import read_pickle
 
@@ -199,6 +204,29 @@ def test_other_files_are_refused_in_one_line(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(FileNotFoundError):
         read_pickle(tmp_path / "none.pkl")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (gzip.compress(b"x"), "a gzip file"),
+        (bz2.compress(b"x"), "a bzip2 file"),
+        (lzma.compress(b"x"), "an xz file"),
+        (b"PK\x03\x04rest", "a zip archive"),
+        (b'{"train": 1}', "JSON"),
+    ],
+    ids=["gzip", "bzip2", "xz", "zip", "json"],
+)
+def test_whole_files_of_another_kind_are_named(tmp_path, content, kind):
+    with pytest.raises(ValueError, match=f"file.pkl: expected a pickle, got {kind}.*; unpack it") as caught:
+        read_pickle(write(tmp_path, content))
+    assert "again" not in str(caught.value)
+
+
+def test_tables_and_tensors_are_refused_with_what_to_do(tmp_path):
+    for content in (pd.Series([1.0]), torch.ones(2)):
+        with pytest.raises(ValueError, match=r"nothing was run; save tensors and tables as NumPy arrays"):
+            read_pickle(write(tmp_path, pickle.dumps(content)))
 
 
 def test_nested_references_do_not_take_exponential_time(tmp_path):

@@ -69,6 +69,11 @@ def load_avdigits(
     if split not in ("official", "speakers"):
         raise ValueError(f"split must be 'official' or 'speakers', got {split!r}")
     check_split(fold, split, "official")
+    for given, default in ((held_out_speakers, "theo"), (validation_speakers, "lucas")):
+        if np.ndim(given) != 1:
+            raise ValueError(f"speakers are given as a list of: {', '.join(SPEAKERS)}; got {given!r}")
+        if split != "speakers" and list(given) != [default]:
+            raise ValueError(f"speakers {given!r} need split='speakers', got {split!r}; give it, or no speakers")
     chosen: dict[str, Any] = {"split": split, "seed": seed}
     if fold is not None:
         chosen = {"fold": fold, "seed": seed}

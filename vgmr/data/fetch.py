@@ -159,8 +159,10 @@ def expected(source: Source) -> str:
     """What files are looked for, where they come from and where they belong."""
     first, *rest = source.files
     more = f" and {len(rest):,} more files" if rest else ""
-    place = f"put them in {source.folder}/ in the folder that VGMR_DATA names, or give their folder as root"
-    return f"expected {first}{more} from {source.page}; {place}"
+    data = place("VGMR_DATA")
+    named = "" if data is None else f" ({data}{'' if data.is_dir() else ', which is not there'})"
+    where = f"put them in {source.folder}/ in the folder that VGMR_DATA names{named}, or give their folder as root"
+    return f"expected {first}{more} from {source.page}; {where}"
 
 
 def download(source: Source) -> Path:

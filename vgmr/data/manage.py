@@ -7,6 +7,7 @@ import inspect
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ import pandas as pd
 
 from vgmr.data import load, loader, names
 from vgmr.data.fetch import Source, expected, find, problems
-from vgmr.data.own import extract
+from vgmr.data.gated import sentiment
+from vgmr.data.own import TABLE, extract
 from vgmr.data.store import MANIFEST, NOT_KEPT
 from vgmr.data.types import MultimodalData
 from vgmr.machine.files import cache_folder, place, user_path, writable
 
 SHOWN = 10
+UNSTATED = "see its page"
 ALSO = {"mosi-words": ("mosi-utterance",)}  # the files of other data sets that one is made of
 
 
@@ -39,17 +42,17 @@ def _row(name: str, root: str | Path | None) -> dict[str, str]:
     source = source_of(name)
     row = {"name": name, "state": "", "files": "", "size": "", "licence": "", "folder": ""}
     if source is None:
-        folder = _own_folder(name, root)
         if "root" not in inspect.signature(loader(name)).parameters:
             return row | {"state": "built in"}
+        folder = _own_folder(name, root)
         if folder is None:
-            return row | {"state": "not there", "licence": "see its page"}
+            return row | {"state": "not there", "licence": UNSTATED}
         inside = [file for file in folder.rglob("*") if file.is_file()]
         return row | {
             "state": "there, not checked",
             "files": f"{len(inside):,}",
             "size": _megabytes(sum(file.stat().st_size for file in inside)),
-            "licence": "see its page",
+            "licence": UNSTATED,
             "folder": str(folder),
         }
     row |= {"licence": source.licence, "size": _megabytes(sum(size for size, _ in source.files.values()))}
@@ -70,7 +73,16 @@ def _row(name: str, root: str | Path | None) -> dict[str, str]:
 def _own_folder(name: str, root: str | Path | None) -> Path | None:
     base = user_path(root) if root else place("VGMR_DATA")
     folders = [] if base is None else [base / name, *([base] if root else [])]
-    return next((folder for folder in folders if folder.is_dir()), None)
+    return next((folder for folder in folders if _looked_for(name)[0](folder)), None)
+
+
+def _looked_for(name: str) -> tuple[Callable[[Path], bool], str]:
+    """For a data set whose loader keeps no list of files: whether a folder holds some, and which, from where."""
+    module = import_module(loader(name).__module__)
+    if isinstance(corpus := getattr(module, name.upper(), None), sentiment.Corpus):
+        return lambda folder: bool(sentiment.find(corpus, folder)), sentiment.expected(corpus)
+    markers = getattr(module, "MARKERS", (TABLE, MANIFEST))
+    return lambda folder: any((folder / marker).is_file() for marker in markers), module.EXPECTED
 
 
 def _megabytes(size: int) -> str:
@@ -147,16 +159,25 @@ def run(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     if given.command == "extract":
         return _extract(given)
-    if given.command == "list":
-        print(overview(given.root).to_string(index=False, justify="left"))
-        prepared = sorted((cache_folder() / "prepared").glob(f"*/{MANIFEST}"))
-        print(f"\n{len(prepared)} prepared in {cache_folder() / 'prepared'}")
-        return 0
     try:
+        if given.command == "list":
+            return _list(given.root)
         return _check(given.name, given.root) if given.command == "check" else _prepare(given.name, given.root)
     except (ValueError, OSError) as error:
         print(f"vgmr data {given.command}: {error}", file=sys.stderr)
         return 1
+
+
+def _list(root: str | None) -> int:
+    if root is not None and not user_path(root).is_dir():
+        raise FileNotFoundError(f"no folder {root}; give one that is there as --root")
+    table = overview(root)
+    print(table.to_string(index=False, justify="left") + "\n")
+    for name in table["name"][table["licence"] == UNSTATED]:
+        print(f"{name}: {_looked_for(name)[1].removeprefix('expected ')}")
+    prepared = sorted((cache_folder() / "prepared").glob(f"*/{MANIFEST}"))
+    print(f"\n{len(prepared)} prepared in {cache_folder() / 'prepared'}")
+    return 0
 
 
 def _check(name: str, root: str | None) -> int:

@@ -124,6 +124,12 @@ def load_mosi_words(
     if not isinstance(labels, str) or labels not in known:
         raise ValueError(f"labels must be one of {', '.join(known)}; got {labels!r}")
     check_whole(1, longest=longest)
+    if labels == "binary" and sentiment is not None:
+        raise ValueError("sentiment is for labels 'seven' and 'regression', got labels 'binary'; leave it out")
+    if not isinstance(vectors, str | Path):
+        raise ValueError(f"vectors must be 'glove', a file or an encoder, got {vectors!r}")
+    if Path(vectors).suffix == ".txt" and not Path(vectors).expanduser().is_file():
+        raise FileNotFoundError(f"no GloVe file {vectors}; give the path of one, or vectors='glove'")
     if labels != "binary" and sentiment is None:
         raise FileNotFoundError(
             f"labels {labels!r} need continuous sentiment, which the open files do not hold; give sentiment=, a "

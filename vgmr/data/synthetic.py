@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import isfinite
+from numbers import Real
+
 import numpy as np
 import torch
 
@@ -53,11 +56,14 @@ def load_synthetic(
     Returns data whose `corrupted` marks corrupted steps and channels and conflicting modalities.
 
     Raises:
-        ValueError: unknown `like` or `labels`, a share outside 0 to 1, `samples` below 8, `steps` below 1
-            or a negative `seed`.
+        ValueError: unknown `like` or `labels`, a strength that is not finite, a share outside 0 to 1, `samples`
+            below 8, `steps` below 1 or a negative `seed`.
     """
     if like not in SHAPES:
         raise ValueError(f"unknown like={like!r}; there are: {', '.join(SHAPES)}")
+    for strength in (redundant, unique, synergistic):
+        if not isinstance(strength, Real) or not isfinite(strength):
+            raise ValueError(f"redundant, unique and synergistic must be finite numbers, got {strength!r}")
     check_shares(noise=noise, conflict=conflict, padding=padding, balance=0 if balance is None else balance)
     if labels not in ("classes", "regression"):
         raise ValueError(f"labels must be classes or regression, got {labels!r}")

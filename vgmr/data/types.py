@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from numbers import Real
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -529,17 +530,32 @@ def fold_parts(group: np.ndarray, fold: int, count: int) -> np.ndarray:
     return np.where(after == 0, 2, np.where(after == 1, 1, 0))
 
 
+def check_parameters(value: Any) -> None:
+    """ValueError in one line where a part of it is no text, number, path, None, or list or mapping of such."""
+    if isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            check_parameters(part)
+    elif not isinstance(value, str | int | float | None | np.generic | PurePath):
+        kind = type(value).__name__
+        raise ValueError(f"fingerprint: expected text and numbers as parameters, got {kind}; give it as an array")
+
+
 def fingerprint(parameters: Mapping[str, Any], *arrays: np.ndarray | bytes) -> str:
     """SHA-256 of JSON-able `parameters` and raw arrays or bytes, the same on every machine.
 
     Hash raw input and integer decisions, not computed floats, whose last bits differ between machines.
+
+    Raises ValueError for arrays of objects and for parameters that are not text, numbers or lists of such.
     """
+    check_parameters(parameters)
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode())
     for array in arrays:
         if isinstance(array, bytes):
             digest.update(array)
             continue
         array = np.ascontiguousarray(array)
+        if array.dtype.hasobject:
+            raise ValueError("fingerprint: expected arrays of numbers or text, got objects; hash their content")
         little = array.astype(array.dtype.newbyteorder("<"))
         digest.update(f"{little.dtype.str}{little.shape}".encode())
         digest.update(little.tobytes())

@@ -94,7 +94,7 @@ def load_utd_mhad(
         FileNotFoundError: files that are missing, with where they come from.
     """
     check_whole(1, inertial_stride=inertial_stride, skeleton_stride=skeleton_stride)
-    if isinstance(validation_subjects, str | int):
+    if np.ndim(validation_subjects) != 1:
         raise ValueError(f"validation_subjects must be a list such as [7], got {validation_subjects!r}")
     taken = sorted(set(validation_subjects))
     if not taken or not set(taken) < {1, 3, 5, 7}:
@@ -102,6 +102,8 @@ def load_utd_mhad(
     if split not in ("subjects", "shared"):
         raise ValueError(f"split must be 'subjects' or 'shared', got {split!r}")
     check_split(fold, split, "subjects")
+    if fold is not None and taken != [7]:
+        raise ValueError(f"fold {fold!r} stands in place of validation_subjects {taken}; give one of them")
     check_whole(seed=seed)
     copy = locate(SOURCE, root, allow_partial)
     key = {

@@ -27,10 +27,15 @@ def glove_vectors(words: Sequence[Sequence[str]], file: str | Path | None = None
 
     Raises:
         FileNotFoundError: no such file, or the package is not installed.
-        ValueError: a file that is not in this format, or data that are not the published ones.
+        ValueError: a file that is not in this format or lacks most words, or data that are not the published ones.
     """
     wanted = {word for text in words for word in text}
     known = _from_package(wanted) if file is None else _from_file(Path(file).expanduser(), wanted)
+    if 2 * sum(word in known for text in words for word in text) < sum(map(len, words)):
+        raise ValueError(
+            f"{file or PACKAGE}: most of the words are not in it ({len(known):,} of {len(wanted):,} are); "
+            "give vectors of the language of the texts, in small letters"
+        )
     width = len(next(iter(known.values()))) if known else 1
     nothing = np.zeros(width, np.float32)
     return [np.array([known.get(word, nothing) for word in text], np.float32).reshape(-1, width) for text in words]
@@ -57,9 +62,23 @@ def _from_package(wanted: Iterable[str]) -> dict[str, np.ndarray]:
     return {word: np.array(table[row_of[word]]) for word in wanted if word in row_of}
 
 
+def check_text(file: Path) -> None:
+    """ValueError in one line where a file is not text in UTF-8 without byte order mark."""
+    with open(file, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                text = line.decode()
+            except UnicodeDecodeError:
+                text = "\ufeff"
+            if text.startswith("\ufeff"):
+                expected = "expected text in UTF-8 without byte order mark; unpack the file, or save it so"
+                raise ValueError(f"{file}, line {number}: {expected}")
+
+
 def _from_file(file: Path, wanted: set[str]) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     width = 0
+    check_text(file)
     with open(file, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             word, *values = line.rstrip("\n").split(" ")

@@ -70,7 +70,14 @@ def read_images(paths: Sequence[Path], grey: bool = False) -> tuple[np.ndarray, 
         raw = read_raw(path)
         digest.update(hashlib.sha256(raw).digest())
         try:
-            squares.append(square(_shown(image_module.open(io.BytesIO(raw))).convert("L" if grey else "RGB")))
+            image = image_module.open(io.BytesIO(raw))
+            if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+                raise BrokenFile(
+                    f"{path}: expected 8 or 16 bits a pixel, got mode {image.mode}; save it with so many"
+                )
+            squares.append(square(_shown(image).convert("L" if grey else "RGB")))
+        except BrokenFile:
+            raise
         except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
             raise BrokenFile(f"{path}: not a whole image ({message_of(error)}); get it again") from None
     return np.stack(squares), digest.digest()
@@ -119,13 +126,14 @@ def read_video(path: Path, frames: int) -> tuple[np.ndarray, bytes]:
         raise BrokenFile(f"{path}: cut short, {len(raw):,} of {_stated_size(raw):,} bytes are there; get it again")
     try:
         with av.open(io.BytesIO(raw), "r") as video:
-            decoded = list(video.decode(video=0))
+            chosen = set(spread(sum(1 for _ in video.decode(video=0)), frames).tolist())
+        with av.open(io.BytesIO(raw), "r") as video:  # again, so that few frames lie in memory
+            decoded = [frame for moment, frame in enumerate(video.decode(video=0)) if moment in chosen]
     except (av.error.FFmpegError, IndexError) as error:
         raise BrokenFile(f"{path}: not a whole video ({message_of(error)}); get it again") from None
     if not decoded:
         raise BrokenFile(f"{path}: the video holds no frame; get it again")
-    images = np.stack([square(_upright(decoded[moment])) for moment in spread(len(decoded), frames)])
-    return images, hashlib.sha256(raw).digest()
+    return np.stack([square(_upright(frame)) for frame in decoded]), hashlib.sha256(raw).digest()
 
 
 def _stated_size(raw: bytes) -> int:

@@ -17,6 +17,7 @@ from vgmr.data.extract.clips import BrokenFile, read_lines
 from vgmr.machine.work import bar
 
 BATCH = 32
+OTHERS = (".json", ".jsonl", ".srt", ".textgrid", ".tsv", ".vtt", ".xml")  # whose marks would become words
 
 
 class TextEncoder:
@@ -123,11 +124,18 @@ def read_words(path: Path) -> tuple[list[str], np.ndarray | None]:
 
     Raises BrokenFile for a file that is neither, and FileNotFoundError.
     """
+    if path.suffix.lower() in OTHERS:
+        raise BrokenFile(
+            f"{path}: expected plain text, or a .csv with the columns word, start and end; save it so"
+        )
     lines = read_lines(path)
     if path.suffix.lower() != ".csv":
         return [word for line in lines for word in line.split()], None
     try:
-        table = list(csv.DictReader((f"{line}\n" for line in lines), skipinitialspace=True))
+        reader = csv.DictReader((f"{line}\n" for line in lines), skipinitialspace=True)
+        table = list(reader)
+        if not {"word", "start", "end"} <= set(reader.fieldnames or ()):
+            raise ValueError("its first line does not name them")
         if any("\n" in row["word"] for row in table):
             raise ValueError("a double quote that is left open")
         times = np.array([[float(row["start"]), float(row["end"])] for row in table]).reshape(-1, 2)

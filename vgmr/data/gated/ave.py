@@ -26,6 +26,8 @@ AUDIO = (SECONDS, 128)
 VISUAL = (SECONDS, 7, 7, 512)
 CHUNK = 16
 SOURCE = "https://github.com/YapengTian/AVE-ECCV18"
+MARKERS = ("Annotations.txt",)
+EXPECTED = f"Annotations.txt, audio_feature.h5, visual_feature.h5 and train_order.h5 from {SOURCE}"
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,7 @@ def load_ave(
     """
     if duplicates not in ("drop", "keep"):
         raise ValueError(f"duplicates must be 'drop' or 'keep', got {duplicates!r}")
-    files = f"Annotations.txt, audio_feature.h5, visual_feature.h5 and train_order.h5 from {SOURCE}"
-    folder = folder_of("ave", root, "Annotations.txt", files)
+    folder = folder_of("ave", root, MARKERS[0], EXPECTED)
     notes: dict[str, Any] = {"duplicates": duplicates}
     events = read_annotations(folder / "Annotations.txt")
     classes = tuple(dict.fromkeys(event.category for event in events))
@@ -248,6 +249,8 @@ def _dataset(path: Path, key: str) -> Iterator[h5py.Dataset]:
             start = file.read(len(POINTER))
     except FileNotFoundError:
         raise FileNotFoundError(f"no {path}; expected from the links in {SOURCE}") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path}: expected a file, got a folder; take it away, and get the file") from None
     if start == POINTER:
         read_raw(path)
     try:

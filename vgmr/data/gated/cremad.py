@@ -26,6 +26,8 @@ HELD_OUT = 0.1
 RATE, BANDS, WINDOW, HOP, LONGEST = 16000, 64, 0.050, 0.025, 5.0
 SOUNDS = f"log-mel-{BANDS}-{WINDOW}-{HOP}-{LONGEST}"
 LISTS = "https://github.com/GeWu-Lab/OGM-GE_CVPR2022 (data/CREMAD)"
+MARKERS = ("train.csv",)
+EXPECTED = f"train.csv and test.csv from {LISTS}, AudioWAV and Image-01-FPS"
 CLIPS = (
     "https://github.com/CheyneyComputerScience/CREMA-D (AudioWAV, with git lfs pull) and the frames as cut from "
     "its VideoFlash by data/CREMAD/video_preprocessing.py of https://github.com/GeWu-Lab/OGM-GE_CVPR2022"
@@ -86,8 +88,7 @@ def load_cremad(
         raise ValueError(f"bad_clips must be 'keep' or 'drop', got {bad_clips!r}")
     check_whole(1, frames=frames)
     network = ImageNetwork(extractor)
-    files = f"train.csv and test.csv from {LISTS}, AudioWAV and Image-01-FPS"
-    folder = folder_of("cremad", root, "train.csv", files)
+    folder = folder_of("cremad", root, MARKERS[0], EXPECTED)
     paths = {part: folder / f"{part}.csv" for part in SIZES}
     lists = {part: read_list(path) for part, path in paths.items()}
     notes: dict[str, Any] = {"split": split, "extractor": network.name}

@@ -37,6 +37,7 @@ CLASSES = {
 LONGEST = 50
 CLEARED, EMPTY = 0.05, 0.3
 FACTOR, SOME = 12.0, 0.1
+FEW = 10  # samples below which all may well have one sign
 SEGMENT = re.compile(r"(?:\[\d+\])+$")
 PRODUCERS = {
     "mmsa": "features and split by MMSA, https://github.com/thuiar/MMSA",
@@ -107,6 +108,12 @@ def load_sentiment(
     found = tuple(len(part.video) for part in parts.values())
     _check_counts(path, "samples", found, sizes, allow_partial, notes)
     _check_shapes(corpus, path, parts, notes)
+    sentiment = parts["train"].sentiment
+    if len(sentiment) >= FEW and not (sentiment < 0).any():
+        raise ValueError(
+            f"{path}, train: expected sentiment from -3 to 3, got none below 0 ({sentiment.min():g} to "
+            f"{sentiment.max():g}); give the scores as published, not classes or another scale"
+        )
     _warn_of_zeros(parts, notes)
     batches = _batches(path, parts, labels, notes)
     return MultimodalData(
@@ -128,9 +135,9 @@ def _choose(corpus: Corpus, root: str | Path | None, layout: str | None) -> tupl
     if root is None:
         root = place("VGMR_DATA")
         if root is None:
-            raise FileNotFoundError(f"no root for {corpus.name}, and VGMR_DATA is not set; {_expected(corpus)}")
+            raise FileNotFoundError(f"no root for {corpus.name}, and VGMR_DATA is not set; {expected(corpus)}")
         own = root / corpus.name
-        if own.is_dir() and _find(corpus, own):
+        if own.is_dir() and find(corpus, own):
             root = own
     root = user_path(root)
     if root.is_file():
@@ -139,11 +146,11 @@ def _choose(corpus: Corpus, root: str | Path | None, layout: str | None) -> tupl
         if layout == "csd":
             raise ValueError(f"{root}: layout 'csd' is a folder of .csd files, and this is a file")
         return layout or "pickle", root
-    found = _find(corpus, root)
+    found = find(corpus, root)
     if not found or (layout is not None and layout not in found):
         wanted = "" if layout is None else f" in layout {layout}"
         there = f" (there are: {', '.join(found)})" if found else ""
-        raise FileNotFoundError(f"no {corpus.name} files{wanted} in {root}{there}; {_expected(corpus)}")
+        raise FileNotFoundError(f"no {corpus.name} files{wanted} in {root}{there}; {expected(corpus)}")
     if layout is None and len(found) > 1:
         raise ValueError(f"{root} holds {corpus.name} in several layouts; choose layout= from: {', '.join(found)}")
     layout = layout or next(iter(found))
@@ -153,7 +160,7 @@ def _choose(corpus: Corpus, root: str | Path | None, layout: str | None) -> tupl
     return layout, found[layout][0]
 
 
-def _find(corpus: Corpus, root: Path) -> dict[str, list[Path]]:
+def find(corpus: Corpus, root: Path) -> dict[str, list[Path]]:
     """Layout -> places in `root`, and in its subfolder named like the data set."""
     if not root.is_dir():
         return {}
@@ -179,7 +186,8 @@ def _csd_files(corpus: Corpus, folder: Path, pattern: str = "*.csd") -> list[Pat
     return [file for file in files if other not in file.name.lower()]
 
 
-def _expected(corpus: Corpus) -> str:
+def expected(corpus: Corpus) -> str:
+    """Which files are looked for, and where they come from."""
     return (
         f"expected Processed/aligned_50.pkl or Processed/unaligned_50.pkl (also under {corpus.name.upper()}/) "
         f"from https://github.com/thuiar/MMSA, {corpus.mult_name}_data.pkl or {corpus.mult_name}_data_noalign.pkl "
@@ -250,13 +258,23 @@ def _check_counts(
 
 
 def _check_shapes(corpus: Corpus, path: Path, parts: dict[str, Part], notes: Notes) -> None:
-    """One width in all parts; in the processed files one padded length as well."""
+    """One width in all parts, of its own modality; in the processed files one padded length as well."""
     fixed = slice(2, 3) if notes["layout"] == "csd" else slice(1, 3)
+    audio, vision = (parts["train"].features[name].shape[2] for name in ("audio", "vision"))
+    if audio in corpus.widths["vision"] and vision in corpus.widths["audio"]:
+        raise ValueError(
+            f"{path}: expected audio of width {vision} and vision of width {audio}, got them exchanged; give each "
+            "its own name"
+        )
     for name in MODALITIES:
         shapes = {part: read.features[name].shape[fixed] for part, read in parts.items()}
         if len(set(shapes.values())) > 1:
             raise ValueError(f"{path}: {name} has different shapes of a sample in its parts: {shapes}")
-        width = shapes["train"][-1]
+        steps, width = shapes["train"][0], shapes["train"][-1]
+        if width not in corpus.widths[name] and steps in corpus.widths[name]:
+            raise ValueError(
+                f"{path}: expected {name} (N, T, {steps}), got (N, {steps}, {width}); exchange its last axes"
+            )
         if width not in corpus.widths[name]:
             notes.setdefault("feature widths other than those of the processed files", {})[name] = width
 
@@ -316,6 +334,10 @@ def _read_pickle(path: Path, layout: str, notes: Notes) -> tuple[str, dict[str, 
         there = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
         raise ValueError(f"{path}: expected a dict with dicts under train, valid and test, got {there}")
     train = data["train"]
+    if len({id(data[key]) for key in PARTS.values()}) < len(PARTS):
+        raise ValueError(
+            f"{path}: two of train, valid and test are one and the same dict; give each part its own samples"
+        )
     family = "mmsa" if "regression_labels" in train else "mult" if "labels" in train else None
     if family is None:
         raise ValueError(
@@ -381,10 +403,11 @@ def _strings(values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
         array = np.asarray(values, dtype=object)
     except ValueError:
         array = np.zeros(0, object)
-    if array.shape != shape or not all(
-        isinstance(item, str | bytes) for item in array.reshape(shape[0], -1)[:, 0]
-    ):
+    if array.shape != shape:
         raise ValueError(f"{where}: expected text of shape {shape}, got {array.shape}")
+    for item in array.reshape(shape[0], -1)[:, 0]:
+        if not isinstance(item, str | bytes):
+            raise ValueError(f"{where}: expected text, got {item!r:.40} ({type(item).__name__}); make them text")
     decoded = [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in array.flat]
     return np.array(decoded, dtype=object).reshape(shape)
 
@@ -412,8 +435,9 @@ def _read_mmsa(entries: dict[str, Any], part: str, aligned: bool, where: str, no
     strange = next((name for name in ids if "$_$" not in name), None)
     if strange is not None:
         raise ValueError(f"{where}, id: expected video$_$clip, got {strange!r}")
+    bert = _entry(entries, "text_bert", where)
     try:
-        bert = np.asarray(_entry(entries, "text_bert", where))
+        bert = np.asarray(bert)
     except ValueError as error:
         raise ValueError(f"{where}, text_bert: no array of numbers ({error})") from None
     steps = entries["text"].shape[1]

@@ -35,6 +35,8 @@ SIZES = {
 }
 HELD_OUT = 0.1
 LISTS = "https://www.crcv.ucf.edu/data/UCF101.php (UCF101TrainTestSplits-RecognitionTask.zip)"
+MARKERS = ("ucfTrainTestlist/classInd.txt", "classInd.txt")
+EXPECTED = f"classInd.txt, trainlist01.txt and testlist01.txt from {LISTS}"
 CLIPS = (
     "https://www.crcv.ucf.edu/data/UCF101.php (Class/v_*.avi, rgb only) or "
     "https://github.com/feichtenhofer/twostreamfusion (jpegs_256 and tvl1_flow)"
@@ -90,8 +92,8 @@ def load_ucf101(
     if not is_count(split) or split not in SIZES:
         raise ValueError(f"split must be 1, 2 or 3, got {split!r}")
     check_whole(1, frames=frames)
-    unknown = set(modalities) - set(MODALITIES)
-    if isinstance(modalities, str) or unknown or not modalities or len(set(modalities)) < len(modalities):
+    known = np.ndim(modalities) == 1 and set(modalities) <= set(MODALITIES)
+    if not known or not modalities or len(set(modalities)) < len(modalities):
         raise ValueError(f"modalities must be some of {list(MODALITIES)}, each once, got {modalities!r}")
     modalities = [name for name in MODALITIES if name in modalities]
     network = ImageNetwork(extractor)
@@ -160,12 +162,11 @@ def load_ucf101(
 
 def _find_lists(root: str | Path | None) -> tuple[Path, Path]:
     """The data folder, and the folder of the lists in it."""
-    files = f"classInd.txt, trainlist01.txt and testlist01.txt from {LISTS}"
     try:
-        folder = folder_of("ucf101", root, "ucfTrainTestlist/classInd.txt", files)
+        folder = folder_of("ucf101", root, MARKERS[0], EXPECTED)
         return folder, folder / "ucfTrainTestlist"
     except FileNotFoundError:
-        folder = folder_of("ucf101", root, "classInd.txt", files)
+        folder = folder_of("ucf101", root, MARKERS[1], EXPECTED)
         return folder, folder
 
 

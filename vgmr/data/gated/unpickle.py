@@ -14,6 +14,14 @@ import numpy as np
 
 from vgmr.data.extract.clips import POINTER, message_of
 
+OTHERS = {
+    b"\x1f\x8b": "a gzip file",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"PK\x03\x04": "a zip archive, as .npz and .pt are",
+    b"{": "JSON",
+}
+
 
 def read_pickle(path: Path) -> Any:
     """The content of a pickle made of arrays, NumPy scalars, containers, str, bytes and numbers.
@@ -29,8 +37,12 @@ def read_pickle(path: Path) -> Any:
     """
     try:
         with open(path, "rb") as file:
-            if file.read(len(POINTER)) == POINTER:
+            start = file.read(len(POINTER))
+            if start == POINTER:
                 raise ValueError("a Git LFS pointer, not the data; fetch the file itself with git lfs pull")
+            for sign, kind in OTHERS.items():
+                if start.startswith(sign):
+                    raise _Refused(f"expected a pickle, got {kind}; unpack it, or save its content as a pickle")
             file.seek(0)
             return _Unpickler(file, encoding="latin1").load()
     except OSError:
@@ -71,7 +83,8 @@ class _Unpickler(pickle.Unpickler):
         except KeyError:
             wanted = repr(f"{module}.{name}")[1:-1][:100]
             raise _Refused(
-                f"the pickle asks for {wanted}, which no array or plain container needs; refused, nothing was run"
+                f"the pickle asks for {wanted}, which no array or plain container needs; refused, nothing was "
+                "run; save tensors and tables as NumPy arrays"
             ) from None
 
 
