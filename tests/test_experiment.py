@@ -9,14 +9,18 @@ import signal
 import subprocess
 import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_audio_visual import write_voice
 
 from vgmr import experiment as module
 from vgmr import runs
+from vgmr.data import held
 from vgmr.experiment import experiment_data
 from vgmr.inference import predict
 from vgmr.machine.devices import chosen_device, one_thread
@@ -30,7 +34,7 @@ QUICK = Experiment("digits", prefusion="none", epochs=1, batch_size=256, form="p
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("VGMR_CACHE", str(tmp_path))
-    module._loaded.cache_clear()
+    held._loaded.cache_clear()
     return tmp_path / "runs"
 
 
@@ -499,6 +503,12 @@ def test_an_experiment_has_a_hash_and_does_not_change():
         ({"training_noise": 0.3}, r"training_noise must be a dict, option -> value, got 0\.3"),
         ({"fold": 1, "data_options": {"fold": 2}}, "fold 1 and data_options with fold 2: give one of them"),
         ({"method_options": "alpha"}, "method_options must be a dict, option -> value, got 'alpha'"),
+        ({"data_options": {"root": "x"}}, "data_options hold 'root', which stands outside; give root= of Exp"),
+        ({"data_options": {"name": "x"}}, "data_options hold 'name', which stands outside; give dataset= of Exp"),
+        (
+            {"data_options": {"video": object()}},
+            "data_options: expected numbers, text or lists of them, got object",
+        ),
         ({"data_options": [1]}, r"data_options must be a dict, option -> value, got \[1\]"),
     ],
 )
@@ -507,15 +517,66 @@ def test_what_cannot_be_trained_is_refused_when_it_is_made(changes, message):
         Experiment(**{"dataset": "digits", **changes})
 
 
+def test_options_may_be_numbers_of_numpy_and_paths():
+    given = {
+        "text": Path("a") / "b",
+        "rate": np.int64(8000),
+        "rates": [np.float32(0.5)],
+        "kinds": np.array([1, 2]),
+    }
+    one = Experiment("own", data_options=given)
+    assert one.data_options == {"text": str(Path("a") / "b"), "rate": 8000, "rates": [0.5], "kinds": [1, 2]}
+    assert keys.from_settings(keys.settings(one)) == one
+
+
+def test_data_are_loaded_again_where_a_file_or_a_tensor_was_changed(tmp_path):
+    generator, table = np.random.default_rng(0), tmp_path / "table.csv"
+    lines = ["id,label,audio"]
+    for number in range(20):
+        write_voice(tmp_path / f"{number}.wav", generator.normal(0, 0.1, 1000))
+        lines.append(f"{number},{'ab'[number % 2]},{number}.wav")
+    table.write_text("\n".join(lines))
+    one = Experiment("own", root=str(table))
+    first = experiment_data(one)
+    assert experiment_data(one) is first and keys.fingerprint(one) == first.fingerprint
+    table.write_text("\n".join(lines).replace(",a,", ",c,"))
+    second = experiment_data(one)
+    assert second.classes == ("b", "c") and keys.fingerprint(one) == second.fingerprint != first.fingerprint
+    write_voice(tmp_path / "3.wav", generator.normal(0, 0.1, 2000))
+    third = experiment_data(one)
+    assert third.fingerprint != second.fingerprint and keys.fingerprint(one) == third.fingerprint
+    third.train.features["audio"].zero_()
+    fourth = experiment_data(one)
+    assert fourth.train.features["audio"].any() and experiment_data(one) is fourth
+    fourth.train.features["audio"] = torch.zeros(1)
+    assert experiment_data(one).train.features["audio"].shape == third.train.features["audio"].shape
+
+
+def test_files_of_gated_sets_are_looked_at_and_those_of_published_ones_are_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("VGMR_DATA", str(tmp_path))
+    assert (
+        held.state("utd-mhad", None)
+        == held.state("digits", None)
+        == held.state("mosi", str(tmp_path / "no"))
+        == ""
+    )
+    (tmp_path / "mosi").mkdir()
+    (tmp_path / "mosi" / "aligned_50.pkl").write_bytes(b"1")
+    before = held.state("mosi", None)
+    assert before == held.state("mosi", str(tmp_path)) == held.state("mosi", str(tmp_path / "mosi")) != ""
+    (tmp_path / "mosi" / "aligned_50.pkl").write_bytes(b"12")
+    assert held.state("mosi", None) != before != held.state("mosi", str(tmp_path / "mosi" / "aligned_50.pkl"))
+
+
 def test_a_fold_is_one_of_the_loaders(monkeypatch):
     asked = []
-    load = module.load
+    load = held.load
 
     def noted(name, root, fold=None, **options):
         asked.append((name, fold, options))
         return load(name, root, **options)
 
-    monkeypatch.setattr(module, "load", noted)
+    monkeypatch.setattr(held, "load", noted)
     for fold in (None, 0, 2):
         experiment_data(Experiment("digits", data_options={"conflict": 0.1}, fold=fold))
     assert asked == [("digits", fold, {"conflict": 0.1}) for fold in (None, 0, 2)]

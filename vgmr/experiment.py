@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import nn
 from vgmr import corruption
 from vgmr.balancing import Balancing, make_method
 from vgmr.classifier import Classifier
-from vgmr.data import load
+from vgmr.data.held import held
 from vgmr.data.types import MultimodalData
 from vgmr.evaluation import scores
 from vgmr.fusion.base import Backbone
@@ -102,17 +101,12 @@ class Run:
         return model.eval()
 
 
-@lru_cache(maxsize=8)
-def _loaded(dataset: str, root: str | None, options: str) -> MultimodalData:
-    return load(dataset, root, **json.loads(options))
-
-
 def experiment_data(experiment: Experiment) -> MultimodalData:
-    """The data of an experiment, loaded once per process."""
+    """The data of an experiment, loaded once per process, and again where files or tensors were changed."""
     options = dict(experiment.data_options)
     if experiment.fold is not None:
         options["fold"] = experiment.fold
-    data = _loaded(experiment.dataset, experiment.root, json.dumps(options, sort_keys=True))
+    data = held(experiment.dataset, experiment.root, json.dumps(options, sort_keys=True))
     return data if experiment.modalities is None else data.select(list(experiment.modalities))
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -50,6 +53,26 @@ class Options(dict[str, Any]):
         raise TypeError("the options of an experiment do not change; use dataclasses.replace")
 
     __setitem__ = __delitem__ = __ior__ = update = pop = popitem = clear = setdefault = _refuse
+
+
+def _of_json(value: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    """The same, with NumPy's numbers and paths as JSON has them; ValueError in one line for what it has not."""
+
+    def plain(inner: Any) -> Any:
+        if isinstance(inner, np.generic | np.ndarray):
+            return inner.tolist()
+        if isinstance(inner, Path):
+            return str(inner)
+        raise ValueError(
+            f"{what}: expected numbers, text or lists of them, got {type(inner).__name__}; give those"
+        )
+
+    try:
+        json.dumps(value)
+    except TypeError:
+        found: Mapping[str, Any] = json.loads(json.dumps(value, default=plain))
+        return found
+    return value
 
 
 def _hashable(value: Any) -> Any:
@@ -135,7 +158,7 @@ class Experiment:
             object.__setattr__(self, "modalities", tuple(self.modalities))
         for entry in fields(self):
             if isinstance(value := getattr(self, entry.name), Mapping):
-                object.__setattr__(self, entry.name, Options(value))
+                object.__setattr__(self, entry.name, Options(_of_json(value, entry.name)))
         if self.form not in FORMS:
             raise ValueError(f"unknown form {self.form!r}; there are: {', '.join(FORMS)}")
         given = {name: getattr(self, name) for name in PAPERS}
@@ -175,6 +198,9 @@ class Experiment:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}")
+        for what, place in {"root": "root", "name": "dataset"}.items():
+            if what in self.data_options:
+                raise ValueError(f"data_options hold {what!r}, which stands outside; give {place}= of Experiment")
         if self.fold is not None and "fold" in self.data_options:
             raise ValueError(
                 f"fold {self.fold} and data_options with fold {self.data_options['fold']}: give one of them"

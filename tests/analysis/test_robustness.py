@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from vgmr import experiment
 from vgmr.analysis.robustness import (
     accuracy_curve,
     area,
@@ -24,7 +23,7 @@ from vgmr.analysis.robustness import (
 from vgmr.backbones import PooledBackbone
 from vgmr.classifier import Classifier
 from vgmr.comparison import differences
-from vgmr.data import load
+from vgmr.data import held, load
 from vgmr.data.types import Batch
 from vgmr.inference import predict
 from vgmr.prefusion import Identity
@@ -147,7 +146,7 @@ def test_curves_start_at_the_clean_accuracy(tmp_path, monkeypatch):
 
 def test_curves_name_the_fold_and_are_scored_on_its_test_part(tmp_path, monkeypatch):
     monkeypatch.setenv("VGMR_CACHE", str(tmp_path))
-    monkeypatch.setattr(experiment, "load", folded)
+    monkeypatch.setattr(held, "load", folded)
     runs = [run(Experiment("digits", "none", epochs=1, fold=fold)) for fold in (1, 0)]
     frame = curves(runs, [0, 1]).set_index(["run", "severity", "corruption"])
     for position, fold in enumerate((1, 0)):

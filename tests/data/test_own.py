@@ -213,9 +213,32 @@ def test_a_class_that_no_clip_trains_is_named(tmp_path, column):
     chosen = {"split": parts, "group": ["x", "y", "z", "w", "v"] + ["x"] * 3 + ["y"] * 2}[column]
     labels = "aabbaabbcc" if column == "split" else "abacdaaabb"
     table = labelled(tmp_path, labels, **{column: chosen})
-    with pytest.warns(UserWarning, match="own: the training part has no clip of [bc]; give more"):
+    with pytest.warns(UserWarning) as said:
         data = load("own", str(table))
     assert 0 in counts(data)["train"]
+    lines = [str(one.message) for one in said]
+    assert any(re.match("own: the training part has no clip of [bc]; give more", line) for line in lines)
+    assert any(
+        re.match("own: the (validation|test) part has clips of [bc] only; give more", line) for line in lines
+    )
+
+
+def test_clips_of_one_class_train_nothing(tmp_path):
+    table = labelled(tmp_path, "aaaabb" * 2, split=["train", "train", "dev", "test", "dev", "test"] * 2)
+    with pytest.raises(ValueError, match=r"table\.csv: the train part has clips of a only; give more clips, or"):
+        load("own", str(table))
+
+
+def test_a_group_that_is_most_of_the_clips_is_warned_of_with_the_sizes(tmp_path):
+    table = labelled(tmp_path, "ab" * 20, group=["zz"] * 30 + [f"g{number // 2}" for number in range(10)])
+    with pytest.warns(UserWarning) as said:
+        data = load("own", str(table))
+    assert max(sizes(data)[1:]) >= 30
+    train, validation, test = sizes(data)
+    line = (
+        f"own: groups are so large that the drawn parts have {train} train, {validation} validation, {test} test"
+    )
+    assert any(str(one.message).startswith(line) for one in said)
 
 
 def test_a_pipe_in_place_of_a_recording_is_left_out(tmp_path):
@@ -429,6 +452,10 @@ TABLES = {
     "id;label;text\n1;a;b\n": r"separated by commas, got id;label;text",
     'id,label,text\n1,a,"so\n2,b,bad\n3,a,"good\n4,b,x\n': r"'1' holds a further line of the table, '2,b,bad'",
     "id,label,text\n\u00e9,a,b\ne\u0301,b,c\n": "id 'é' is there more than once",
+    'id,label,text\n\n1,a,"b\nc"\n\n2,,c\n': "line 6: no label",
+    "\nid,label,text\n\n1,a,b\n\n2,nan,c\n": "line 6: the label is 'nan'",
+    "id,"
+    + ",".join(f"f{number}" for number in range(5000)): r"got id, f0, .{150,200} \.\.\. \(5,001 in all\); feat",
     "id,label,text\n1,.25,good\n2,.5,bad\n": "of 2 clips in 2 classes no clip is left for",
     "id,label,text\n1,a,\udce4\n": r"not text in UTF-8 \(byte 18\)",
 }
@@ -441,6 +468,19 @@ def test_other_tables_are_refused_in_one_line(tmp_path, encoder, content):
     with pytest.raises(ValueError, match=TABLES[content]) as refused:
         load("own", str(table), text=encoder)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("ending", ["gz", "zip", "xz", "zst"])
+def test_a_table_that_is_compressed_is_named(tmp_path, ending):
+    (tmp_path / f"table.csv.{ending}").write_bytes(b"PK\x03\x04\x8b\xff")
+    with pytest.raises(ValueError, match=rf"table\.csv\.{ending}: not text in UTF-8 \(byte 4\); save it as \.csv"):
+        load("own", str(tmp_path / f"table.csv.{ending}"))
+
+
+def test_labels_of_many_digits_and_in_two_forms_have_an_order(tmp_path):
+    table = labelled(tmp_path, ["01", "1", "1" * 5000] * 5)
+    with pytest.warns(UserWarning, match="label '01' and '1' differ"):
+        assert load("own", str(table)).classes == ("01", "1", "1" * 5000)
 
 
 def test_a_table_that_is_not_there_is_said_to_be(tmp_path):
@@ -526,15 +566,67 @@ def test_a_clip_that_is_in_two_parts_is_named(tmp_path):
     rows["split"] = np.repeat(["test", "train", "dev"], 8)
     rows.loc[20, "audio"] = "sounds/4.wav"
     rows.to_csv(table, index=False)
-    with pytest.raises(ValueError, match="'clip 20' in validation and 'clip 4' in test are the same clip; leave"):
+    with pytest.raises(ValueError, match="'clip 20' in validation and 'clip 4' in test are the same clip, or"):
+        load("own", str(table))
+
+
+def test_clips_that_differ_in_what_is_not_heard_only_are_named_with_a_remedy(tmp_path):
+    table = labelled(tmp_path, "ab" * 6, split=["train", "dev", "test"] * 4)
+    for number in (3, 5):
+        write_voice(tmp_path / f"{number}.wav", np.full(1000, number / 100))
+    message = "'3' in train and '5' in test are the same clip, or have the same features; leave one of them out"
+    with pytest.raises(ValueError, match=message):
+        load("own", str(table))
+    rows = pd.read_csv(table)
+    write_table(tmp_path, rows[rows.id != 5])
+    assert sum(sizes(load("own", str(table)))) == 11
+
+
+def test_a_manifest_of_others_beside_the_table_is_none(tmp_path):
+    labelled(tmp_path, "ab" * 6)
+    (tmp_path / "manifest.json").write_text('{"made by": "a recorder"}')
+    assert sum(sizes(load("own", str(tmp_path)))) == 12
+
+
+def test_clips_that_memory_does_not_hold_are_named(tmp_path, monkeypatch):
+    table = labelled(tmp_path, "ab" * 6)
+    write_voice(tmp_path / "7.wav", np.random.default_rng(0).normal(0, 0.1, 20000))
+    monkeypatch.setattr(own, "pad", Mock(side_effect=RuntimeError("[enforce fail at alloc_cpu.cpp")))
+    message = (
+        r"table\.csv: audio is padded to the \d+ steps of '7', \d\.\d GiB, which memory does not hold; cut that"
+    )
+    with pytest.raises(ValueError, match=message):
+        load("own", str(table))
+
+
+def test_a_modality_that_is_the_same_everywhere_is_refused_or_warned_of(tmp_path):
+    """A microphone that was off: every recording is silence, as long as each is."""
+    table = labelled(tmp_path, "ab" * 6, split=["train", "train", "dev", "dev", "test", "test"] * 2)
+    for number in (4, 5, 10, 11):
+        write_voice(tmp_path / f"{number}.wav", np.zeros(1000 + 200 * number))
+    line = "own: audio is the same in every step of every sample of the test part; look at its files"
+    with pytest.warns(UserWarning, match=line):
+        assert line[5:] in load("own", str(table)).notes["warnings"]
+    for number in (0, 1, 6, 7):
+        write_voice(tmp_path / f"{number}.wav", np.zeros(1100 + 200 * number))
+    with pytest.raises(
+        ValueError, match="own, train: audio is the same in every step of every sample, so nothing"
+    ):
         load("own", str(table))
 
 
 @pytest.mark.parametrize(
     ("column", "values", "line"),
     [
-        ("label", ["Yes", "no", "yes", "no"], "label Yes and yes differ in capital letters only"),
-        ("group", ["A", "B", "c", "b"], "group B and b differ in capital letters only"),
+        ("label", ["Yes", "no", "yes", "no"], "label 'Yes' and 'yes' differ in how they are written only"),
+        ("group", ["A", "B", "c", "b"], "group 'B' and 'b' differ in how they are written only"),
+        ("group", ["1", "2", "3", "1.0"], "group '1' and '1.0' differ in how they are written only"),
+        ("group", ["01", "2", "3", "1"], "group '01' and '1' differ in how they are written only"),
+        ("label", ["0", "1", "x", "1.0"], "label '1' and '1.0' differ"),
+        ("label", ["True", "0", "False", "x"], "label '0' and 'False' differ"),
+        ("label", ["so good", "bad", "so\u00a0good", "bad"], r"label 'so good' and 'so\\xa0good' differ"),
+        ("label", ["good", "bad", "good\u200b", "bad"], r"label 'good' and 'good\\u200b' differ"),
+        ("label", ["0,5", "1,5", "2,5", "3,5"], "its 4 classes are numbers such as 0,5; .*written with a point"),
         ("label", ["-1.5", "0.5", "1", "2.25"], "its 4 classes are numbers such as 0.5; labels='regression'"),
     ],
 )
@@ -542,8 +634,9 @@ def test_classes_that_are_hardly_meant_are_warned_of(tmp_path, column, values, l
     table = clips(tmp_path / "clips", video=False)
     rows = pd.read_csv(table).drop(columns=["text", "group"])
     rows.assign(**{column: values * 6}).to_csv(table, index=False)
-    with pytest.warns(UserWarning, match=line):
+    with pytest.warns(UserWarning) as said:
         load("own", str(table))
+    assert any(re.search(line, str(one.message)) for one in said)
 
 
 def test_a_label_that_is_no_finite_number_is_named(tmp_path):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import vgmr.data
 from vgmr.data import load, names
-from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, joined, pad
+from vgmr.data.types import Batch, MultimodalData, fingerprint, holdout, is_constant, joined, pad
 
 LENGTHS = {"text": [3, 1, 2, 3], "audio": [1, 2, 2, 1]}
 
@@ -278,6 +278,7 @@ def test_check_names_the_part(part):
 @pytest.mark.parametrize(
     ("classes", "line"),
     [
+        (("a",), "made: expected two classes or more, got ('a',); give () for regression"),
         (("a", "b", "a"), "made: expected every class name once, got 'a' more than once; rename or merge"),
         ("abc", "made: expected a tuple of class names, got 'abc'; give ('a', 'b')"),
     ],
@@ -285,6 +286,13 @@ def test_check_names_the_part(part):
 def test_check_refuses_classes_that_are_no_names(classes, line):
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
         dataset(classes=classes).check()
+
+
+def test_check_refuses_a_part_that_is_none():
+    with pytest.raises(
+        ValueError, match=r"^made, validation: expected a Batch, got NoneType; every part needs one$"
+    ):
+        dataset(validation=None).check()
 
 
 def test_data_without_a_modality_are_refused():
@@ -403,6 +411,55 @@ def test_a_group_or_a_sample_in_two_parts_is_refused_unless_allowed():
         dataset(**{**apart, "test": padded}, overlap="").check()
 
 
+def test_samples_are_not_identical_whose_values_stand_in_other_modalities():
+    def parted(text, audio):
+        x, mask = pad([np.array([[value]]) for value in (5, 6, 7)] + [np.array(text)[:, None]])
+        y, other = pad([np.array([[value]]) for value in (5, 6, 7)] + [np.array(audio)[:, None]])
+        return Batch({"a": y, "b": x}, {"a": other, "b": mask}, torch.tensor([0, 1, 2, 0]))
+
+    def shifted(batch, by):
+        features = {name: (x + by) * batch.mask[name][..., None] for name, x in batch.features.items()}
+        return replace(batch, features=features)
+
+    one, other = parted([1, 2], [3]), parted([2], [3, 1])
+    first = {name: x[3:] for name, x in other.features.items()}
+    last = Batch(first, {name: x[3:] for name, x in other.mask.items()}, torch.tensor([0]))
+    dataset(train=one, validation=shifted(one, 50), test=last, overlap="").check()
+
+
+def test_a_modality_that_never_changes_in_training_is_refused_and_elsewhere_warned_of(monkeypatch):
+    def constant(part):
+        batch = getattr(dataset(), part)
+        x = torch.full_like(batch.features["text"], -23.0) * batch.mask["text"][..., None]
+        return dataset(**{part: replace(batch, features={**batch.features, "text": x})})
+
+    monkeypatch.setattr(vgmr.data, "loader", lambda name: lambda: constant("train"))
+    with pytest.raises(
+        ValueError, match=r"^made, train: text is the same in every step of every sample, so nothing"
+    ):
+        load("made", standardise=False)
+    monkeypatch.setattr(vgmr.data, "loader", lambda name: lambda: constant("test"))
+    line = "text is the same in every step of every sample of the test part; look at its files"
+    with pytest.warns(UserWarning, match=f"^made: {line}$"):
+        assert load("made").notes["warnings"] == [line]
+    one = ragged().index(torch.tensor([1])).select(["text"])
+    assert not is_constant(one, "text"), "one step is no sign"
+
+
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_what_is_true_or_false_takes_nothing_else(value):
+    with pytest.raises(ValueError, match=f"^standardise must be True or False, got {value!r}$"):
+        load("digits", standardise=value)
+    with pytest.raises(ValueError, match=f"^allow_partial must be True or False, got {value!r}$"):
+        load("utd-mhad", allow_partial=value)
+
+
+def test_batches_and_data_are_equal_to_themselves_only():
+    batch, data = ragged(), dataset()
+    assert batch == batch and batch != ragged() and len({batch, ragged()}) == 2
+    assert data == data and data != dataset() and len({data, dataset()}) == 2
+
+
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
 def test_a_blank_modality_is_refused_by_name(part, monkeypatch):
     good = dataset()
@@ -435,6 +492,15 @@ def test_slices_masks_and_indices():
             batch[wrong]
     with pytest.raises(ValueError, match=r"^unknown modalities \['smell'\]; the batch has \['text', 'audio'\]$"):
         batch.select(["text", "smell"])
+    for whole in (batch, dataset()):
+        with pytest.raises(ValueError, match=r"^expected a list of modalities, got 'audio'; give \['audio'\]$"):
+            whole.select("audio")
+    for wrong in ([-1], [0, 4]):
+        with pytest.raises(
+            IndexError, match=rf"^expected samples 0 to 3, got {min(wrong)} to {max(wrong)}; count"
+        ):
+            batch[torch.tensor(wrong)]
+    assert len(batch[torch.tensor([], dtype=torch.int64)]) == 0
 
 
 @pytest.mark.parametrize(
@@ -490,11 +556,25 @@ def test_regression_has_values_and_no_classes():
         ([np.array([[1 + 2j]])], "plain numbers, got ndarray of complex128"),
         ([np.array([["2020-01-01"]], "M8[D]")], "plain numbers, got ndarray of datetime64"),
         ([np.array([["a"]])], "plain numbers, got ndarray of <U1"),
+        ({0: np.ones((1, 2))}.values(), r"expected a list of arrays, got dict_values; list\(\.\.\.\) makes one"),
+        ((np.ones((1, 2)) for _ in range(2)), "expected a list of arrays, got generator"),
+        (
+            [torch.ones(1, 2, requires_grad=True)],
+            r"sequence 0: .*got a tensor with a gradient, sparse or of bfloat16",
+        ),
+        ([torch.ones(1, 2).bfloat16()], r"x\.detach\(\)\.to_dense\(\)\.float\(\) makes them"),
+        ([torch.ones(1, 2).to_sparse()], "expected plain numbers, got a tensor with a gradient, sparse or of"),
     ],
 )
 def test_pad_says_what_it_expected(sequences, message):
     with pytest.raises(ValueError, match=message):
         pad(sequences)
+
+
+@pytest.mark.parametrize("length", [-1, 0, 2.0, True])
+def test_pad_takes_a_length_of_whole_steps(length):
+    with pytest.raises(ValueError, match=f"^length must be a whole number of at least 1, got {length}$"):
+        pad([np.ones((2, 3))], length)
 
 
 def test_parts_are_joined_at_the_longest_sequence():
@@ -560,6 +640,20 @@ def test_holdout_is_drawn_by_its_seed():
     assert not np.array_equal(holdout(label, 0.2, 3)[1], holdout(label, 0.2, 4)[1])
     speaker = np.repeat([f"speaker {number}" for number in range(10)], 10)
     assert len(holdout(label, 0.2, 3, speaker)[1]) == 20, "groups may have names"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"share": 20}, "share must lie in 0 to 1, got 20"),
+        ({"share": -0.1}, "share must lie in 0 to 1, got -0.1"),
+        ({"label": np.eye(2)[[0, 1, 0]]}, "expected a label of shape (N,), got (3, 2); give one value per row"),
+        ({"group": np.arange(2)}, "expected a group of shape (3,), got (2,); give one value per row"),
+    ],
+)
+def test_holdout_says_what_it_expected(given, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        holdout(**{"label": np.array([0, 1, 0]), "share": 0.2, "seed": 0, **given})
 
 
 @pytest.mark.parametrize("kind", ["i2", "i4", "i8", "f4", "f8"])

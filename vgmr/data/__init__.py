@@ -6,11 +6,12 @@ import inspect
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from vgmr.data.types import Batch, MultimodalData
+from vgmr.data.types import Batch, MultimodalData, is_constant
 
 _MODULES = {
     "avdigits": "avdigits",
@@ -79,7 +80,8 @@ def load(name: str, root: str | None = None, *, standardise: bool = True, **para
         standardise: shift and scale each channel by mean and deviation of the training part.
         parameters: those of the data set's own loader.
 
-    Warns by name, as in `notes["warnings"]`, where much of what was read had to be cleared or may be misread.
+    Warns by name, as in `notes["warnings"]`, where much of what was read had to be cleared or may be misread, and
+    where a modality is the same in all of the validation or the test part.
 
     Raises:
         ValueError: unknown data set or parameter (with the list of those that exist), or content that is
@@ -93,6 +95,10 @@ def load(name: str, root: str | None = None, *, standardise: bool = True, **para
         choices = ", ".join(sorted(set(known) - {"root"})) or "none"
         raise ValueError(f"unknown parameter {', '.join(unknown)} for data set {name!r}; there are: {choices}")
     parameters = {key: _plain(value) for key, value in parameters.items()}
+    for what, value in {"standardise": standardise, **parameters}.items():
+        default = known[what].default if what in known else True
+        if isinstance(default, bool) and not isinstance(value, bool):
+            raise ValueError(f"{what} must be True or False, got {value!r}")
     if "root" in known:
         parameters["root"] = root
     elif root is not None:
@@ -100,6 +106,10 @@ def load(name: str, root: str | None = None, *, standardise: bool = True, **para
     data = function(**parameters)
     data.check()
     data.refuse_blank()
+    for part, one in product(("validation", "test"), data.modalities):
+        if is_constant(data.parts[part], one):
+            line = f"{one} is the same in every step of every sample of the {part} part; look at its files"
+            data.notes.setdefault("warnings", []).append(line)
     for line in data.notes.get("warnings", ()):
         warnings.warn(f"{name}: {line}", stacklevel=2)
     return data.standardised() if standardise else data

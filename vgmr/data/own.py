@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import inspect
 import json
@@ -11,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,7 +39,9 @@ TESTED, HELD_OUT = 0.2, 0.1
 # as tables write what is missing; "none" in small letters is a class of emotions
 MISSING = ("nan", "NaN", "NAN", "<NA>", "N/A", "n/a", "#N/A", "NA", "NULL", "null", "None", "?")
 VERSION = 3  # of the preparation
-FRACTION = re.compile(r"[-+]?\d*\.\d*[1-9]\d*([eE][-+]?\d+)?")
+FRACTION = re.compile(r"[-+]?\d*[.,]\d*[1-9]\d*([eE][-+]?\d+)?")
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
+UNSEEN = re.compile("[\u200b-\u200f\u2060\ufeff]")  # characters without a width
 RAGGED = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
 EXPECTED = (
     f"give as root a table of your clips (.csv), a folder with one called {TABLE}, or a folder that vgmr data "
@@ -84,7 +88,7 @@ def load_own(
     test; else 20 % are drawn for the test and 10 % of the rest for validation, whole groups where there are some,
     else by class, at least one of two clips). Paths count from the table's folder. A clip that cannot be read is
     left out, named in `notes` and warned of; so is a class without a clip in the training part, and a column of
-    another name, which is not read.
+    another name, which is not read. A clip counts as changed where its size or its time of change differs.
 
     Args:
         root: the table, its folder, or the folder that `vgmr data extract` wrote, which needs no other argument
@@ -136,7 +140,7 @@ def load_own(
     key = {"data": "own", "version": VERSION, **options, "files": _state(table, rows, words, text)}
     data = store.prepared(key, lambda: _make(table, rows, words, network, options))
     if unread := sorted(columns - {*COLUMNS, ""}):
-        line = f"{table.name}: not read are its columns {', '.join(unread)}; known are {', '.join(COLUMNS)}"
+        line = f"{table.name}: not read are its columns {_some(unread)}; known are {', '.join(COLUMNS)}"
         data.notes["warnings"].append(line)
     return data
 
@@ -205,7 +209,7 @@ def read_table(path: Path) -> list[Row]:
     raw = read_raw(path, EXPECTED)
     form: dict[str, Any] = {"dtype": str, "keep_default_na": False, "skipinitialspace": True}
     try:
-        frame = pd.read_csv(path, header=None, encoding="utf-8-sig", **form)
+        frame = pd.read_csv(path, header=None, encoding="utf-8-sig", compression=None, **form)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not text in UTF-8 (byte {error.start}); save it as .csv in UTF-8") from None
     except ValueError as error:
@@ -221,7 +225,8 @@ def read_table(path: Path) -> list[Row]:
     if missing or not {"text", "text_file", "audio", "video"} & set(there):
         raise ValueError(
             f"{path}: expected the columns id, label, and one or more of text, text_file, audio, video (and if "
-            f"wanted group, split), separated by commas, got {', '.join(frame.columns)}"
+            f"wanted group, split), separated by commas, got {_some(frame.columns)}; features that are numbers "
+            "already go into MultimodalData"
         )
     if doubled := [column for column in there if list(frame.columns).count(column) > 1]:
         raise ValueError(f"{path}: has the column {doubled[0]} more than once; keep one of them")
@@ -235,10 +240,10 @@ def read_table(path: Path) -> list[Row]:
     frame[named] = frame[named].apply(lambda column: column.str.normalize("NFC"))
     for column in sorted({"id", "label", "split", "group"} & set(there)):
         if (frame[column] == "").any():
-            raise ValueError(f"{path}, line {int((frame[column] == '').to_numpy().argmax()) + 2}: no {column}")
+            raise ValueError(f"{path}, line {_line(path, (frame[column] == '').to_numpy().argmax())}: no {column}")
     for column in sorted({"label", "group"} & set(there)):
         if (lacking := frame[column].isin(MISSING).to_numpy()).any():
-            line, value = int(lacking.argmax()) + 2, frame[column].iloc[int(lacking.argmax())]
+            line, value = _line(path, lacking.argmax()), frame[column].iloc[int(lacking.argmax())]
             said = "as tables write a missing value; give one, or leave the clip out"
             raise ValueError(f"{path}, line {line}: the {column} is {value!r}, {said}")
     if frame["id"].duplicated().any():
@@ -249,6 +254,25 @@ def read_table(path: Path) -> list[Row]:
             raise ValueError(f"{path}: split must be train, validation or test, got {unknown[0]!r}")
     records = frame.to_dict("records")
     return [Row(str(r["id"]), {str(k): str(v) for k, v in r.items()}, path.parent) for r in records]
+
+
+def _line(path: Path, row: np.integer) -> int:
+    """The line of the file on which a row below the header begins, after empty lines and breaks in texts."""
+    starts, before = [], 0
+    csv.field_size_limit(2**31 - 1)
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, skipinitialspace=True)
+        for fields in reader:
+            if len(fields) > 1 or "".join(fields).strip():
+                starts.append(before + 1)
+            before = reader.line_num
+    return starts[int(row) + 1]
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of many names, as far as they go into a line."""
+    text = ", ".join(names)
+    return text if len(text) <= 200 else f"{text[:200]} ... ({len(names):,} in all)"
 
 
 def _refuse_swallowed(path: Path, frame: pd.DataFrame) -> None:
@@ -268,7 +292,10 @@ def _extracted(root: str | Path | None) -> Path | None:
     """The folder that `extract` wrote, where `root` is one."""
     base = place("VGMR_DATA") if root is None else user_path(root)
     folder = base / "own" if root is None and base is not None else base
-    return folder if folder is not None and (folder / store.MANIFEST).is_file() else None
+    if folder is None or not (folder / store.MANIFEST).is_file():
+        return None
+    others = (folder / TABLE).is_file() and not (folder / f"{store.PARTS[0]}.safetensors").is_file()
+    return None if others else folder
 
 
 def _find_table(root: str | Path | None) -> Path:
@@ -278,6 +305,15 @@ def _find_table(root: str | Path | None) -> Path:
         said = f"no such table; give the .csv file, or the folder that holds {TABLE}"
         raise FileNotFoundError(f"{user_path(root)}: {said}")
     return data_folder("own", root, TABLE, EXPECTED) / TABLE
+
+
+def state(root: str | Path | None) -> str:
+    """What tells that the table, a clip or an extracted folder changed; raises as `read_table`."""
+    folder = _extracted(root)
+    if folder is not None:
+        return hashlib.sha256((folder / store.MANIFEST).read_bytes()).hexdigest()
+    table = _find_table(root)
+    return _state(table, read_table(table), None, None)
 
 
 def _state(table: Path, rows: Sequence[Row], words: str | None, text: str | None) -> str:
@@ -457,13 +493,15 @@ def _parts(
         label = np.array([classes.index(value) for value in values], np.int64)
         if 2 * sum(bool(FRACTION.fullmatch(name)) for name in classes) > len(classes):
             line = f"its {len(classes)} classes are numbers such as {classes[0]}; labels='regression' keeps them"
+            line += ", written with a point" if "," in classes[0] else ""
             notes["warnings"].append(line)
     for column in sorted({"label", "group"} & set(rows[0].values)):
-        alike: dict[str, set[str]] = {}
+        alike: dict[str | Decimal, set[str]] = {}
         for row in rows:
-            alike.setdefault(row.values[column].casefold(), set()).add(row.values[column])
+            alike.setdefault(_meant(row.values[column]), set()).add(row.values[column])
         if doubled := next((sorted(names) for names in alike.values() if len(names) > 1), None):
-            line = f"{column} {' and '.join(doubled)} differ in capital letters only and count as different"
+            line = f"{column} {' and '.join(map(repr, doubled))} differ in how they are written only and count as "
+            line += "different; write them alike if they are the same"
             notes["warnings"].append(line)
     group = None
     if "group" in rows[0].values:
@@ -482,26 +520,36 @@ def _parts(
     seen: dict[bytes, tuple[str, str]] = {}
     for part, chosen in parts.items():
         for name in (rows[number].id for number in chosen):
-            content = b"".join(made[name][1] for made in features.values())
+            pieces = [made[name][0] for made in features.values()]
+            content = hashlib.sha256(b"".join(b"%d " % len(x) + x.tobytes() for x in pieces)).digest()
             other, first = seen.setdefault(content, (part, name))
             if other != part:
                 raise ValueError(
-                    f"{table}: {first!r} in {other} and {name!r} in {part} are the same clip; leave one of them "
-                    "out, or give them one group or split"
+                    f"{table}: {first!r} in {other} and {name!r} in {part} are the same clip, or have the same "
+                    "features; leave one of them out, or give them one group or split"
                 )
     trained = set(label[parts["train"]].tolist())
     if lacking := [name for number, name in enumerate(classes) if number not in trained]:
         notes["warnings"].append(
             f"the training part has no clip of {', '.join(lacking)}; give more of them, or another split"
         )
-    padded = {name: pad([made[row.id][0] for row in rows]) for name, made in features.items()}
-    whole = Batch(
-        {name: x for name, (x, _) in padded.items()},
-        {name: mask for name, (_, mask) in padded.items()},
-        torch.from_numpy(label),
-        None if group is None else torch.from_numpy(group),
-    )
-    batches: dict[str, Any] = {part: whole.index(torch.from_numpy(chosen)) for part, chosen in parts.items()}
+    for part, chosen in parts.items():
+        if classes and len(held := set(label[chosen].tolist())) == 1:
+            line = f"the {part} part has clips of {classes[held.pop()]} only; give more clips, or another split"
+            if part == "train":
+                raise ValueError(f"{table}: {line}")
+            notes["warnings"].append(line)
+    try:
+        padded = {name: pad([made[row.id][0] for row in rows]) for name, made in features.items()}
+        whole = Batch(
+            {name: x for name, (x, _) in padded.items()},
+            {name: mask for name, (_, mask) in padded.items()},
+            torch.from_numpy(label),
+            None if group is None else torch.from_numpy(group),
+        )
+        batches: dict[str, Any] = {part: whole.index(torch.from_numpy(chosen)) for part, chosen in parts.items()}
+    except (MemoryError, RuntimeError):
+        raise ValueError(f"{table}: {_largest(rows, features)}") from None
     digests = [features[name][row.id][1] for name in features for row in rows]
     listed = [[row.id, row.values["label"], row.values.get("group"), row.values.get("split")] for row in rows]
     return MultimodalData(
@@ -513,6 +561,17 @@ def _parts(
         fingerprint=fingerprint({"data": "own", "version": VERSION, "options": options, "rows": listed}, *digests),
         notes=notes,
     )
+
+
+def _largest(rows: Sequence[Row], features: dict[str, Stored]) -> str:
+    """What to say where memory does not hold all clips: the one to whose length they are padded."""
+    sizes = []
+    for name, made in features.items():
+        longest, where = max((len(made[row.id][0]), row.id) for row in rows)
+        size = 4 * len(rows) * made[where][0].size
+        sizes.append((size, f"{name} is padded to the {longest:,} steps of {where!r}"))
+    size, line = max(sizes)
+    return f"{line}, {size / 2**30:.1f} GiB, which memory does not hold; cut that clip, or leave it out"
 
 
 def _split(
@@ -542,6 +601,10 @@ def _split(
         training, validation = training[kept], training[held]
     parts = {"train": training, "validation": validation, "test": test}
     empty = [part for part, chosen in parts.items() if not len(chosen)]
+    if "split" not in rows[0].values and max(len(validation), len(test)) > 2 * TESTED * len(rows):
+        sizes = ", ".join(f"{len(chosen):,} {part}" for part, chosen in parts.items())
+        line = f"groups are so large that the drawn parts have {sizes}; give a column split, or smaller groups"
+        notes["warnings"].append(line)
     if empty:
         given = "split" in rows[0].values
         more = "name some in the column split" if given else "give more clips or groups, or a column split"
@@ -563,6 +626,14 @@ def _some_of_each(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.setdiff1d(np.arange(len(label)), out), out
 
 
-def _natural(text: str) -> list[Any]:
-    """Order in which 2 comes before 10."""
-    return [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in re.split(r"(\d+)", text)]
+def _natural(text: str) -> tuple[list[Any], str]:
+    """Order in which 2 comes before 10, and 01 before 1."""
+    pieces = re.split(r"(\d{1,4000})", text)  # Python reads no longer numbers
+    return [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces], text
+
+
+def _meant(text: str) -> str | Decimal:
+    """The same for names that differ in capital letters, in what is not seen, or are one number."""
+    plain = " ".join(UNSEEN.sub("", unicodedata.normalize("NFKC", text)).casefold().split())
+    plain = {"true": "1", "false": "0"}.get(plain, plain)
+    return Decimal(plain) if NUMBER.fullmatch(plain) else plain

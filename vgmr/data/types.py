@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from numbers import Real
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad as pad_tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Samples with named modalities; a whole split is one `Batch`, a mini-batch is an index into it.
 
@@ -96,6 +96,7 @@ class Batch:
 
     def select(self, names: list[str]) -> Batch:
         """The same samples with the modalities `names` only; ValueError for none, or one that is not there."""
+        check_names(names)
         if not names:
             raise ValueError(
                 f"expected at least one modality to select, got {names!r}; give some of {list(self.features)}"
@@ -121,6 +122,11 @@ class Batch:
         if isinstance(which, Tensor) and which.dtype == torch.bool and which.shape == self.label.shape:
             return self.index(which.nonzero().squeeze(1))
         if isinstance(which, Tensor) and which.dtype == torch.int64 and which.ndim == 1:
+            if len(which) and not 0 <= int(which.min()) <= int(which.max()) < len(self):
+                raise IndexError(
+                    f"expected samples 0 to {len(self) - 1}, got {int(which.min())} to {int(which.max())}; "
+                    "count from the start"
+                )
             return self.index(which)
         got = f"{which.dtype} {tuple(which.shape)}" if isinstance(which, Tensor) else type(which).__name__
         raise TypeError(
@@ -221,6 +227,12 @@ def _tensor(value: Any, what: str) -> None:
         raise ValueError(f"{what}: expected a torch tensor, got {type(value).__name__}")
 
 
+def check_names(names: Any) -> None:
+    """ValueError in one line where one name stands in place of a list of modalities."""
+    if isinstance(names, str):
+        raise ValueError(f"expected a list of modalities, got {names!r}; give [{names!r}]")
+
+
 def _named(tensors: Any, what: str) -> None:
     if not isinstance(tensors, Mapping):
         raise ValueError(f"{what}: expected a dict of modality name -> tensor, got {type(tensors).__name__}")
@@ -230,7 +242,7 @@ def _named(tensors: Any, what: str) -> None:
         _tensor(x, f"{what} of {name}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MultimodalData:
     """A data set in three parts.
 
@@ -295,6 +307,7 @@ class MultimodalData:
 
     def select(self, names: list[str]) -> MultimodalData:
         """The same data with the modalities `names` only."""
+        check_names(names)
         unknown = sorted(set(names) - set(self.modalities))
         if unknown:
             raise ValueError(f"unknown modalities {unknown}; {self.name} has {self.modalities}")
@@ -316,12 +329,20 @@ class MultimodalData:
             raise ValueError(
                 f"{self.name}: expected a tuple of class names, got {self.classes!r}; give ('a', 'b')"
             )
+        if len(self.classes) == 1:
+            raise ValueError(
+                f"{self.name}: expected two classes or more, got {self.classes!r}; give () for regression"
+            )
         for name in self.classes:
             if self.classes.count(name) > 1:
                 raise ValueError(
                     f"{self.name}: expected every class name once, got {name!r} more than once; rename or merge"
                 )
         for part, batch in self.parts.items():
+            if not isinstance(batch, Batch):
+                raise ValueError(
+                    f"{self.name}, {part}: expected a Batch, got {type(batch).__name__}; every part needs one"
+                )
             if not len(batch):
                 raise ValueError(f"{self.name}, {part}: no samples; every part needs some")
             try:
@@ -346,13 +367,21 @@ class MultimodalData:
                     )
 
     def refuse_blank(self) -> None:
-        """Raise ValueError for a modality that holds no value but 0 in a part; for data as read."""
+        """Raise ValueError for a modality that holds no value but 0 in a part, or one value only in training.
+
+        For data as read.
+        """
         for part, batch in self.parts.items():
             for name, x in batch.features.items():
                 if not x.any():
                     raise ValueError(
                         f"{self.name}, {part}: {name} holds no value but 0 (after cleaning NaN and infinite "
                         "values, if there were any); mend its files, or leave the modality out"
+                    )
+                if part == "train" and is_constant(batch, name):
+                    raise ValueError(
+                        f"{self.name}, train: {name} is the same in every step of every sample, so nothing can be "
+                        "learnt from it; mend its files, or leave the modality out"
                     )
 
     def standardised(self) -> MultimodalData:
@@ -383,6 +412,13 @@ class MultimodalData:
         return replace(self._each(apply), notes=notes)
 
 
+def is_constant(batch: Batch, name: str) -> bool:
+    """Whether no channel of a modality differs between real steps, of which there are several."""
+    real = batch.features[name][batch.mask[name]]
+    low, high = real.aminmax(dim=0)
+    return len(real) > 1 and bool((high - low <= 1e-6 * torch.maximum(high.abs(), low.abs())).all())
+
+
 def _groups(batch: Batch) -> dict[Any, int]:
     """Group -> the first sample of it."""
     if batch.group is None:
@@ -401,6 +437,7 @@ def _contents(batch: Batch) -> dict[Any, int]:
     for row in range(len(batch)):
         digest = hashlib.blake2b(digest_size=16)
         for piece in pieces:
+            digest.update(b"%d " % len(piece[row]))
             digest.update(piece[row].tobytes())
         found.setdefault(digest.digest(), row)
     return found
@@ -425,10 +462,21 @@ def joined(*parts: Batch) -> Batch:
 def pad(sequences: list[np.ndarray], length: int | None = None) -> tuple[Tensor, Tensor]:
     """Stack (T_i, d) arrays into features (N, T, d) float32 with zeros at the end, and their mask (N, T) bool.
 
-    `length` cuts longer sequences; by default T is the longest. Raises ValueError for no sequence and for other
-    shapes.
+    `length` cuts longer sequences; by default T is the longest. Raises ValueError for no sequence, for other
+    shapes and for no length.
     """
+    if length is not None:
+        check_whole(1, length=length)
+    if not isinstance(sequences, Sequence | np.ndarray | Tensor):
+        raise ValueError(f"expected a list of arrays, got {type(sequences).__name__}; list(...) makes one")
     for number, sequence in enumerate(sequences):
+        if isinstance(sequence, Tensor) and (
+            sequence.requires_grad or sequence.dtype == torch.bfloat16 or sequence.layout != torch.strided
+        ):
+            raise ValueError(
+                f"sequence {number}: expected plain numbers, got a tensor with a gradient, sparse or of bfloat16; "
+                "x.detach().to_dense().float() makes them"
+            )
         if (
             isinstance(sequence, np.ma.MaskedArray | list | tuple)
             or np.asarray(sequence).dtype.kind not in "biufO"
@@ -457,8 +505,16 @@ def holdout(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split rows into (kept, held out), stratified by label, or whole groups where `group` is given.
 
-    Returns two sorted int64 row indices; about `share` of the rows are held out.
+    Returns two sorted int64 row indices; about `share` of the rows are held out, more where a group is large.
+    Raises ValueError for a share outside 0 to 1, and where label or group is not one value per row.
     """
+    check_shares(share=share)
+    if np.ndim(label) != 1:
+        raise ValueError(f"expected a label of shape (N,), got {np.shape(label)}; give one value per row")
+    if group is not None and np.shape(group) != np.shape(label):
+        raise ValueError(
+            f"expected a group of shape {np.shape(label)}, got {np.shape(group)}; give one value per row"
+        )
     generator = np.random.default_rng(seed)
     if group is None:
         held = []

@@ -15,6 +15,7 @@ import torch
 from vgmr import corruption
 from vgmr.balancing import METHODS
 from vgmr.data import loader
+from vgmr.data.held import state
 from vgmr.experiment import build, experiment_data, make_prefusion, train
 from vgmr.loop.steps import use_byte_dropout
 from vgmr.objective import Objective
@@ -84,6 +85,7 @@ STOPS = (
     "vgmr.machine.files",
     "vgmr.data.fetch",
     "vgmr.data.store",
+    "vgmr.data.held",
     "vgmr.data.load",
     "vgmr.data.names",
     "vgmr.data.loader",
@@ -186,16 +188,21 @@ def table_key(parameters: Mapping[str, Any], rests_on: Sequence[str]) -> str:
 def fingerprint(experiment: Experiment) -> str | None:
     """Of the experiment's data, or None where they are not on this machine and cannot be had."""
     try:
-        return _fingerprint(
-            experiment.dataset, experiment.root, experiment.data_options, experiment.fold, experiment.modalities
-        )
+        changes = state(experiment.dataset, experiment.root)
+        options, modalities = experiment.data_options, experiment.modalities
+        return _fingerprint(experiment.dataset, experiment.root, options, experiment.fold, modalities, changes)
     except FileNotFoundError:
         return None
 
 
 @lru_cache(maxsize=4096)  # more splits than are held as data
 def _fingerprint(
-    dataset: str, root: str | None, data_options: Options, fold: int | None, modalities: tuple[str, ...] | None
+    dataset: str,
+    root: str | None,
+    data_options: Options,
+    fold: int | None,
+    modalities: tuple[str, ...] | None,
+    changes: str,
 ) -> str:
     one = Experiment(dataset, root=root, data_options=data_options, fold=fold, modalities=modalities)
     return experiment_data(one).fingerprint
