@@ -278,7 +278,7 @@ def test_two_processes_that_finish_the_same_run_agree(monkeypatch, cache):
     [
         (
             {"prefusion": "vgrm"},
-            "unknown prefusion 'vgrm'; there are: none, mlp, cross-attention, sigmoid-tanh, se, vgmr",
+            "unknown prefusion 'vgrm'; there are: none, mlp, cross-attention, sigmoid-tanh, se, confidence, vgmr",
         ),
         ({"backbone": "resnet"}, "unknown backbone 'resnet'; there are: pooled, transformer"),
     ],
@@ -652,3 +652,11 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_before_the_training(tmp_
     assert len(caught) == 1 and trained == [0, 1]
     assert [one.experiment.seed for one in found["a"]] == [0, 1]
     assert found["a"][0].model() is not None and found["a"][0].path == ""
+
+
+@pytest.mark.parametrize("number", [np.int64(3), np.int32(3)])
+def test_settings_take_numbers_of_numpy_and_keep_pythons(number):
+    names = ("seed", "epochs", "batch_size", "latent_dim", "patience", "rank")
+    one = Experiment("digits", **dict.fromkeys(names, number), sparsity=np.float32(0.5))
+    assert one == Experiment("digits", **dict.fromkeys(names, 3), sparsity=0.5)
+    assert {type(getattr(one, name)) for name in names} == {int} and type(one.sparsity) is float

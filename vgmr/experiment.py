@@ -22,6 +22,7 @@ from vgmr.data.held import held
 from vgmr.data.types import MultimodalData
 from vgmr.evaluation import scores
 from vgmr.fusion.base import Backbone
+from vgmr.fusion.confidence import ConfidenceGate
 from vgmr.inference import subset_logits
 from vgmr.loop.history import History
 from vgmr.loop.seeds import pays_together, why_alone
@@ -135,6 +136,8 @@ def make_prefusion(experiment: Experiment, data: MultimodalData) -> nn.Module:
     options = filled(VGMR, experiment, num_classes=parts, evidence_frequencies=frequencies)
     if experiment.prefusion == "vgmr":
         return VGMR(dims, **options)
+    if experiment.prefusion == "confidence":
+        return ConfidenceGate(dims, len(data.classes))
     rival, multiple = RIVALS[experiment.prefusion]
     with torch.device("meta"):
         budget = count_parameters(VGMR(dims, **options))

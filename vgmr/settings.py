@@ -32,7 +32,7 @@ RIVALS: dict[str, tuple[Callable[..., nn.Module], int]] = {  # with what their w
     "sigmoid-tanh": (SigmoidTanhGate, 1),
     "se": (SqueezeExcitation, 1),
 }
-PREFUSIONS = ("none", *RIVALS, "vgmr")
+PREFUSIONS = ("none", *RIVALS, "confidence", "vgmr")
 NORMS = ("layer", "none")
 OF_FORM: Any = None  # a switch of VGMR that the form sets
 PAPERS = {  # the switches that forms set, as the paper and VGMR by itself have them
@@ -85,7 +85,8 @@ def _hashable(value: Any) -> Any:
 class Experiment:
     """One training, flat and complete; see the functions that take these values for what they mean.
 
-    `prefusion` other than "none" and "vgmr" gets the width whose parameters equal VGMR's at `latent_dim`.
+    `prefusion` other than "none" and "vgmr" gets the width whose parameters equal VGMR's at `latent_dim`, but for
+    "confidence", `vgmr.fusion.confidence.ConfidenceGate`, which has none.
     `backbone_options` go to the backbone, `data_options` to the data set's loader, `method_options` to the method,
     one of `vgmr.balancing`. With the method "mla" the head is "shared", unless `backbone_options` say otherwise.
     `training_noise` are arguments of `vgmr.corruption.noise` for the training and the validation part; the test
@@ -157,7 +158,9 @@ class Experiment:
         if self.modalities is not None:
             object.__setattr__(self, "modalities", tuple(self.modalities))
         for entry in fields(self):
-            if isinstance(value := getattr(self, entry.name), Mapping):
+            if isinstance(value := getattr(self, entry.name), np.generic):
+                object.__setattr__(self, entry.name, value.item())
+            if isinstance(value, Mapping):
                 object.__setattr__(self, entry.name, Options(_of_json(value, entry.name)))
         if self.form not in FORMS:
             raise ValueError(f"unknown form {self.form!r}; there are: {', '.join(FORMS)}")

@@ -17,6 +17,7 @@ from vgmr.balancing import METHODS
 from vgmr.data import loader
 from vgmr.data.held import state
 from vgmr.experiment import build, experiment_data, make_prefusion, train
+from vgmr.fusion.confidence import ConfidenceGate
 from vgmr.loop.steps import use_byte_dropout
 from vgmr.objective import Objective
 from vgmr.prefusion import Identity, width_for_budget
@@ -95,6 +96,7 @@ STOPS = (
     "vgmr.experiment.Run",
     "vgmr.systems.BACKBONES",
     "vgmr.settings.RIVALS",
+    "vgmr.fusion.confidence.ConfidenceGate",
     "vgmr.settings.PREFUSIONS",
     "vgmr.prefusion.Identity",
     "vgmr.refiner.VGMR",
@@ -142,6 +144,8 @@ def code_of(experiment: Experiment) -> str:
     parts: list[Callable[..., Any]] = [Objective, Identity if experiment.prefusion == "none" else VGMR]
     if experiment.prefusion in RIVALS:
         parts += [RIVALS[experiment.prefusion][0], width_for_budget]
+    if experiment.prefusion == "confidence":
+        parts.append(ConfidenceGate)
     if experiment.training_noise:
         parts.append(corruption.noise)
     if experiment.training_corruption:
