@@ -81,7 +81,7 @@ def load(name: str, root: str | None = None, *, standardise: bool = True, **para
         parameters: those of the data set's own loader.
 
     Warns by name, as in `notes["warnings"]`, where much of what was read had to be cleared or may be misread, and
-    where a modality is the same in all of the validation or the test part.
+    where a modality is the same in all of a part.
 
     Raises:
         ValueError: unknown data set or parameter (with the list of those that exist), or content that is
@@ -106,7 +106,7 @@ def load(name: str, root: str | None = None, *, standardise: bool = True, **para
     data = function(**parameters)
     data.check()
     data.refuse_blank()
-    for part, one in product(("validation", "test"), data.modalities):
+    for part, one in product(data.parts, data.modalities):
         if is_constant(data.parts[part], one):
             line = f"{one} is the same in every step of every sample of the {part} part; look at its files"
             data.notes.setdefault("warnings", []).append(line)

@@ -367,21 +367,13 @@ class MultimodalData:
                     )
 
     def refuse_blank(self) -> None:
-        """Raise ValueError for a modality that holds no value but 0 in a part, or one value only in training.
-
-        For data as read.
-        """
+        """Raise ValueError for a modality that holds no value but 0 in a part, for data as read."""
         for part, batch in self.parts.items():
             for name, x in batch.features.items():
                 if not x.any():
                     raise ValueError(
                         f"{self.name}, {part}: {name} holds no value but 0 (after cleaning NaN and infinite "
                         "values, if there were any); mend its files, or leave the modality out"
-                    )
-                if part == "train" and is_constant(batch, name):
-                    raise ValueError(
-                        f"{self.name}, train: {name} is the same in every step of every sample, so nothing can be "
-                        "learnt from it; mend its files, or leave the modality out"
                     )
 
     def standardised(self) -> MultimodalData:

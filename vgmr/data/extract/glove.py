@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,14 +28,15 @@ def glove_vectors(words: Sequence[Sequence[str]], file: str | Path | None = None
 
     Raises:
         FileNotFoundError: no such file, or the package is not installed.
-        ValueError: a file that is not in this format or lacks most words, or data that are not the published ones.
+        ValueError: a file that is not in this format, or data that are not the published ones.
     """
     wanted = {word for text in words for word in text}
     known = _from_package(wanted) if file is None else _from_file(Path(file).expanduser(), wanted)
     if 2 * sum(word in known for text in words for word in text) < sum(map(len, words)):
-        raise ValueError(
+        warnings.warn(
             f"{file or PACKAGE}: most of the words are not in it ({len(known):,} of {len(wanted):,} are); "
-            "give vectors of the language of the texts, in small letters"
+            "give vectors of the language of the texts, in small letters",
+            stacklevel=2,
         )
     width = len(next(iter(known.values()))) if known else 1
     nothing = np.zeros(width, np.float32)
