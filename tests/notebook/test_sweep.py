@@ -395,6 +395,17 @@ def test_a_damaged_result_is_made_again(folder, content):
         assert list(sweep.table([task], folder)["status"]) == ["missing"]
 
 
+@pytest.mark.parametrize("name", ["seconds", "peak_memory"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_a_time_or_memory_that_cannot_be_is_damage(folder, name, value):
+    task = sweep.expand([{"notebook": "01"}])[0]
+    sweep.keep(task, folder, {"status": "finished", "error": None, "records": {}})
+    path = folder / f"{task.name}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.warns(UserWarning, match=f"{path} is no whole result of this run"):
+        assert not sweep.finished(task, folder)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner), max_leaves=4
 )

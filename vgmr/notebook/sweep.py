@@ -202,6 +202,7 @@ def result(task: Task, folder: Path) -> dict[str, Any] | None:
         and all(isinstance(value, str) for value in found["environment"].values())
         and "commit" in found["environment"]
         and (found["status"] == "finished" or found["error"])
+        and all(0 <= (found[name] or 0) < math.inf for name in ("seconds", "peak_memory"))
     )
     if not whole:
         warnings.warn(f"{path} is no whole result of this run; it counts as missing", stacklevel=2)
