@@ -233,6 +233,24 @@ def test_a_notebook_that_names_no_language_is_python(folder):
     assert run.run_notebook(path, {"seed": 3}, folder / "a.ipynb", progress=False)["tiny"]["square"] == 9
 
 
+def test_a_tuple_stays_one(folder):
+    (folder / "home").mkdir()
+    path = folder / "notebooks" / "02_tuple.ipynb"
+    book = json.loads(Path("notebooks/01_tiny.ipynb").read_text())
+    book["cells"][1]["source"] = 'pair: tuple[int, str] = (1, "a")\ndata: dict = {}\nother: str = ""'
+    book["cells"][2]["source"] = 'assert repr((pair, data, other)) == """%s"""'
+    values = {"pair": (2, "b'\"\\ü"), "data": {"a": (1, [2.5, None, True])}, "other": "(1,)"}
+    book["cells"][2]["source"] %= repr(tuple(values.values())).replace("\\", "\\\\")
+    path.write_text(json.dumps({**book, "cells": book["cells"][:3]}))
+    (folder / "p.json").write_text(json.dumps(values))
+    typed = run.read_parameters([f"data={values['data']}"], folder / "p.json")
+    for given in (values, typed):
+        run.run_notebook(path, given, folder / "a.ipynb", progress=False)
+    assert run.given(folder / "a.ipynb") == values
+    with pytest.raises(ValueError, match=r"pair: expected tuple\[int, str\], such as \(1, 'a'\), got \[1, 2\]"):
+        run.check_overrides(path, {"pair": [1, 2]})
+
+
 def test_what_to_write_is_said(folder, monkeypatch):
     with pytest.raises(ValueError, match="parameter seed: expected int, such as 0, got 'x'"):
         run.check_overrides(Path("notebooks/01_tiny.ipynb"), {"seed": "x"})

@@ -85,6 +85,19 @@ def test_the_same_run_given_twice_is_one(folder):
     assert len(sweep.expand([{"notebook": "01", "parameters": values} for values in given])) == 1
 
 
+def test_two_notebooks_of_one_name_and_code_are_refused(folder):
+    """Their runs would be one."""
+    for place in ("a", "b"):
+        tiny.make_notebook(folder / place / "01_x.ipynb")
+    entries = [{"notebook": ["a/01_x.ipynb", "b/01_x.ipynb"]}]
+    with pytest.raises(ValueError, match=r"1 of the sweep: .*b/01_x\.ipynb has the name and the code of .*a/01_x\."):
+        sweep.expand(entries)
+    book = json.loads((folder / "b" / "01_x.ipynb").read_text())
+    book["cells"][2]["source"] += "\npass"
+    (folder / "b" / "01_x.ipynb").write_text(json.dumps(book))
+    assert len(sweep.expand(entries)) == 2
+
+
 def test_an_id_is_of_code_and_parameters(folder):
     path = folder / "notebooks" / "01_tiny.ipynb"
     entries = [{"notebook": "01"}]
@@ -102,7 +115,12 @@ def test_an_id_is_of_code_and_parameters(folder):
 @pytest.mark.parametrize(
     ("entries", "complaint"),
     [
-        ([{"notebook": "09"}], "no notebook '09'; there are: 01_tiny"),
+        ([{"notebook": "09"}], "^entry 1 of the sweep: no notebook '09'; there are: 01_tiny"),
+        (
+            [{"notebook": "01", "parameters": {"rate": [1, -1], "names": [["a"]]}}],
+            "rate must not be negative, got -1$",
+        ),
+        ([{"notebook": "01", "parameters": {"sede": [1]}}], "has no parameter 'sede'; there are: .*, log$"),
         ([{"notebook": 1}], 'entry 1 of the sweep: write the notebook in quotes, such as "01", got 1'),
         ([{"notebook": "01", "parameter": {}}], "entry 1 of the sweep: expected notebook and parameters, got"),
         ([{"notebook": "01"}, {"seeds": 3}], "entry 2 of the sweep: expected notebook and parameters"),

@@ -149,6 +149,8 @@ def check_overrides(
         if isinstance(value, str) and not fits(value, annotation):
             with contextlib.suppress(*NOT_LITERAL):
                 value = ast.literal_eval(value)
+        if isinstance(value, list) and not fits(value, annotation) and fits(tuple(value), annotation):
+            value = tuple(value)  # which no file can hold
         if not fits(value, annotation):
             expected = f"{described(annotation)}, such as {shown(known[name][1])}"
             raise ValueError(f"{notebook.stem}, parameter {name}: expected {expected}, got {shown(value)}")
@@ -348,7 +350,14 @@ def run_notebook(
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+    from papermill.translators import PythonTranslator, papermill_translators
 
+    class Translator(PythonTranslator):  # type: ignore[misc]
+        """papermill's own one makes a tuple a string."""
+
+        translate = staticmethod(repr)
+
+    papermill_translators.register("python", Translator)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_suffix(".failed.ipynb")
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it does not know `str | None`, and names are checked

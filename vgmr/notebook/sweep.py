@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from vgmr.machine.files import environment, locked, try_place, user_path, write
 from vgmr.machine.work import bar
-from vgmr.notebook.given import read_file, shown
+from vgmr.notebook.given import fits, read_file, shown
 from vgmr.notebook.run import (
     CELL_TIMEOUT,
     FOLDER,
@@ -118,7 +118,8 @@ def expand(entries: Sequence[Any]) -> list[Task]:
         entries: each with `notebook` (path, name or number, or a list of them) and maybe `parameters`.
 
     Raises:
-        ValueError, FileNotFoundError: one line on what is wrong, before anything runs.
+        ValueError, FileNotFoundError: one line on what is wrong, before anything runs, such as a notebook that
+            cannot be told from another one by name and code.
     """
     found: dict[str, Task] = {}
     for number, entry in enumerate(entries, 1):
@@ -133,12 +134,13 @@ def expand(entries: Sequence[Any]) -> list[Task]:
         for name in _many(entry["notebook"]):
             if not isinstance(name, str):
                 raise ValueError(f'{place}: write the notebook in quotes, such as "01", got {shown(name)}')
-            notebook = named_in_utf8(find_notebook(name).resolve())
             try:
+                notebook = named_in_utf8(find_notebook(name).resolve())
                 for task in _combinations(notebook, grid):
-                    found.setdefault(task.id, task)
-            except ValueError as error:
-                raise ValueError(f"{place}: {error}") from None
+                    if (other := found.setdefault(task.id, task).notebook) != notebook:
+                        raise ValueError(f"{notebook} has the name and the code of {other}; rename one of them")
+            except (ValueError, FileNotFoundError) as error:
+                raise type(error)(f"{place}: {error}") from None
     return list(found.values())
 
 
@@ -156,8 +158,9 @@ def _combinations(notebook: Path, grid: Mapping[str, Any]) -> Iterator[Task]:
         try:
             checked = check_overrides(notebook, given, known)
         except ValueError as error:
-            lists = [name for name in given if isinstance(grid[name], list)]
-            hint = "; every list is a grid: for a list as a value write [[a, b]]" if lists else ""
+            lists = [(grid[name], kind) for name, (kind, _) in known.items() if isinstance(grid.get(name), list)]
+            meant = any(fits(values, kind) or fits(tuple(values), kind) for values, kind in lists)
+            hint = "; every list is a grid: for a list as a value write [[a, b]]" if meant else ""
             raise ValueError(f"{error}{hint}") from None
         yield Task(notebook, code, checked, defaults | checked)
 
