@@ -59,10 +59,12 @@ def test_where_an_executed_notebook_goes(folder):
         ("out", "expected a name that ends in .ipynb, or a folder that ends in /"),
         ("report.html", "expected a name that ends in .ipynb"),
         ("C:\\\\x\\\\a.ipynb", "got the address"),
+        ("z.ipynb", "z-tables is a file; expected a folder for table.csv"),
     ],
 )
 def test_places_that_cannot_be_are_refused(folder, given, said):
     (folder / "file").write_text("")
+    (folder / "z-tables").write_text("")
     (folder / "book.ipynb").write_text("all that I know")
     (folder / "link.ipynb").symlink_to("notebooks/01_tiny.ipynb")
     tiny.make_notebook(folder / "notebooks" / "02_other.ipynb")
@@ -231,6 +233,45 @@ def test_a_notebook_that_names_no_language_is_python(folder):
     path = folder / "notebooks" / "01_tiny.ipynb"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"metadata": {}}))
     assert run.run_notebook(path, {"seed": 3}, folder / "a.ipynb", progress=False)["tiny"]["square"] == 9
+
+
+def test_tables_are_those_of_the_run_that_finished(folder):
+    (folder / "home").mkdir()
+    path = folder / "notebooks" / "01_tiny.ipynb"
+    book = json.loads(path.read_text())
+    book["cells"][2]["source"] = (
+        "import os, pathlib\nhere = pathlib.Path(os.environ['VGMR_TABLES'])\nhere.mkdir()\nfor name in names:\n"
+        "    (here / f'{name}.csv').write_text(str(seed))\nassert mode != 'bad'"
+    )
+    path.write_text(json.dumps(book))
+    output, tables = folder / "out" / "a.ipynb", folder / "out" / "a-tables"
+
+    def there() -> dict[str, str]:
+        return {file.name: file.read_text() for file in tables.iterdir()}
+
+    run.run_notebook(path, {"seed": 1, "names": ["x", "y"]}, output, progress=False)
+    (tables / "mine.txt").write_text("mine")
+    first = {"x.csv": "1", "y.csv": "1", "mine.txt": "mine"}
+    assert there() == first
+    with pytest.raises(RuntimeError, match="01_tiny failed in cell 3: AssertionError"):
+        run.run_notebook(path, {"seed": 2, "names": ["x"], "mode": "bad"}, output, progress=False)
+    assert there() == first and run.records(output)["tiny"]["square"] == 1
+    run.run_notebook(path, {"seed": 2, "names": ["x"]}, output, progress=False)
+    assert there() == {"x.csv": "2", "mine.txt": "mine"} and run.records(output)["tiny"]["square"] == 4
+    assert sorted(file.name for file in output.parent.iterdir()) == ["a-tables", "a.ipynb"]
+
+
+def test_a_full_disk_is_named_and_leaves_no_cut_notebook(folder, monkeypatch):
+    import papermill
+
+    def full(source, unfinished, *_, **__):
+        Path(unfinished).write_text('{"cells": [')
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(papermill, "execute_notebook", full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        run.run_notebook(Path("notebooks/01_tiny.ipynb"), {}, folder / "out" / "a.ipynb", progress=False)
+    assert error.value.filename == str(folder / "out" / "a.failed.ipynb") and not list((folder / "out").iterdir())
 
 
 def test_a_tuple_stays_one(folder):

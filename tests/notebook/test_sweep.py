@@ -208,8 +208,8 @@ def test_failures_stop_nothing_and_are_repeated_alone(folder, capsys):
     assert list(table["records.tiny.nested.share"][:2]) == [0.25, 0.25]
     assert json.loads(table["records.tiny.names"][0]) == ["a"]
     assert table["error"][2] == "01_tiny failed in cell 3: AssertionError: <b>bad</b>"
-    assert table["error"][3] == "01_tiny failed in cell 4: the kernel died (killed, or out of memory)"
-    assert table["error"][4] == "01_tiny failed in cell 4: not done in 25 s"
+    assert table["error"][3] == "01_tiny failed in cell 3: the kernel died (killed, or out of memory)"
+    assert table["error"][4] == "01_tiny failed in cell 3: not done in 25 s"
     assert table["seconds"].gt(0.3).all()
     assert table["peak_memory"][:2].between(20, 300).all()
     output = folder / "notebooks" / "executed" / "sweep"
@@ -228,6 +228,22 @@ def test_failures_stop_nothing_and_are_repeated_alone(folder, capsys):
     assert sweep.main([str(path), "--jobs", "3", "--timeout", "1"]) == 1
     after = {name: (output / f"01_tiny-{name}.json").stat().st_mtime_ns for name in table["id"]}
     assert [after[name] > before[name] for name in table["id"]] == list(table["status"] == "failed")
+
+
+def test_a_full_disk_fails_its_run_and_no_other(folder, monkeypatch, capsys):
+    path = write_sweep(folder, seed=[1, 2])
+    first, second = sweep.expand(yaml.safe_load(path.read_text()))
+    write = sweep.write
+
+    def full(path, content):
+        if path.name == f"{first.name}.json":
+            raise OSError(28, "No space left on device", str(path))
+        write(path, content)
+
+    monkeypatch.setattr(sweep, "write", full)
+    assert sweep.main([str(path)]) == 1
+    assert list(results(folder)["status"]) == ["missing", "finished"]
+    assert f"{first.name}: OSError: [Errno 28] No space left on device: '{folder}/" in capsys.readouterr().err
 
 
 def test_a_failed_run_is_mended(folder):

@@ -12,10 +12,11 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -213,7 +214,7 @@ class Kernel(contextlib.AbstractContextManager["Kernel"]):
         self.ready = False
         self.cell = 0
         self.peak_memory: float | None = None
-        self._cells = 0
+        self._cells: list[Any] = []
         self._pid = 0
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -243,13 +244,13 @@ class Kernel(contextlib.AbstractContextManager["Kernel"]):
 
     def _connected(self, notebook: Any) -> None:
         self.ready = True
-        self._cells = len(notebook.cells)
+        self._cells = notebook.cells
 
     def _cell_started(self, cell: Any, cell_index: int) -> None:
-        self.cell = cell_index + 1
+        self.cell = len(_run_cells(self._cells[: cell_index + 1]))  # as the kernel counts
         if self.report is not None and cell.cell_type == "code":
             line = next((line for line in cell.source.splitlines() if line.strip()), "").strip()
-            self.report(f"cell {self.cell}/{self._cells}: {line}")
+            self.report(f"cell {self.cell}/{len(_run_cells(self._cells))}: {line}")
 
     def _cell_completed(self, cell: Any, cell_index: int) -> None:
         with contextlib.suppress(OSError):
@@ -299,7 +300,31 @@ def destination(given: str | Path, notebook: Path) -> Path:
         )
     named_in_utf8(path.resolve())
     try_place(path)
+    if (tables := tables_of(path)).exists():
+        try_place(tables / "table.csv")
     return path
+
+
+def tables_of(output: Path) -> Path:
+    """The folder with the tables of an executed notebook."""
+    return output.resolve().with_name(f"{output.stem}-tables")
+
+
+@contextlib.contextmanager
+def _in_place_of(tables: Path) -> Iterator[Path]:
+    """A folder whose tables take the place of those in `tables` at the end of the block; if it fails, they go."""
+    fresh = tables.with_name(f".{tables.name}")
+    shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed
+    try:
+        yield fresh
+        names = [path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()]
+        for name in names:
+            (tables / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(fresh / name, tables / name)
+        for old in set(tables.glob("*.csv")) - {tables / name for name in names}:
+            old.unlink()
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _of_a_run(path: Path) -> bool:
@@ -312,13 +337,18 @@ def _of_a_run(path: Path) -> bool:
         return False
 
 
+def _run_cells(cells: Sequence[Any]) -> list[Any]:
+    """Those that a kernel executes."""
+    code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
+    return [cell for cell in code if "skip-execution" not in tags(cell)]
+
+
 def ran(book: Any) -> str:
     """Why an executed notebook did not come to its end, though nothing failed; empty if it did.
 
     A cell that calls sys.exit(0) ends the kernel without an error.
     """
-    code = [cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
-    code = [cell for cell in code if "skip-execution" not in tags(cell)]
+    code = _run_cells(book.cells)
     done = [number for number, cell in enumerate(code, 1) if cell.execution_count is not None]
     if not code or (done and done[-1] == len(code)):
         return ""
@@ -336,8 +366,8 @@ def run_notebook(
     """Execute a notebook with checked parameters into `output`, and return what it recorded.
 
     The result appears under its name when the run is over, its tables in a folder `NAME-tables` beside it; the
-    last state of a failed run stays as `NAME.failed.ipynb`. A kernel that does not start is started again, a few
-    times.
+    last state of a failed run stays as `NAME.failed.ipynb`, beside what an earlier run wrote. A kernel that does
+    not start is started again, a few times.
 
     Args:
         timeout: seconds for every cell.
@@ -362,39 +392,42 @@ def run_notebook(
     unfinished = output.with_suffix(".failed.ipynb")
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it does not know `str | None`, and names are checked
     kernel = kernel or Kernel()
-    kernel.tables = output.resolve().with_name(f"{output.stem}-tables")
 
     def failed(cell: int, why: str) -> RuntimeError:
         return RuntimeError(f"{notebook.stem} failed in cell {cell}: {why}; see {unfinished}")
 
-    for attempt in range(1, START_ATTEMPTS + 1):
-        try:
-            with kernel:
-                book = papermill.execute_notebook(
-                    _literal(notebook),
-                    _literal(unfinished),
-                    checked,
-                    kernel_name="python3",
-                    language="python",
-                    resources={"metadata": {"path": str(notebook.resolve().parent)}},
-                    progress_bar={"desc": notebook.stem, **bar_options()} if progress else False,
-                    start_timeout=START_TIMEOUT,
-                    execution_timeout=timeout,
-                    **kernel.options(),
-                )
-            break
-        except PapermillExecutionError as error:
-            raise failed(error.exec_count, f"{error.ename}: {error.evalue}") from error
-        except CellTimeoutError as error:
-            raise failed(kernel.cell, f"not done in {timeout} s") from error
-        except (RuntimeError, OSError) as error:
-            if not kernel.ready and attempt < START_ATTEMPTS:
-                continue
-            if not isinstance(error, DeadKernelError):
-                raise
-            raise failed(kernel.cell, "the kernel died (killed, or out of memory)") from error
-    if why := ran(book):
-        raise RuntimeError(f"{notebook.stem} {why}; see {unfinished}")
+    with _in_place_of(tables_of(output)) as kernel.tables:
+        for attempt in range(1, START_ATTEMPTS + 1):
+            try:
+                with kernel:
+                    book = papermill.execute_notebook(
+                        _literal(notebook),
+                        _literal(unfinished),
+                        checked,
+                        kernel_name="python3",
+                        language="python",
+                        resources={"metadata": {"path": str(notebook.resolve().parent)}},
+                        progress_bar={"desc": notebook.stem, **bar_options()} if progress else False,
+                        start_timeout=START_TIMEOUT,
+                        execution_timeout=timeout,
+                        **kernel.options(),
+                    )
+                break
+            except PapermillExecutionError as error:
+                raise failed(error.exec_count, f"{error.ename}: {error.evalue}") from error
+            except CellTimeoutError as error:
+                raise failed(kernel.cell, f"not done in {timeout} s") from error
+            except (RuntimeError, OSError) as error:
+                if not kernel.ready and attempt < START_ATTEMPTS:
+                    continue
+                if isinstance(error, OSError) and error.errno:  # such as a full disk, which cuts it
+                    unfinished.unlink(missing_ok=True)
+                    error.filename = error.filename or str(unfinished)
+                if not isinstance(error, DeadKernelError):
+                    raise
+                raise failed(kernel.cell, "the kernel died (killed, or out of memory)") from error
+        if why := ran(book):
+            raise RuntimeError(f"{notebook.stem} {why}; see {unfinished}")
     os.replace(unfinished, output)
     return records(output)
 

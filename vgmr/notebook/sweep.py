@@ -438,7 +438,10 @@ def run_all(tasks: Sequence[Task], folder: Path, engine: Engine, timeout: int = 
             if work.stopped.is_set():
                 return  # what the engine says while this process ends is no result
             if error is not None and not finished(task, folder):
-                keep(task, folder, {"status": "failed", "error": error, "records": {}})
+                try:
+                    keep(task, folder, {"status": "failed", "error": error, "records": {}})
+                except OSError:  # a full disk may be why it failed
+                    print(f"{task.name}: {error}", file=sys.stderr)
             todo.pop(task.name)
 
     with bar(total=len(tasks), initial=len(tasks) - len(todo), unit="run") as shown_bar:
