@@ -175,7 +175,9 @@ def test_a_number_that_its_predictions_do_not_give_is_damage(tmp_path, name, val
     content = json.loads(row)
     content["metrics"][name] = value
     path.write_text(part + "\n" + json.dumps(content) + "\n")
-    with pytest.warns(UserWarning, match=rf"some\.jsonl, line 2: .*{name} is {value}, and its predictions give 0\."):
+    with pytest.warns(
+        UserWarning, match=rf"some\.jsonl, line 2: .*{name} is {value}, and its predictions give 0\."
+    ):
         assert kept.read(path) == []
 
 

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -196,6 +197,8 @@ def test_parameters_given_twice_are_refused(folder):
     assert run.read_parameters(["a=1", "b=x=y"]) == {"a": "1", "b": "x=y"}
     with pytest.raises(ValueError, match="-p a is given twice"):
         run.read_parameters(["a=1", "a=2"])
+    with pytest.raises(ValueError, match="expected one -f, got 2; put the parameters in one file"):
+        run.main(["01", "-f", "p.yaml", "-f", "q.yaml"])
     (folder / "p.yaml").write_text("a: 5\nc: 6")
     assert run.read_parameters(["a=1"], folder / "p.yaml") == {"a": "1", "c": 6}
 
@@ -233,6 +236,28 @@ def test_a_notebook_that_names_no_language_is_python(folder):
     path = folder / "notebooks" / "01_tiny.ipynb"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"metadata": {}}))
     assert run.run_notebook(path, {"seed": 3}, folder / "a.ipynb", progress=False)["tiny"]["square"] == 9
+
+
+@pytest.mark.parametrize("content", [[1], {"values": {}}, {"name": "x", "values": 3}, {"name": 1, "values": {}}])
+def test_what_is_no_record_is_left_out_and_named(folder, content):
+    path = folder / "a.ipynb"
+    outputs = [{"data": {run.RECORD: one}} for one in (content, {"name": "ours", "values": {"a": 1}})]
+    cell = {"cell_type": "code", "metadata": {}, "source": "", "outputs": [*outputs, {"data": {}}]}
+    path.write_text(json.dumps({"nbformat": 4, "cells": [cell]}))
+    with pytest.warns(UserWarning, match=r"a\.ipynb: no name and values in the record"):
+        assert run.records(path) == {"ours": {"a": 1}}
+
+
+def test_several_signals_at_once_are_one_interruption(monkeypatch):
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    with pytest.raises(run.Interrupted), run.interruptible():
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        for number in numbers:
+            signal.raise_signal(number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    assert unraisable == []
 
 
 def test_tables_are_those_of_the_run_that_finished(folder):

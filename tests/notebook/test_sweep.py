@@ -12,6 +12,7 @@ import threading
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 import papermill
@@ -90,7 +91,9 @@ def test_two_notebooks_of_one_name_and_code_are_refused(folder):
     for place in ("a", "b"):
         tiny.make_notebook(folder / place / "01_x.ipynb")
     entries = [{"notebook": ["a/01_x.ipynb", "b/01_x.ipynb"]}]
-    with pytest.raises(ValueError, match=r"1 of the sweep: .*b/01_x\.ipynb has the name and the code of .*a/01_x\."):
+    with pytest.raises(
+        ValueError, match=r"1 of the sweep: .*b/01_x\.ipynb has the name and the code of .*a/01_x\."
+    ):
         sweep.expand(entries)
     book = json.loads((folder / "b" / "01_x.ipynb").read_text())
     book["cells"][2]["source"] += "\npass"
@@ -536,6 +539,33 @@ def test_results_out_of_sight_are_told(folder, capsys):
         "1 results in this folder are of runs that the sweep no longer has; they stay as files",
         f"1 executed notebooks are gone, such as {output.name}; to repeat a run, delete its JSON file",
     ]
+
+
+def test_runs_of_other_commits_are_told(folder, capsys, monkeypatch):
+    tasks = sweep.expand([{"notebook": "01", "parameters": {"seed": [1, 2]}}])
+    for task, commit in zip(tasks, ("abc1234", "def5678"), strict=True):
+        described = {**sweep.environment(), "commit": commit}
+        monkeypatch.setattr(sweep, "environment", lambda described=described: described)
+        sweep.keep(task, folder / "out", {"status": "finished", "error": None, "records": {}})
+    for chosen, told in (
+        (tasks, ["1 runs were finished by other commits than def5678: abc1234"]),
+        (tasks[1:], []),
+        (tasks[:1], ["1 runs were finished by other commits than def5678: abc1234"]),
+    ):
+        sweep.conclude(chosen, folder / "out", "x")
+        lines = [line for line in capsys.readouterr().out.splitlines() if "other commits" in line]
+        assert lines == [f"{line}; to repeat a run, delete its JSON file" for line in told]
+
+
+def test_links_lead_to_notebooks_of_any_name(folder):
+    tiny.make_notebook(folder / "a#b?c%d.ipynb")
+    (task,) = sweep.expand([{"notebook": "a#b?c%d.ipynb"}])
+    output = folder / f"{task.name}.ipynb"
+    output.touch()
+    sweep.keep(task, folder, {"status": "finished", "error": None, "records": {}}, output)
+    reader = Links()
+    reader.feed(sweep.page([task], folder, "x"))
+    assert [unquote(urlsplit(link).path) for link in reader.found[1:]] == [output.name]
 
 
 WITHOUT_LOCKS = """

@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -47,9 +48,9 @@ def find_notebook(name: str) -> Path:
     Raises:
         FileNotFoundError: none, or several, with the list of those that exist.
     """
-    if name.endswith(".ipynb") and (path := user_path(name)).is_file():
-        return path
     there = notebooks()
+    if name.endswith(".ipynb") and (path := user_path(name)).is_file():
+        return next((one for one in there if one.resolve() == path.resolve()), path)
     found = [path for path in there if path.stem == name or path.stem.split("_")[0] == name]
     if len(found) != 1:
         listed = ", ".join(path.stem for path in there)
@@ -170,12 +171,17 @@ def from_here(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def records(notebook: Path) -> dict[str, dict[str, Any]]:
-    """What an executed notebook recorded: name -> values."""
+    """What an executed notebook recorded: name -> values; what is no record is left out, with a warning."""
     found = {}
     for cell in cells(notebook):
         for output in cell.get("outputs", []):
-            if (content := output.get("data", {}).get(RECORD)) is not None:
-                found[content["name"]] = content["values"]
+            match output.get("data", {}).get(RECORD):
+                case {"name": str(name), "values": dict(values)}:
+                    found[name] = values
+                case None:
+                    pass
+                case other:
+                    warnings.warn(f"{notebook}: no name and values in the record {shown(other)}", stacklevel=2)
     return found
 
 
@@ -475,7 +481,7 @@ def interruptible() -> Iterator[None]:
 
     def interrupt(number: int, _: object) -> None:
         for other in numbers:
-            signal.signal(other, signal.SIG_IGN)
+            signal.signal(other, lambda *_: None)  # of SIG_IGN Python complains where one is under way
         raise Interrupted(number)
 
     before = {number: signal.signal(number, interrupt) for number in numbers}
@@ -545,13 +551,17 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("vgmr run", description="execute a notebook and show what it recorded")
     parser.add_argument("notebook", help="path, name or number, such as 01")
     parser.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[])
-    parser.add_argument("-f", dest="file", metavar="FILE", help="YAML or JSON file with parameters")
+    parser.add_argument(
+        "-f", dest="files", metavar="FILE", action="append", default=[], help="YAML or JSON file with parameters"
+    )
     parser.add_argument(
         "--output", metavar="PATH", help="executed notebook, or its folder; default notebooks/executed/NAME.ipynb"
     )
     options = parser.parse_args(arguments)
     notebook = find_notebook(options.notebook)
-    overrides = read_parameters(options.parameters, None if options.file is None else user_path(options.file))
+    if len(options.files) > 1:
+        raise ValueError(f"expected one -f, got {len(options.files)}; put the parameters in one file")
+    overrides = read_parameters(options.parameters, *map(user_path, options.files))
     overrides = check_overrides(notebook, from_here(overrides))
     output = destination(
         notebook.parent / "executed" / notebook.name if options.output is None else options.output, notebook

@@ -32,6 +32,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from vgmr.machine.files import environment, locked, try_place, user_path, write
 from vgmr.machine.work import bar
@@ -534,7 +535,7 @@ def _row(task: Task, found: Mapping[str, Any]) -> str:
         return f"<details><summary>{head}</summary><pre>{text}</pre></details>" if text else ""
 
     name, path, error = html.escape(task.name), found.get("path"), found.get("error")
-    link = f'<a href="{html.escape(path)}">{name}</a>' if path else name
+    link = f'<a href="{quote(path)}">{name}</a>' if path else name
     defaults = {key: value for key, value in task.parameters.items() if key not in task.overrides}
     seconds, memory = found.get("seconds"), found.get("peak_memory")
     recorded = _flat(found.get("records", {}))
@@ -572,9 +573,12 @@ def conclude(tasks: Sequence[Task], folder: Path, title: str) -> int:
     gone = [values["path"] for values in found if values.get("path") and not (folder / values["path"]).is_file()]
     if gone:
         print(f"{len(gone)} executed notebooks are gone, such as {gone[0]}; to repeat a run, delete its JSON file")
-    commits = {values["environment"]["commit"] for values in found if values["status"] == "finished"}
-    if len(commits) > 1:
-        print(f"finished by several commits: {', '.join(sorted(commits))}; to repeat a run, delete its JSON file")
+    commits = [values["environment"]["commit"] for values in found if values["status"] == "finished"]
+    if older := [commit for commit in commits if commit != environment()["commit"]]:
+        print(
+            f"{len(older)} runs were finished by other commits than {environment()['commit']}: "
+            f"{', '.join(sorted(set(older)))}; to repeat a run, delete its JSON file"
+        )
     return int(any(values["status"] != "finished" for values in found))
 
 
