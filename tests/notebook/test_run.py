@@ -310,8 +310,8 @@ def test_a_tuple_stays_one(folder):
     path.write_text(json.dumps({**book, "cells": book["cells"][:3]}))
     (folder / "p.json").write_text(json.dumps(values))
     typed = run.read_parameters([f"data={values['data']}"], folder / "p.json")
-    for given in (values, typed):
-        run.run_notebook(path, given, folder / "a.ipynb", progress=False)
+    for one in (values, typed):
+        run.run_notebook(path, one, folder / "a.ipynb", progress=False)
     assert run.given(folder / "a.ipynb") == values
     with pytest.raises(ValueError, match=r"pair: expected tuple\[int, str\], such as \(1, 'a'\), got \[1, 2\]"):
         run.check_overrides(path, {"pair": [1, 2]})

@@ -235,7 +235,7 @@ def test_failures_stop_nothing_and_are_repeated_alone(folder, capsys):
 
 def test_a_full_disk_fails_its_run_and_no_other(folder, monkeypatch, capsys):
     path = write_sweep(folder, seed=[1, 2])
-    first, second = sweep.expand(yaml.safe_load(path.read_text()))
+    first, _ = sweep.expand(yaml.safe_load(path.read_text()))
     write = sweep.write
 
     def full(path, content):

@@ -388,7 +388,7 @@ def run_notebook(
     from papermill.exceptions import PapermillExecutionError
     from papermill.translators import PythonTranslator, papermill_translators
 
-    class Translator(PythonTranslator):  # type: ignore[misc]
+    class Translator(PythonTranslator):
         """papermill's own one makes a tuple a string."""
 
         translate = staticmethod(repr)
