@@ -105,11 +105,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == "größer".encode()
 
     def broken(*_):
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
     monkeypatch.setattr(files.os, "replace", broken)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(OSError, match="no space left") as error:
         files.write(path, b"half")
+    assert error.value.filename == str(path)
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"] and path.read_text("utf-8") == "größer"
 
 

@@ -149,11 +149,9 @@ def test_a_record_of_other_data_is_not_used(tmp_path, trained):
     path = tmp_path / "some.jsonl"
     part, row = path.read_text().splitlines()
     content = json.loads(row)
-    path.write_text(
-        part + "\n" + json.dumps({**content, "fingerprint": "other", "metrics": {"accuracy": 0.999}}) + "\n"
-    )
+    path.write_text(part + "\n" + json.dumps({**content, "fingerprint": "other"}) + "\n")
     (again,) = recorded([QUICK], tmp_path)
-    assert again.metrics["accuracy"] < 0.99
+    assert again.path and again.fingerprint != "other"
 
 
 @pytest.mark.parametrize("damage", ["{half a li", "[]", "\\xff", '{"experiment": {"dataset": "nowhere"}}', "0"])
@@ -166,6 +164,21 @@ def test_a_damaged_record_line_is_named_left_out_and_made_again(tmp_path, traine
     with pytest.warns(UserWarning, match=r"some\.jsonl, line 3: not a recorded run"):
         first, second = recorded([QUICK, replace(QUICK, seed=1)], tmp_path)
     assert (first.path, second.experiment.seed) == ("", 1)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "majority_accuracy", "majority_macro_f1"])
+@pytest.mark.parametrize("value", [0.1234, float("nan")])
+def test_a_number_that_its_predictions_do_not_give_is_damage(tmp_path, name, value):
+    path = tmp_path / "some.jsonl"
+    recorded([QUICK], tmp_path, again=True)
+    part, row = path.read_text().splitlines()
+    content = json.loads(row)
+    content["metrics"][name] = value
+    path.write_text(part + "\n" + json.dumps(content) + "\n")
+    with pytest.warns(
+        UserWarning, match=rf"some\.jsonl, line 2: .*{name} is {value}, and its predictions give 0\."
+    ):
+        assert kept.read(path) == []
 
 
 def test_confirm_finds_a_result_that_was_changed(tmp_path):

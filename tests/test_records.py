@@ -123,13 +123,27 @@ def test_a_dirty_tree_is_refused_but_for_drafts(repository, trained, monkeypatch
     assert "some: 3 rows are drafts, from a tree with changes" in capsys.readouterr().err
 
 
+def test_a_row_with_a_changed_number_is_named_and_trained_again(repository, trained, capsys):
+    main()
+    path = repository / "some.jsonl"
+    first = path.read_text()
+    path.write_text(first.replace('"accuracy":0.', '"accuracy":0.0', 1))
+    assert main("--check") == 1
+    err = capsys.readouterr().err
+    assert "some.jsonl, line 2: not a recorded run (ValueError: accuracy is 0.0" in err
+    assert "some: 2 rows are missing or stale; run vgmr records" in err
+    assert main() == 0 and trained[3:] == [0, 1] and main("--check") == 0
+
+
 def test_confirm_finds_a_row_that_is_not_what_comes_out(repository, trained, capsys):
     main()
     assert main("--confirm") == 0 and len(trained) == 5  # three, then the pass of two again
     path = repository / "some.jsonl"
     found = kept.read(path)
     wrong = [(x + 1) % 10 for x in found[0].prediction[:2]] + found[0].prediction[2:]
-    kept.keep(path, [replace(found[0], prediction=wrong), *found[1:]], curves=True)
+    changed = replace(found[0], prediction=wrong)
+    changed = replace(changed, metrics=changed.metrics | kept._counted(changed))
+    kept.keep(path, [changed, *found[1:]], curves=True)
     assert main("--confirm") == 1
     assert "some: 0.56% of the predictions changed, at most 0.5% may" in capsys.readouterr().err
 

@@ -189,3 +189,6 @@ def test_trouble_names_what_is_no_value_of_json_and_what_is_negative():
         assert trouble(least - 1, name) == f"{name} must be at least {least}, got {least - 1}"
         assert trouble(least, name) == ""
     assert trouble(0, "warm_epochs") == ""
+    assert trouble(-0.1, "margin") == "margin must not be negative, got -0.1"
+    assert trouble(-1, "conflict") == "conflict must not be negative, got -1"
+    assert trouble(7, "conflict") == "conflict must be at most 1, got 7" and trouble(1.0, "conflict") == ""

@@ -57,6 +57,9 @@ def test_check_parameters_with_a_list():
     space = {"__annotations__": {"datasets": list[str]}}
     notebook.check_parameters({**space, "datasets": ["a", "b"]}, datasets={"a": 1, "b": 2})
     notebook.check_parameters({**space, "datasets": []})
+    notebook.check_parameters({"__annotations__": {"sizes": list[int]}, "sizes": [1, 1]})
+    with pytest.raises(ValueError, match=r"parameter datasets: expected each name once, got \['a', 'b', 'a'\]"):
+        notebook.check_parameters({**space, "datasets": ["a", "b", "a"]}, datasets=["a", "b"])
     for wrong in ([], ["a", "nope"]):
         with pytest.raises(ValueError, match=r"parameter datasets: expected one or more of \['a', 'b'\], got \["):
             notebook.check_parameters({**space, "datasets": wrong}, datasets={"a": 1, "b": 2})

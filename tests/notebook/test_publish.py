@@ -126,6 +126,26 @@ def test_notebooks_without_what_every_notebook_has_are_described(place):
     assert set(publish.cleaned(publish.renewed(place)).metadata) == {"language_info"}
 
 
+def test_a_notebook_is_checked_by_its_path_too(place, capsys):
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title")]), place)
+    (place.parent.parent / "elsewhere.ipynb").write_bytes(place.read_bytes())
+    said = []
+    for name in ("21", str(place), str(place.absolute())):
+        assert publish.main(["check", name]) == 1
+        said.append(capsys.readouterr().out)
+    assert "no cell of code" in said[0] and said == [said[0]] * 3
+    with pytest.raises(
+        ValueError, match=r"elsewhere\.ipynb: expected one of .*notebooks, named such as 01_name\.ipynb"
+    ):
+        publish.main(["check", "elsewhere.ipynb"])
+
+
+def test_readme_is_of_all_notebooks(place, monkeypatch):
+    monkeypatch.setattr(publish, "write_readme", lambda: pytest.fail("written"))
+    with pytest.raises(ValueError, match="readme is of all notebooks, got 01 99; give no names"):
+        publish.main(["readme", "01", "99"])
+
+
 def test_cleaning_leaves_a_whole_notebook_or_the_old_one(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -59,10 +60,12 @@ def test_where_an_executed_notebook_goes(folder):
         ("out", "expected a name that ends in .ipynb, or a folder that ends in /"),
         ("report.html", "expected a name that ends in .ipynb"),
         ("C:\\\\x\\\\a.ipynb", "got the address"),
+        ("z.ipynb", "z-tables is a file; expected a folder for table.csv"),
     ],
 )
 def test_places_that_cannot_be_are_refused(folder, given, said):
     (folder / "file").write_text("")
+    (folder / "z-tables").write_text("")
     (folder / "book.ipynb").write_text("all that I know")
     (folder / "link.ipynb").symlink_to("notebooks/01_tiny.ipynb")
     tiny.make_notebook(folder / "notebooks" / "02_other.ipynb")
@@ -194,6 +197,8 @@ def test_parameters_given_twice_are_refused(folder):
     assert run.read_parameters(["a=1", "b=x=y"]) == {"a": "1", "b": "x=y"}
     with pytest.raises(ValueError, match="-p a is given twice"):
         run.read_parameters(["a=1", "a=2"])
+    with pytest.raises(ValueError, match="expected one -f, got 2; put the parameters in one file"):
+        run.main(["01", "-f", "p.yaml", "-f", "q.yaml"])
     (folder / "p.yaml").write_text("a: 5\nc: 6")
     assert run.read_parameters(["a=1"], folder / "p.yaml") == {"a": "1", "c": 6}
 
@@ -231,6 +236,85 @@ def test_a_notebook_that_names_no_language_is_python(folder):
     path = folder / "notebooks" / "01_tiny.ipynb"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"metadata": {}}))
     assert run.run_notebook(path, {"seed": 3}, folder / "a.ipynb", progress=False)["tiny"]["square"] == 9
+
+
+@pytest.mark.parametrize("content", [[1], {"values": {}}, {"name": "x", "values": 3}, {"name": 1, "values": {}}])
+def test_what_is_no_record_is_left_out_and_named(folder, content):
+    path = folder / "a.ipynb"
+    outputs = [{"data": {run.RECORD: one}} for one in (content, {"name": "ours", "values": {"a": 1}})]
+    cell = {"cell_type": "code", "metadata": {}, "source": "", "outputs": [*outputs, {"data": {}}]}
+    path.write_text(json.dumps({"nbformat": 4, "cells": [cell]}))
+    with pytest.warns(UserWarning, match=r"a\.ipynb: no name and values in the record"):
+        assert run.records(path) == {"ours": {"a": 1}}
+
+
+def test_several_signals_at_once_are_one_interruption(monkeypatch):
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    with pytest.raises(run.Interrupted), run.interruptible():
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        for number in numbers:
+            signal.raise_signal(number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    assert unraisable == []
+
+
+def test_tables_are_those_of_the_run_that_finished(folder):
+    (folder / "home").mkdir()
+    path = folder / "notebooks" / "01_tiny.ipynb"
+    book = json.loads(path.read_text())
+    book["cells"][2]["source"] = (
+        "import os, pathlib\nhere = pathlib.Path(os.environ['VGMR_TABLES'])\nhere.mkdir()\nfor name in names:\n"
+        "    (here / f'{name}.csv').write_text(str(seed))\nassert mode != 'bad'"
+    )
+    path.write_text(json.dumps(book))
+    output, tables = folder / "out" / "a.ipynb", folder / "out" / "a-tables"
+
+    def there() -> dict[str, str]:
+        return {file.name: file.read_text() for file in tables.iterdir()}
+
+    run.run_notebook(path, {"seed": 1, "names": ["x", "y"]}, output, progress=False)
+    (tables / "mine.txt").write_text("mine")
+    first = {"x.csv": "1", "y.csv": "1", "mine.txt": "mine"}
+    assert there() == first
+    with pytest.raises(RuntimeError, match="01_tiny failed in cell 3: AssertionError"):
+        run.run_notebook(path, {"seed": 2, "names": ["x"], "mode": "bad"}, output, progress=False)
+    assert there() == first and run.records(output)["tiny"]["square"] == 1
+    run.run_notebook(path, {"seed": 2, "names": ["x"]}, output, progress=False)
+    assert there() == {"x.csv": "2", "mine.txt": "mine"} and run.records(output)["tiny"]["square"] == 4
+    assert sorted(file.name for file in output.parent.iterdir()) == ["a-tables", "a.ipynb"]
+
+
+def test_a_full_disk_is_named_and_leaves_no_cut_notebook(folder, monkeypatch):
+    import papermill
+
+    def full(source, unfinished, *_, **__):
+        Path(unfinished).write_text('{"cells": [')
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(papermill, "execute_notebook", full)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        run.run_notebook(Path("notebooks/01_tiny.ipynb"), {}, folder / "out" / "a.ipynb", progress=False)
+    assert error.value.filename == str(folder / "out" / "a.failed.ipynb") and not list((folder / "out").iterdir())
+
+
+def test_a_tuple_stays_one(folder):
+    (folder / "home").mkdir()
+    path = folder / "notebooks" / "02_tuple.ipynb"
+    book = json.loads(Path("notebooks/01_tiny.ipynb").read_text())
+    book["cells"][1]["source"] = 'pair: tuple[int, str] = (1, "a")\ndata: dict = {}\nother: str = ""'
+    book["cells"][2]["source"] = 'assert repr((pair, data, other)) == """%s"""'
+    values = {"pair": (2, "b'\"\\ü"), "data": {"a": (1, [2.5, None, True])}, "other": "(1,)"}
+    book["cells"][2]["source"] %= repr(tuple(values.values())).replace("\\", "\\\\")
+    path.write_text(json.dumps({**book, "cells": book["cells"][:3]}))
+    (folder / "p.json").write_text(json.dumps(values))
+    typed = run.read_parameters([f"data={values['data']}"], folder / "p.json")
+    for one in (values, typed):
+        run.run_notebook(path, one, folder / "a.ipynb", progress=False)
+    assert run.given(folder / "a.ipynb") == values
+    with pytest.raises(ValueError, match=r"pair: expected tuple\[int, str\], such as \(1, 'a'\), got \[1, 2\]"):
+        run.check_overrides(path, {"pair": [1, 2]})
 
 
 def test_what_to_write_is_said(folder, monkeypatch):

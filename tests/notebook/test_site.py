@@ -161,6 +161,11 @@ def test_what_else_lies_in_the_folder_is_never_lost(project):
     assert build(project, project / "html").returncode == 0 and not (project / "html" / "stale.html").exists()
 
 
+def test_help_builds_nothing(project):
+    done = build(project, "--help")
+    assert done.returncode == 0 and done.stdout.startswith("usage: ") and not (project / "--help").exists()
+
+
 def test_formulas():
     assert site.mathml("x", False).startswith("<math") and "<mi>x</mi>" in site.mathml("x", False)
     assert "<mn>1</mn>" in site.mathml(r"\tfrac12", False) and "<mfrac" in site.mathml(r"\tfrac12", False)

@@ -12,6 +12,7 @@ import threading
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 import papermill
@@ -85,6 +86,21 @@ def test_the_same_run_given_twice_is_one(folder):
     assert len(sweep.expand([{"notebook": "01", "parameters": values} for values in given])) == 1
 
 
+def test_two_notebooks_of_one_name_and_code_are_refused(folder):
+    """Their runs would be one."""
+    for place in ("a", "b"):
+        tiny.make_notebook(folder / place / "01_x.ipynb")
+    entries = [{"notebook": ["a/01_x.ipynb", "b/01_x.ipynb"]}]
+    with pytest.raises(
+        ValueError, match=r"1 of the sweep: .*b/01_x\.ipynb has the name and the code of .*a/01_x\."
+    ):
+        sweep.expand(entries)
+    book = json.loads((folder / "b" / "01_x.ipynb").read_text())
+    book["cells"][2]["source"] += "\npass"
+    (folder / "b" / "01_x.ipynb").write_text(json.dumps(book))
+    assert len(sweep.expand(entries)) == 2
+
+
 def test_an_id_is_of_code_and_parameters(folder):
     path = folder / "notebooks" / "01_tiny.ipynb"
     entries = [{"notebook": "01"}]
@@ -102,7 +118,12 @@ def test_an_id_is_of_code_and_parameters(folder):
 @pytest.mark.parametrize(
     ("entries", "complaint"),
     [
-        ([{"notebook": "09"}], "no notebook '09'; there are: 01_tiny"),
+        ([{"notebook": "09"}], "^entry 1 of the sweep: no notebook '09'; there are: 01_tiny"),
+        (
+            [{"notebook": "01", "parameters": {"rate": [1, -1], "names": [["a"]]}}],
+            "rate must not be negative, got -1$",
+        ),
+        ([{"notebook": "01", "parameters": {"sede": [1]}}], "has no parameter 'sede'; there are: .*, log$"),
         ([{"notebook": 1}], 'entry 1 of the sweep: write the notebook in quotes, such as "01", got 1'),
         ([{"notebook": "01", "parameter": {}}], "entry 1 of the sweep: expected notebook and parameters, got"),
         ([{"notebook": "01"}, {"seeds": 3}], "entry 2 of the sweep: expected notebook and parameters"),
@@ -190,8 +211,8 @@ def test_failures_stop_nothing_and_are_repeated_alone(folder, capsys):
     assert list(table["records.tiny.nested.share"][:2]) == [0.25, 0.25]
     assert json.loads(table["records.tiny.names"][0]) == ["a"]
     assert table["error"][2] == "01_tiny failed in cell 3: AssertionError: <b>bad</b>"
-    assert table["error"][3] == "01_tiny failed in cell 4: the kernel died (killed, or out of memory)"
-    assert table["error"][4] == "01_tiny failed in cell 4: not done in 25 s"
+    assert table["error"][3] == "01_tiny failed in cell 3: the kernel died (killed, or out of memory)"
+    assert table["error"][4] == "01_tiny failed in cell 3: not done in 25 s"
     assert table["seconds"].gt(0.3).all()
     assert table["peak_memory"][:2].between(20, 300).all()
     output = folder / "notebooks" / "executed" / "sweep"
@@ -210,6 +231,22 @@ def test_failures_stop_nothing_and_are_repeated_alone(folder, capsys):
     assert sweep.main([str(path), "--jobs", "3", "--timeout", "1"]) == 1
     after = {name: (output / f"01_tiny-{name}.json").stat().st_mtime_ns for name in table["id"]}
     assert [after[name] > before[name] for name in table["id"]] == list(table["status"] == "failed")
+
+
+def test_a_full_disk_fails_its_run_and_no_other(folder, monkeypatch, capsys):
+    path = write_sweep(folder, seed=[1, 2])
+    first, _ = sweep.expand(yaml.safe_load(path.read_text()))
+    write = sweep.write
+
+    def full(path, content):
+        if path.name == f"{first.name}.json":
+            raise OSError(28, "No space left on device", str(path))
+        write(path, content)
+
+    monkeypatch.setattr(sweep, "write", full)
+    assert sweep.main([str(path)]) == 1
+    assert list(results(folder)["status"]) == ["missing", "finished"]
+    assert f"{first.name}: OSError: [Errno 28] No space left on device: '{folder}/" in capsys.readouterr().err
 
 
 def test_a_failed_run_is_mended(folder):
@@ -395,6 +432,17 @@ def test_a_damaged_result_is_made_again(folder, content):
         assert list(sweep.table([task], folder)["status"]) == ["missing"]
 
 
+@pytest.mark.parametrize("name", ["seconds", "peak_memory"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_a_time_or_memory_that_cannot_be_is_damage(folder, name, value):
+    task = sweep.expand([{"notebook": "01"}])[0]
+    sweep.keep(task, folder, {"status": "finished", "error": None, "records": {}})
+    path = folder / f"{task.name}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.warns(UserWarning, match=f"{path} is no whole result of this run"):
+        assert not sweep.finished(task, folder)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner), max_leaves=4
 )
@@ -491,6 +539,33 @@ def test_results_out_of_sight_are_told(folder, capsys):
         "1 results in this folder are of runs that the sweep no longer has; they stay as files",
         f"1 executed notebooks are gone, such as {output.name}; to repeat a run, delete its JSON file",
     ]
+
+
+def test_runs_of_other_commits_are_told(folder, capsys, monkeypatch):
+    tasks = sweep.expand([{"notebook": "01", "parameters": {"seed": [1, 2]}}])
+    for task, commit in zip(tasks, ("abc1234", "def5678"), strict=True):
+        described = {**sweep.environment(), "commit": commit}
+        monkeypatch.setattr(sweep, "environment", lambda described=described: described)
+        sweep.keep(task, folder / "out", {"status": "finished", "error": None, "records": {}})
+    for chosen, told in (
+        (tasks, ["1 runs were finished by other commits than def5678: abc1234"]),
+        (tasks[1:], []),
+        (tasks[:1], ["1 runs were finished by other commits than def5678: abc1234"]),
+    ):
+        sweep.conclude(chosen, folder / "out", "x")
+        lines = [line for line in capsys.readouterr().out.splitlines() if "other commits" in line]
+        assert lines == [f"{line}; to repeat a run, delete its JSON file" for line in told]
+
+
+def test_links_lead_to_notebooks_of_any_name(folder):
+    tiny.make_notebook(folder / "a#b?c%d.ipynb")
+    (task,) = sweep.expand([{"notebook": "a#b?c%d.ipynb"}])
+    output = folder / f"{task.name}.ipynb"
+    output.touch()
+    sweep.keep(task, folder, {"status": "finished", "error": None, "records": {}}, output)
+    reader = Links()
+    reader.feed(sweep.page([task], folder, "x"))
+    assert [unquote(urlsplit(link).path) for link in reader.found[1:]] == [output.name]
 
 
 WITHOUT_LOCKS = """

@@ -93,7 +93,8 @@ def write(path: Path, content: bytes | str) -> None:
     A link stays, and the file that it names is written.
 
     Raises:
-        OSError: it cannot be written, or the place is no ordinary file, such as /dev/null, which stays.
+        OSError: it cannot be written, with the path, or the place is no ordinary file, such as /dev/null, which
+            stays.
     """
     _refuse_special(path)
     path = path.resolve() if path.is_symlink() else path
@@ -102,8 +103,10 @@ def write(path: Path, content: bytes | str) -> None:
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno:
+            error.filename = str(path)
         raise
 
 

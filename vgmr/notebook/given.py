@@ -27,7 +27,10 @@ FLOAT = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 SCIENTIFIC = re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
 OTHER_BASES = re.compile(r"[-+]?0(o[0-7_]+|x[0-9a-fA-F_]+|b[01_]+)")
 PLAIN_TAGS = ("null", "bool", "int", "float", "str", "seq", "map", "merge")
-NEVER_NEGATIVE = re.compile(r"(^|_)(rates?|epochs|seeds?|jobs|rounds|size|width|dim|layers|heads|share|ratio)$")
+NEVER_NEGATIVE = re.compile(
+    r"(^|_)(rates?|epochs|seeds?|jobs|rounds|size|width|dim|layers|heads|share|ratio|conflict|margin)$"
+)
+MOST = {"conflict": 1}
 LEAST = {"seeds": 2} | dict.fromkeys(("draws", "epochs", "jobs", "batch_size", "sample_size", "halvings"), 1)
 
 
@@ -230,7 +233,7 @@ def shown(value: Any) -> str:
 
 
 def trouble(value: Any, name: str = "", depth: int = 0) -> str:
-    """Why a value is none of JSON, or is too small where `name` says so; empty if it is fine.
+    """Why a value is none of JSON, or is too small or too large where `name` says so; empty if it is fine.
 
     `seeds` are at least two, which an interval over them needs.
     """
@@ -261,6 +264,8 @@ def trouble(value: Any, name: str = "", depth: int = 0) -> str:
         return f"expected a finite number, got {value}"
     if value < LEAST.get(name, value):
         return f"{name} must be at least {LEAST[name]}, got {value}"
+    if value > MOST.get(name, value):
+        return f"{name} must be at most {MOST[name]}, got {value}"
     if value < 0 and NEVER_NEGATIVE.search(name):
         return f"{name} must not be negative, got {value}"
     return ""

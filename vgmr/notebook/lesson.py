@@ -41,7 +41,7 @@ def setup() -> None:
 
 
 def check_parameters(namespace: Mapping[str, Any], **choices: Collection[Any]) -> None:
-    """Refuse parameters of a wrong type, too small or outside their choices; print those in force.
+    """Refuse parameters of a wrong type, too small, outside their choices or with a name twice; print the rest.
 
     Args:
         namespace: the notebook's `globals()`, called right after the parameters cell: every annotated name
@@ -64,6 +64,8 @@ def check_parameters(namespace: Mapping[str, Any], **choices: Collection[Any]) -
         if name in choices and not (chosen and all(one in choices[name] for one in chosen)):
             number = "one or more" if several else "one"
             raise ValueError(f"parameter {name}: expected {number} of {list(choices[name])}, got {value!r}")
+        if several and len(names := [one for one in value if isinstance(one, str)]) > len(set(names)):
+            raise ValueError(f"parameter {name}: expected each name once, got {value!r}")
     print(", ".join(f"{name}={namespace[name]!r}" for name in parameters))
 
 

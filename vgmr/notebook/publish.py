@@ -76,11 +76,13 @@ def title(path: Path) -> str:
 
 
 def generated(path: Path) -> dict[str, str]:
-    """The sources of the cells that stand alike in all notebooks, by tag."""
+    """The sources of the cells that stand alike in all notebooks, by tag; ValueError where it is none of them."""
     slug = repository().removeprefix("https://github.com/")
     link = f"https://colab.research.google.com/github/{slug}/blob/main/notebooks/{path.name}"
     install = INSTALL.format(repository=repository(), name=slug.split("/")[-1]).strip()
     order = notebooks()
+    if path not in order:
+        raise ValueError(f"{path}: expected one of {FOLDER.resolve()}, named such as 01_name.ipynb; move it there")
     position = order.index(path)
     neighbours = (("Before", order[:position][-1:]), ("Next", order[position + 1 :][:1]))
     links = [f"{word}: [{title(other)}]({other.name})" for word, found in neighbours for other in found]
@@ -363,6 +365,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("action", choices=["build", "clean", "check", "readme"])
     parser.add_argument("names", nargs="*", help="numbers or names; all by default")
     options = parser.parse_args(arguments)
+    if options.action == "readme" and options.names:
+        raise ValueError(f"readme is of all notebooks, got {' '.join(options.names)}; give no names")
     if options.action == "readme":
         write_readme()
         return 0

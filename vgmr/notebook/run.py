@@ -12,10 +12,12 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,9 +48,9 @@ def find_notebook(name: str) -> Path:
     Raises:
         FileNotFoundError: none, or several, with the list of those that exist.
     """
-    if name.endswith(".ipynb") and (path := user_path(name)).is_file():
-        return path
     there = notebooks()
+    if name.endswith(".ipynb") and (path := user_path(name)).is_file():
+        return next((one for one in there if one.resolve() == path.resolve()), path)
     found = [path for path in there if path.stem == name or path.stem.split("_")[0] == name]
     if len(found) != 1:
         listed = ", ".join(path.stem for path in there)
@@ -149,6 +151,8 @@ def check_overrides(
         if isinstance(value, str) and not fits(value, annotation):
             with contextlib.suppress(*NOT_LITERAL):
                 value = ast.literal_eval(value)
+        if isinstance(value, list) and not fits(value, annotation) and fits(tuple(value), annotation):
+            value = tuple(value)  # which no file can hold
         if not fits(value, annotation):
             expected = f"{described(annotation)}, such as {shown(known[name][1])}"
             raise ValueError(f"{notebook.stem}, parameter {name}: expected {expected}, got {shown(value)}")
@@ -167,12 +171,17 @@ def from_here(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def records(notebook: Path) -> dict[str, dict[str, Any]]:
-    """What an executed notebook recorded: name -> values."""
+    """What an executed notebook recorded: name -> values; what is no record is left out, with a warning."""
     found = {}
     for cell in cells(notebook):
         for output in cell.get("outputs", []):
-            if (content := output.get("data", {}).get(RECORD)) is not None:
-                found[content["name"]] = content["values"]
+            match output.get("data", {}).get(RECORD):
+                case {"name": str(name), "values": dict(values)}:
+                    found[name] = values
+                case None:
+                    pass
+                case other:
+                    warnings.warn(f"{notebook}: no name and values in the record {shown(other)}", stacklevel=2)
     return found
 
 
@@ -211,7 +220,7 @@ class Kernel(contextlib.AbstractContextManager["Kernel"]):
         self.ready = False
         self.cell = 0
         self.peak_memory: float | None = None
-        self._cells = 0
+        self._cells: list[Any] = []
         self._pid = 0
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -241,13 +250,13 @@ class Kernel(contextlib.AbstractContextManager["Kernel"]):
 
     def _connected(self, notebook: Any) -> None:
         self.ready = True
-        self._cells = len(notebook.cells)
+        self._cells = notebook.cells
 
     def _cell_started(self, cell: Any, cell_index: int) -> None:
-        self.cell = cell_index + 1
+        self.cell = len(_run_cells(self._cells[: cell_index + 1]))  # as the kernel counts
         if self.report is not None and cell.cell_type == "code":
             line = next((line for line in cell.source.splitlines() if line.strip()), "").strip()
-            self.report(f"cell {self.cell}/{self._cells}: {line}")
+            self.report(f"cell {self.cell}/{len(_run_cells(self._cells))}: {line}")
 
     def _cell_completed(self, cell: Any, cell_index: int) -> None:
         with contextlib.suppress(OSError):
@@ -297,7 +306,31 @@ def destination(given: str | Path, notebook: Path) -> Path:
         )
     named_in_utf8(path.resolve())
     try_place(path)
+    if (tables := tables_of(path)).exists():
+        try_place(tables / "table.csv")
     return path
+
+
+def tables_of(output: Path) -> Path:
+    """The folder with the tables of an executed notebook."""
+    return output.resolve().with_name(f"{output.stem}-tables")
+
+
+@contextlib.contextmanager
+def _in_place_of(tables: Path) -> Iterator[Path]:
+    """A folder whose tables take the place of those in `tables` at the end of the block; if it fails, they go."""
+    fresh = tables.with_name(f".{tables.name}")
+    shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed
+    try:
+        yield fresh
+        names = [path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()]
+        for name in names:
+            (tables / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(fresh / name, tables / name)
+        for old in set(tables.glob("*.csv")) - {tables / name for name in names}:
+            old.unlink()
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _of_a_run(path: Path) -> bool:
@@ -310,13 +343,18 @@ def _of_a_run(path: Path) -> bool:
         return False
 
 
+def _run_cells(cells: Sequence[Any]) -> list[Any]:
+    """Those that a kernel executes."""
+    code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
+    return [cell for cell in code if "skip-execution" not in tags(cell)]
+
+
 def ran(book: Any) -> str:
     """Why an executed notebook did not come to its end, though nothing failed; empty if it did.
 
     A cell that calls sys.exit(0) ends the kernel without an error.
     """
-    code = [cell for cell in book.cells if cell.cell_type == "code" and cell.source.strip()]
-    code = [cell for cell in code if "skip-execution" not in tags(cell)]
+    code = _run_cells(book.cells)
     done = [number for number, cell in enumerate(code, 1) if cell.execution_count is not None]
     if not code or (done and done[-1] == len(code)):
         return ""
@@ -334,8 +372,8 @@ def run_notebook(
     """Execute a notebook with checked parameters into `output`, and return what it recorded.
 
     The result appears under its name when the run is over, its tables in a folder `NAME-tables` beside it; the
-    last state of a failed run stays as `NAME.failed.ipynb`. A kernel that does not start is started again, a few
-    times.
+    last state of a failed run stays as `NAME.failed.ipynb`, beside what an earlier run wrote. A kernel that does
+    not start is started again, a few times.
 
     Args:
         timeout: seconds for every cell.
@@ -348,44 +386,54 @@ def run_notebook(
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+    from papermill.translators import PythonTranslator, papermill_translators
 
+    class Translator(PythonTranslator):
+        """papermill's own one makes a tuple a string."""
+
+        translate = staticmethod(repr)
+
+    papermill_translators.register("python", Translator)
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_suffix(".failed.ipynb")
     logging.getLogger("papermill").setLevel(logging.ERROR)  # it does not know `str | None`, and names are checked
     kernel = kernel or Kernel()
-    kernel.tables = output.resolve().with_name(f"{output.stem}-tables")
 
     def failed(cell: int, why: str) -> RuntimeError:
         return RuntimeError(f"{notebook.stem} failed in cell {cell}: {why}; see {unfinished}")
 
-    for attempt in range(1, START_ATTEMPTS + 1):
-        try:
-            with kernel:
-                book = papermill.execute_notebook(
-                    _literal(notebook),
-                    _literal(unfinished),
-                    checked,
-                    kernel_name="python3",
-                    language="python",
-                    resources={"metadata": {"path": str(notebook.resolve().parent)}},
-                    progress_bar={"desc": notebook.stem, **bar_options()} if progress else False,
-                    start_timeout=START_TIMEOUT,
-                    execution_timeout=timeout,
-                    **kernel.options(),
-                )
-            break
-        except PapermillExecutionError as error:
-            raise failed(error.exec_count, f"{error.ename}: {error.evalue}") from error
-        except CellTimeoutError as error:
-            raise failed(kernel.cell, f"not done in {timeout} s") from error
-        except (RuntimeError, OSError) as error:
-            if not kernel.ready and attempt < START_ATTEMPTS:
-                continue
-            if not isinstance(error, DeadKernelError):
-                raise
-            raise failed(kernel.cell, "the kernel died (killed, or out of memory)") from error
-    if why := ran(book):
-        raise RuntimeError(f"{notebook.stem} {why}; see {unfinished}")
+    with _in_place_of(tables_of(output)) as kernel.tables:
+        for attempt in range(1, START_ATTEMPTS + 1):
+            try:
+                with kernel:
+                    book = papermill.execute_notebook(
+                        _literal(notebook),
+                        _literal(unfinished),
+                        checked,
+                        kernel_name="python3",
+                        language="python",
+                        resources={"metadata": {"path": str(notebook.resolve().parent)}},
+                        progress_bar={"desc": notebook.stem, **bar_options()} if progress else False,
+                        start_timeout=START_TIMEOUT,
+                        execution_timeout=timeout,
+                        **kernel.options(),
+                    )
+                break
+            except PapermillExecutionError as error:
+                raise failed(error.exec_count, f"{error.ename}: {error.evalue}") from error
+            except CellTimeoutError as error:
+                raise failed(kernel.cell, f"not done in {timeout} s") from error
+            except (RuntimeError, OSError) as error:
+                if not kernel.ready and attempt < START_ATTEMPTS:
+                    continue
+                if isinstance(error, OSError) and error.errno:  # such as a full disk, which cuts it
+                    unfinished.unlink(missing_ok=True)
+                    error.filename = error.filename or str(unfinished)
+                if not isinstance(error, DeadKernelError):
+                    raise
+                raise failed(kernel.cell, "the kernel died (killed, or out of memory)") from error
+        if why := ran(book):
+            raise RuntimeError(f"{notebook.stem} {why}; see {unfinished}")
     os.replace(unfinished, output)
     return records(output)
 
@@ -433,7 +481,7 @@ def interruptible() -> Iterator[None]:
 
     def interrupt(number: int, _: object) -> None:
         for other in numbers:
-            signal.signal(other, signal.SIG_IGN)
+            signal.signal(other, lambda *_: None)  # of SIG_IGN Python complains where one is under way
         raise Interrupted(number)
 
     before = {number: signal.signal(number, interrupt) for number in numbers}
@@ -503,13 +551,17 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("vgmr run", description="execute a notebook and show what it recorded")
     parser.add_argument("notebook", help="path, name or number, such as 01")
     parser.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[])
-    parser.add_argument("-f", dest="file", metavar="FILE", help="YAML or JSON file with parameters")
+    parser.add_argument(
+        "-f", dest="files", metavar="FILE", action="append", default=[], help="YAML or JSON file with parameters"
+    )
     parser.add_argument(
         "--output", metavar="PATH", help="executed notebook, or its folder; default notebooks/executed/NAME.ipynb"
     )
     options = parser.parse_args(arguments)
     notebook = find_notebook(options.notebook)
-    overrides = read_parameters(options.parameters, None if options.file is None else user_path(options.file))
+    if len(options.files) > 1:
+        raise ValueError(f"expected one -f, got {len(options.files)}; put the parameters in one file")
+    overrides = read_parameters(options.parameters, *map(user_path, options.files))
     overrides = check_overrides(notebook, from_here(overrides))
     output = destination(
         notebook.parent / "executed" / notebook.name if options.output is None else options.output, notebook

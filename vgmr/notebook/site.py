@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import sys
@@ -173,7 +174,9 @@ def build(output: Path) -> int:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser("vgmr.notebook.site", description="build the reading site")
+    parser.add_argument("output", nargs="?", default="build/site", help="folder; default build/site")
     try:
-        sys.exit(build(user_path(sys.argv[1] if len(sys.argv) > 1 else "build/site")))
+        sys.exit(build(user_path(parser.parse_args().output)))
     except (ValueError, OSError) as error:
         sys.exit(f"vgmr.notebook.site: {error}")

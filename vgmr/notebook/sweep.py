@@ -32,10 +32,11 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from vgmr.machine.files import environment, locked, try_place, user_path, write
 from vgmr.machine.work import bar
-from vgmr.notebook.given import read_file, shown
+from vgmr.notebook.given import fits, read_file, shown
 from vgmr.notebook.run import (
     CELL_TIMEOUT,
     FOLDER,
@@ -118,7 +119,8 @@ def expand(entries: Sequence[Any]) -> list[Task]:
         entries: each with `notebook` (path, name or number, or a list of them) and maybe `parameters`.
 
     Raises:
-        ValueError, FileNotFoundError: one line on what is wrong, before anything runs.
+        ValueError, FileNotFoundError: one line on what is wrong, before anything runs, such as a notebook that
+            cannot be told from another one by name and code.
     """
     found: dict[str, Task] = {}
     for number, entry in enumerate(entries, 1):
@@ -133,12 +135,13 @@ def expand(entries: Sequence[Any]) -> list[Task]:
         for name in _many(entry["notebook"]):
             if not isinstance(name, str):
                 raise ValueError(f'{place}: write the notebook in quotes, such as "01", got {shown(name)}')
-            notebook = named_in_utf8(find_notebook(name).resolve())
             try:
+                notebook = named_in_utf8(find_notebook(name).resolve())
                 for task in _combinations(notebook, grid):
-                    found.setdefault(task.id, task)
-            except ValueError as error:
-                raise ValueError(f"{place}: {error}") from None
+                    if (other := found.setdefault(task.id, task).notebook) != notebook:
+                        raise ValueError(f"{notebook} has the name and the code of {other}; rename one of them")
+            except (ValueError, FileNotFoundError) as error:
+                raise type(error)(f"{place}: {error}") from None
     return list(found.values())
 
 
@@ -156,8 +159,9 @@ def _combinations(notebook: Path, grid: Mapping[str, Any]) -> Iterator[Task]:
         try:
             checked = check_overrides(notebook, given, known)
         except ValueError as error:
-            lists = [name for name in given if isinstance(grid[name], list)]
-            hint = "; every list is a grid: for a list as a value write [[a, b]]" if lists else ""
+            lists = [(grid[name], kind) for name, (kind, _) in known.items() if isinstance(grid.get(name), list)]
+            meant = any(fits(values, kind) or fits(tuple(values), kind) for values, kind in lists)
+            hint = "; every list is a grid: for a list as a value write [[a, b]]" if meant else ""
             raise ValueError(f"{error}{hint}") from None
         yield Task(notebook, code, checked, defaults | checked)
 
@@ -202,6 +206,7 @@ def result(task: Task, folder: Path) -> dict[str, Any] | None:
         and all(isinstance(value, str) for value in found["environment"].values())
         and "commit" in found["environment"]
         and (found["status"] == "finished" or found["error"])
+        and all(0 <= (found[name] or 0) < math.inf for name in ("seconds", "peak_memory"))
     )
     if not whole:
         warnings.warn(f"{path} is no whole result of this run; it counts as missing", stacklevel=2)
@@ -434,7 +439,10 @@ def run_all(tasks: Sequence[Task], folder: Path, engine: Engine, timeout: int = 
             if work.stopped.is_set():
                 return  # what the engine says while this process ends is no result
             if error is not None and not finished(task, folder):
-                keep(task, folder, {"status": "failed", "error": error, "records": {}})
+                try:
+                    keep(task, folder, {"status": "failed", "error": error, "records": {}})
+                except OSError:  # a full disk may be why it failed
+                    print(f"{task.name}: {error}", file=sys.stderr)
             todo.pop(task.name)
 
     with bar(total=len(tasks), initial=len(tasks) - len(todo), unit="run") as shown_bar:
@@ -527,7 +535,7 @@ def _row(task: Task, found: Mapping[str, Any]) -> str:
         return f"<details><summary>{head}</summary><pre>{text}</pre></details>" if text else ""
 
     name, path, error = html.escape(task.name), found.get("path"), found.get("error")
-    link = f'<a href="{html.escape(path)}">{name}</a>' if path else name
+    link = f'<a href="{quote(path)}">{name}</a>' if path else name
     defaults = {key: value for key, value in task.parameters.items() if key not in task.overrides}
     seconds, memory = found.get("seconds"), found.get("peak_memory")
     recorded = _flat(found.get("records", {}))
@@ -565,9 +573,12 @@ def conclude(tasks: Sequence[Task], folder: Path, title: str) -> int:
     gone = [values["path"] for values in found if values.get("path") and not (folder / values["path"]).is_file()]
     if gone:
         print(f"{len(gone)} executed notebooks are gone, such as {gone[0]}; to repeat a run, delete its JSON file")
-    commits = {values["environment"]["commit"] for values in found if values["status"] == "finished"}
-    if len(commits) > 1:
-        print(f"finished by several commits: {', '.join(sorted(commits))}; to repeat a run, delete its JSON file")
+    commits = [values["environment"]["commit"] for values in found if values["status"] == "finished"]
+    if older := [commit for commit in commits if commit != environment()["commit"]]:
+        print(
+            f"{len(older)} runs were finished by other commits than {environment()['commit']}: "
+            f"{', '.join(sorted(set(older)))}; to repeat a run, delete its JSON file"
+        )
     return int(any(values["status"] != "finished" for values in found))
 
 

@@ -30,6 +30,7 @@ from vgmr.settings import Experiment
 L = TypeVar("L", bound=Hashable)  # a label: a name, or several
 K = TypeVar("K", bound=Hashable)
 MISSING = "missing"
+ROUNDING = 1e-6  # of metrics
 SAME_SCORE = 0.01  # units of the label; a record holds scores in half precision
 KEPT = (
     "metrics",
@@ -128,7 +129,26 @@ def _row(content: Mapping[str, Any], parts: Mapping[str, tuple[list[Any], list[A
         **{name: content[name] for name in KEPT},
     )
     check_run(one)
+    for name, value in _counted(one).items():
+        if not abs(one.metrics.get(name, value) - value) <= ROUNDING:
+            raise ValueError(f"{name} is {one.metrics[name]}, and its predictions give {value:.4f}")
     return one
+
+
+def _counted(one: Run) -> dict[str, float]:
+    """Metrics that predicted classes give once more; none of a regression, or without predictions."""
+    if not one.prediction or isinstance(one.prediction[0], float):
+        return {}
+    label, answer = np.array(one.label), np.array(one.prediction)
+    size = 1 + max(label.max(), answer.max())
+    true, said, right = (np.bincount(x, minlength=size) for x in (label, answer, label[label == answer]))
+    seen, most, samples = true + said > 0, true.max(), len(label)
+    return {
+        "accuracy": right.sum() / samples,
+        "macro_f1": (2 * right[seen] / (true + said)[seen]).mean(),
+        "majority_accuracy": most / samples,
+        "majority_macro_f1": 2 * most / (most + samples) / np.count_nonzero(true),
+    }
 
 
 def _named(experiment: Experiment) -> str:
