@@ -567,21 +567,3 @@ def test_vectors_padded_to_sequences_have_the_values_of_the_vectors(steps):
         found.append(vgmr(part.features, part.mask).global_value)
     for name, value in found[0].items():
         torch.testing.assert_close(found[1][name], value, atol=1e-3, rtol=0)
-
-
-@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
-def test_training_in_a_coarser_type_than_that_of_prepare_is_refused(kind):
-    """Rounded anew, a sample would stand in another fold, and be judged by an anchor that saw it."""
-    part = made(80, 1)
-    vgmr = VGMR.calibrated(DIMS, CLASSES, latent_dim=8)
-    vgmr.prepare(part.features, part.mask, part.label)
-    coarse = {name: x.to(kind) for name, x in part.features.items()}
-    vgmr.to(kind).train()
-    with pytest.raises(
-        ValueError, match=r"voice: the anchors were fitted in torch.float32, got torch..*float16 in tr"
-    ):
-        vgmr(coarse, part.mask)
-    assert vgmr.eval()(coarse, part.mask).features["voice"].dtype == kind
-    if kind == torch.bfloat16:
-        vgmr.prepare(coarse, part.mask, part.label)
-        vgmr.train()(coarse, part.mask)

@@ -520,8 +520,17 @@ def test_a_temperature_is_a_positive_number(temperature):
 
 
 def test_folds_of_classes_are_no_target_of_a_regression():
+    options = {"form": "paper", "value_from": "both", "value_target": "out-of-fold", "epochs": 1}
+    scored = {"labels": "regression", "samples": 40, "steps": 2}
     with pytest.raises(ValueError, match='"out-of-fold" is of classes'):
-        Objective(target="out-of-fold", task="regression")
+        train(Experiment("synthetic", data_options=scored, **options))
+
+
+def test_the_confidence_gate_is_no_choice_for_a_regression():
+    with pytest.raises(ValueError, match="'confidence' names classes; choose another one for a regression"):
+        train(
+            Experiment("synthetic", "confidence", data_options={"labels": "regression", "samples": 40, "steps": 2})
+        )
 
 
 def test_a_checkpoint_that_cannot_be_called_is_refused_before_the_work():

@@ -137,6 +137,8 @@ def make_prefusion(experiment: Experiment, data: MultimodalData) -> nn.Module:
     if experiment.prefusion == "vgmr":
         return VGMR(dims, **options)
     if experiment.prefusion == "confidence":
+        if not data.classes:
+            raise ValueError("prefusion 'confidence' names classes; choose another one for a regression")
         return ConfidenceGate(dims, len(data.classes))
     rival, multiple = RIVALS[experiment.prefusion]
     with torch.device("meta"):

@@ -120,8 +120,6 @@ class Objective:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
         if self.target not in TARGETS:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")
-        if self.task == "regression" and self.target == "out-of-fold":
-            raise ValueError('target "out-of-fold" is of classes: with the task "regression" choose another')
         if not (is_weight(self.temperature) and self.temperature > 0):
             raise ValueError(f"temperature must be positive and finite, got {self.temperature!r}")
         weights = ("value_weight", "regulariser_weight", "minimum_deviation", "warmup_epochs")
@@ -163,6 +161,8 @@ class Objective:
                 raise ValueError(
                     'target "out-of-fold" needs posteriors of anchors; build VGMR with value_from="both"'
                 )
+            if self.task == "regression":
+                raise ValueError('target "out-of-fold" is of classes: with the task "regression" choose another')
             contribution = contributions_out_of_fold(output.refinement.posterior, batch.label)
         elif self.target == "swap":
             contribution = contributions_by_swap(

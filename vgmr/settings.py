@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -59,20 +58,21 @@ def _of_json(value: Mapping[str, Any], what: str) -> Mapping[str, Any]:
     """The same, with NumPy's numbers and paths as JSON has them; ValueError in one line for what it has not."""
 
     def plain(inner: Any) -> Any:
+        if isinstance(inner, Mapping):
+            return {name: plain(one) for name, one in inner.items()}
+        if isinstance(inner, list | tuple):
+            return type(inner)(map(plain, inner))
         if isinstance(inner, np.generic | np.ndarray):
             return inner.tolist()
+        if inner is None or isinstance(inner, str | int | float):
+            return inner
         if isinstance(inner, Path):
             return str(inner)
         raise ValueError(
             f"{what}: expected numbers, text or lists of them, got {type(inner).__name__}; give those"
         )
 
-    try:
-        json.dumps(value)
-    except TypeError:
-        found: Mapping[str, Any] = json.loads(json.dumps(value, default=plain))
-        return found
-    return value
+    return {name: plain(one) for name, one in value.items()}
 
 
 def _hashable(value: Any) -> Any:

@@ -95,6 +95,7 @@ def load(name: str, root: str | None = None, *, standardise: bool = True, **para
         choices = ", ".join(sorted(set(known) - {"root"})) or "none"
         raise ValueError(f"unknown parameter {', '.join(unknown)} for data set {name!r}; there are: {choices}")
     parameters = {key: _plain(value) for key, value in parameters.items()}
+    standardise = _plain(standardise)
     for what, value in {"standardise": standardise, **parameters}.items():
         default = known[what].default if what in known else True
         if isinstance(default, bool) and not isinstance(value, bool):

@@ -17,7 +17,17 @@ from sklearn.datasets import load_digits as sklearn_digits
 from vgmr.data.extract.audio import log_mel
 from vgmr.data.fetch import Copy, Source, checksums, locate
 from vgmr.data.store import prepared
-from vgmr.data.types import Batch, MultimodalData, check_split, check_whole, fingerprint, fold_parts, holdout, pad
+from vgmr.data.types import (
+    Batch,
+    MultimodalData,
+    check_split,
+    check_whole,
+    fingerprint,
+    fold_parts,
+    holdout,
+    is_list,
+    pad,
+)
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 RATE = 8000
@@ -70,7 +80,7 @@ def load_avdigits(
         raise ValueError(f"split must be 'official' or 'speakers', got {split!r}")
     check_split(fold, split, "official")
     for given, default in ((held_out_speakers, "theo"), (validation_speakers, "lucas")):
-        if np.ndim(given) != 1:
+        if not is_list(given):
             raise ValueError(f"speakers are given as a list of: {', '.join(SPEAKERS)}; got {given!r}")
         if split != "speakers" and list(given) != [default]:
             raise ValueError(f"speakers {given!r} need split='speakers', got {split!r}; give it, or no speakers")

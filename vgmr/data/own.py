@@ -36,6 +36,7 @@ SOUNDS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {"log-mel": log_m
 PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
 PARTS |= {"dev": "validation", "test": "test"}
 TESTED, HELD_OUT = 0.2, 0.1
+FEW = 10  # clips of a part below which its sizes and classes say little
 # as tables write what is missing; "none" in small letters is a class of emotions
 MISSING = ("nan", "NaN", "NAN", "<NA>", "N/A", "n/a", "#N/A", "NA", "NULL", "null", "None", "?")
 VERSION = 3  # of the preparation
@@ -260,7 +261,7 @@ def _line(path: Path, row: np.integer) -> int:
     """The line of the file on which a row below the header begins, after empty lines and breaks in texts."""
     starts, before = [], 0
     csv.field_size_limit(2**31 - 1)
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         reader = csv.reader(file, skipinitialspace=True)
         for fields in reader:
             if len(fields) > 1 or "".join(fields).strip():
@@ -538,7 +539,8 @@ def _parts(
             line = f"the {part} part has clips of {classes[held.pop()]} only; give more clips, or another split"
             if part == "train":
                 raise ValueError(f"{table}: {line}")
-            notes["warnings"].append(line)
+            if len(chosen) >= FEW:
+                notes["warnings"].append(line)
     try:
         padded = {name: pad([made[row.id][0] for row in rows]) for name, made in features.items()}
         whole = Batch(
@@ -548,7 +550,9 @@ def _parts(
             None if group is None else torch.from_numpy(group),
         )
         batches: dict[str, Any] = {part: whole.index(torch.from_numpy(chosen)) for part, chosen in parts.items()}
-    except (MemoryError, RuntimeError):
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "alloc" not in str(error):
+            raise
         raise ValueError(f"{table}: {_largest(rows, features)}") from None
     digests = [features[name][row.id][1] for name in features for row in rows]
     listed = [[row.id, row.values["label"], row.values.get("group"), row.values.get("split")] for row in rows]
@@ -601,7 +605,7 @@ def _split(
         training, validation = training[kept], training[held]
     parts = {"train": training, "validation": validation, "test": test}
     empty = [part for part, chosen in parts.items() if not len(chosen)]
-    if "split" not in rows[0].values and max(len(validation), len(test)) > 2 * TESTED * len(rows):
+    if "split" not in rows[0].values and max(len(validation), len(test)) > max(FEW - 1, 2 * TESTED * len(rows)):
         sizes = ", ".join(f"{len(chosen):,} {part}" for part, chosen in parts.items())
         line = f"groups are so large that the drawn parts have {sizes}; give a column split, or smaller groups"
         notes["warnings"].append(line)

@@ -14,7 +14,17 @@ from scipy.io import loadmat
 
 from vgmr.data.fetch import Copy, Source, checksums, locate
 from vgmr.data.store import prepared
-from vgmr.data.types import Batch, MultimodalData, check_split, check_whole, fingerprint, fold_parts, holdout, pad
+from vgmr.data.types import (
+    Batch,
+    MultimodalData,
+    check_split,
+    check_whole,
+    fingerprint,
+    fold_parts,
+    holdout,
+    is_list,
+    pad,
+)
 
 ACTIONS = (
     "swipe left",
@@ -94,7 +104,7 @@ def load_utd_mhad(
         FileNotFoundError: files that are missing, with where they come from.
     """
     check_whole(1, inertial_stride=inertial_stride, skeleton_stride=skeleton_stride)
-    if np.ndim(validation_subjects) != 1:
+    if not is_list(validation_subjects):
         raise ValueError(f"validation_subjects must be a list such as [7], got {validation_subjects!r}")
     taken = sorted(set(validation_subjects))
     if not taken or not set(taken) < {1, 3, 5, 7}:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -313,7 +314,7 @@ def destination(given: str | Path, notebook: Path) -> Path:
 
 def tables_of(output: Path) -> Path:
     """The folder with the tables of an executed notebook."""
-    return output.resolve().with_name(f"{output.stem}-tables")
+    return output.resolve().with_name(f"{output.stem}-tables").resolve()
 
 
 @contextlib.contextmanager
@@ -372,8 +373,8 @@ def run_notebook(
     """Execute a notebook with checked parameters into `output`, and return what it recorded.
 
     The result appears under its name when the run is over, its tables in a folder `NAME-tables` beside it; the
-    last state of a failed run stays as `NAME.failed.ipynb`, beside what an earlier run wrote. A kernel that does
-    not start is started again, a few times.
+    last state of a failed run stays as `NAME.failed.ipynb`, beside what an earlier run wrote, whose tables
+    (.csv) a finished one takes away. A kernel that does not start is started again, a few times.
 
     Args:
         timeout: seconds for every cell.
@@ -426,7 +427,7 @@ def run_notebook(
             except (RuntimeError, OSError) as error:
                 if not kernel.ready and attempt < START_ATTEMPTS:
                     continue
-                if isinstance(error, OSError) and error.errno:  # such as a full disk, which cuts it
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                     unfinished.unlink(missing_ok=True)
                     error.filename = error.filename or str(unfinished)
                 if not isinstance(error, DeadKernelError):

@@ -266,13 +266,15 @@ class Evidence(nn.Module):
             raise ValueError(f"evidence needs at least 2 classes and 2 folds, got {num_classes} and {folds}")
         self.num_classes, self.frequencies = num_classes, frequencies
         self.fitting = object()  # another one after each `prepare`
-        self._fitted_on: torch.dtype | None = None
         self.anchors = nn.ModuleDict(
             {name: Anchor(dim, num_classes, folds, frequencies) for name, dim in dims.items()}
         )
 
     def prepare(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor | None], label: Tensor) -> None:
         """Fit every anchor to a training part; real numbers as labels are cut into C parts of like size.
+
+        In training a sample is known by its content, see `fold_of`: give there what was given here, not the same
+        rounded to another type.
 
         Raises:
             ValueError: labels that are no tensor (N,), too few, not finite, or no classes from 0 to C - 1; float16
@@ -288,7 +290,7 @@ class Evidence(nn.Module):
             label = torch.bucketize(label, label.quantile(inner))
         for name, x in features.items():
             self._of(name).prepare(x, mask[name], label)
-        self.fitting, self._fitted_on = object(), next(iter(features.values())).dtype
+        self.fitting = object()
 
     @torch.no_grad()
     def describe(
@@ -306,18 +308,7 @@ class Evidence(nn.Module):
         Args:
             described: what `describe` gives.
             trained: the features where they may stand in the training part; then by anchors that never saw them.
-
-        Raises:
-            ValueError: features to train on that are coarser than those of `prepare`: rounded anew, they would
-                stand in other folds, and be judged by anchors that saw them.
         """
-        coarse = (torch.float16, torch.bfloat16)
-        for name, x in (trained or {}).items():
-            if self._fitted_on is not None and x.dtype in coarse and x.dtype != self._fitted_on:
-                raise ValueError(
-                    f"{name}: the anchors were fitted in {self._fitted_on}, got {x.dtype} in training; call "
-                    "prepare again with such features, or convert after the training"
-                )
         judged = {}
         for name, pair in described.items():
             anchor = self._of(name)

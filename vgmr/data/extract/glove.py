@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import warnings
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,12 +31,6 @@ def glove_vectors(words: Sequence[Sequence[str]], file: str | Path | None = None
     """
     wanted = {word for text in words for word in text}
     known = _from_package(wanted) if file is None else _from_file(Path(file).expanduser(), wanted)
-    if 2 * sum(word in known for text in words for word in text) < sum(map(len, words)):
-        warnings.warn(
-            f"{file or PACKAGE}: most of the words are not in it ({len(known):,} of {len(wanted):,} are); "
-            "give vectors of the language of the texts, in small letters",
-            stacklevel=2,
-        )
     width = len(next(iter(known.values()))) if known else 1
     nothing = np.zeros(width, np.float32)
     return [np.array([known.get(word, nothing) for word in text], np.float32).reshape(-1, width) for text in words]
@@ -66,15 +59,15 @@ def _from_package(wanted: Iterable[str]) -> dict[str, np.ndarray]:
 
 def check_text(file: Path) -> None:
     """ValueError in one line where a file is not text in UTF-8 without byte order mark."""
+    expected = "expected text in UTF-8 without byte order mark; unpack the file, or save it so"
     with open(file, "rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 text = line.decode()
             except UnicodeDecodeError:
-                text = "\ufeff"
-            if text.startswith("\ufeff"):
-                expected = "expected text in UTF-8 without byte order mark; unpack the file, or save it so"
-                raise ValueError(f"{file}, line {number}: {expected}")
+                raise ValueError(f"{file}, line {number}: {expected}") from None
+            if number == 1 and text.startswith("\ufeff"):
+                raise ValueError(f"{file}, line 1: {expected}")
 
 
 def _from_file(file: Path, wanted: set[str]) -> dict[str, np.ndarray]:

@@ -37,6 +37,7 @@ CLASSES = {
 LONGEST = 50
 CLEARED, EMPTY = 0.05, 0.3
 FACTOR, SOME = 12.0, 0.1
+PADDED = (50, 375, 500)  # steps of the processed files
 FEW = 10  # samples below which all may well have one sign
 SEGMENT = re.compile(r"(?:\[\d+\])+$")
 PRODUCERS = {
@@ -109,11 +110,11 @@ def load_sentiment(
     _check_counts(path, "samples", found, sizes, allow_partial, notes)
     _check_shapes(corpus, path, parts, notes)
     sentiment = parts["train"].sentiment
-    if len(sentiment) >= FEW and not (sentiment < 0).any():
-        raise ValueError(
-            f"{path}, train: expected sentiment from -3 to 3, got none below 0 ({sentiment.min():g} to "
-            f"{sentiment.max():g}); give the scores as published, not classes or another scale"
+    if len(sentiment) >= FEW and 0 <= sentiment.min() < sentiment.max() <= 3:
+        line = (
+            f"train: no sentiment is below 0 ({sentiment.min():g} to {sentiment.max():g}), so there is one class"
         )
+        notes.setdefault("warnings", []).append(f"{line}; give the scores as published, from -3 to 3")
     _warn_of_zeros(parts, notes)
     batches = _batches(path, parts, labels, notes)
     return MultimodalData(
@@ -271,7 +272,7 @@ def _check_shapes(corpus: Corpus, path: Path, parts: dict[str, Part], notes: Not
         if len(set(shapes.values())) > 1:
             raise ValueError(f"{path}: {name} has different shapes of a sample in its parts: {shapes}")
         steps, width = shapes["train"][0], shapes["train"][-1]
-        if width not in corpus.widths[name] and steps in corpus.widths[name]:
+        if width in PADDED and steps in corpus.widths[name]:
             raise ValueError(
                 f"{path}: expected {name} (N, T, {steps}), got (N, {steps}, {width}); exchange its last axes"
             )

@@ -23,7 +23,7 @@ from vgmr.data.extract.images import (
     rgb_input,
     spread,
 )
-from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, holdout, is_count, pad
+from vgmr.data.types import Batch, MultimodalData, check_whole, fingerprint, holdout, is_count, is_list, pad
 from vgmr.machine.files import user_path
 
 MODALITIES = ("rgb", "flow")
@@ -92,7 +92,7 @@ def load_ucf101(
     if not is_count(split) or split not in SIZES:
         raise ValueError(f"split must be 1, 2 or 3, got {split!r}")
     check_whole(1, frames=frames)
-    known = np.ndim(modalities) == 1 and set(modalities) <= set(MODALITIES)
+    known = is_list(modalities) and set(modalities) <= set(MODALITIES)
     if not known or not modalities or len(set(modalities)) < len(modalities):
         raise ValueError(f"modalities must be some of {list(MODALITIES)}, each once, got {modalities!r}")
     modalities = [name for name in MODALITIES if name in modalities]
