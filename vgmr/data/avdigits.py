@@ -6,7 +6,7 @@ import io
 import re
 import struct
 import wave
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,7 @@ from sklearn.datasets import load_digits as sklearn_digits
 from vgmr.data.extract.audio import log_mel
 from vgmr.data.fetch import Copy, Source, checksums, locate
 from vgmr.data.store import prepared
-from vgmr.data.types import (
-    Batch,
-    MultimodalData,
-    check_split,
-    check_whole,
-    fingerprint,
-    fold_parts,
-    holdout,
-    is_list,
-    pad,
-)
+from vgmr.data.types import Batch, MultimodalData, check_split, check_whole, fingerprint, fold_parts, holdout, pad
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 RATE = 8000
@@ -80,7 +70,8 @@ def load_avdigits(
         raise ValueError(f"split must be 'official' or 'speakers', got {split!r}")
     check_split(fold, split, "official")
     for given, default in ((held_out_speakers, "theo"), (validation_speakers, "lucas")):
-        if not is_list(given):
+        several = isinstance(given, Collection) and not isinstance(given, str)
+        if not several or not all(isinstance(one, str) for one in given):
             raise ValueError(f"speakers are given as a list of: {', '.join(SPEAKERS)}; got {given!r}")
         if split != "speakers" and list(given) != [default]:
             raise ValueError(f"speakers {given!r} need split='speakers', got {split!r}; give it, or no speakers")
