@@ -286,6 +286,19 @@ def test_tables_are_those_of_the_run_that_finished(folder):
     assert sorted(file.name for file in output.parent.iterdir()) == ["a-tables", "a.ipynb"]
 
 
+def test_of_an_endless_error_its_beginning_is_said(folder):
+    (folder / "home").mkdir()
+    path = folder / "notebooks" / "01_tiny.ipynb"
+    book = json.loads(path.read_text())
+    book["cells"][2]["source"] = "raise ValueError('so ' * 1_000_000)"
+    path.write_text(json.dumps(book))
+    with pytest.raises(
+        RuntimeError, match=r"cell 2: ValueError: so so .*so \.\.\. \(3,000,012 characters\); see"
+    ) as said:
+        run.run_notebook(path, {}, folder / "out" / "a.ipynb", progress=False)
+    assert len(str(said.value)) < 3000
+
+
 def test_a_full_disk_is_named_and_leaves_no_cut_notebook(folder, monkeypatch):
     import papermill
 

@@ -32,6 +32,7 @@ TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tu
 CELL_TIMEOUT = 24 * 3600  # seconds; without a limit a lost message between kernel and client waits for ever
 START_TIMEOUT = 180  # seconds
 START_ATTEMPTS = 3
+LONGEST = 2000  # characters that are said of an error
 HOW_ONLY = ("again", "jobs", "device")  # parameters that say how results come about, not which
 PATHS = ("root", "folder")  # parameters that hold a path: the notebook runs in its own folder
 NOT_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)  # of ast.literal_eval
@@ -401,6 +402,7 @@ def run_notebook(
     kernel = kernel or Kernel()
 
     def failed(cell: int, why: str) -> RuntimeError:
+        why = why if len(why) <= LONGEST else f"{why[:LONGEST]} ... ({len(why):,} characters)"
         return RuntimeError(f"{notebook.stem} failed in cell {cell}: {why}; see {unfinished}")
 
     with _in_place_of(tables_of(output)) as kernel.tables:
