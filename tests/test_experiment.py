@@ -281,15 +281,6 @@ def test_two_processes_that_finish_the_same_run_agree(monkeypatch, cache):
             "unknown prefusion 'vgrm'; there are: none, mlp, cross-attention, sigmoid-tanh, se, confidence, vgmr",
         ),
         ({"backbone": "resnet"}, "unknown backbone 'resnet'; there are: pooled, transformer"),
-        (
-            {"method": "ogm-ge", "backbone_options": {"head": "sum"}},
-            "'ogm-ge' is defined for the head 'concat' .* got backbone 'pooled' with head 'sum'",
-        ),
-        (
-            {"method": "mla", "backbone_options": {"head": "concat"}},
-            "'mla' is defined for the head 'shared' .* got backbone 'pooled' with head 'concat'",
-        ),
-        ({"method": "arl", "backbone": "tfn"}, "'arl' is defined for the head 'concat' .* got backbone 'tfn'$"),
     ],
 )
 def test_unknown_parts_are_refused_at_once(field, message):

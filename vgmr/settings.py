@@ -217,11 +217,10 @@ class Experiment:
         make_method(self.method, **self.method_options)
         check_options(self.backbone, self.backbone_options)
         needed = METHODS[self.method].head
-        head = self.backbone_options.get("head", needed)
-        if needed is not None and (self.backbone not in ("pooled", "transformer") or head != needed):
+        if needed is not None and self.backbone not in ("pooled", "transformer"):
             raise ValueError(
                 f"method {self.method!r} is defined for the head {needed!r} of the backbones pooled and "
-                f"transformer, got backbone {self.backbone!r}" + (f" with head {head!r}" if head != needed else "")
+                f"transformer, got backbone {self.backbone!r}"
             )
         _tried(
             Options(filled(VGMR, self, num_classes=2)),
