@@ -54,6 +54,11 @@ def answers(model: Classifier, part: Batch, value: Mapping[str, Tensor] | None =
     return torch.cat(pieces)
 
 
+def channel_deviation(value: Tensor) -> Tensor:
+    """Deviation over channels, (B, d) -> (B,); 0 where there is one."""
+    return value.std(1, correction=min(1, value.shape[1] - 1))
+
+
 def values(model: Classifier, part: Batch) -> pd.DataFrame:
     """What stands against each modality of each sample; one row per sample and modality.
 
@@ -75,7 +80,7 @@ def values(model: Classifier, part: Batch) -> pd.DataFrame:
             columns[name] = {
                 "value": refinement.global_value[name],
                 "channel_value": channel.mean(1),
-                "channel_deviation": channel.std(1, correction=min(1, channel.shape[1] - 1)),
+                "channel_deviation": channel_deviation(channel),
                 "gate": (gate.mean(2) * real).sum(1) / real.sum(1),
                 "raw_gate": masked_mean(refinement.gate[name], real).mean(1),
                 "contribution": delta[name],

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy.stats import rankdata
 from torch import Tensor
 
-from vgmr.analysis.calibration import values
+from vgmr.analysis.calibration import channel_deviation, values
 from vgmr.classifier import Classifier
 from vgmr.data.types import Batch
 from vgmr.fusion.base import evaluating
@@ -167,9 +167,7 @@ def _sample_scores(model: Classifier, part: Batch) -> dict[str, dict[str, Tensor
     return {
         "global value": refinement.global_value,
         "channel value": {name: x.mean(1) for name, x in refinement.channel_value.items()},
-        "channel deviation": {
-            name: x.std(1, correction=min(1, x.shape[1] - 1)) for name, x in refinement.channel_value.items()
-        },
+        "channel deviation": {name: channel_deviation(x) for name, x in refinement.channel_value.items()},
         "entropy": dict.fromkeys(part.features, entropy),
     }
 

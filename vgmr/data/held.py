@@ -39,11 +39,12 @@ def _versions(data: MultimodalData) -> list[Any]:
 def state(dataset: str, root: str | None) -> str:
     """What tells that files of the user's own changed: name, size and time of each; empty for published sets.
 
-    Of own clips every file is looked at, of other data sets the entries of the folder.
+    A loader's module that has a `state` says so itself, as that of own clips; of the others that may not be passed
+    on the entries of the folder are looked at.
     """
     module = loader(dataset).__module__
-    if module == "vgmr.data.own":
-        return str(import_module(module).state(root))
+    if (of_files := getattr(import_module(module), "state", None)) is not None:
+        return str(of_files(root))
     base = place("VGMR_DATA") if root is None else user_path(root)
     if not module.startswith("vgmr.data.gated.") or base is None or not base.exists():
         return ""

@@ -17,7 +17,7 @@ import pandas as pd
 from vgmr.data import load, loader, names
 from vgmr.data.fetch import Source, expected, find, problems
 from vgmr.data.gated import sentiment
-from vgmr.data.own import TABLE, extract
+from vgmr.data.own import extract
 from vgmr.data.store import MANIFEST, NOT_KEPT
 from vgmr.data.types import MultimodalData
 from vgmr.machine.files import cache_folder, place, user_path, writable
@@ -81,8 +81,7 @@ def _looked_for(name: str) -> tuple[Callable[[Path], bool], str]:
     module = import_module(loader(name).__module__)
     if isinstance(corpus := getattr(module, name.upper(), None), sentiment.Corpus):
         return lambda folder: bool(sentiment.find(corpus, folder)), sentiment.expected(corpus)
-    markers = getattr(module, "MARKERS", (TABLE, MANIFEST))
-    return lambda folder: any((folder / marker).is_file() for marker in markers), module.EXPECTED
+    return lambda folder: any((folder / marker).is_file() for marker in module.MARKERS), module.EXPECTED
 
 
 def _megabytes(size: int) -> str:

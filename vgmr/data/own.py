@@ -44,6 +44,7 @@ FRACTION = re.compile(r"[-+]?\d*[.,]\d*[1-9]\d*([eE][-+]?\d+)?")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
 UNSEEN = re.compile("[\u200b-\u200f\u2060\ufeff]")  # characters without a width
 RAGGED = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
+MARKERS = (TABLE, store.MANIFEST)
 EXPECTED = (
     f"give as root a table of your clips (.csv), a folder with one called {TABLE}, or a folder that vgmr data "
     "extract wrote"

@@ -19,7 +19,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+import torch
 
+from vgmr.evaluation import accuracy, confusion, macro_f1
 from vgmr.experiment import Run
 from vgmr.loop.history import History
 from vgmr.machine.files import environment, in_repository, write
@@ -139,16 +141,12 @@ def _counted(one: Run) -> dict[str, float]:
     """Metrics that predicted classes give once more; none of a regression, or without predictions."""
     if not one.prediction or isinstance(one.prediction[0], float):
         return {}
-    label, answer = np.array(one.label), np.array(one.prediction)
-    size = 1 + max(label.max(), answer.max())
-    true, said, right = (np.bincount(x, minlength=size) for x in (label, answer, label[label == answer]))
-    seen, most, samples = true + said > 0, true.max(), len(label)
-    return {
-        "accuracy": right.sum() / samples,
-        "macro_f1": (2 * right[seen] / (true + said)[seen]).mean(),
-        "majority_accuracy": most / samples,
-        "majority_macro_f1": 2 * most / (most + samples) / np.count_nonzero(true),
-    }
+    label, prediction = torch.tensor(one.label), torch.tensor(one.prediction)
+    found: dict[str, float] = {}
+    for prefix, answer in (("", prediction), ("majority_", label.mode().values.expand_as(label))):
+        counts = confusion(answer, label, 1 + int(torch.maximum(label, prediction).max()))
+        found |= {f"{prefix}accuracy": accuracy(counts), f"{prefix}macro_f1": macro_f1(counts)}
+    return found
 
 
 def _named(experiment: Experiment) -> str:

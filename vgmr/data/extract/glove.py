@@ -57,26 +57,18 @@ def _from_package(wanted: Iterable[str]) -> dict[str, np.ndarray]:
     return {word: np.array(table[row_of[word]]) for word in wanted if word in row_of}
 
 
-def check_text(file: Path) -> None:
-    """ValueError in one line where a file is not text in UTF-8 without byte order mark."""
-    expected = "expected text in UTF-8 without byte order mark; unpack the file, or save it so"
-    with open(file, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                text = line.decode()
-            except UnicodeDecodeError:
-                raise ValueError(f"{file}, line {number}: {expected}") from None
-            if number == 1 and text.startswith("\ufeff"):
-                raise ValueError(f"{file}, line 1: {expected}")
-
-
 def _from_file(file: Path, wanted: set[str]) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     width = 0
-    check_text(file)
-    with open(file, encoding="utf-8") as lines:
+    with open(file, "rb") as lines:
         for number, line in enumerate(lines, 1):
-            word, *values = line.rstrip("\n").split(" ")
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise ValueError(
+                    f"{file}, line {number}: expected text in UTF-8; unpack the file, or save it so"
+                ) from None
+            word, *values = text.rstrip("\r\n").split(" ")
             width = width or len(values) * (len(values) > 1)  # a first line of two numbers is a header
             if word not in wanted:
                 continue
