@@ -70,6 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{name}: interrupted", file=sys.stderr)
             return 128 + number
         if not isinstance(error, Exception) or os.environ.get(TRACEBACK):
+            _give_up_output()
             raise
         print(f"{name}: {one_line(error)}", file=sys.stderr)
         _give_up_output()

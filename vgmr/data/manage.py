@@ -162,6 +162,8 @@ def run(arguments: list[str]) -> int:
         if given.command == "list":
             return _list(given.root)
         return _check(given.name, given.root) if given.command == "check" else _prepare(given.name, given.root)
+    except BrokenPipeError:  # the reader of the output has seen enough
+        raise
     except (ValueError, OSError) as error:
         print(f"vgmr data {given.command}: {error}", file=sys.stderr)
         return 1
