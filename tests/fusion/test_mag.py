@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_numbers import fill, linear, wave
 
-from vgmr.fusion.mag import MAG, AdaptationGate, AnchorShift
+from vgmr.fusion.mag import MAG, AdaptationGate, AnchorShift, resampled
 
 
 def core(strength=1.0):
@@ -77,6 +77,64 @@ def test_in_the_place_of_vgmr_it_moves_the_anchor_alone():
         module({name: x.double() for name, x in features.items()}, mask)
 
 
+def literal_means(x, real, like_real):
+    """One sample at a time, bin by bin."""
+    found = torch.zeros(len(x), like_real.shape[1], x.shape[2], dtype=x.dtype)
+    for sample, (steps, taken) in enumerate(zip(x, real, strict=True)):
+        steps, places = steps[taken], like_real[sample].nonzero().flatten().tolist()
+        count, bins = len(steps), len(places)
+        for t, place in enumerate(places if count else ()):
+            end = -(-(t + 1) * count // bins)  # rounded up
+            found[sample, place] = steps[t * count // bins : end].mean(0)
+    return found
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 1000))
+def test_steps_are_resampled_as_bin_by_bin(steps, bins, seed):
+    torch.manual_seed(seed)
+    x, like = torch.randn(4, steps, 2).double(), torch.zeros(4, bins, 1)
+    real, like_real = torch.rand(4, steps) < 0.7, torch.rand(4, bins) < 0.7
+    found, there = resampled(x, real, like, like_real)
+    torch.testing.assert_close(found, literal_means(x, real, like_real))
+    assert torch.equal(there, like_real & real.any(1, keepdim=True))
+
+
+def test_resampling_by_hand():
+    x = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0]).view(1, 5, 1)
+    two, five = torch.zeros(1, 2, 1), torch.zeros(1, 5, 1)
+    assert resampled(x, None, two)[0].flatten().tolist() == pytest.approx([7 / 3, 28 / 3])  # the middle in both
+    torch.testing.assert_close(resampled(x, None, five)[0], x)
+    assert resampled(x[:, :2], None, five)[0].flatten().tolist() == [1.0, 1.0, 1.5, 2.0, 2.0]
+    real = torch.tensor([[True, True, False, False, False]])
+    assert resampled(x, real, two)[0].flatten().tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("module", [MAG, AnchorShift])
+def test_resampled_modalities_do_what_their_means_do(module):
+    dims, torch_state = {"text": 4, "audio": 3}, torch.random.get_rng_state()
+    arguments = (dims, 2) if module is MAG else (dims,)
+    loose = module(*arguments, resample="mean").eval()
+    torch.random.set_rng_state(torch_state)
+    strict = module(*arguments).eval()
+    features = {"text": torch.randn(2, 3, 4), "audio": torch.randn(2, 7, 3)}
+    mask = {"text": torch.tensor([[True] * 3, [True, True, False]]), "audio": torch.arange(7).expand(2, 7) < 5}
+    means, there = resampled(features["audio"], mask["audio"], features["text"], mask["text"])
+    aligned = {"text": features["text"], "audio": means}, {"text": mask["text"], "audio": there}
+
+    def answer(model, features, mask):
+        if module is AnchorShift:
+            return model(features, mask).features["text"]
+        return model.fuse(model.encode(features, mask), mask=mask)
+
+    torch.testing.assert_close(answer(loose, features, mask), answer(strict, *aligned))
+    with pytest.raises(ValueError, match=r'text has 3, audio has 7; align them, or give resample="mean"'):
+        answer(strict, features, mask)
+    padded = {name: torch.cat([x, torch.full((2, 2, x.shape[2]), 9.0)], 1) for name, x in features.items()}
+    longer = {name: torch.cat([x, torch.zeros(2, 2, dtype=torch.bool)], 1) for name, x in mask.items()}
+    found = answer(loose, padded, longer)
+    torch.testing.assert_close(found if module is MAG else found[:, :3], answer(loose, features, mask))
+
+
 def test_size_of_the_gate_of_the_original():
     gate = AdaptationGate(768, {"audio": 74, "vision": 35})
     assert sum(p.numel() for p in gate.parameters()) == 1_351_680
@@ -93,6 +151,9 @@ def test_refusals():
         MAG({"a": 3, "b": 2}, 2)
     with pytest.raises(ValueError, match="needs at least 2, got \\['text'\\]"):
         MAG({"text": 3}, 2)
+    for make in (MAG, AnchorShift):
+        with pytest.raises(ValueError, match="MAG: resample must be None or 'mean', got 'max'"):
+            make({"text": 3, "audio": 2}, **({"num_outputs": 2} if make is MAG else {}), resample="max")
     model = MAG({"text": 3, "audio": 2}, 2)
     with pytest.raises(ValueError, match="MAG needs aligned steps: text has 5, audio has 7"):
         model.fuse(model.encode({"text": torch.randn(1, 5, 3), "audio": torch.randn(1, 7, 2)}, None))

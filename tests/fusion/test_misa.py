@@ -1,5 +1,7 @@
 """MISA: reference numbers of the fusion and the three losses, hand values, what the official loss does wrong."""
 
+import math
+
 import pytest
 import torch
 from made_numbers import attention, fill, linear, wave
@@ -17,8 +19,9 @@ from vgmr.fusion.misa import (
 NAMES = ("m1", "m2", "m3")
 
 
-def core(variant="official"):
-    model = MISA(dict.fromkeys(NAMES, 4), 2, width=4, averaged=NAMES, feedforward_dim=8, variant=variant)
+def core(variant="official", similarity="moments"):
+    sizes = {"width": 4, "averaged": NAMES, "feedforward_dim": 8}
+    model = MISA(dict.fromkeys(NAMES, 4), 2, **sizes, variant=variant, similarity=similarity)
     model = model.double().eval()
     mix = model.mix
     fill(
@@ -87,8 +90,52 @@ def test_coinciding_views_have_no_discrepancy_and_finite_gradients():
     assert float(loss.detach()) < 1e-5 and torch.isfinite(x.grad).all()
 
 
-def test_the_order_of_samples_changes_no_loss():
-    model, encodings = core("corrected")
+def test_told_apart_by_a_network_the_views_learn_the_opposite_of_what_it_learns():
+    model = MISA(dict.fromkeys(NAMES, 4), 2, width=4, averaged=NAMES, similarity="adversarial").double().eval()
+    encodings = {name: wave(3, 4, c=place) for place, name in enumerate(NAMES)}
+    loss = model.losses(encodings)["similarity"]
+    told, owner = model.whose(model.views(encodings)[1]), torch.tensor([[0] * 3, [1] * 3, [2] * 3])
+    literal = -told.log_softmax(2).gather(2, owner.unsqueeze(2)).mean()
+    torch.testing.assert_close(loss, literal)
+    teller = list(model.whose.parameters())
+    found = torch.autograd.grad(loss, [*teller, model.shared.weight])
+    expected = torch.autograd.grad(literal, [*teller, model.shared.weight])
+    for ours, theirs in zip(found[:-1], expected[:-1], strict=True):
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(found[-1], -expected[-1])
+    assert found[-1].abs().max() > 0
+    for parameter in teller:
+        parameter.data.zero_()
+    assert float(model.losses(encodings)["similarity"].detach()) == pytest.approx(math.log(3))
+
+
+def told_apart(weight):
+    """How often a network finds the owner of a shared view after training against it with this weight."""
+    torch.manual_seed(0)
+    model = MISA({"a": 2, "b": 2}, 2, width=4, averaged=("a", "b"), similarity="adversarial", dropout=0.0)
+    features = {"a": torch.randn(64, 1, 2) + 1, "b": torch.randn(64, 1, 2) - 1}
+    views = torch.optim.Adam([p for name, p in model.named_parameters() if "whose" not in name], 0.01)
+    teller = torch.optim.Adam(model.whose.parameters(), 0.01)
+    for _ in range(300):
+        loss = model.losses(model.encode(features, None))["similarity"]
+        teller.zero_grad()
+        views.zero_grad()
+        loss.backward()
+        for parameter in (p for group in views.param_groups for p in group["params"] if p.grad is not None):
+            parameter.grad *= weight
+        views.step()
+        teller.step()
+    told = model.whose(model.views(model.encode(features, None))[1]).argmax(2)
+    return float((told == torch.tensor([[0], [1]])).float().mean())
+
+
+def test_views_that_learn_against_the_network_cannot_be_told_apart():
+    assert told_apart(0.0) > 0.9 and told_apart(1.0) < 0.75
+
+
+@pytest.mark.parametrize("similarity", ["moments", "adversarial"])
+def test_the_order_of_samples_changes_no_loss(similarity):
+    model, encodings = core("corrected", similarity)
     order = torch.tensor([2, 0, 1])
     for what, loss in model.losses({name: x[order] for name, x in encodings.items()}).items():
         torch.testing.assert_close(loss, model.losses(encodings)[what])
@@ -131,6 +178,8 @@ def test_refusals():
         MISA({"a": 3, "b": 2}, 2, width=5)
     with pytest.raises(ValueError, match="variant must be 'corrected' or 'official', got 'new'"):
         MISA({"a": 3, "b": 2}, 2, variant="new")
+    with pytest.raises(ValueError, match="similarity must be 'moments' or 'adversarial', got 'cmd'"):
+        MISA({"a": 3, "b": 2}, 2, similarity="cmd")
 
 
 def test_hooks_and_parametrisations_of_its_recurrences_are_heeded():

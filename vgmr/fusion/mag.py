@@ -13,11 +13,59 @@ from vgmr.refining.maps import masked_mean
 from vgmr.refining.refinement import Refinement
 
 
-def check_aligned(anchor: str, lengths: Mapping[str, int]) -> None:
-    """ValueError where another modality has not as many steps as the anchor."""
-    for name, length in lengths.items():
-        if length != lengths[anchor]:
-            raise ValueError(f"MAG needs aligned steps: {anchor} has {lengths[anchor]}, {name} has {length}")
+def resampled(
+    x: Tensor, mask: Tensor | None, like: Tensor, like_mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Means of the N real steps of `x` in as many bins as `like` has real steps, L, and where there is a mean.
+
+    Bin t holds the steps from floor(t N / L) to ceil((t + 1) N / L), so that none is empty: neighbours share a
+    step where N / L is no whole number, and one step serves several bins where N < L.
+
+    Args:
+        x: (B, T_x, d).
+        mask: (B, T_x) bool, or None where all steps are real.
+        like, like_mask: the same of the sequence to be aligned with, (B, T, ...) and (B, T).
+
+    Returns:
+        (B, T, d), zero where `like` is padded or `x` has no step, and (B, T) bool, False there.
+    """
+    source = x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+    target = x.new_ones(like.shape[:2], dtype=torch.bool) if like_mask is None else like_mask
+    count, bins = source.sum(1, keepdim=True), target.sum(1, keepdim=True).clamp(min=1)
+    place = target.cumsum(1)
+    start, end = (place - 1) * count // bins, (place * count + bins - 1) // bins
+    step = (source.cumsum(1) - 1).unsqueeze(1)
+    inside = (step >= start.unsqueeze(2)) & (step < end.unsqueeze(2)) & source.unsqueeze(1) & target.unsqueeze(2)
+    share = inside.to(x.dtype)
+    return share @ x / share.sum(2, keepdim=True).clamp(min=1), inside.any(2)
+
+
+def beside_anchor(
+    anchor: str, sequences: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None, resample: str | None
+) -> tuple[dict[str, Tensor], Mapping[str, Tensor] | None]:
+    """The other modalities and their masks, step for step beside the anchor's.
+
+    Raises ValueError where, without `resample`, one has not as many steps as the anchor.
+    """
+    others = {name: x for name, x in sequences.items() if name != anchor}
+    like = sequences[anchor]
+    if resample is None:
+        for name, x in others.items():
+            if x.shape[1] != like.shape[1]:
+                raise ValueError(
+                    f"MAG needs aligned steps: {anchor} has {like.shape[1]}, {name} has {x.shape[1]}; "
+                    'align them, or give resample="mean"'
+                )
+        return others, mask
+    masks = {} if mask is None else mask
+    found = {name: resampled(x, masks.get(name), like, masks.get(anchor)) for name, x in others.items()}
+    return {name: x for name, (x, _) in found.items()}, {name: real for name, (_, real) in found.items()}
+
+
+def check_resample(resample: str | None) -> None:
+    """ValueError for another way than those there are."""
+    if resample not in (None, "mean"):
+        raise ValueError(f"MAG: resample must be None or 'mean', got {resample!r}")
 
 
 class AdaptationGate(nn.Module):
@@ -65,7 +113,8 @@ class MAG(Backbone):
     """Multimodal adaptation gate in front of a small Transformer over the anchor (after Rahman et al., ACL 2020).
 
     The original stands inside BERT; the projection to `width` and the encoder behind are ours. Without the anchor
-    the answer is a constant, so the anchor's contribution is "model against prior". All steps must be aligned.
+    the answer is a constant, so the anchor's contribution is "model against prior". Steps must be aligned, or are
+    brought to the anchor's by `resample`.
 
     Args:
         dims: feature dimension by modality name: the anchor and at least one other.
@@ -76,6 +125,8 @@ class MAG(Backbone):
         num_layers, num_heads, feedforward_dim, max_length: of the pre-norm Transformer with learned positions.
         gate_dropout: after the gate.
         dropout: in the Transformer.
+        resample: "mean" averages the real steps of another modality in as many bins as the anchor has real steps,
+            which is ours; None refuses steps that are not aligned.
 
     Raises:
         ValueError: no anchor, nothing beside it; in use, steps that are not aligned.
@@ -94,12 +145,14 @@ class MAG(Backbone):
         max_length: int = 50,
         gate_dropout: float = 0.5,
         dropout: float = 0.1,
+        resample: str | None = None,
     ):
         check_sizes("MAG", num_layers=num_layers, feedforward_dim=feedforward_dim, max_length=max_length)
         check_heads("MAG", width, num_heads)
         check_weights("MAG", strength=strength)
+        check_resample(resample)
         super().__init__(dims, num_outputs, width)
-        self.anchor = find_anchor(self.dims, anchor, "MAG")
+        self.anchor, self.resample = find_anchor(self.dims, anchor, "MAG"), resample
         self.others = {name: dim for name, dim in self.dims.items() if name != self.anchor}
         self.project = nn.Linear(self.dims[self.anchor], width)
         self.gate = AdaptationGate(width, self.others, strength, gate_dropout)
@@ -112,9 +165,12 @@ class MAG(Backbone):
 
     def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
         """The anchor projected to (B, T, width); the others as they came."""
+        if name != self.anchor:
+            return x
         if x.shape[1] > len(self.position):
             raise ValueError(f"{name}: {x.shape[1]} time steps, but max_length is {len(self.position)}")
-        return self.project(x) if name == self.anchor else x
+        projected: Tensor = self.project(x)
+        return projected
 
     def vectors(
         self, encodings: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None
@@ -132,11 +188,10 @@ class MAG(Backbone):
         """Shift the anchor, encode, average, classify; without the anchor one step of zeros stands for it."""
         present = self.present(keep)
         anchor = encodings[self.anchor]
-        check_aligned(self.anchor, {name: x.shape[1] for name, x in encodings.items()})
+        others, masks = beside_anchor(self.anchor, encodings, mask, self.resample)
         if self.anchor in present:
             real = None if mask is None else mask[self.anchor]
-            others = {name: encodings[name] for name in present if name != self.anchor}
-            shifted = self.gate(anchor, others, mask)
+            shifted = self.gate(anchor, {name: x for name, x in others.items() if name in present}, masks)
         else:
             real, shifted = None, self.gate(torch.zeros_like(anchor[:, :1]), {})
         tokens = shifted + self.position[: shifted.shape[1]]
@@ -157,24 +212,30 @@ class AnchorShift(nn.Module):
         anchor: name of the anchor; "text" by default.
         strength: beta.
         dropout: after the gate.
+        resample: as in `MAG`.
     """
 
     def __init__(
-        self, dims: Mapping[str, int], anchor: str | None = None, strength: float = 1.0, dropout: float = 0.1
+        self,
+        dims: Mapping[str, int],
+        anchor: str | None = None,
+        strength: float = 1.0,
+        dropout: float = 0.1,
+        resample: str | None = None,
     ):
         super().__init__()
         self.dims = check_dims(dims)
-        self.anchor = find_anchor(self.dims, anchor, "MAG")
+        self.anchor, self.resample = find_anchor(self.dims, anchor, "MAG"), resample
         check_weights("AnchorShift", strength=strength)
+        check_resample(resample)
         others = {name: dim for name, dim in self.dims.items() if name != self.anchor}
         self.gate = AdaptationGate(self.dims[self.anchor], others, strength, dropout)
 
     def forward(self, features: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None = None) -> Refinement:
-        """name -> (B, T, d_m), from the same shapes; ValueError where steps are not aligned."""
+        """name -> (B, T_m, d_m), from the same shapes; ValueError where steps are not aligned, nor resampled."""
         checked, masks = check_inputs(self.dims, features, mask)
         check_like(self, checked)
-        check_aligned(self.anchor, {name: x.shape[1] for name, x in checked.items()})
-        others = {name: x for name, x in checked.items() if name != self.anchor}
-        shifted = self.gate(checked[self.anchor], others, mask)
+        others, aligned_mask = beside_anchor(self.anchor, checked, mask, self.resample)
+        shifted = self.gate(checked[self.anchor], others, aligned_mask)
         real = masks[self.anchor]
         return Refinement(checked | {self.anchor: shifted if real is None else shifted * real.unsqueeze(2)})

@@ -154,6 +154,9 @@ class MISA(Backbone):
         num_heads: of the Transformer layer.
         dropout: in the output network; the Transformer layer has at most 0.1.
         difference_weight, similarity_weight, reconstruction_weight: of the three losses.
+        similarity: "moments", the central moment discrepancy of shared views; or "adversarial", the cross-entropy
+            of a small network that tells from a shared view whose it is, by gradients that are reversed for the
+            views, so that it learns to tell and they learn not to be told.
         variant: "corrected": the difference loss does not grow with the batch; or "official".
 
     Raises:
@@ -174,6 +177,7 @@ class MISA(Backbone):
         similarity_weight: float = 1.0,
         reconstruction_weight: float = 1.0,
         variant: str = "corrected",
+        similarity: str = "moments",
     ):
         check_heads("MISA", width, num_heads)
         check_sizes("MISA", feedforward_dim=feedforward_dim)
@@ -188,6 +192,8 @@ class MISA(Backbone):
         super().__init__(dims, num_outputs, width, at_least=2)
         if variant not in ("corrected", "official"):
             raise ValueError(f"MISA: variant must be 'corrected' or 'official', got {variant!r}")
+        if similarity not in ("moments", "adversarial"):
+            raise ValueError(f"MISA: similarity must be 'moments' or 'adversarial', got {similarity!r}")
         sequential = [name for name in self.dims if name not in averaged]
         hidden = widths(sequential, max(1, width // 2) if hidden_dim is None else hidden_dim, "MISA: hidden_dim")
         self.averaged, self.variant = set(averaged), variant
@@ -219,6 +225,10 @@ class MISA(Backbone):
             nn.ReLU(),
             nn.Linear(count * width, num_outputs),
         )
+        self.whose = None
+        if similarity == "adversarial":
+            layers = nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, count)
+            self.whose = nn.Sequential(*layers)
 
     def encode_one(self, name: str, x: Tensor, mask: Tensor | None) -> Tensor:
         """u_m: (B, T_m, d_m) to (B, width)."""
@@ -253,16 +263,26 @@ class MISA(Backbone):
     def losses(self, encodings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The three losses without their weights, from u_m alone; scalars."""
         private, shared = self.views(encodings)
-        count, moments = len(self.names), central_moments(shared)
-        one, other = torch.triu_indices(count, count, 1, device=shared.device)  # of every pair of modalities
+        count = len(self.names)
         batch = None if self.variant == "official" else 16
         apart = differences(unit_rows(torch.cat([private, shared])), batch)
         again = each_its_own([self.reconstruct[name] for name in encodings], private + shared)
         return {
             "difference": apart[:count, :count].triu(1).sum() + apart[:count, count:].trace(),
-            "similarity": moment_discrepancy(moments[one], moments[other]).mean(),
+            "similarity": self._unlike(shared),
             "reconstruction": F.mse_loss(again, torch.stack(list(encodings.values()))),
         }
+
+    def _unlike(self, shared: Tensor) -> Tensor:
+        """How well shared views (modalities, B, width) can be told apart: a loss for them."""
+        count = len(shared)
+        if self.whose is not None:
+            told = self.whose(2 * shared.detach() - shared)  # the same numbers, their gradients reversed
+            owner = torch.arange(count, device=shared.device).repeat_interleave(shared.shape[1])
+            return F.cross_entropy(told.flatten(0, 1), owner)
+        moments = central_moments(shared)
+        one, other = torch.triu_indices(count, count, 1, device=shared.device)  # of every pair of modalities
+        return moment_discrepancy(moments[one], moments[other]).mean()
 
     def auxiliary_loss(
         self, encodings: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None, label: Tensor
