@@ -288,8 +288,10 @@ class Evidence(nn.Module):
         if label.is_floating_point():
             inner = torch.linspace(0, 1, self.num_classes + 1, device=label.device, dtype=label.dtype)[1:-1]
             label = torch.bucketize(label, label.quantile(inner))
-        for name, x in features.items():
-            self._of(name).prepare(x, mask[name], label)
+        # neither in mixed precision nor in inference mode, where nothing learns
+        with torch.inference_mode(False), torch.autocast(label.device.type, enabled=False):
+            for name, x in features.items():
+                self._of(name).prepare(x, mask[name], label)
         self.fitting = object()
 
     @torch.no_grad()
