@@ -208,7 +208,8 @@ def check_inputs(
             if real is not None and not real.any(1).all():
                 row = int((~real.any(1)).nonzero()[0])
                 raise ValueError(
-                    f"{name}: sample {row} has no real time step in its mask; each needs at least one"
+                    f"{name}: sample {row} has no real time step in its mask; each needs at least one, such as "
+                    "the mean of the training part where the modality is missing"
                 )
             if not torch.isfinite(x.detach().sum()) and not torch.isfinite(x).all():
                 row = int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
