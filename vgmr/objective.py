@@ -76,7 +76,7 @@ def corruption_loss(refinement: Refinement, corrupted: Mapping[str, Tensor]) -> 
     for name, where in corrupted.items():
         whole = (~where.flatten(1).any(1)).to(refinement.global_value[name].dtype)
         for value in (refinement.global_value[name], refinement.channel_value[name].mean(1)):
-            value = value.clamp(1e-6, 1 - 1e-6)
+            value = value.to(torch.promote_types(value.dtype, torch.float32)).clamp(1e-6, 1 - 1e-6)
             terms.append(-(whole * value.log() + (1 - whole) * (1 - value).log()))
     return 2 * torch.stack(terms).mean()
 
