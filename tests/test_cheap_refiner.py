@@ -5,6 +5,8 @@ import itertools
 import pytest
 import torch
 from reference import made_inputs, randomise
+from torch import nn
+from torch.nn.utils import prune
 
 from vgmr import VGMR, Classifier, Objective, PooledBackbone, TransformerBackbone
 from vgmr.data.types import Batch
@@ -358,10 +360,67 @@ def test_hooks_keep_what_they_saw_and_change_nothing(form, rank, batch, fold):
     for x in features.values():
         x.grad = None
     again = vgmr(features, mask)
-    close(again, plain, 0)
+    close(again, plain)
     torch.stack([x.square().sum() for x in again.features.values()]).sum().backward()
     for name, x in features.items():
         torch.testing.assert_close(x.grad, wanted[name])
     with torch.no_grad():
         close(vgmr(features, mask), plain)
     assert seen and all(torch.equal(x, then) for x, then in seen)
+
+
+class Adapted(nn.Module):
+    """A linear layer with a low-rank adapter (LoRA) beside it, and the layer's weights as its own."""
+
+    def __init__(self, layer: nn.Linear):
+        super().__init__()
+        self.layer, self.weight, self.bias = layer, layer.weight, layer.bias
+        self.inner = nn.Linear(layer.in_features, 1, bias=False)
+        self.outer = nn.Linear(1, layer.out_features, bias=False)
+
+    def forward(self, x):
+        return self.layer(x) + self.outer(self.inner(x))
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+@pytest.mark.parametrize("form", [{}, CALIBRATED])
+@pytest.mark.parametrize("which", ["projection", "gate_from_features", "gate_from_latent"])
+def test_a_layer_in_the_place_of_a_map_is_called_in_every_batch_and_by_a_folded_copy(which, form, rank):
+    vgmr = made(rank=rank, **form)
+    before = vgmr(*made_inputs(DIMS, 7, LENGTHS))
+    for maps in vgmr.maps.values():
+        setattr(maps, which, Adapted(getattr(maps, which)).double())
+    features, mask = made_inputs(DIMS, 7, LENGTHS)
+    got = vgmr(features, mask)
+    assert not torch.allclose(got.features["text"], before.features["text"])
+    for row in range(7):
+        one, own = ({name: x[row : row + 1] for name, x in some.items()} for some in (features, mask))
+        for name, x in vgmr(one, own).features.items():
+            torch.testing.assert_close(got.features[name][row : row + 1], x)
+    close(vgmr.fold()(features, mask), got)
+
+
+def test_pruned_maps_learn():
+    vgmr = made()
+    features, mask = made_inputs(DIMS, 7, LENGTHS)
+    for maps in vgmr.maps.values():
+        prune.l1_unstructured(maps.gate_from_features, "weight", amount=0.5)
+    stepper = torch.optim.SGD(vgmr.parameters(), 0.1)
+    for _ in range(2):
+        stepper.zero_grad()
+        torch.stack([x.square().sum() for x in vgmr(features, mask).features.values()]).sum().backward()
+        stepper.step()
+    vgmr(features, mask)
+    layer = vgmr.maps["text"].gate_from_features
+    assert torch.equal(layer.weight, layer.weight_orig * layer.weight_mask)
+    assert layer.weight_orig.grad.any()
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_hooks_see_every_map_however_many_samples_come(batch):
+    vgmr, seen = made(), []
+    for name, maps in vgmr.maps.items():
+        for which in ("projection", "gate_from_features", "gate_from_latent"):
+            getattr(maps, which).register_forward_hook(lambda *_, key=(name, which): seen.append(key))
+    vgmr(*made_inputs(DIMS, batch, LENGTHS))
+    assert len(set(seen)) == 3 * len(DIMS)

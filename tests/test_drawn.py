@@ -16,6 +16,7 @@ from vgmr.experiment import build, experiment_data
 from vgmr.fusion.pre_gating import PreGating
 from vgmr.objective import Objective, corruption_loss
 from vgmr.refiner import VGMR
+from vgmr.refining.refinement import Refinement
 from vgmr.settings import Experiment
 from vgmr.training import fit
 
@@ -155,6 +156,13 @@ def test_targets_by_hand():
         global_value=low, channel_value={name: one[:, None].expand(6, 4) for name, one in low.items()}
     )
     torch.testing.assert_close(corruption_loss(sure, where), torch.tensor(2 * -0.9).mul(0) + 2 * 0.1053605)
+
+
+def test_a_value_that_mixed_precision_rounds_to_1_has_a_finite_loss():
+    full = {"a": torch.ones(2, dtype=torch.bfloat16)}
+    refinement = Refinement({}, full, {"a": torch.ones(2, 3, dtype=torch.bfloat16)})
+    for hit in (True, False):
+        assert corruption_loss(refinement, {"a": torch.full((2, 1, 1), hit)}).isfinite()
 
 
 def test_out_of_fold_contributions_by_hand():

@@ -1,7 +1,9 @@
 """Anchors that did not see the sample: hand values, a planted truth that is found, a shuffled one that is not."""
 
 import copy
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -439,6 +441,25 @@ def test_anchors_are_not_fitted_in_half_precision():
     with pytest.raises(ValueError, match="float16"):
         vgmr.prepare({name: x.half() for name, x in batch.features.items()}, batch.mask, batch.label)
     assert all(torch.equal(x, before[name]) for name, x in vgmr.state_dict().items())
+
+
+@pytest.mark.parametrize("steps", [2, 12])
+def test_anchors_are_fitted_alike_in_mixed_precision_and_where_nothing_learns(steps):
+    batch = made(40, 3, steps=steps)
+    states = []
+    for where in (
+        nullcontext,
+        torch.no_grad,
+        torch.inference_mode,
+        partial(torch.autocast, "cpu", torch.bfloat16),
+    ):
+        vgmr = VGMR.calibrated(DIMS, CLASSES)
+        with where():
+            vgmr.prepare({name: x * 1 for name, x in batch.features.items()}, batch.mask, batch.label)
+        states.append(vgmr.evidence.state_dict())
+    for state in states[1:]:
+        assert all(torch.equal(x, states[0][name]) for name, x in state.items())
+    assert not any(x.is_inference() for x in states[2].values())
 
 
 def one_gate(rank: int | None = 4, **options) -> Classifier:

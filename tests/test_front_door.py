@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from reference import made_inputs
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parallel.scatter_gather import gather
 from torch.utils import _pytree as pytree
@@ -114,6 +116,16 @@ def test_torch_func_maps_over_samples():
     assert_close(torch.func.vmap(one)(features), model(features).logits)
 
 
+@pytest.mark.parametrize("make", [lambda: VGMR(DIMS, 4), lambda: VGMR.calibrated(DIMS, 3)])
+def test_tensors_without_values_pass_through(make):
+    with FakeTensorMode():
+        made = make().eval()(*inputs())
+    assert {name: x.shape for name, x in made.features.items()} == {"text": (6, 2, 4), "audio": (6, 5, 3)}
+    model = make().eval()
+    graph = make_fx(lambda features: model(features).features)(inputs()[0])
+    assert_close(graph(inputs(6)[0]), model(inputs(6)[0]).features)
+
+
 # Replicas
 
 
@@ -201,6 +213,9 @@ def test_masks_of_the_wrong_kind():
             VGMR(DIMS, 4)(features, wrong)
     with pytest.raises(ValueError, match=r"^mask: expected a tensor for 'audio', got ndarray"):
         VGMR(DIMS, 4)(features, {**mask, "audio": mask["audio"].numpy()})
+    for count in (torch.uint8, torch.int64, torch.float32):  # as tokenizers give them
+        with pytest.raises(ValueError, match=r"^audio: .* bool mask .*; mask\.bool\(\) makes one of 1 and 0$"):
+            VGMR(DIMS, 4)(features, {**mask, "audio": mask["audio"].to(count)})
 
 
 @pytest.mark.parametrize("which", BEFORE)

@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -389,12 +390,12 @@ def test_features_are_dense_and_have_axes(x):
 @pytest.mark.parametrize(
     ("label", "said"),
     [
-        ([0, 1, 0, 1], "got list"),
-        (np.zeros(4, int), "got ndarray"),
-        (torch.zeros(4, dtype=torch.int32), "got torch.int32"),
+        ([0, 1, 0, 1], "got list; torch.as_tensor"),
+        (np.zeros(4, int), "got ndarray; torch.as_tensor"),
+        (torch.zeros(4, dtype=torch.int32), r"got torch.int32; label\.long\(\)"),
         (torch.zeros(4, dtype=torch.bool), "got torch.bool"),
         (torch.zeros(4, dtype=torch.float16), "got torch.float16"),
-        (torch.tensor([0, 1, 2, 3]), "classes 0 to 1, got 0 to 3"),
+        (torch.tensor([0, 1, 2, 3]), "classes 0 to 1, got 0 to 3; num_classes of VGMR is 2"),
         (torch.zeros(3, dtype=torch.int64), r"N = 4 .*got \(3,\)"),
         (torch.zeros(4, 1), r"got \(4, 1\)"),
         (torch.tensor([0.0, torch.nan, 1.0, 2.0]), "finite"),
@@ -543,5 +544,38 @@ def test_a_checkpoint_that_cannot_be_called_is_refused_before_the_work():
 
 
 def test_settings_are_no_runs():
-    with pytest.raises(TypeError, match=r"expected runs, as vgmr.run gives them, got Experiment"):
+    with pytest.raises(TypeError, match=r"expected runs, as vgmr.run gives them, got Experiment; .*differences"):
         compare({name: [Experiment("digits", "none")] for name in ("plain", "VGMR")}, "plain")
+
+
+@pytest.mark.parametrize(
+    "odd", [torch.rand(9, 9), np.zeros((30, 3)), torch.optim.SGD([torch.zeros(1)]), "x" * 500]
+)
+def test_whatever_comes_is_told_in_one_short_line(data, odd):
+    made = model_for(data)
+    settings = ("epochs", "batch_size", "patience", "seed", "learning_rate", "optimizer")
+    calls = [partial(fit, made, data, **{setting: odd}) for setting in settings]
+    calls += [
+        partial(VGMR, {"a": odd, "b": 1}),
+        partial(VGMR, data.dims, latent_dim=odd),
+        partial(VGMR, data.dims, dropout=odd),
+    ]
+    calls += [partial(Objective, temperature=odd), partial(Objective, value_weight=odd)]
+    for call in calls:
+        with pytest.raises(ValueError) as refusal:
+            call()
+        said = str(refusal.value)
+        assert "\n" not in said and len(said) < 250, said
+
+
+class Failing(Own):
+    """Answers no number."""
+
+    def fuse(self, encodings, keep=None, mask=None) -> Tensor:
+        return super().fuse(encodings, keep, mask) * torch.nan
+
+
+def test_an_answer_that_is_no_number_is_said():
+    padded = load("synthetic", like="ave", samples=60, steps=3, padding=0.5)
+    with pytest.raises(FloatingPointError, match="no longer finite in epoch 0"):
+        fit(model_for(padded, Failing(padded.dims, len(padded.classes), heeds=True)), padded, epochs=1)

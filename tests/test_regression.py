@@ -42,6 +42,12 @@ def test_loss_is_the_absolute_error():
     assert float(task_loss(logits, label, "regression")) == 1.25
 
 
+def test_as_many_outputs_as_samples_are_no_scores():
+    """A square of differences would have a mean too, and be minimised."""
+    with pytest.raises(RuntimeError, match=r"\[3\].*size 9"):
+        sample_loss(torch.zeros(3, 3), torch.zeros(3), "regression")
+
+
 def test_contributions_are_in_units_of_the_label():
     """z = 2 h_a + 3 h_b + 1 with label 4, by hand."""
     backbone = PooledBackbone({"a": 1, "b": 1}, 1, width=1)

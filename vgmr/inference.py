@@ -47,7 +47,7 @@ def one_pass(
 
 
 def predict(model: Classifier, part: Batch, keep: Collection[str] | None = None, batch_size: int = 256) -> Tensor:
-    """Logits (N, classes) of a whole part in evaluation mode; `keep` as in `Classifier.forward`."""
+    """Logits (N, num_outputs) of a whole part in evaluation mode; `keep` as in `Classifier.forward`."""
     return torch.cat(one_pass(model, part, lambda output, _: output.logits, keep, batch_size))
 
 

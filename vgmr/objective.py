@@ -21,7 +21,7 @@ from vgmr.contributions import (
 )
 from vgmr.data.types import Batch
 from vgmr.fusion.base import check_weights
-from vgmr.refining.inputs import is_weight
+from vgmr.refining.inputs import is_weight, shown
 from vgmr.refining.maps import masked_mean
 from vgmr.refining.refinement import Refinement
 
@@ -76,7 +76,7 @@ def corruption_loss(refinement: Refinement, corrupted: Mapping[str, Tensor]) -> 
     for name, where in corrupted.items():
         whole = (~where.flatten(1).any(1)).to(refinement.global_value[name].dtype)
         for value in (refinement.global_value[name], refinement.channel_value[name].mean(1)):
-            value = value.clamp(1e-6, 1 - 1e-6)
+            value = value.to(torch.promote_types(value.dtype, torch.float32)).clamp(1e-6, 1 - 1e-6)
             terms.append(-(whole * value.log() + (1 - whole) * (1 - value).log()))
     return 2 * torch.stack(terms).mean()
 
@@ -121,7 +121,7 @@ class Objective:
         if self.target not in TARGETS:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")
         if not (is_weight(self.temperature) and self.temperature > 0):
-            raise ValueError(f"temperature must be positive and finite, got {self.temperature!r}")
+            raise ValueError(f"temperature must be positive and finite, got {shown(self.temperature)}")
         weights = ("value_weight", "regulariser_weight", "minimum_deviation", "warmup_epochs")
         check_weights(**{what: getattr(self, what) for what in weights})
 

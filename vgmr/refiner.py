@@ -183,7 +183,7 @@ class VGMR(nn.Module):
         Until then all are uniform and every value is near 1. Nothing to do where values come from summaries.
 
         Args:
-            features, mask: as in `forward`.
+            features, mask: as in `forward`; changed after, a sample may be judged by anchors that saw it.
             label: (N,), classes as int64, or real numbers, which are cut into `num_classes` parts of like size.
         """
         if self.evidence is not None:

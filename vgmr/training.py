@@ -52,7 +52,7 @@ def fit(
         learning_rate: of all parameters.
         prefusion_learning_rate: of those of `model.prefusion`, if they shall have another.
         weight_decay: of the optimiser.
-        objective: `Objective()` by default.
+        objective: `Objective()` by default; or any function of model, output, batch and epoch to a scalar loss.
         length_buckets: see `mini_batches`.
         seed: of the order of samples, of corruptions and of dropout; initial weights are the caller's.
         progress: show a bar over epochs.

@@ -161,7 +161,8 @@ class Batch:
                 )
             if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
                 got = f"{mask.dtype} {tuple(mask.shape)}"
-                raise ValueError(f"{name}: expected a bool mask of shape {tuple(x.shape[:2])}, got {got}")
+                hint = "; mask.bool() makes one of 1 and 0" if mask.shape == x.shape[:2] else ""
+                raise ValueError(f"{name}: expected a bool mask of shape {tuple(x.shape[:2])}, got {got}{hint}")
         for name, value in {"group": self.group, "row": self.row}.items():
             if value is not None and (value.shape != (size,) or value.dtype != torch.int64):
                 got = f"{value.dtype} {tuple(value.shape)}"

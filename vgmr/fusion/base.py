@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgmr.refining.inputs import check_dims, check_like, is_weight, is_whole
+from vgmr.refining.inputs import check_dims, check_like, is_weight, is_whole, shown
 from vgmr.refining.maps import masked_mean
 
 
@@ -152,7 +152,7 @@ def check_sizes(kind: str = "", /, **sizes: Any) -> None:
     for what, size in sizes.items():
         if not is_whole(size):
             place = kind and f"{kind}: "
-            raise ValueError(f"{place}{what} must be at least 1, got {size!r}; give a whole number")
+            raise ValueError(f"{place}{what} must be at least 1, got {shown(size)}; give a whole number")
 
 
 def check_heads(kind: str, width: int, num_heads: int) -> None:
@@ -166,7 +166,7 @@ def check_weights(kind: str = "", /, **weights: Any) -> None:
     """ValueError in one line, for `kind`, where a weight is no finite number of at least 0."""
     for what, weight in weights.items():
         if not is_weight(weight):
-            raise ValueError(f"{kind and f'{kind}: '}{what} must be a number of at least 0, got {weight!r}")
+            raise ValueError(f"{kind and f'{kind}: '}{what} must be a number of at least 0, got {shown(weight)}")
 
 
 @contextmanager

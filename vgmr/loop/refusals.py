@@ -17,7 +17,7 @@ from vgmr.data.types import Batch, MultimodalData
 from vgmr.fusion.base import check_sizes, check_weights, evaluating
 from vgmr.loop.steps import Corruption, trim
 from vgmr.objective import Objective
-from vgmr.refining.inputs import trusted_values
+from vgmr.refining.inputs import shown, trusted_values
 from vgmr.refining.maps import masked_mean
 
 
@@ -37,7 +37,7 @@ def unsound(
     check_weights(**weights)
     for seed in seeds:
         if not isinstance(seed, Integral) or isinstance(seed, bool) or abs(int(seed)) >= 2**63:
-            yield ValueError(f"seed must be a whole number below 2**63, got {seed!r}")
+            yield ValueError(f"seed must be a whole number below 2**63, got {shown(seed)}")
     for model in models:
         if not (hasattr(model, "prefusion") and hasattr(model, "backbone")):
             yield TypeError(f"model: expected a Classifier(prefusion, backbone), got {type(model).__name__}")
@@ -112,7 +112,8 @@ def reads_padding(model: Classifier, part: Batch) -> bool:
             )
     except Exception:  # of one number of steps only
         return False
-    return not torch.allclose(answer, other, rtol=1e-3, atol=1e-3 * float(answer.abs().max()), equal_nan=True)
+    largest = float(answer.abs().nan_to_num().max())
+    return not torch.allclose(answer, other, rtol=1e-3, atol=1e-3 * largest, equal_nan=True)
 
 
 @torch.no_grad()

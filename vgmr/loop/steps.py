@@ -13,7 +13,7 @@ from vgmr.classifier import Classifier
 from vgmr.data.types import Batch
 from vgmr.fusion.attention import ByteDropout
 from vgmr.refiner import VGMR
-from vgmr.refining.inputs import check_inputs
+from vgmr.refining.inputs import check_inputs, shown
 
 Corruption = Callable[[Batch, torch.Generator], Batch]
 
@@ -113,8 +113,8 @@ def make_optimizer(
 
 def optimizer_of(kind: str, groups: list[dict[str, Any]], weight_decay: float) -> torch.optim.Optimizer:
     """As `make_optimizer`, of groups of parameters with their learning rates; ValueError for another kind."""
-    if kind not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {kind!r}; there are: {', '.join(OPTIMIZERS)}")
+    if not isinstance(kind, str) or kind not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {shown(kind)}; there are: {', '.join(OPTIMIZERS)}")
     if kind == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay, fused=True)
     on_gpu = groups[0]["params"][0].device.type == "cuda"

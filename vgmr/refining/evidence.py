@@ -263,7 +263,10 @@ class Evidence(nn.Module):
         super().__init__()
         num_classes, frequencies = whole("num_classes", num_classes), whole("evidence_frequencies", frequencies)
         if num_classes < 2 or folds < 2:
-            raise ValueError(f"evidence needs at least 2 classes and 2 folds, got {num_classes} and {folds}")
+            raise ValueError(
+                f"num_classes: anchors need at least 2 classes and 2 folds, got {num_classes} and {folds}; scores "
+                "are cut into as many parts as there are classes"
+            )
         self.num_classes, self.frequencies = num_classes, frequencies
         self.fitting = object()  # another one after each `prepare`
         self.anchors = nn.ModuleDict(
@@ -288,8 +291,10 @@ class Evidence(nn.Module):
         if label.is_floating_point():
             inner = torch.linspace(0, 1, self.num_classes + 1, device=label.device, dtype=label.dtype)[1:-1]
             label = torch.bucketize(label, label.quantile(inner))
-        for name, x in features.items():
-            self._of(name).prepare(x, mask[name], label)
+        # neither in mixed precision nor in inference mode, where nothing learns
+        with torch.inference_mode(False), torch.autocast(label.device.type, enabled=False):
+            for name, x in features.items():
+                self._of(name).prepare(x, mask[name], label)
         self.fitting = object()
 
     @torch.no_grad()

@@ -12,17 +12,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+WITHOUT_VALUES = torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY
+
 
 def whole(what: str, value: Any) -> int:
     """`value`, a whole number of at least 1 of any integer type, as int; or ValueError in one line."""
     if not is_whole(value):
-        raise ValueError(f"{what} must be a whole number of at least 1, got {value!r}")
+        raise ValueError(f"{what} must be a whole number of at least 1, got {shown(value)}")
     return operator.index(value)
+
+
+def shown(value: Any) -> str:
+    """What a message says of a value from outside: a text of one line for it, for tensors their type and shape."""
+    said = _kind(value) if isinstance(value, Tensor) and value.ndim else " ".join(repr(value).split())
+    return said if len(said) <= 100 else f"{said[:100]} ... ({type(value).__name__})"
 
 
 def is_whole(value: Any) -> bool:
     """Whether it is a whole number of at least 1, of any integer type."""
-    return not isinstance(value, bool) and hasattr(value, "__index__") and operator.index(value) >= 1
+    try:
+        return not isinstance(value, bool) and operator.index(value) >= 1
+    except TypeError:  # such as tensors of several numbers
+        return False
 
 
 def is_weight(value: Any) -> bool:
@@ -49,7 +60,7 @@ def check_dims(dims: Mapping[str, int], at_least: int = 1) -> dict[str, int]:
 def check_share(what: str, value: Any) -> None:
     """ValueError in one line where `value` is no number in 0 to 1."""
     if not isinstance(value, Real) or not 0 <= float(value) <= 1:
-        raise ValueError(f"{what} must lie in 0 to 1, got {value!r}")
+        raise ValueError(f"{what} must lie in 0 to 1, got {shown(value)}")
 
 
 def _kind(x: Any) -> str:
@@ -59,15 +70,21 @@ def _kind(x: Any) -> str:
 def check_targets(label: Tensor, count: int, classes: int) -> None:
     """ValueError in one line where labels do not fit `count` sequences of `classes` classes."""
     if not isinstance(label, Tensor) or label.layout != torch.strided or label.shape != (count,) or not count:
-        got = tuple(label.shape) if isinstance(label, Tensor) else type(label).__name__
-        raise ValueError(f"label: expected a tensor (N,), one entry for each of N = {count} > 0, got {got}")
+        got, hint = type(label).__name__, "; torch.as_tensor(label) makes one"
+        if isinstance(label, Tensor):
+            got, hint = str(tuple(label.shape)), ""
+        raise ValueError(f"label: expected a tensor (N,), one entry for each of N = {count} > 0, got {got}{hint}")
     if label.dtype not in (torch.int64, torch.float32, torch.float64):
-        raise ValueError(f"label: expected int64 classes or float32 or float64 scores, got {label.dtype}")
+        raise ValueError(
+            f"label: expected int64 classes or float32 or float64 scores, got {label.dtype}; label.long() or "
+            "label.float() converts them"
+        )
     if label.is_floating_point() and not torch.isfinite(label).all():
         raise ValueError("label: expected finite scores, got NaN or infinite ones")
     if not label.is_floating_point() and not 0 <= int(label.min()) <= int(label.max()) < classes:
         raise ValueError(
-            f"label: expected classes 0 to {classes - 1}, got {int(label.min())} to {int(label.max())}"
+            f"label: expected classes 0 to {classes - 1}, got {int(label.min())} to {int(label.max())}; "
+            f"num_classes of VGMR is {classes}"
         )
 
 
@@ -110,8 +127,13 @@ def is_trusted() -> bool:
 
 
 def _may_look_at(x: Tensor) -> bool:
-    """Whether values of `x` can be read here at no cost: not on a GPU, in a traced graph, or within torch.func."""
+    """Whether values of `x` can be read here at no cost: not on a GPU, in a traced graph, or within torch.func.
+
+    Nor where torch follows tensors without values, for a graph or an estimate of memory.
+    """
     if torch.compiler.is_compiling() or x.device.type != "cpu" or is_trusted():
+        return False
+    if any(map(torch._C._get_dispatch_mode, WITHOUT_VALUES)):
         return False
     return not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
@@ -179,13 +201,15 @@ def check_inputs(
         if real is not None:
             if real.dtype != torch.bool or real.shape != x.shape[:2]:
                 got = f"{real.dtype} {tuple(real.shape)}"
-                raise ValueError(f"{name}: expected a bool mask of shape {tuple(x.shape[:2])}, got {got}")
+                hint = "; mask.bool() makes one of 1 and 0" if real.shape == x.shape[:2] else ""
+                raise ValueError(f"{name}: expected a bool mask of shape {tuple(x.shape[:2])}, got {got}{hint}")
             x = x.contiguous() if is_trusted() else torch.where(real.unsqueeze(2), x, 0.0)
         if _may_look_at(x):
             if real is not None and not real.any(1).all():
                 row = int((~real.any(1)).nonzero()[0])
                 raise ValueError(
-                    f"{name}: sample {row} has no real time step in its mask; each needs at least one"
+                    f"{name}: sample {row} has no real time step in its mask; each needs at least one, such as "
+                    "the mean of the training part where the modality is missing"
                 )
             if not torch.isfinite(x.detach().sum()) and not torch.isfinite(x).all():
                 row = int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])

@@ -55,14 +55,27 @@ def learned(x: Tensor) -> bool:
     return x.requires_grad
 
 
+def hooked(module: nn.Module) -> bool:
+    """Whether hooks of its own see what `module` reads and gives."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
 def watched(modules: Iterable[nn.Module]) -> bool:
     """Whether hooks see what `modules` read and give; then its memory is somebody else's as well."""
     if torch.compiler.is_compiling():
         return False  # nothing is made in place there
-    return _has_any_global_hook() or any(
-        one._forward_hooks or one._forward_pre_hooks or one._backward_hooks or one._backward_pre_hooks
-        for one in modules
-    )
+    return _has_any_global_hook() or any(map(hooked, modules))
+
+
+def is_linear(module: nn.Module | None) -> bool:
+    """Whether all that `module` does is `nn.Linear` of its weights, so that these may be used in its place.
+
+    So it is not for a layer that is pruned, quantised or adapted (LoRA), nor for one that hooks look at.
+    """
+    same = getattr(getattr(module, "forward", None), "__func__", None) is nn.Linear.forward
+    return same and module is not None and not hooked(module)
 
 
 def mlp(width_in: int, width_out: int) -> nn.Sequential:
@@ -188,9 +201,16 @@ class ModalityMaps(ValueMaps):
             return features.weight + weight, features.bias + outer.bias + bias
         return features.weight + features.weight @ weight, features.bias + features.weight @ (outer.bias + bias)
 
+    def foldable(self) -> bool:
+        """Whether phi, f^x and f^h are there, and are linear maps and nothing else."""
+        return all(map(is_linear, (self.projection, self.gate_from_features, self.gate_from_latent)))
+
     def fold(self) -> None:
-        """Make one product of phi, f^x and f^h, for inference alone; nothing to do where there are none."""
-        if self.folded is not None or not self.per_step:
+        """Make one product of phi, f^x and f^h, for inference alone; nothing to do where there are none.
+
+        Nor where one of them does more than its product, see `is_linear`: it then stays as it is.
+        """
+        if self.folded is not None or not self.per_step or not self.foldable():
             return
         weight, bias = self.gate_weight()
         if self.learns_value:
@@ -226,7 +246,8 @@ class ModalityMaps(ValueMaps):
             assert self.projection is not None
             latent = self.projection(z) if self.learns_value else None
             # folding costs d_m rows and saves B * T of them; traced graphs fold for any number of samples
-            if torch.compiler.is_compiling() or x.shape[0] * x.shape[1] > z.shape[2]:
+            many = torch.compiler.is_compiling() or x.shape[0] * x.shape[1] > z.shape[2]
+            if many and self.foldable():
                 evidence = F.linear(z, *self.gate_weight())
             else:
                 assert self.gate_from_features is not None and self.gate_from_latent is not None

@@ -89,7 +89,10 @@ def answers(runs: Sequence[Scored]) -> Answers:
     if not isinstance(runs, Iterable):
         raise TypeError(f"expected the runs of each variant as a list, got {type(runs).__name__}")
     if odd := [type(run).__name__ for run in runs if not hasattr(run, "prediction")]:
-        raise TypeError(f"expected runs, as vgmr.run gives them, got {odd[0]}")
+        raise TypeError(
+            f"expected runs, as vgmr.run gives them, got {odd[0]}; vgmr.comparison.differences takes any numbers, "
+            "in a table with a row per label, seed and sample"
+        )
     runs = sorted(runs, key=lambda run: (run.experiment.seed, repr(_fold(run))))
     if not runs:
         raise ValueError("expected at least one run of each variant, got an empty list")
