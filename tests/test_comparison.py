@@ -145,10 +145,36 @@ def test_differences_per_seed_say_that_samples_are_not_in_them():
     assert (row["mean"], row["low"], row["samples"]) == (3.0, expected.low, 0)
     own = differences(tidy, ["dataset", "label"], reference=1.0)
     assert own["difference"].tolist() == pytest.approx([4 / 3, 2.0])
-    with pytest.raises(ValueError, match="only one of both has"):
+    with pytest.raises(ValueError, match=r"only one of both has \[2\]"):
         differences(tidy.iloc[:5], ["dataset"], baseline="plain")
+    with pytest.raises(ValueError, match=r"missing \['seed', 'worth'\]"):
+        differences(tidy.drop(columns="seed"), ["dataset"], value="worth")
     with pytest.raises(ValueError, match="some come twice"):
         differences(pd.concat([tidy, tidy]), ["dataset"], baseline="plain")
+
+
+def test_groups_come_in_the_order_of_their_rows_and_none_is_lost_for_want_of_a_name():
+    rows = [(fold, name, seed) for fold in (1.0, np.nan, 0.0) for name in ("z", "plain", "a") for seed in (0, 1)]
+    tidy = pd.DataFrame(rows, columns=["fold", "label", "seed"])
+    tidy["value"] = np.arange(len(tidy)) ** 2.0
+    found = differences(tidy, ["fold"], baseline="plain")
+    assert found["label"].tolist() == ["z", "a"] * 3
+    assert found["fold"].tolist() == pytest.approx([1, 1, np.nan, np.nan, 0, 0], nan_ok=True)
+    # from 36 to 121: z has 36 and 49, the baseline 64 and 81, a has 100 and 121
+    assert found.loc[found["fold"].isna(), "difference"].tolist() == [-30, 38]
+    assert differences(tidy, ["label", "fold"])["label"].tolist() == ["z", "plain", "a"] * 3
+
+
+def test_a_table_says_how_much_of_the_spread_is_of_seeds_and_of_samples():
+    """Seeds' means .5 and 1, samples' means 1, .5, 1, .5: variances of the mean 1/16 and 1/48."""
+    d = np.array([[1.0, 0, 1, 0], [1, 1, 1, 1]])
+    tidy = pd.DataFrame([(s, i, d[s, i]) for s in range(2) for i in range(4)], columns=["seed", "sample", "value"])
+    both = differences(tidy, []).loc[0]
+    assert (both["seed_variance"], both["sample_variance"]) == pytest.approx((1 / 16, 1 / 48))
+    assert (both["seed_share"], both["sample_share"]) == pytest.approx((3 / 4, 1 / 4))
+    alone = differences(tidy[tidy["sample"] == 1].drop(columns="sample"), []).loc[0]
+    assert alone["seed_share"] == 1 and np.isnan(alone["sample_share"])
+    assert compare(RUNS, "plain").set_index("label").loc["VGMR", ["seed_share", "sample_share"]].sum() == 1
 
 
 def test_differences_per_sample_are_over_both():
