@@ -36,8 +36,8 @@ def test_a_verdict_needs_an_interval_and_a_direction():
 def test_the_papers_effect_enters_a_judged_table_where_it_lies_above_zero():
     rows = [("a", 0.001, -0.005, 0.007), ("b", 0.001, -0.005, 0.007), ("c", 0.001, -0.005, 0.007)]
     table = pd.DataFrame(rows, columns=["label", "difference", "low", "high"])
-    found = judged(table, {"a": 0.02, "b": -0.02})
+    found = judged(table, {"a": 0.02, "b": -0.02, "c": 0.0})
     assert found["verdict"].tolist() == ["smaller than the paper's", "undecided", "undecided"]
-    assert found["paper"].tolist()[:2] == [0.02, -0.02]
+    assert found["paper"].tolist() == [0.02, -0.02, 0.0]
     alone = judged(table)
     assert alone["paper"].isna().all() and (alone["verdict"] == "undecided").all()
