@@ -148,6 +148,7 @@ def test_no_difference_anywhere_has_no_width():
         (np.zeros((1, 5)), None, "at least two of each"),
         (np.zeros(5), None, "at least two of each"),
         (np.zeros((2, 3)), ["a", "a", "a"], "at least two groups"),
+        (np.zeros((2, 3)), ["a", None, "b"], "one for every sample"),
         (np.zeros((2, 3)), ["a", "b"], "a group for each of 3 samples, got 2"),
         (np.array([[np.nan, np.nan], [0, 1]]), None, "at least one value for every seed"),
     ],

@@ -187,6 +187,13 @@ def test_pooling_is_that_of_the_books():
         assert (found.mean, found.low, found.high) == pytest.approx(expected, rel=1e-5, abs=1e-8)
 
 
+def test_data_sets_of_very_unequal_precision_are_pooled_like_others():
+    effect, error = np.array([0.0, 1.0, 0.5]), np.array([0.1, 0.1, 5.0])
+    found, tau = random_effects(effect, error)
+    assert (found.mean, found.low, found.high) == pytest.approx(slowly_pooled(effect.tolist(), error.tolist()))
+    assert tau == pytest.approx(0.24**0.5, rel=1e-3), "the third has next to no weight: 0.5 / (0.01 + tau^2) is 2"
+
+
 @pytest.mark.parametrize("unit", [1e-3, 100.0])
 def test_pooling_knows_no_unit(unit):
     effect, error = np.array([0.0, 0.5, 2.0]), np.array([0.1, 0.2, 0.1])
