@@ -78,6 +78,19 @@ def test_kinds_are_what_they_are_called():
     )
 
 
+def test_asynchrony_turns_every_sequence_by_any_number_of_steps_but_none():
+    batch = made(600, 2)
+    drawn = Drawn.like(batch, ["asynchrony"], 1.0, ["voice"])(batch, seeded())
+    length, turned = batch.mask["voice"].sum(1), set()
+    for row, steps in enumerate(length.tolist()):
+        before, after = (x["voice"][row, :steps] for x in (batch.features, drawn.features))
+        by = [k for k in range(steps) if torch.equal(after, before.roll(k, 0))]
+        assert len(by) == 1 and bool(by[0]) == (steps > 1)
+        assert drawn.corrupted["voice"][row, :steps].all() == (steps > 1)
+        turned.add((steps, by[0]))
+    assert turned >= {(steps, k) for steps in length.unique().tolist() for k in range(1, steps)}
+
+
 def test_draws_differ_from_call_to_call_and_repeat_with_the_generator():
     train, batch = made(100, 1), made(100, 2)
     drawn = Drawn.like(train, KINDS)

@@ -134,8 +134,11 @@ def test_metrics_of_the_edge():
     constant = regression_scores(torch.zeros(3), torch.tensor([1.0, -1.0, 2.0]))
     assert constant["correlation"] == 0.0 and constant["mae"] == pytest.approx(4 / 3)
     assert math.isnan(regression_scores(torch.zeros(2), torch.zeros(2))["nonzero_accuracy"])
-    with pytest.raises(ValueError, match=r"two equal \(N,\) tensors, got \(2, 1\) and \(2,\)"):
-        regression_scores(torch.zeros(2, 1), torch.zeros(2))
+    zero = regression_scores(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 1.0]))
+    assert zero["accuracy"] == 1 and zero["nonzero_accuracy"] == 0.5, "zero is non-negative, and not positive"
+    for answer, label in ((2, 1), (2,)), ((2, 1), (2, 1)), ((0,), (0,)):
+        with pytest.raises(ValueError, match=r"two equal \(N,\) tensors, got \("):
+            regression_scores(torch.zeros(answer), torch.zeros(label))
 
 
 def test_scores_by_task():

@@ -148,6 +148,7 @@ def test_no_difference_anywhere_has_no_width():
         (np.zeros((1, 5)), None, "at least two of each"),
         (np.zeros(5), None, "at least two of each"),
         (np.zeros((2, 3)), ["a", "a", "a"], "at least two groups"),
+        (np.zeros((2, 3)), ["a", None, "b"], "one for every sample"),
         (np.zeros((2, 3)), ["a", "b"], "a group for each of 3 samples, got 2"),
         (np.array([[np.nan, np.nan], [0, 1]]), None, "at least one value for every seed"),
     ],
@@ -172,6 +173,16 @@ def test_resampled_means_agree_with_the_formula():
     exact = interval(d)
     assert found.mean == pytest.approx(exact.mean) and found.seed_variance == pytest.approx(exact.seed_variance)
     assert found.error == pytest.approx(exact.error, rel=0.05)
+
+
+def test_what_seeds_and_samples_hold_in_common_is_counted_once_by_resampling_too():
+    """Planted: seeds, samples and the rest add 1/240 each to the variance of the mean; both ways hold the rest."""
+    rng = np.random.default_rng(1)
+    d = rng.normal(size=(6, 40)) + 40**-0.5 * rng.normal(size=(6, 1)) + 6**-0.5 * rng.normal(size=40)
+    found = resampled(lambda seed, weight: weight @ d[seed] / 40, 6, 40, resamples=4000)
+    exact = interval(d)
+    assert exact.error**2 > 1.15 * max(exact.seed_variance, exact.sample_variance)
+    assert (found.error, found.df) == (pytest.approx(exact.error, rel=0.05), pytest.approx(exact.df, rel=0.1))
 
 
 def test_resampled_groups_are_drawn_whole_and_few_of_them_count_as_few():

@@ -76,6 +76,53 @@ def test_intervals_are_the_formulas(kind, grouped):
         assert word == "undecided" or found.high > found.low
 
 
+def components(d, group):
+    """Error, both variances and the mean of a table with holes, by the method of moments on dense matrices.
+
+    A component with levels Z adds s^2 |Z_k' M Z|^2 to the expected sum of squares |Z_k' M y|^2 of way k, where M
+    takes the mean away; the mean of all cells has the variance s^2 |Z' 1|^2 / n^2 from it.
+    """
+    seed, sample = np.nonzero(~np.isnan(d))
+    y, n = d[seed, sample], len(seed)
+    ways = {"seed": seed, "sample": sample, "rest": np.arange(n)}
+    if group is not None:
+        ways["group"] = np.unique(group, return_inverse=True)[1][sample]
+    if len(set(sample)) == n:
+        del ways["sample"]
+    Z = {name: np.eye(way.max() + 1)[way] for name, way in ways.items()}
+    M = np.eye(n) - 1 / n
+    squares = [((Z[k].T @ M @ y) ** 2).sum() for k in ways]
+    table = [[((Z[k].T @ M @ Z[j]) ** 2).sum() for j in ways] for k in ways]
+    found = np.linalg.lstsq(np.array(table), np.array(squares), rcond=None)[0].clip(0)
+    part = {j: s * (Z[j].sum(0) ** 2).sum() / n**2 for j, s in zip(ways, found, strict=True)}
+    by_sample = part.get("sample", 0) + part.get("group", 0)
+    v_seed, v_sample = part["seed"] + part["rest"], by_sample + part["rest"]
+    units = len(set(group)) if group is not None else d.shape[1]
+    variance = part["seed"] + by_sample + part["rest"]
+    df = variance**2 / (v_seed**2 / (len(d) - 1) + v_sample**2 / (units - 1))
+    return y.mean(), variance**0.5, df, v_seed, v_sample
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("holes", ["some", "a row of its own for every sample"])
+def test_intervals_of_tables_with_holes_are_those_of_the_method_of_moments(holes, grouped):
+    rng = np.random.default_rng(grouped)
+    for _ in range(20):
+        d = rng.normal(size=(4, 12)) + rng.normal(size=(4, 1)) + rng.normal(size=12)
+        group = rng.permutation(np.arange(12) % 5)
+        d += rng.normal(size=5)[group]
+        there = rng.random(d.shape) < 0.6
+        there[np.arange(12) % 4, np.arange(12)] = True
+        if holes != "some":
+            there = np.arange(12) % 4 == np.arange(4)[:, None]
+        d[~there] = np.nan
+        known = group if grouped else None
+        found = interval(d, known)
+        own = (found.mean, found.error, found.df, found.seed_variance, found.sample_variance)
+        assert own == pytest.approx(components(d, known), rel=1e-8)
+        assert (found.seeds, found.samples) == (4, 12)
+
+
 def test_what_never_varies_decides_nothing():
     """Numbers that are equal up to their last bits have no spread, so neither a p of zero nor a verdict."""
     for found in (
@@ -138,6 +185,21 @@ def test_pooling_is_that_of_the_books():
         found, _ = random_effects(effect, error)
         expected = slowly_pooled(effect.tolist(), error.tolist())
         assert (found.mean, found.low, found.high) == pytest.approx(expected, rel=1e-5, abs=1e-8)
+
+
+def test_data_sets_of_very_unequal_precision_are_pooled_like_others():
+    effect, error = np.array([0.0, 1.0, 0.5]), np.array([0.1, 0.1, 5.0])
+    found, tau = random_effects(effect, error)
+    assert (found.mean, found.low, found.high) == pytest.approx(slowly_pooled(effect.tolist(), error.tolist()))
+    assert tau == pytest.approx(0.24**0.5, rel=1e-3), "the third has next to no weight: 0.5 / (0.01 + tau^2) is 2"
+
+
+@pytest.mark.parametrize("unit", [1e-3, 100.0])
+def test_pooling_knows_no_unit(unit):
+    effect, error = np.array([0.0, 0.5, 2.0]), np.array([0.1, 0.2, 0.1])
+    (found, tau), (other, spread) = random_effects(effect, error), random_effects(unit * effect, unit * error)
+    assert tau > 0.5 and spread == pytest.approx(unit * tau)
+    assert (other.mean, other.low, other.p) == pytest.approx((unit * found.mean, unit * found.low, found.p))
 
 
 def test_a_data_set_in_which_nothing_varied_does_not_rule_the_pool():

@@ -99,6 +99,8 @@ def test_occlusion_is_one_block_of_neighbouring_channels_for_the_whole_sequence(
     starts = (corrupted.features["text"] == 0)[:, 0].int().argmax(1)
     assert set(starts.tolist()) == {0, 1, 2, 3}, "every place of the block occurs"
     assert not occlusion(PART, 1.0).features["text"].any()
+    for m, x in occlusion(PART, 0.2).features.items():
+        assert ((x == 0)[:, 0].sum(1) == 1).all(), f"of {m}: 1.2 and 0.8 channels are one"
 
 
 def test_out_of_step_rotates_all_but_the_last():

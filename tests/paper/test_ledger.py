@@ -16,11 +16,11 @@ from vgmr.paper.ledger import ITEMS, NOT_TESTED, evidence
 from vgmr.statistics.intervals import Interval
 
 
-def around(difference: float, reach: float) -> dict[str, float]:
+def around(difference: float, reach: float, samples: int = 100) -> dict[str, float]:
     """Evidence as a notebook hands it over: ten degrees of freedom."""
     error = reach / 2.2281388519649385
     low, high = difference - reach, difference + reach
-    return lesson.evidence(Interval(difference, low, high, error, 10.0, 0.0, 0.0, 0.0, 0.5, 5, 100))
+    return lesson.evidence(Interval(difference, low, high, error, 10.0, 0.0, 0.0, 0.0, 0.5, 5, samples))
 
 
 def claim(*keys: str, **more) -> Claim:
@@ -29,10 +29,11 @@ def claim(*keys: str, **more) -> Claim:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A notebook 07 that recorded three differences and a yes."""
+    """A notebook 07 that recorded four differences, a yes and a no."""
     shown = []
     monkeypatch.setattr(lesson, "display", lambda content, raw: shown.append(content))
     values = {"a": around(0.05, 0.04), "b": around(0.0004, 0.0003), "c": around(-0.002, 0.004), "exact": True}
+    values |= {"timed": around(0.05, 0.04, samples=0), "wrong": False}
     lesson.record("study", values)
     assert "b: +0.0004 [+0.0001, +0.0007]" in shown[0]["text/plain"]
     output = nbformat.v4.new_output("display_data", data=shown[0])
@@ -52,13 +53,16 @@ def folder(tmp_path, monkeypatch):
         (claim("c", turned=True, paper=0.02), "smaller than the paper's"),
         (claim("c", paper=0.003), "undecided"),
         (claim("exact"), "held"),
+        (claim("wrong"), "contradicted"),
+        (claim("exact", "wrong"), "contradicted"),
         (claim("nothing"), NOT_TESTED),
         (Claim(PAPER_FORM, "Table 1", "lost", reason="no data"), NOT_TESTED),
     ],
 )
 def test_the_words_follow_from_the_recorded_floats(folder, one, expected):
     (row,) = ledger.ledger([one], folder).to_dict("records")
-    assert (row["verdict"] == expected and row["paper"] == one.paper) or one.paper is None
+    assert row["verdict"] == expected
+    assert row["paper"] == one.paper if one.paper else row["paper"] is None
 
 
 def test_small_numbers_arrive_as_they_were(folder):
@@ -71,6 +75,30 @@ def test_data_sets_are_pooled_and_each_is_listed(folder):
     assert row["counted"] == "seeds and samples" and row["unit"] == "accuracy"
     assert row["datasets"] == 2 and row["by_dataset"] == {"a": "held", "c": "undecided"}
     assert row["low"] < -0.002 < row["high"] and row["verdict"] == "undecided"
+
+
+def test_a_pool_counts_samples_only_where_every_data_set_does(folder):
+    asked = [claim("a"), claim("timed"), claim("a", "timed")]
+    found = ledger.ledger(asked, folder)["counted"].tolist()
+    assert found == ["seeds and samples", "seeds only", "seeds only"]
+
+
+def test_rows_stand_by_list_and_item_in_the_papers_order(folder):
+    items = ["Eq. (10)", "Section 5", "Eq. (2)", "Table 2", "Abstract", "Figure 1"]
+    asked = [Claim(kind, item, "it gains", "07", "study", ("a",)) for kind in reversed(LISTS) for item in items]
+    table = ledger.ledger([*asked, Claim(LISTS[0], "Table 2", "last")], folder)
+    ordered = ["Abstract", "Table 2", "Figure 1", "Eq. (2)", "Eq. (10)", "Section 5"]
+    ordered.insert(2, "Table 2")
+    assert table["item"].tolist() == ordered + 2 * (ordered[:1] + ordered[2:])
+    assert table["list"].tolist() == [LISTS[0]] * 7 + [LISTS[1]] * 6 + [LISTS[2]] * 6
+    assert list(table.index) == list(range(19)) and table.loc[2, "claim"] == "last"
+
+
+def test_parts_of_the_code_that_no_notebook_has_tried_are_said(folder):
+    asked = [Claim(CODE, "Eq. (1)", "shapes", "07", "study", keys) for keys in (("exact",), ("wrong",), ("no",))]
+    assert ledger.summary(ledger.ledger(asked, folder)).endswith(
+        ": 1 of 2 parts agree with it; 1 are not tested yet."
+    )
 
 
 def test_holm_is_within_the_claims_of_an_item_and_list(folder):
@@ -173,6 +201,42 @@ def test_every_claim_has_a_place_in_the_package_and_says_what_to_record():
                     break
                 except ModuleNotFoundError:
                     module = module.rpartition(".")[0]
+
+
+BELOW_ZERO = (
+    "goes down",
+    "falls faster",
+    "is smoother",
+    "closer to zero",
+    "suppressed less",
+    "trains faster",
+    "less redundant",
+    "a higher value tells",
+)
+
+
+def test_a_claim_is_turned_where_its_words_say_that_the_difference_lies_below_zero():
+    for one in CLAIMS:
+        assert one.turned == any(words in one.text for words in BELOW_ZERO), one
+    assert all(any(words in one.text for one in CLAIMS) for words in BELOW_ZERO)
+
+
+def test_the_papers_effects_are_the_differences_of_its_cells():
+    """By hand, in units of 0.0001, in the order of the claims; the other items state none."""
+    stated = {
+        "Table 1": [24, 43],
+        "Table 3": [56, 122, 159, 99, 116, 189, 66, 17],
+        "Table 4": [1900, 1530, 1990, 640] * 2,
+        "Table 5": [227, 244, 157, 158, 148, 226],
+        "Table 6": [191, 219, 129, 88, 120, 105],
+        "Table 8": [103, 75],
+        "Table 9": [1269, 36],
+    }
+    found: dict[str, list[int]] = {}
+    for one in CLAIMS:
+        if one.list == PAPER_FORM and one.paper is not None:
+            found.setdefault(one.item, []).append(round(1e4 * one.paper))
+    assert found == stated
 
 
 def test_both_forms_are_asked_the_same_and_the_code_nothing_of_results():

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
+from scipy import integrate
 from torch import Tensor
 
 from vgmr.classifier import Classifier
@@ -173,4 +174,4 @@ def area(severities: Sequence[float], values: Sequence[float]) -> float:
         raise ValueError(
             f"expected a value for each of at least two rising severities, got {len(y)} for {list(severities)}"
         )
-    return float(np.trapezoid(y, x) / (x[-1] - x[0]))
+    return float(integrate.trapezoid(y, x) / (x[-1] - x[0]))
