@@ -1,5 +1,6 @@
 """Corruption drawn in training, the targets of the value, and the forms by name."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -232,6 +233,19 @@ def test_every_target_teaches_the_learned_value(target):
     output = model(batch.features, batch.mask)
     Objective(1.0, 0.0, target=target).of_value(model, output, batch).backward()
     assert vgmr.of("face").global_value.weight.grad.abs().sum() > 0
+
+
+def test_the_loss_against_wholeness_with_a_pencil():
+    """-ln v where a modality is whole and -ln (1 - v) where any entry is corrupted, of both values added."""
+    values = {"face": torch.tensor([0.8, 0.3]), "voice": torch.tensor([1.0, 0.0])}
+    channels = {"face": torch.tensor([[0.5, 0.7], [0.1, 0.3]]), "voice": torch.tensor([[1.0, 1.0], [0.0, 0.0]])}
+    where = {"face": torch.zeros(2, 3, 1).bool(), "voice": torch.tensor([False, True]).view(2, 1, 1)}
+    where["face"][1, 2] = True
+    refinement = Refinement({}, global_value=values, channel_value=channels)
+    expected = -(math.log(0.8) + math.log(0.7) + math.log(0.6) + math.log(0.8)) / 4
+    assert float(corruption_loss(refinement, where)) == pytest.approx(expected, abs=1e-5)
+    wrong = corruption_loss(refinement, {"voice": ~where["voice"]})
+    assert float(wrong) == pytest.approx(-2 * math.log(1e-6), rel=1e-2)
 
 
 def test_a_target_that_cannot_be_had_is_refused():

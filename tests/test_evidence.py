@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from reference import randomise
@@ -18,8 +19,16 @@ from vgmr.corruption import Drawn
 from vgmr.data.types import Batch, MultimodalData
 from vgmr.loop.steps import known
 from vgmr.refiner import FORMS, VGMR
-from vgmr.refining.evidence import Evidence, fold_of, out_of_fold_regression, pooled, relative_agreement
-from vgmr.training import fit
+from vgmr.refining.evidence import (
+    DECAYS,
+    Anchor,
+    Evidence,
+    fold_of,
+    out_of_fold_regression,
+    pooled,
+    relative_agreement,
+)
+from vgmr.training import fit, fit_seeds
 
 DIMS = {"voice": 6, "face": 5, "word": 4}
 CLASSES = 4
@@ -268,6 +277,36 @@ def test_regressions_equal_those_of_a_library_at_one_decay(monkeypatch):
         peer.fit(x[rows], batch.label[rows])
         ours = (x @ weight[k] + bias[k]).softmax(1)
         torch.testing.assert_close(ours, torch.from_numpy(peer.predict_proba(x)).float(), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("shuffled", "expected"), [(False, 0.01), (True, 0.3)])
+def test_the_weight_decay_is_the_one_that_predicts_left_out_rows_best(monkeypatch, shuffled, expected):
+    batch = made(200, 8)
+    x, fold = batch.features["voice"].mean(1), torch.arange(200) // 4 % 4
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(0)) if shuffled else torch.arange(200)
+    label = batch.label[order]
+
+    def loss(*decays):
+        monkeypatch.setattr("vgmr.refining.evidence.DECAYS", decays)
+        weight, bias = out_of_fold_regression(x, label, fold, 4, CLASSES, steps=200)
+        logits = (x @ weight + bias.unsqueeze(1))[fold, torch.arange(200)]
+        return float(F.cross_entropy(logits, label))
+
+    losses = {decay: loss(decay) for decay in DECAYS}
+    assert min(losses, key=losses.get) == expected
+    assert loss(*DECAYS) == pytest.approx(losses[expected], rel=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_training_fits_the_anchors_to_real_steps_of_its_own_data(count):
+    every = [replace(data(), train=made(240, seed)) for seed in range(count)]
+    models = [Classifier(VGMR.calibrated(DIMS, CLASSES), PooledBackbone(DIMS, CLASSES, 8)) for _ in every]
+    fit_seeds(models, every, list(range(count)), epochs=1)
+    for model, each in zip(models, every, strict=True):
+        fresh = Evidence(DIMS, CLASSES)
+        fresh.prepare(each.train.features, each.train.mask, each.train.label)
+        for name, x in fresh.state_dict().items():
+            torch.testing.assert_close(model.prefusion.evidence.state_dict()[name], x, msg=name)
 
 
 def test_a_training_sample_is_judged_by_an_anchor_that_did_not_see_its_label():
@@ -568,6 +607,32 @@ def test_means_are_refused_by_anchors_that_did_not_judge_them():
     model.train().prefusion.prepare(part.features, part.mask, part.label.flip(0))
     with pytest.raises(ValueError, match="values of other anchors"):
         model(first.features)
+
+
+def test_how_typical_a_sequence_is_by_hand():
+    """In logs of roughness against the training part's, where the second channel stands still."""
+    training, seen = torch.randn(40, 6, 2), torch.randn(5, 6, 2)
+    training[..., 1] = 0.7
+    anchor = Anchor(2, 2, 2, 1)
+    anchor.prepare(training, None, torch.arange(40) % 2)
+    _, typical, channel = anchor(seen, None)
+    known, found = (np.log(pooled(x.double(), None, 1)[1].numpy() + 0.05) for x in (training, seen))
+    away, usual = (((x - known.mean(0)) / np.maximum(known.std(0), 0.05)) ** 2 for x in (found, known))
+    surprise, common = (np.log(x.mean(1) + 0.05) for x in (away, usual))
+    expected = 1 / (1 + np.exp((surprise - common.mean()) / common.std() - 4))
+    np.testing.assert_allclose(typical.numpy(), expected, rtol=1e-3)
+    both = (away[:, :2] + away[:, 2:]) / 2
+    np.testing.assert_allclose(channel.numpy(), 1 / (1 + np.exp(both**0.5 - 4)), rtol=1e-3)
+
+
+def test_anchors_that_are_fitted_again_forget_the_first_part():
+    first, second = made(240, 1), made(240, 2)
+    again, fresh = (VGMR.calibrated(DIMS, CLASSES, latent_dim=8).evidence for _ in range(2))
+    again.prepare(first.features, first.mask, first.label)
+    for evidence in (again, fresh):
+        evidence.prepare(second.features, second.mask, second.label)
+    for name, x in fresh.state_dict().items():
+        assert torch.equal(again.state_dict()[name], x), name
 
 
 @pytest.mark.parametrize("steps", [2, 5])

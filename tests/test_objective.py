@@ -416,6 +416,26 @@ def test_values_that_are_not_learned_have_neither_value_loss_nor_regulariser():
     assert torch.equal(Objective(5.0, 5.0)(model, output, batch), F.cross_entropy(output.logits, batch.label))
 
 
+class Gated(torch.nn.Module):
+    """Someone's own module with a gate, which does not say whether its values are learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.dims, self.inner = DIMS, VGMR(DIMS, 3)
+
+    def forward(self, features, mask=None):
+        return self.inner(features, mask)
+
+
+@pytest.mark.parametrize("objective", [Objective(2.0, 0.0), Objective(0.0, 3.0), Objective(2.0, 3.0)])
+def test_a_gate_of_ones_own_has_the_terms_of_values_that_are_learned(objective):
+    model, batch = made_model(prefusion=Gated()), made_batch(5, 2)
+    output = model(batch.features, batch.mask)
+    assert objective(model, output, batch).item() == pytest.approx(
+        by_hand(model, output, batch, objective), abs=1e-9
+    )
+
+
 @pytest.mark.parametrize("removal", ["after", "before"])
 def test_value_term_teaches_the_values_and_never_the_backbone(removal):
     """Its targets carry no gradient: the backbone's gradients are those of the task alone, the values' are not."""

@@ -142,3 +142,14 @@ def test_large_gradients_are_clipped_by_the_head():
     assert not differing(loose, free)
     norm = torch.cat([gradient.flatten() for gradient in tight.values()]).norm()
     assert float(norm) == pytest.approx(0.99 * peak, rel=1e-4)
+
+
+def test_a_large_gradient_of_the_heads_bias_clips_nothing():
+    model = make_model()
+    for encoder in model.backbone.encoder.values():
+        encoder[0].weight.data *= 0.01
+        encoder[0].bias.data *= 0.01
+    free = gradients(with_scale((1.0, 1.0, 1.0)), model)
+    weight, bias = (float(free[f"backbone.head.linear.{part}"].abs().max()) for part in ("weight", "bias"))
+    assert bias > 2 * weight
+    assert not differing(gradients(with_scale((1.0, 1.0, 1.0), clip=1.01 * weight), model), free)

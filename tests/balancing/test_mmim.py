@@ -1,5 +1,6 @@
 """MMIM: reference numbers of its three bounds, what the official likelihood does wrong, who learns when."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -79,6 +80,14 @@ def test_the_official_likelihood_drives_the_variance_to_infinity():
             optimizer.step()
         spread[official] = float(made.log_variance(x).mean().detach())
     assert spread[True] > 3 and abs(spread[False]) < 0.3
+
+
+def test_with_more_than_two_classes_a_little_is_added_to_the_diagonal():
+    corners = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]).double()
+    vectors, group = torch.cat([corners, 3 * corners, 0 * corners]), torch.arange(3).repeat_interleave(4)
+    expected = (math.log(0.5 + 1e-4) + math.log(4.5 + 1e-4) + math.log(1e-4)) / 3
+    assert float(class_entropy(vectors, group, 3)) == pytest.approx(expected, abs=1e-9)
+    assert float(class_entropy(vectors[:8], group[:8], 2)) == pytest.approx(math.log(1.5), abs=1e-9)
 
 
 def test_a_class_that_is_missing_gives_no_nan():

@@ -5,6 +5,7 @@ import torch
 from made_models import THREE, TWO, differing, gradients, make_model, names_of, start, take_step
 
 from vgmr.balancing import Balancing, MMPareto, Uniform, mmpareto
+from vgmr.balancing.base import unimodal_heads
 from vgmr.balancing.mmpareto import combine, joint_weight
 
 
@@ -108,6 +109,17 @@ def test_branches_get_the_combination_and_all_else_the_sum(names):
         torch.testing.assert_close(ours[parameter], uniform[parameter], atol=1e-6, rtol=1e-4)
     head = names_of(model, model.head_parameters())
     assert head and not {name for name in head if not torch.equal(ours[name], joint[name])}
+
+
+def test_unimodal_heads_are_drawn_as_linear_layers_are():
+    model = make_model(head="sum")
+    heads, again, other = (unimodal_heads(model, 10, seed) for seed in (0, 0, 1))
+    drawn = torch.cat([x.detach().flatten() for x in heads.parameters()])
+    bound = model.backbone.width**-0.5
+    assert len(drawn) == 3 * 10 * 9 and 0.98 * bound < drawn.max() <= bound
+    assert -bound <= drawn.min() < -0.98 * bound and abs(drawn.mean()) < 0.1 * bound
+    assert all(torch.equal(x, y) for x, y in zip(heads.parameters(), again.parameters(), strict=True))
+    assert not any(torch.equal(x, y) for x, y in zip(heads.parameters(), other.parameters(), strict=True))
 
 
 def test_unimodal_heads_learn_as_in_the_uniform_control():

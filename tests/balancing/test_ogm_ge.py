@@ -25,6 +25,15 @@ def test_equal_scores_damp_none_but_the_official_code_damps_audio():
     assert damping(torch.tensor([1.0, 2.0]), 0.8, tie=0)[0] == 1
 
 
+@pytest.mark.parametrize("tie", [None, *TWO])
+def test_a_training_damps_the_named_modality_where_scores_are_equal(tie):
+    model, method = make_model(TWO), OGMGE(0.8, noise=False, tie=tie)
+    model.backbone.head.linear.weight.data.zero_()
+    gradients(method, model)
+    expected = {name: 1 - math.tanh(0.8) if name == tie else 1.0 for name in TWO}
+    assert method.noted() == pytest.approx(expected)
+
+
 def test_scores_are_sums_of_true_class_probabilities():
     logits = torch.tensor([[[2.0, 0.0], [0.0, 2.0]], [[0.0, 0.0], [0.0, 0.0]]])
     score = logits.softmax(2)[:, [0, 1], [0, 1]].sum(1)

@@ -50,6 +50,21 @@ def two_classes():
     return replace(data, classes=("even", "odd"), **parts)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_the_dropout_is_that_of_the_unimodal_networks(dropout):
+    data = two_classes()
+    model = Classifier(Identity(data.dims), SelfSupervisedConcat(data.dims, 2, width=8, averaged=THREE)).eval()
+    method = SelfMM(dropout=dropout)
+    method.start(model, data, 3, 0)
+    batch = method.training_part(data).index(torch.arange(64))
+    method.label.neg_()  # a term is 0 where a label is the truth
+    output = model(batch.features, batch.mask)
+    found = [method.losses(model, output, batch, output.logits.sum(), 0)[1] for _ in range(2)]
+    for name in THREE:
+        assert found[0][name] > 0
+        assert torch.equal(found[0][name], found[1][name]) == (not dropout)
+
+
 def test_labels_stay_in_the_first_epoch_and_move_within_bounds_after():
     data = two_classes()
     model = Classifier(Identity(data.dims), SelfSupervisedConcat(data.dims, 2, width=8, averaged=THREE))

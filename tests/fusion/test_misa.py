@@ -73,6 +73,15 @@ def test_discrepancies_by_hand():
     torch.testing.assert_close(differences(torch.stack([x, y]), None)[0, 1], by_channels)
 
 
+def test_the_corrected_losses_are_the_official_ones_at_16_samples():
+    corrected, official = core("corrected")[0], core("official")[0]
+    for size, ratio in ((16, 1), (8, 4)):
+        encodings = {name: wave(size, 4, c=place) for place, name in enumerate(NAMES)}
+        found, as_published = corrected.losses(encodings), official.losses(encodings)
+        assert found["difference"].item() == pytest.approx(ratio * as_published["difference"].item())
+        assert found["similarity"].item() == as_published["similarity"].item()
+
+
 def test_the_official_difference_grows_with_the_square_of_the_batch_and_the_corrected_does_not():
     first, second = torch.rand(16, 4).double(), torch.rand(16, 4).double()
     views = unit_rows(torch.stack([first, second]))

@@ -53,6 +53,20 @@ def test_without_the_gate_it_is_plain_attention():
     torch.testing.assert_close(model.attend(encodings["m1"], encodings["m2"], real), expected)
 
 
+def test_what_several_sources_give_is_averaged():
+    torch.manual_seed(0)
+    model = PreGating({"m1": 3, "m2": 2, "m3": 4}, 2, width=4).double().eval()
+    for parameter in model.parameters():
+        parameter.data.normal_()
+    encodings = model.encode({"m1": wave(2, 4, 3), "m2": wave(2, 3, 2, c=1), "m3": wave(2, 5, 4, c=2)}, None)
+    expected = 0.0
+    for name, context in model.context.items():
+        query = encodings[name][..., :4]
+        attended = [model.attend(encodings[name], x, None) for other, x in encodings.items() if other != name]
+        expected = expected + (context.between(query, sum(attended) / 2) + context.within(query)).mean(1)
+    torch.testing.assert_close(model.fuse(encodings), model.output(expected))
+
+
 def test_gate_by_hand():
     query, key = torch.ones(1, 1, 1).double(), torch.tensor([[[1.0], [0.0]]]).double()
     gate = pre_gate(query, key)
