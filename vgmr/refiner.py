@@ -59,7 +59,7 @@ class VGMR(nn.Module):
             to (10). "anchors": fixed before the training by `prepare`; the global value is the relative agreement
             of the modality's posterior with the others' times how typical its course over time is, the channel
             value that of each channel. "both": learned, from the summaries and from that.
-        num_classes: of the anchors' posteriors; needed unless the values come from the summaries alone.
+        num_classes: that anchors tell apart, of scores as many parts; needed unless all values are from summaries.
         evidence_frequencies: how finely the anchors see the course over time; 1 for single vectors.
         retain: multiply the refined features by the global value, behind the norm, so that a modality without
             value is taken out whatever alpha and rho are; the paper's form does not.

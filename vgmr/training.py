@@ -54,7 +54,7 @@ def fit(
         weight_decay: of the optimiser.
         objective: `Objective()` by default; or any function of model, output, batch and epoch to a scalar loss.
         length_buckets: see `mini_batches`.
-        seed: of the order of samples, of corruptions and of dropout; initial weights are the caller's.
+        seed: of the order of samples, corruptions and dropout, set as torch's; initial weights are the caller's.
         progress: show a bar over epochs.
         method: a fresh one of `vgmr.balancing`; None for plain training.
         optimizer: "adamw", or "sgd" with momentum 0.9.
