@@ -1,9 +1,16 @@
 """What the studies of the value add to the package: two changed parts, and tables that come back as they were."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
+from test_evidence import CLASSES, DIMS, data
 
+from vgmr.backbones import PooledBackbone
+from vgmr.classifier import Classifier
+from vgmr.corruption import Drawn
+from vgmr.inference import predict
 from vgmr.objective import value_loss
 from vgmr.refiner import VGMR
 from vgmr.refining.refinement import Refinement
@@ -32,6 +39,68 @@ def test_impact_has_no_target_below_one_half():
     values = Refinement({}, {"a": torch.full((2,), 0.5)}, {"a": torch.full((2, 3), 0.5)})
     assert float(value_loss(values, {"a": torch.tensor([-9.0, -9.0]).abs()})) == pytest.approx(0.5, abs=1e-3)
     assert float(value_loss(values, {"a": torch.zeros(2)})) == 0
+
+
+@pytest.fixture(scope="module")
+def one():
+    """An untrained model whose anchors are fitted, and test samples of which some are in conflict."""
+    torch.manual_seed(0)
+    made_data = data()
+    vgmr = VGMR.calibrated(DIMS, CLASSES, latent_dim=8)
+    vgmr.prepare(made_data.train.features, made_data.train.mask, made_data.train.label)
+    drawn = Drawn.like(made_data.train, ["conflict"], 0.4)
+    test = drawn(made_data.test, torch.Generator().manual_seed(1))
+    model = Classifier(vgmr, PooledBackbone(DIMS, CLASSES, 16)).eval()
+    return calibration.Trained(3, model, replace(made_data, test=test), 0.5)
+
+
+def right(model, part, **options):
+    return (predict(model, part, **options).argmax(1) == part.label).float()
+
+
+def test_samples_are_hit_or_whole(one):
+    test = one.data.test
+    hit = torch.stack([where.flatten(1).any(1) for where in test.corrupted.values()]).any(0)
+    assert torch.equal(calibration.hit_samples(test), hit) and 0.1 < hit.float().mean() < 0.6
+    whole = calibration.whole_samples(test)
+    assert whole.corrupted is None and torch.equal(whole.label, test.label[~hit])
+    assert all(torch.equal(x, test.features[name][~hit]) for name, x in whole.features.items())
+    assert not calibration.hit_samples(whole).any() and len(calibration.whole_samples(whole)) == len(whole)
+
+
+def test_the_oracle_leaves_out_what_is_corrupted_and_nothing_else(one):
+    test = one.data.test
+    found = calibration.oracle(one.model, test)
+    expected = right(one.model, test)
+    for name, where in test.corrupted.items():
+        rows = where.flatten(1).any(1)
+        expected[rows] = right(one.model, test, keep=[other for other in DIMS if other != name])[rows]
+    assert torch.equal(found, expected) and not torch.equal(found, right(one.model, test))
+
+
+def test_what_is_measured_of_a_model_by_kind(one):
+    test, clean = one.data.test, calibration.whole_samples(one.data.test)
+    kinds = calibration.kinds_of(one)
+    found = pd.DataFrame(calibration.measured(one)).set_index(["kind", "measure"])["value"]
+    assert set(found.index.get_level_values("kind")) == {"clean", "all", "own", *kinds} and "noise" in kinds
+    assert found["clean", "accuracy"] == pytest.approx(float(right(one.model, clean).mean()))
+    assert found["all", "accuracy"] == pytest.approx(float(right(one.model, test).mean()))
+    hit = test.index(calibration.hit_samples(test).nonzero().squeeze(1))
+    for kind, part in {"own": hit, **kinds}.items():
+        assert kind == "own" or (len(part) == len(clean) and torch.equal(part.label, clean.label))
+        assert found[kind, "accuracy"] == found[kind, "own"] == pytest.approx(float(right(one.model, part).mean()))
+        assert found[kind, "oracle"] == pytest.approx(float(calibration.oracle(one.model, part).mean()))
+    low, high = [], []
+    for part in (clean, kinds["noise"]):
+        for name, of_sample in one.model.prefusion(part.features, part.mask).global_value.items():
+            struck = torch.zeros(len(part), dtype=torch.bool)
+            if part.corrupted is not None:
+                struck = part.corrupted[name].flatten(1).any(1)
+            low, high = [*low, of_sample[struck]], [*high, of_sample[~struck]]
+    apart = torch.cat(high)[:, None] - torch.cat(low)
+    by_hand = float(((apart > 0).double() + (apart == 0).double() / 2).mean())
+    assert found["noise", "value"] == pytest.approx(by_hand, abs=1e-4) and by_hand > 0.6
+    assert found["noise", "sample"] > 0.5
 
 
 def test_a_table_by_seed_comes_back():
