@@ -7,11 +7,14 @@ import pytest
 import torch
 from test_evidence import CLASSES, DIMS, data
 
+from vgmr.analysis.calibration import detection, values
+from vgmr.analysis.gate import suppression
 from vgmr.backbones import PooledBackbone
 from vgmr.classifier import Classifier
 from vgmr.corruption import Drawn
 from vgmr.inference import predict
 from vgmr.objective import value_loss
+from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
 from vgmr.refining.refinement import Refinement
 from vgmr.studies import calibration, value
@@ -101,6 +104,38 @@ def test_what_is_measured_of_a_model_by_kind(one):
     by_hand = float(((apart > 0).double() + (apart == 0).double() / 2).mean())
     assert found["noise", "value"] == pytest.approx(by_hand, abs=1e-4) and by_hand > 0.6
     assert found["noise", "sample"] > 0.5
+
+
+def test_what_is_said_of_a_model_in_notebook_14(one):
+    torch.manual_seed(1)
+    plain = Classifier(Identity(DIMS), PooledBackbone(DIMS, CLASSES, 16)).eval()
+    test, clean = one.data.test, calibration.whole_samples(one.data.test)
+    keys = ["question", "case", "modality", "name", "strength"]
+    found = {tuple(row.get(key, "") for key in keys): row["value"] for row in value.described(one, plain)}
+    hit, blind = calibration.hit_samples(test), right(plain, test)
+    knowing = calibration.oracle(plain, test)
+    for case, kept in (("all", hit | ~hit), ("corrupted", hit), ("whole", ~hit)):
+        assert found["worth", case, "", "plain", ""] == pytest.approx(float(blind[kept].mean()))
+        assert found["worth", case, "", "plain, oracle", ""] == pytest.approx(float(knowing[kept].mean()))
+    measured = pd.DataFrame(calibration.measured(one)).set_index(["kind", "measure"])["value"]
+    areas = {strength: found["AUROC by all", "noise", "all", "value", strength] for strength in (0.25, 0.5, 1.0)}
+    assert areas[1.0] == pytest.approx(measured["noise", "value"]) and areas[0.25] < areas[0.5] < areas[1.0]
+    assert found["AUROC by shuffled", "noise", "shuffled", "value", 1.0] == pytest.approx(0.5, abs=0.1)
+    taken = suppression(one.model, clean)
+    only = (right(one.model, clean) > right(plain, clean)).nonzero().squeeze(1).tolist()
+    for name in DIMS:
+        own = taken[taken["modality"] == name].set_index("sample")["share"]
+        assert found["suppression", "all", name, "", ""] == pytest.approx(own.mean())
+        assert found["suppression", "only VGMR right", name, "", ""] == pytest.approx(own.loc[only].mean())
+        assert 1 / CLASSES < found["alone", "", name, "", ""] <= 1
+        changes = [found["response", "difference", name, "global_value", loud] for loud in (1.0, 8.0)]
+        assert changes[1] < min(0, changes[0]), "the louder the noise, the lower the value of what it is in"
+
+
+def test_values_of_the_conflict_that_the_data_come_with_are_those_of_the_test_part(one):
+    found = pd.DataFrame(calibration.measured(one)).set_index(["kind", "measure"])["value"]
+    told = detection(values(one.model, one.data.test)).set_index("score")["auroc"]
+    assert {name: found["own", name] for name in told.index} == told.to_dict()
 
 
 def test_a_table_by_seed_comes_back():
