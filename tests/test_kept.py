@@ -203,6 +203,13 @@ def test_confirm_compares_scores_as_far_as_a_record_holds_them(tmp_path, monkeyp
     assert kept.confirm(rows)["changed"].tolist() == [0.005]
 
 
+def test_groups_of_a_test_part_come_back(tmp_path):
+    (one,) = recorded([QUICK], tmp_path, again=True)
+    people = [row % 7 for row in range(len(one.label))]
+    kept.keep(tmp_path / "people.jsonl", [one, replace(one, group=people)])
+    assert [row.group for row in kept.read(tmp_path / "people.jsonl")] == [[], people]
+
+
 def test_a_full_record_holds_curves_and_predictions(tmp_path, trained):
     chosen = replace(QUICK, epochs=2)
     (written,) = recorded([chosen], tmp_path, again=True, curves=True)

@@ -1,11 +1,14 @@
 """What the diagnostics of the value say where the truth is known."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
 from test_evidence import CLASSES, DIMS, data
 
 from vgmr.analysis.calibration import (
+    accuracy_on,
     answers,
     blindness,
     centred_alignment,
@@ -24,7 +27,9 @@ from vgmr.classifier import Classifier
 from vgmr.corruption import KINDS, Drawn
 from vgmr.data.types import Batch
 from vgmr.inference import predict
+from vgmr.prefusion import Identity
 from vgmr.refiner import VGMR
+from vgmr.refining.maps import masked_max, masked_mean
 from vgmr.training import fit
 
 
@@ -128,6 +133,22 @@ def test_gate_terms_by_hand(trained):
     assert table["face", "features"] == pytest.approx(float(by_hand), rel=1e-4)
 
 
+def test_terms_that_are_switched_off_are_left_out(trained):
+    _, _, test = trained
+    vgmr = VGMR(DIMS, 8, use_global_value=False)
+    table = gate_terms(Classifier(vgmr, PooledBackbone(DIMS, CLASSES, 16)), test)
+    assert set(table["term"]) == {"features", "channel"}
+
+
+def test_accuracy_is_the_share_of_right_answers(trained):
+    models, _, test = trained
+    right = predict(models["calibrated"], test).argmax(1) == test.label
+    assert accuracy_on(models["calibrated"], test) == pytest.approx(int(right.sum()) / len(test))
+    assert accuracy_on(models["calibrated"], test.index(right.nonzero().squeeze(1))) == 1
+    with pytest.raises(ValueError, match="expected a model with VGMR before fusion, got Identity"):
+        values(Classifier(Identity(DIMS), PooledBackbone(DIMS, CLASSES, 16)), test)
+
+
 def test_a_sample_is_in_conflict_where_its_least_agreement_is_low():
     rows = [(0, 0.9, False), (0, 0.2, True), (1, 0.8, False), (1, 0.3, False), (2, 0.95, True), (2, 0.1, False)]
     assert conflict_detection(pd.DataFrame(rows, columns=["sample", "agreement", "corrupted"])) == 1
@@ -138,6 +159,8 @@ def test_noise_like_the_first_moments_is_seen_by_the_second(trained):
     noisy = Drawn.like(made_data.train, ["noise"], 0.5)(made_data.test, torch.Generator().manual_seed(4))
     table = blindness(made_data.train, noisy).pivot(index="modality", columns="moments", values="auroc")
     assert (table["second"] > 0.95).all() and (table["second"] > table["first"] + 0.2).all()
+    whole = replace(noisy, corrupted={**noisy.corrupted, "face": torch.zeros(len(noisy), 1, 1, dtype=torch.bool)})
+    assert set(blindness(made_data.train, whole)["modality"]) == set(DIMS) - {"face"}, "nothing of it to tell"
 
 
 def test_alignment_does_not_see_a_rotation_and_axes_do():
@@ -155,6 +178,19 @@ def test_no_rotation_changes_the_alignment_of_summaries_and_their_axes_mean_litt
     pd.testing.assert_series_equal(content["as they are"], content["second rotated"], check_names=False, atol=1e-4)
     assert table["axes"].abs().max() < 0.6  # as after a random rotation
     assert (table["strength"] >= table["axes"].abs() - 1e-6).all() and (table["strength"] <= 1).all()
+    vgmr, summary = models["paper"].prefusion, {}
+    with torch.no_grad():
+        for name, x in test.features.items():
+            latent, mask = vgmr.of(name).project(x)[0], test.mask[name]
+            both = vgmr.of(name).pooled_latent(masked_mean(latent, mask), masked_max(latent, mask))
+            summary[name] = vgmr.value_maps(name).summary(*both)
+    plain = table[table["summaries"] == "as they are"].set_index(["first", "second"])
+    for (first, second), row in plain.iterrows():
+        pairs = zip(summary[first].T, summary[second].T, strict=True)
+        correlation = torch.tensor([float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs])
+        correlation = correlation * (1 - 1 / len(test))
+        assert row["axes"] == pytest.approx(float(correlation.mean()), abs=1e-5)
+        assert row["strength"] == pytest.approx(float(correlation.abs().mean()), abs=1e-5)
     with pytest.raises(ValueError, match="learned values"):
         summary_alignment(models["calibrated"], test)
 

@@ -117,6 +117,39 @@ def test_localisation_finds_what_is_planted_and_its_controls_hold(level, where):
     assert found["shuffled"] == pytest.approx(0.5, abs=0.04)
 
 
+@pytest.mark.parametrize(("level", "where"), [("modality", "modality"), ("channel", "channel")])
+def test_modalities_and_channels_with_levels_of_their_own_are_compared_on_one_scale(level, where):
+    part = planted(400, where)
+    own = {"sound": torch.tensor([100.0, 900.0, 500.0]), "video": torch.tensor([3000.0, 7000.0])}
+    raised = {name: (x + own[name]) * part.mask[name].unsqueeze(2) for name, x in part.features.items()}
+    assert areas(localisation(hand_set(), replace(part, features=raised), level))["magnitude"] > 0.95
+
+
+def test_steps_keep_their_own_scores():
+    """The second step is the louder one in every sample, and struck in half of them: within a sample it tells."""
+    mask = {name: torch.ones(40, 2, dtype=torch.bool) for name in DIMS}
+    features = {name: torch.tensor([1.0, 9.0]).view(1, 2, 1).expand(40, 2, dim) for name, dim in DIMS.items()}
+    where = (torch.arange(40) % 2 == 0).view(40, 1, 1) & torch.tensor([False, True]).view(1, 2, 1)
+    part = Batch(features, mask, torch.arange(40) % 2, corrupted=dict.fromkeys(DIMS, where))
+    assert areas(localisation(hand_set(), part, "step"))["magnitude"] == 1
+
+
+def test_entropy_is_that_of_the_answer_and_equal_seeds_say_equal_things():
+    torch.manual_seed(0)
+    model = Classifier(VGMR(DIMS, latent_dim=4), PooledBackbone(DIMS, 3, width=3)).eval()
+    part = planted(60, "modality")
+    with torch.no_grad():
+        p = model(part.features, part.mask).logits.softmax(1)
+    told = localisation(model, part, "sample", seed=5)
+    found = told.set_index(["score", "modality"])["auroc"]
+    for name in DIMS:
+        expected = auroc(torch.special.entr(p).sum(1), part.corrupted[name].flatten())
+        assert found["entropy", name] == pytest.approx(expected) and abs(expected - 0.5) > 0.02
+    pd.testing.assert_frame_equal(told, localisation(model, part, "sample", seed=5))
+    other = localisation(model, part, "sample", seed=6).set_index(["score", "modality"])["auroc"]
+    assert all((found[what] != other[what]).all() for what in ("random", "shuffled"))
+
+
 def test_a_gate_set_by_hand_is_the_sigmoid_of_minus_x():
     model, part = hand_set(), planted(5, "step")
     gate = model.prefusion(part.features, part.mask).gate
@@ -196,6 +229,8 @@ def test_suppression_by_hand():
     row = suppression(model, part).set_index("modality").loc["sound"]
     assert row["share"] == pytest.approx(2.4 / 7)
     assert suppression(model, part).set_index("modality").loc["video", "share"] == pytest.approx(0)
+    silent = replace(part, features={**part.features, "sound": torch.zeros_like(sound)})
+    assert suppression(model, silent)["share"].tolist() == pytest.approx([0, 0]), "nothing is there to take away"
 
 
 class Linear(nn.Module):
