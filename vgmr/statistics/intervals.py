@@ -267,9 +267,9 @@ def holm(table: pd.DataFrame, family: Sequence[str] = ()) -> pd.DataFrame:
 def random_effects(effect: np.ndarray, error: np.ndarray) -> tuple[Interval, float]:
     """The mean of at least two effects with standard errors, (K,) each; and tau, their spread besides the errors.
 
-    tau^2 is that of Paule and Mandel (1982), the interval that of Hartung and Knapp (2001), never narrower than
-    without their factor. An effect without a standard error, since nothing varied, counts as one with the smallest
-    there is.
+    tau^2 is that of Paule and Mandel (1982), the interval Student's with K - 1 degrees of freedom, as that of Hartung
+    and Knapp (2001): their factor is 1 at this tau^2, and where tau^2 is 0 it would only narrow. An effect without
+    a standard error, since nothing varied, counts as one with the smallest there is.
 
     Raises:
         ValueError: effects or errors that are not finite.
@@ -290,6 +290,5 @@ def random_effects(effect: np.ndarray, error: np.ndarray) -> tuple[Interval, flo
         between = float(optimize.brentq(excess, 0.0, upper * len(effect)))
     weight = 1 / (variance + between)
     mean = float((weight * effect).sum() / weight.sum())
-    factor = (weight * (effect - mean) ** 2).sum() / (len(effect) - 1)
-    found = _student(mean, float(max(factor, 1.0) / weight.sum()), len(effect) - 1.0)
+    found = _student(mean, float(1 / weight.sum()), len(effect) - 1.0)
     return found, float(np.sqrt(between))
