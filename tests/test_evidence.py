@@ -604,12 +604,16 @@ def test_how_typical_a_sequence_is_by_hand():
     np.testing.assert_allclose(channel.numpy(), 1 / (1 + np.exp(both**0.5 - 4)), rtol=1e-3)
 
 
-def test_anchors_that_are_fitted_again_forget_the_first_part():
+@pytest.mark.parametrize("steps", [12, 1])
+def test_anchors_that_are_fitted_again_forget_the_first_part(steps):
+    """Vectors have no course, also where sequences came before them."""
     first, second = made(240, 1), made(240, 2)
+    features = {name: x[:, :steps].contiguous() for name, x in second.features.items()}
+    mask = {name: real[:, :steps].contiguous() for name, real in second.mask.items()}
     again, fresh = (VGMR.calibrated(DIMS, CLASSES, latent_dim=8).evidence for _ in range(2))
     again.prepare(first.features, first.mask, first.label)
     for evidence in (again, fresh):
-        evidence.prepare(second.features, second.mask, second.label)
+        evidence.prepare(features, mask, second.label)
     for name, x in fresh.state_dict().items():
         assert torch.equal(again.state_dict()[name], x), name
 
