@@ -137,6 +137,14 @@ def test_with_an_additive_head_branches_get_exactly_their_scale():
     torch.testing.assert_close(ours[bias], 3.5 / 3 * plain[bias], atol=1e-7, rtol=1e-4)
 
 
+def test_a_share_that_rules_the_truth_out_has_a_loss_that_is_finite():
+    method = AGM()
+    start(method, make_model(TWO))
+    kappa = method.scale(torch.tensor([[[0.0, 300.0]], [[0.0, 0.0]]]), torch.tensor([0]))
+    torch.testing.assert_close(method.average, torch.tensor([-math.log(1e-8), math.log(2)]))
+    assert torch.isfinite(kappa).all()
+
+
 def test_shares_have_the_dropout_of_the_joint_pass_and_draw_none_behind_it():
     torch.manual_seed(0)
     data = digits(TWO)
