@@ -459,7 +459,7 @@ def test_wrong_settings_are_refused_in_one_line():
             VGMR(DIMS, **options)
 
 
-@pytest.mark.parametrize("given", [torch.nan, 7.0, -3.0])
+@pytest.mark.parametrize("given", [torch.nan, 7.0, -3.0, 1.001, -0.001])
 def test_a_given_value_lies_in_0_to_1(given):
     batch = made(9, 3)
     value = {name: torch.full((9,), 0.5) for name in DIMS}
@@ -469,6 +469,12 @@ def test_a_given_value_lies_in_0_to_1(given):
     value["face"][2] = given
     with pytest.raises(ValueError, match=r"value: expected numbers from 0 to 1 for 'face'"):
         vgmr(batch.features, batch.mask, value)
+
+
+def test_anchors_are_not_fitted_to_nothing():
+    nothing = {name: torch.zeros(0, 5, dim) for name, dim in DIMS.items()}
+    with pytest.raises(ValueError, match=r"one entry for each of N = 0 > 0"):
+        Evidence(DIMS, CLASSES).prepare(nothing, dict.fromkeys(DIMS), torch.zeros(0, dtype=torch.int64))
 
 
 def test_anchors_are_not_fitted_in_half_precision():
