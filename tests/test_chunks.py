@@ -130,3 +130,15 @@ def test_a_mask_of_another_length_is_refused_and_not_spread(steps):
         list(refine_in_chunks(vgmr, features, mask, 10))
     with pytest.raises(ValueError, match=r"^text: expected a bool mask .*, got torch.float32 \(2, 23\)$"):
         list(refine_in_chunks(vgmr, features, {**mask, "text": torch.ones(2, 23)}))
+
+
+def test_sequences_that_stand_still_have_finite_values():
+    """Where the mean of squares falls below the square of the mean by rounding."""
+    dims = {"one": 2, "other": 3}
+    vgmr = VGMR.calibrated(dims, 2, latent_dim=2).eval()
+    level = torch.linspace(0.1, 0.9, 64).view(-1, 1, 1)
+    features = {name: level.expand(-1, 50, dim) for name, dim in dims.items()}
+    whole = vgmr(features)
+    for part in refine_in_chunks(vgmr, features, chunk=7):
+        for name, value in part.global_value.items():
+            torch.testing.assert_close(value, whole.global_value[name])

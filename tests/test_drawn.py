@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from vgmr.backbones import PooledBackbone
 from vgmr.classifier import Classifier
-from vgmr.contributions import contributions_by_swap, contributions_out_of_fold
+from vgmr.contributions import contributions, contributions_by_swap, contributions_out_of_fold
 from vgmr.corruption import KINDS, Drawn
 from vgmr.data.types import joined
 from vgmr.experiment import build, experiment_data
 from vgmr.fusion.pre_gating import PreGating
-from vgmr.objective import Objective, corruption_loss
+from vgmr.objective import Objective, corruption_loss, value_loss
 from vgmr.refiner import VGMR
 from vgmr.refining.refinement import Refinement
 from vgmr.settings import Experiment
@@ -221,6 +221,20 @@ def test_swapped_contributions_are_those_of_another_sample():
             for one in (swapped, {name: one[row : row + 1] for name, one in output.encodings.items()})
         ]
         torch.testing.assert_close(delta["face"][row], losses[0] - losses[1], atol=1e-5, rtol=1e-4)
+
+
+def test_padding_counts_for_no_target_where_modalities_meet_as_sequences():
+    torch.manual_seed(0)
+    model, batch = Classifier(VGMR(DIMS, 4), PreGating(DIMS, CLASSES, 4)).eval(), made(8, 3)
+    output = model(batch.features, batch.mask)
+    expected, blind = (
+        value_loss(output.refinement, contributions(model.backbone, output.encodings, batch.label, mask))
+        for mask in (output.mask, None)
+    )
+    assert not torch.isclose(expected, blind, rtol=1e-4)
+    torch.testing.assert_close(Objective().of_value(model, output, batch), expected)
+    with pytest.raises(ValueError, match="swapped encodings must be one vector per sample"):
+        Objective(target="swap").of_value(model, output, batch)
 
 
 @pytest.mark.parametrize("target", ["swap", "out-of-fold", "corruption"])

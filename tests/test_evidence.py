@@ -461,7 +461,7 @@ def test_wrong_settings_are_refused_in_one_line():
             VGMR(DIMS, **options)
 
 
-@pytest.mark.parametrize("given", [torch.nan, 7.0, -3.0])
+@pytest.mark.parametrize("given", [torch.nan, 7.0, -3.0, 1.001, -0.001])
 def test_a_given_value_lies_in_0_to_1(given):
     batch = made(9, 3)
     value = {name: torch.full((9,), 0.5) for name in DIMS}
@@ -471,6 +471,12 @@ def test_a_given_value_lies_in_0_to_1(given):
     value["face"][2] = given
     with pytest.raises(ValueError, match=r"value: expected numbers from 0 to 1 for 'face'"):
         vgmr(batch.features, batch.mask, value)
+
+
+def test_anchors_are_not_fitted_to_nothing():
+    nothing = {name: torch.zeros(0, 5, dim) for name, dim in DIMS.items()}
+    with pytest.raises(ValueError, match=r"one entry for each of N = 0 > 0"):
+        Evidence(DIMS, CLASSES).prepare(nothing, dict.fromkeys(DIMS), torch.zeros(0, dtype=torch.int64))
 
 
 def test_anchors_are_not_fitted_in_half_precision():
@@ -625,12 +631,16 @@ def test_how_typical_a_sequence_is_by_hand():
     np.testing.assert_allclose(channel.numpy(), 1 / (1 + np.exp(both**0.5 - 4)), rtol=1e-3)
 
 
-def test_anchors_that_are_fitted_again_forget_the_first_part():
+@pytest.mark.parametrize("steps", [12, 1])
+def test_anchors_that_are_fitted_again_forget_the_first_part(steps):
+    """Vectors have no course, also where sequences came before them."""
     first, second = made(240, 1), made(240, 2)
+    features = {name: x[:, :steps].contiguous() for name, x in second.features.items()}
+    mask = {name: real[:, :steps].contiguous() for name, real in second.mask.items()}
     again, fresh = (VGMR.calibrated(DIMS, CLASSES, latent_dim=8).evidence for _ in range(2))
     again.prepare(first.features, first.mask, first.label)
     for evidence in (again, fresh):
-        evidence.prepare(second.features, second.mask, second.label)
+        evidence.prepare(features, mask, second.label)
     for name, x in fresh.state_dict().items():
         assert torch.equal(again.state_dict()[name], x), name
 

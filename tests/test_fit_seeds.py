@@ -371,13 +371,14 @@ def test_reasons_to_train_alone():
         fit_seeds(group, made(), [1, 2], epochs=1, method=make_method("ogm-ge"))
 
 
-def test_asking_changes_neither_models_nor_random_state():
+@pytest.mark.parametrize("training", [False, True])
+def test_asking_changes_neither_models_nor_random_state(training):
     group, twins = models(2), models(2)
-    group[0].eval()
+    group[0].train(training)
     state = torch.get_rng_state()
     why_alone(group, [made()] * 2)
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(map(equal_state, group, twins)) and not group[0].training and group[1].training
+    assert all(map(equal_state, group, twins)) and group[0].training == training and group[1].training
     assert all(parameter.grad is None for model in group for parameter in model.parameters())
 
 

@@ -12,7 +12,7 @@ from reference import made_inputs, numpy_weights, randomise, real_steps, refine_
 
 from vgmr import VGMR
 from vgmr.prefusion import CrossAttention, FeatureMLP, Identity, SigmoidTanhGate, count_parameters
-from vgmr.refining.maps import ModalityMaps, masked_mean
+from vgmr.refining.maps import ModalityMaps, masked_mean, scaled, spare
 
 few = settings(max_examples=20, derandomize=True, deadline=None)
 
@@ -691,6 +691,16 @@ def test_neutral_start_begins_with_gates_of_one_half_and_can_leave_them():
         assert "gate_from" not in name or parameter.grad.any(), name
     default = VGMR(DIMS, 3).double()(features, mask)
     assert not torch.equal(default.gate["text"], torch.full_like(features["text"], 0.5))
+
+
+def test_memory_is_taken_by_results_of_its_own_type_alone():
+    """Never within torch.func, where the memory is that of a whole batch."""
+    whole, half = torch.ones(3), torch.ones(3, dtype=torch.bfloat16)
+    assert spare(whole, half) and spare(half, half) and not spare(half, whole)
+    assert scaled(half.clone(), whole).dtype == scaled(half.clone(), whole, False).dtype == torch.float32
+    within = []
+    torch.vmap(lambda x: within.append(spare(x, x)) or x)(whole)
+    assert within == [False]
 
 
 @pytest.mark.parametrize("name", ["type", "values", "float"])

@@ -17,7 +17,7 @@ from vgmr.fusion.attention import ByteDropout
 from vgmr.fusion.mag import MAG
 from vgmr.inference import predict
 from vgmr.loop.seeds import Together
-from vgmr.loop.steps import mini_batches, trim, use_byte_dropout
+from vgmr.loop.steps import corrupted, mini_batches, trim, use_byte_dropout
 from vgmr.prefusion import Identity
 from vgmr.training import fit, fit_seeds
 
@@ -388,6 +388,18 @@ def test_trim_by_hand():
     assert batch.features["text"].shape == (4, 2, 5) and batch.mask["audio"].shape == (4, 3)
     assert torch.equal(batch.features["audio"], ragged(4, 0).features["audio"][:, :3])
     assert batch.corrupted is None
+
+
+def test_steps_that_a_corruption_cuts_off_are_padding_and_hold_zeros():
+    features = {name: torch.ones(4, STEPS[name], d) for name, d in DIMS.items()}
+    mask = {name: torch.ones(4, STEPS[name], dtype=torch.bool) for name in DIMS}
+    whole = Batch(features, mask, torch.zeros(4, dtype=torch.int64)).noting_padding()
+    cut = {name: torch.arange(STEPS[name]).expand(4, -1) < 5 for name in DIMS}
+    same = corrupted(lambda batch, _: replace(batch, features=features), torch.Generator(), whole)
+    shorter = corrupted(lambda batch, _: replace(batch, mask=cut), torch.Generator(), whole)
+    assert same.model_mask is None and shorter.model_mask is cut
+    for name, x in shorter.features.items():
+        assert torch.equal(x, cut[name].unsqueeze(2).expand_as(x).float())
 
 
 def test_trimmed_samples_keep_the_marks_that_are_known():

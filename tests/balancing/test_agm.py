@@ -9,7 +9,10 @@ from made_models import THREE, TWO, differing, digits, gradients, make_model, na
 
 from vgmr.balancing import AGM, Balancing
 from vgmr.balancing.agm import discrepancy, signal_scale
+from vgmr.classifier import Classifier
+from vgmr.fusion.tensor_fusion import TensorFusion
 from vgmr.inference import shapley_weights, subsets
+from vgmr.prefusion import Identity
 
 
 class ScaleBackward(torch.autograd.Function):
@@ -132,6 +135,27 @@ def test_with_an_additive_head_branches_get_exactly_their_scale():
         )
     bias = "backbone.head.linear.bias"
     torch.testing.assert_close(ours[bias], 3.5 / 3 * plain[bias], atol=1e-7, rtol=1e-4)
+
+
+def test_a_share_that_rules_the_truth_out_has_a_loss_that_is_finite():
+    method = AGM()
+    start(method, make_model(TWO))
+    kappa = method.scale(torch.tensor([[[0.0, 300.0]], [[0.0, 0.0]]]), torch.tensor([0]))
+    torch.testing.assert_close(method.average, torch.tensor([-math.log(1e-8), math.log(2)]))
+    assert torch.isfinite(kappa).all()
+
+
+def test_shares_have_the_dropout_of_the_joint_pass_and_draw_none_behind_it():
+    torch.manual_seed(0)
+    data = digits(TWO)
+    model = Classifier(Identity(data.dims), TensorFusion(data.dims, 10, width=3, dropout=0.5)).train()
+    method = AGM()
+    start(method, model)
+    batch = data.train.index(torch.arange(32))
+    output = model(batch.features, batch.mask)
+    shares = method.shares(model, output)
+    assert torch.equal(shares, method.shares(model, output)) and model.backbone.training
+    torch.testing.assert_close(shares.sum(0), output.logits)
 
 
 def test_large_gradients_are_clipped_by_the_head():

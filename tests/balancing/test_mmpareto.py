@@ -39,6 +39,14 @@ def test_the_first_example_before_its_length_is_restored():
     assert float((g + u).norm() / h.norm()) == pytest.approx(1.1180, abs=5e-5)
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_the_weight_does_not_depend_on_the_size_of_gradients(size):
+    """Whose squares float32 cannot hold."""
+    for g, u, weight in (((1.0, 0.0), (-1.0, 1.0), 0.6), ((3.0, 0.0), (1.0, 2.0), 0.5)):
+        given = [size * torch.tensor(g)], [size * torch.tensor(u)]
+        assert float(joint_weight(*given)) == pytest.approx(weight)
+
+
 def test_in_conflict_both_losses_fall_alike():
     merged = one((1.0, 0.0), (-1.0, 1.0))
     assert float(merged @ torch.tensor([1.0, 0.0])) == pytest.approx(0.67082, abs=1e-5)

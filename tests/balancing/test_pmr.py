@@ -164,3 +164,29 @@ def test_prototypes_before_and_after_the_first_epoch_are_not_smoothed():
         torch.testing.assert_close(after, fresh, atol=1e-5, rtol=1e-5)
     before, fresh, after = seen[2]
     torch.testing.assert_close(after, 0.5 * before + 0.5 * fresh, atol=1e-5, rtol=1e-5)
+
+
+def test_shares_of_classes_and_of_epochs_are_rounded_up():
+    method = PMR()
+    method.start(make_model(), digits(), 15, 0)
+    assert method.hold_epochs == 2
+    label = torch.arange(100).ge(95).long()
+    assert label[method._subset(label)].bincount().tolist() == [10, 1]
+
+
+def test_the_temperature_divides_the_distances():
+    model, method = make_model(), PMR(temperature=4.0)
+    start(method, model)
+    batch, rows = digits().train.index(torch.arange(32)), torch.arange(32)
+    output = model(batch.features, batch.mask)
+    _, terms = method.losses(model, output, batch, output.logits.sum(), 9)
+    distances = [
+        (output.vectors[name][:, None] - own).norm(dim=2)
+        for name, own in zip(THREE, method.prototypes, strict=True)
+    ]
+    logs = [(-distance / 4).log_softmax(1) for distance in distances]
+    score = torch.stack([log.exp()[rows, batch.label].sum() for log in logs])
+    pull = (score.max() / score - 1).clamp(0, 1)
+    assert pull.max() > 0
+    for name, share, log in zip(THREE, pull, logs, strict=True):
+        torch.testing.assert_close(terms[name], share * F.nll_loss(log, batch.label))

@@ -154,11 +154,13 @@ class Anchor(nn.Module):
         weight, bias = out_of_fold_regression((features - self.centre) / self.scale, label, fold, folds, classes)
         self.weight.copy_(weight)
         self.bias.copy_(bias)
+        self.usual.zero_()
+        self.spread.fill_(torch.inf)
+        self.distance.copy_(self.distance.new_tensor([0.0, 1.0]))
         if x.shape[1] > 1 and (mask is None or int(mask.sum(1).max()) > 1):
             level = torch.log(roughness + 0.05)
             self.usual.copy_(level.mean(0))
             self.spread.copy_(level.std(0, correction=0).clamp_min(0.05))
-            self.distance.copy_(self.distance.new_tensor([0.0, 1.0]))
             surprise = self.surprise(self.away(roughness))
             self.distance.copy_(torch.stack([surprise.mean(), surprise.std(correction=0).clamp_min(1e-3)]))
 
