@@ -267,9 +267,9 @@ def holm(table: pd.DataFrame, family: Sequence[str] = ()) -> pd.DataFrame:
 def random_effects(effect: np.ndarray, error: np.ndarray) -> tuple[Interval, float]:
     """The mean of at least two effects with standard errors, (K,) each; and tau, their spread besides the errors.
 
-    tau^2 is that of Paule and Mandel (1982), the interval Student's with K - 1 degrees of freedom, as that of Hartung
-    and Knapp (2001): their factor is 1 at this tau^2, and where tau^2 is 0 it would only narrow. An effect without
-    a standard error, since nothing varied, counts as one with the smallest there is.
+    tau^2 is that of Paule and Mandel (1982), the interval Student's with K - 1 degrees of freedom, as that of
+    Hartung and Knapp (2001): their factor is 1 at this tau^2, and where tau^2 is 0 it would only narrow. An effect
+    without a standard error, since nothing varied, counts as one with the smallest there is.
 
     Raises:
         ValueError: effects or errors that are not finite.
