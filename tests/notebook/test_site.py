@@ -71,6 +71,12 @@ def test_every_notebook_is_a_page_with_its_figures(built, name):
         assert (built / source).is_file() and len(alt) > 10, (source, alt)
 
 
+def test_every_notebook_leads_to_the_words_used(built):
+    assert "<h1>Words used in the notebooks" in (built / "glossary.html").read_text()
+    for name in NAMES:
+        assert 'href="glossary.html"' in page(built, name).read_text(), name
+
+
 def test_no_page_loads_anything_from_elsewhere(built):
     pages = list(built.glob("*.html"))
     assert len(pages) > len(NAMES)

@@ -24,6 +24,7 @@ from vgmr.machine.files import try_place, write
 from vgmr.notebook.run import FOLDER, Kernel, find_notebook, in_thread, notebooks, ran, tags
 
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+GLOSSARY = "glossary.md"  # beside the notebooks
 # hosted notebooks come without the files beside them, so the whole repository is fetched
 INSTALL = """import sys
 from pathlib import Path
@@ -87,7 +88,7 @@ def generated(path: Path) -> dict[str, str]:
     neighbours = (("Before", order[:position][-1:]), ("Next", order[position + 1 :][:1]))
     links = [f"{word}: [{title(other)}]({other.name})" for word, found in neighbours for other in found]
     return {
-        "badge": f"[![Open in Colab]({BADGE})]({link})",
+        "badge": f"[![Open in Colab]({BADGE})]({link}) · [Words used in the notebooks]({GLOSSARY})",
         "colab": install,
         "navigation": " · ".join(links) or f"[All notebooks]({repository()})",
     }

@@ -91,6 +91,8 @@ def linked(text: str, folder: str) -> str:
         path = Path(found[1])
         if path.suffix == ".ipynb":
             return f"]({'index' if path.stem == LEDGER else path.stem}.ipynb)"
+        if path.name == publish.GLOSSARY:
+            return f"]({path.name})"
         if path.suffix == ".png":
             return f"](pictures/{path.name})"
         place = (Path(folder) / path).as_posix()
@@ -133,7 +135,8 @@ def front(readme: str, pages: list[str]) -> Any:
             cells.append(cell)
     listed = "\n".join(pages)
     toctree = f"```{{toctree}}\n:hidden:\n:caption: Notebooks\n\n{listed}\n```"
-    about = "```{toctree}\n:hidden:\n:caption: About\n\nThe repository <readme>\n```"
+    words = "Words used <glossary>\n" if (publish.FOLDER / publish.GLOSSARY).exists() else ""
+    about = f"```{{toctree}}\n:hidden:\n:caption: About\n\n{words}The repository <readme>\n```"
     cells += [nbformat.v4.new_markdown_cell(toctree), nbformat.v4.new_markdown_cell(about)]
     for number, cell in enumerate(cells):
         cell["id"] = f"front-{number:03d}"
@@ -165,6 +168,9 @@ def build(output: Path) -> int:
         readme = linked(Path("README.md").read_text(encoding="utf-8"), "")
         nbformat.write(front(readme, [path.stem for path in others]), source / "index.ipynb")
         (source / "readme.md").write_text(readme, encoding="utf-8")
+        if (glossary := publish.FOLDER / publish.GLOSSARY).exists():
+            words = linked(glossary.read_text(encoding="utf-8"), "notebooks")
+            (source / publish.GLOSSARY).write_text(words, encoding="utf-8")
         site = Sphinx(source, None, pages, trees, "html", SETTINGS, status=None, warningiserror=True)
         site.build()
         shutil.rmtree(output, ignore_errors=True)
