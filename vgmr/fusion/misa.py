@@ -263,13 +263,13 @@ class MISA(Backbone):
     def losses(self, encodings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The three losses without their weights, from u_m alone; scalars."""
         private, shared = self.views(encodings)
-        count = len(self.names)
+        count, similarity = len(self.names), self._unlike(shared)
         batch = None if self.variant == "official" else 16
         apart = differences(unit_rows(torch.cat([private, shared])), batch)
         again = each_its_own([self.reconstruct[name] for name in encodings], private + shared)
         return {
             "difference": apart[:count, :count].triu(1).sum() + apart[:count, count:].trace(),
-            "similarity": self._unlike(shared),
+            "similarity": similarity,
             "reconstruction": F.mse_loss(again, torch.stack(list(encodings.values()))),
         }
 
