@@ -108,7 +108,7 @@ def test_what_is_no_encoder_is_refused_in_one_line(tmp_path, folder, monkeypatch
             word_vectors([["a"]], place)
         assert "\n" not in str(refused.value) and str(place) in str(refused.value)
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ImportError, match="install vgmr with the extra text"):
+    with pytest.raises(ImportError, match=r"install vgmr with the extra text \(.*transformers"):
         word_vectors([["a"]], folder)
 
 

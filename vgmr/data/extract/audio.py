@@ -182,9 +182,10 @@ def egemaps(signal: np.ndarray, rate: float) -> np.ndarray:
     """
     try:
         import opensmile
-    except ImportError:
+    except ImportError as error:
         raise ImportError(
-            "eGeMAPS needs opensmile, whose licence allows no commercial use; install vgmr with the extra audio"
+            "eGeMAPS needs opensmile, whose licence allows no commercial use; install vgmr with the extra audio "
+            f"({error})"
         ) from None
     signal = np.asarray(signal)
     if signal.ndim != 1 or not len(signal):

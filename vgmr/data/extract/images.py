@@ -116,8 +116,8 @@ def read_video(path: Path, frames: int) -> tuple[np.ndarray, bytes]:
     """
     try:
         import av
-    except ImportError:
-        raise ImportError("reading videos needs av; install vgmr with the extra video") from None
+    except ImportError as error:
+        raise ImportError(f"reading videos needs av; install vgmr with the extra video ({error})") from None
     raw = read_raw(path)
     short = len(raw) < _stated_size(raw)
     if path.suffix.lower() == ".avi" and (short or raw[:4] != b"RIFF"):
@@ -171,8 +171,8 @@ def _element(raw: bytes, place: int) -> tuple[int, int]:
 def _pillow(module: str = "Image") -> Any:
     try:
         return import_module(f"PIL.{module}")
-    except ImportError:
-        raise ImportError("reading images needs pillow; install vgmr with the extra video") from None
+    except ImportError as error:
+        raise ImportError(f"reading images needs pillow; install vgmr with the extra video ({error})") from None
 
 
 def rgb_input(images: np.ndarray) -> np.ndarray:
@@ -275,10 +275,10 @@ def _name(extractor: Extractor) -> str:
 def _resnet() -> nn.Module:
     try:
         from torchvision.models import ResNet18_Weights, resnet18
-    except ImportError:
+    except ImportError as error:
         raise ImportError(
             "the image network is torchvision's ResNet-18; install torchvision, or give extractor= a function "
-            "from images (N, 3, 224, 224) to features (N, D)"
+            f"from images (N, 3, 224, 224) to features (N, D) ({error})"
         ) from None
     network: nn.Module = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1)
     network.fc = nn.Identity()

@@ -178,8 +178,8 @@ def _pretrained(encoder: str | Path) -> tuple[Any, Any]:
     """Tokenizer and network; of a network that also decodes, the encoder."""
     try:
         from transformers import AutoModel, AutoTokenizer, logging
-    except ImportError:
-        raise ImportError("text encoders need transformers; install vgmr with the extra text") from None
+    except ImportError as error:
+        raise ImportError(f"text encoders need transformers; install vgmr with the extra text ({error})") from None
     local = Path(encoder).expanduser()
     place = str(local if local.is_dir() else encoder)
     hub = getLogger("huggingface_hub")
