@@ -100,6 +100,7 @@ def test_coinciding_views_have_no_discrepancy_and_finite_gradients():
 
 
 def test_told_apart_by_a_network_the_views_learn_the_opposite_of_what_it_learns():
+    torch.manual_seed(0)
     model = MISA(dict.fromkeys(NAMES, 4), 2, width=4, averaged=NAMES, similarity="adversarial").double().eval()
     encodings = {name: wave(3, 4, c=place) for place, name in enumerate(NAMES)}
     loss = model.losses(encodings)["similarity"]
