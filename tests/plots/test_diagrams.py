@@ -4,6 +4,7 @@ import re
 
 import matplotlib.pyplot as plt
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import FancyBboxPatch
 
 from vgmr.plots.diagrams import ARROWS, BLOCKS, LIT, METHOD, architecture, method_line
@@ -16,7 +17,7 @@ def boxes(ax):
 @pytest.mark.parametrize("draw", [architecture, lambda: method_line([])], ids=["architecture", "line"])
 def test_every_text_stays_in_its_box(draw):
     ax = draw()
-    renderer = ax.figure.canvas.get_renderer()
+    renderer = FigureCanvasAgg(ax.figure).get_renderer()
     outlines = [box.get_window_extent(renderer) for box in boxes(ax)]
     inside = 0
     for text in ax.texts:
