@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(autouse=True)
 def drawn_alike():
-    """What a test draws without a seed of its own is the same each time, so that a failure comes back."""
+    """What a test itself draws without a seed is the same each time, so that a failure comes back."""
     torch.manual_seed(0)
     np.random.seed(0)
 

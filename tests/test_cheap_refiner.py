@@ -374,7 +374,7 @@ class Adapted(nn.Module):
 
     def __init__(self, layer: nn.Linear):
         super().__init__()
-        self.layer, self.weight, self.bias = layer, layer.weight, layer.bias
+        self.layer, self.weight = layer, layer.weight
         self.inner = nn.Linear(layer.in_features, 1, bias=False)
         self.outer = nn.Linear(1, layer.out_features, bias=False)
 
@@ -384,7 +384,7 @@ class Adapted(nn.Module):
 
 @pytest.mark.parametrize("rank", [None, 2])
 @pytest.mark.parametrize("form", [{}, CALIBRATED])
-@pytest.mark.parametrize("which", ["projection", "gate_from_features", "gate_from_latent"])
+@pytest.mark.parametrize("which", ["projection", "gate_from_features", "gate_from_latent", "gate_from_global"])
 def test_a_layer_in_the_place_of_a_map_is_called_in_every_batch_and_by_a_folded_copy(which, form, rank):
     vgmr = made(rank=rank, **form)
     before = vgmr(*made_inputs(DIMS, 7, LENGTHS))

@@ -194,7 +194,7 @@ def test_data_sets_of_very_unequal_precision_are_pooled_like_others():
     assert tau == pytest.approx(0.24**0.5, rel=1e-3), "the third has next to no weight: 0.5 / (0.01 + tau^2) is 2"
 
 
-@pytest.mark.parametrize("unit", [1e-3, 100.0])
+@pytest.mark.parametrize("unit", [1e-7, 1e-3, 100.0])
 def test_pooling_knows_no_unit(unit):
     effect, error = np.array([0.0, 0.5, 2.0]), np.array([0.1, 0.2, 0.1])
     (found, tau), (other, spread) = random_effects(effect, error), random_effects(unit * effect, unit * error)

@@ -24,7 +24,9 @@ def sample_loss(logits: Tensor, label: Tensor, task: str = "classification") -> 
         task: one of `TASKS`.
     """
     if task == "regression":
-        return (logits.reshape(label.shape) - label).abs()  # no subtraction spreads rows over columns
+        if logits.shape != (len(label), 1):  # else a subtraction spreads rows over columns
+            raise ValueError(f"regression: expected outputs ({len(label)}, 1), got {tuple(logits.shape)}")
+        return (logits.squeeze(1) - label).abs()
     return F.cross_entropy(logits, label, reduction="none")
 
 

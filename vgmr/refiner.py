@@ -59,7 +59,7 @@ class VGMR(nn.Module):
             to (10). "anchors": fixed before the training by `prepare`; the global value is the relative agreement
             of the modality's posterior with the others' times how typical its course over time is, the channel
             value that of each channel. "both": learned, from the summaries and from that.
-        num_classes: that anchors tell apart, of scores as many parts; needed unless all values are from summaries.
+        num_classes: classes that anchors tell apart, or parts that scores are cut into; needed for anchors.
         evidence_frequencies: how finely the anchors see the course over time; 1 for single vectors.
         retain: multiply the refined features by the global value, behind the norm, so that a modality without
             value is taken out whatever alpha and rho are; the paper's form does not.
@@ -183,7 +183,7 @@ class VGMR(nn.Module):
         Until then all are uniform and every value is near 1. Nothing to do where values come from summaries.
 
         Args:
-            features, mask: as in `forward`; changed after, a sample may be judged by anchors that saw it.
+            features, mask: as in `forward`; a sample changed after this may be judged by an anchor that saw it.
             label: (N,), classes as int64, or real numbers, which are cut into `num_classes` parts of like size.
         """
         if self.evidence is not None:
@@ -322,7 +322,10 @@ class VGMR(nn.Module):
         return posterior, {name: agreement[name] * typical[name] for name in posterior}, channel
 
     def fold(self) -> VGMR:
-        """A copy for inference, phi, f^x and f^h one product of X; equal to 1e-5 on standardised features."""
+        """A copy for inference, phi, f^x and f^h one product of X; equal to 1e-5 on standardised features.
+
+        Layers that are pruned need torch's `prune.remove` first, which makes them whole.
+        """
         folded = copy.deepcopy(self).eval().requires_grad_(False)
         for name in self.dims:
             folded.of(name).fold()

@@ -36,29 +36,31 @@ def resampled(
     start, end = (place - 1) * count // bins, (place * count + bins - 1) // bins
     step = (source.cumsum(1) - 1).unsqueeze(1)
     inside = (step >= start.unsqueeze(2)) & (step < end.unsqueeze(2)) & source.unsqueeze(1) & target.unsqueeze(2)
-    share = inside.to(x.dtype)
+    share, x = inside.to(x.dtype), x if mask is None else x.masked_fill(~mask.unsqueeze(2), 0.0)
     return share @ x / share.sum(2, keepdim=True).clamp(min=1), inside.any(2)
+
+
+def check_aligned(anchor: str, sequences: Mapping[str, Tensor], resample: str | None) -> None:
+    """ValueError where, without `resample`, another modality has not as many steps as the anchor."""
+    steps = {name: x.shape[1] for name, x in sequences.items()}
+    for name, count in steps.items():
+        if resample is None and count != steps[anchor]:
+            raise ValueError(
+                f"MAG needs aligned steps: {anchor} has {steps[anchor]}, {name} has {count}; "
+                'align them, or give resample="mean"'
+            )
 
 
 def beside_anchor(
     anchor: str, sequences: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None, resample: str | None
 ) -> tuple[dict[str, Tensor], Mapping[str, Tensor] | None]:
-    """The other modalities and their masks, step for step beside the anchor's.
-
-    Raises ValueError where, without `resample`, one has not as many steps as the anchor.
-    """
+    """The other modalities and their masks, step for step beside the anchor's."""
     others = {name: x for name, x in sequences.items() if name != anchor}
-    like = sequences[anchor]
     if resample is None:
-        for name, x in others.items():
-            if x.shape[1] != like.shape[1]:
-                raise ValueError(
-                    f"MAG needs aligned steps: {anchor} has {like.shape[1]}, {name} has {x.shape[1]}; "
-                    'align them, or give resample="mean"'
-                )
         return others, mask
     masks = {} if mask is None else mask
-    found = {name: resampled(x, masks.get(name), like, masks.get(anchor)) for name, x in others.items()}
+    like, real = sequences[anchor], masks.get(anchor)
+    found = {name: resampled(x, masks.get(name), like, real) for name, x in others.items()}
     return {name: x for name, (x, _) in found.items()}, {name: real for name, (_, real) in found.items()}
 
 
@@ -122,7 +124,8 @@ class MAG(Backbone):
         anchor: name of the anchor; "text" by default.
         width: of the anchor's steps.
         strength: beta, the longest shift in lengths of the anchor's step.
-        num_layers, num_heads, feedforward_dim, max_length: of the pre-norm Transformer with learned positions.
+        num_layers, num_heads, feedforward_dim, max_length: of the pre-norm Transformer with learned positions, one
+            for each step of the anchor.
         gate_dropout: after the gate.
         dropout: in the Transformer.
         resample: "mean" averages the real steps of another modality in as many bins as the anchor has real steps,
@@ -188,10 +191,11 @@ class MAG(Backbone):
         """Shift the anchor, encode, average, classify; without the anchor one step of zeros stands for it."""
         present = self.present(keep)
         anchor = encodings[self.anchor]
-        others, masks = beside_anchor(self.anchor, encodings, mask, self.resample)
+        check_aligned(self.anchor, encodings, self.resample)
         if self.anchor in present:
             real = None if mask is None else mask[self.anchor]
-            shifted = self.gate(anchor, {name: x for name, x in others.items() if name in present}, masks)
+            kept = {name: encodings[name] for name in present}
+            shifted = self.gate(anchor, *beside_anchor(self.anchor, kept, mask, self.resample))
         else:
             real, shifted = None, self.gate(torch.zeros_like(anchor[:, :1]), {})
         tokens = shifted + self.position[: shifted.shape[1]]
@@ -235,7 +239,7 @@ class AnchorShift(nn.Module):
         """name -> (B, T_m, d_m), from the same shapes; ValueError where steps are not aligned, nor resampled."""
         checked, masks = check_inputs(self.dims, features, mask)
         check_like(self, checked)
-        others, aligned_mask = beside_anchor(self.anchor, checked, mask, self.resample)
-        shifted = self.gate(checked[self.anchor], others, aligned_mask)
+        check_aligned(self.anchor, checked, self.resample)
+        shifted = self.gate(checked[self.anchor], *beside_anchor(self.anchor, checked, mask, self.resample))
         real = masks[self.anchor]
         return Refinement(checked | {self.anchor: shifted if real is None else shifted * real.unsqueeze(2)})

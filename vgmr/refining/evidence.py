@@ -293,7 +293,9 @@ class Evidence(nn.Module):
         if label.is_floating_point():
             inner = torch.linspace(0, 1, self.num_classes + 1, device=label.device, dtype=label.dtype)[1:-1]
             label = torch.bucketize(label, label.quantile(inner))
-        # neither in mixed precision nor in inference mode, where nothing learns
+        if any(x.is_inference() for x in self.buffers()):
+            raise ValueError("anchors: this model was made in inference mode and cannot learn; make it outside")
+        # neither in mixed precision nor in inference mode
         with torch.inference_mode(False), torch.autocast(label.device.type, enabled=False):
             for name, x in features.items():
                 self._of(name).prepare(x, mask[name], label)

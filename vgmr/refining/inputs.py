@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-WITHOUT_VALUES = torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY
+MODES = getattr(torch._C, "_TorchDispatchModeKey", None)  # private names, which another torch may not have
+WITHOUT_VALUES = [getattr(MODES, name) for name in ("FAKE", "PROXY") if hasattr(MODES, name)]
 
 
 def whole(what: str, value: Any) -> int:

@@ -202,7 +202,9 @@ class ModalityMaps(ValueMaps):
         return features.weight + features.weight @ weight, features.bias + features.weight @ (outer.bias + bias)
 
     def foldable(self) -> bool:
-        """Whether phi, f^x and f^h are there, and are linear maps and nothing else."""
+        """Whether phi, f^x and f^h are there and nothing but linear maps, at which no global hook looks."""
+        if not torch.compiler.is_compiling() and _has_any_global_hook():
+            return False
         return all(map(is_linear, (self.projection, self.gate_from_features, self.gate_from_latent)))
 
     def fold(self) -> None:
@@ -218,14 +220,14 @@ class ModalityMaps(ValueMaps):
             weight = torch.cat([self.projection.weight, weight])
             bias = torch.cat([self.projection.bias, bias])
         surplus = -len(weight) % 16  # rows of zeros: matrix products of odd widths are slower
-        told = None if self.learns_value else self.gate_from_global
+        told = self.gate_from_global if not self.learns_value and is_linear(self.gate_from_global) else None
         shape = weight.shape[1], len(weight) + surplus
         product = nn.Linear(*shape, bias=told is None, device=weight.device, dtype=weight.dtype)
         product.weight.data = F.pad(weight, (0, 0, 0, surplus))
         if told is None:
             product.bias.data = F.pad(bias, (0, surplus))
         else:  # one sum for a sample in place of one for each step
-            told.bias.data = told.bias + bias
+            told.bias = nn.Parameter(told.bias + bias, requires_grad=False)
         self.folded = product.requires_grad_(False)
         del self.projection, self.gate_from_features, self.gate_from_latent
 

@@ -276,6 +276,8 @@ def random_effects(effect: np.ndarray, error: np.ndarray) -> tuple[Interval, flo
     """
     if not (np.isfinite(effect).all() and np.isfinite(error).all()):
         raise ValueError(f"expected finite effects and errors, got {list(effect)} and {list(error)}")
+    unit = float(np.ptp(effect)) or 1.0  # a root is found to an absolute precision
+    effect, error = effect / unit, error / unit
     known = error[error > ROUNDING * np.abs(effect)]
     variance = np.maximum(error, known.min() if len(known) else 1e-12) ** 2
 
@@ -290,5 +292,5 @@ def random_effects(effect: np.ndarray, error: np.ndarray) -> tuple[Interval, flo
         between = float(optimize.brentq(excess, 0.0, upper * len(effect)))
     weight = 1 / (variance + between)
     mean = float((weight * effect).sum() / weight.sum())
-    found = _student(mean, float(1 / weight.sum()), len(effect) - 1.0)
-    return found, float(np.sqrt(between))
+    found = _student(mean * unit, float(unit**2 / weight.sum()), len(effect) - 1.0)
+    return found, float(np.sqrt(between)) * unit
