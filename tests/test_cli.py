@@ -183,6 +183,20 @@ def test_an_interruption_ends_everything(folder, command, group):
     assert "interrupted" in lines.splitlines()[-1] and "Traceback" not in lines
 
 
+def test_what_fails_while_an_interrupted_command_ends_is_not_told(folder):
+    script = (
+        "import atexit, sys\nfrom vgmr import cli\n"
+        "def command(_):\n    atexit.register(lambda: 1 / 0)\n    raise {error}\n"
+        "cli._do = command\nsys.argv = ['vgmr', 'run']\nsys.exit(cli.main())"
+    )
+    told = {}
+    for error in ("KeyboardInterrupt", "ValueError('as it is')"):
+        line = [sys.executable, "-c", script.format(error=error)]
+        told[error] = subprocess.run(line, capture_output=True, text=True).stderr
+    assert told["KeyboardInterrupt"] == "vgmr run: interrupted\n"
+    assert "ZeroDivisionError" in told["ValueError('as it is')"], "nothing else is hidden"
+
+
 def make_slow(folder: Path, log: Path) -> None:
     """A notebook as the repository's are, which pauses at its defaults."""
     path = folder / "notebooks" / "01_tiny.ipynb"

@@ -68,6 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
         number = number or next(iter(signals), signal.SIGINT if isinstance(error, KeyboardInterrupt) else None)
         if number is not None:
             print(f"{name}: interrupted", file=sys.stderr)
+            if process_ends:  # what ends beside it may fail at that, which nobody needs to read
+                sys.unraisablehook = lambda _: None
             return 128 + number
         if not isinstance(error, Exception) or os.environ.get(TRACEBACK):
             _give_up_output()
