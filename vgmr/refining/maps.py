@@ -56,7 +56,7 @@ def learned(x: Tensor) -> bool:
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether hooks of its own see what `module` reads and gives."""
+    """Whether hooks of its own see what `module` reads and gives; torch's FLOP counter has hooks of all modules."""
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
@@ -202,9 +202,7 @@ class ModalityMaps(ValueMaps):
         return features.weight + features.weight @ weight, features.bias + features.weight @ (outer.bias + bias)
 
     def foldable(self) -> bool:
-        """Whether phi, f^x and f^h are there and nothing but linear maps, at which no global hook looks."""
-        if not torch.compiler.is_compiling() and _has_any_global_hook():
-            return False
+        """Whether phi, f^x and f^h are there, and are linear maps and nothing else."""
         return all(map(is_linear, (self.projection, self.gate_from_features, self.gate_from_latent)))
 
     def fold(self) -> None:
