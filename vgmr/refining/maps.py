@@ -56,7 +56,7 @@ def learned(x: Tensor) -> bool:
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether hooks of its own see what `module` reads and gives; torch's FLOP counter has hooks of all modules."""
+    """Whether hooks of its own see what `module` reads and gives; those of all modules count FLOPs, say."""
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
