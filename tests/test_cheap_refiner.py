@@ -400,6 +400,21 @@ def test_a_layer_in_the_place_of_a_map_is_called_in_every_batch_and_by_a_folded_
     close(vgmr.fold()(features, mask), got)
 
 
+class Moved(nn.Module):
+    def forward(self, x):
+        return x + 3
+
+
+@pytest.mark.parametrize("which", ["projection", "gate_from_features", "gate_from_latent", "gate_from_global"])
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_a_folded_copy_keeps_parametrised_maps(part, which):
+    vgmr = made(**CALIBRATED)
+    for maps in vgmr.maps.values():
+        nn.utils.parametrize.register_parametrization(getattr(maps, which), part, Moved())
+    features, mask = made_inputs(DIMS, 7, LENGTHS)
+    close(vgmr.fold()(features, mask), vgmr(features, mask))
+
+
 def test_pruned_maps_learn():
     vgmr = made()
     features, mask = made_inputs(DIMS, 7, LENGTHS)

@@ -663,3 +663,11 @@ def test_vectors_padded_to_sequences_have_the_values_of_the_vectors(steps):
         found.append(vgmr(part.features, part.mask).global_value)
     for name, value in found[0].items():
         torch.testing.assert_close(found[1][name], value, atol=1e-3, rtol=0)
+
+
+def test_anchors_of_a_model_made_in_inference_mode_are_refused_in_one_line():
+    features = {name: torch.randn(6, 1, 2) for name in ("a", "b")}
+    with torch.inference_mode():
+        vgmr = VGMR.calibrated({"a": 2, "b": 2}, 2)
+    with pytest.raises(ValueError, match="made in inference mode and cannot learn; make it outside"):
+        vgmr.prepare(features, None, torch.tensor([0, 1] * 3))

@@ -77,6 +77,11 @@ def test_in_the_place_of_vgmr_it_moves_the_anchor_alone():
         module({name: x.double() for name, x in features.items()}, mask)
 
 
+def test_what_stands_in_padding_is_not_resampled():
+    x, real = torch.tensor([1.0, 3.0, torch.nan]).view(1, 3, 1), torch.tensor([[True, True, False]])
+    assert resampled(x, real, torch.zeros(1, 1, 1))[0].flatten().tolist() == [2.0]
+
+
 def literal_means(x, real, like_real):
     """One sample at a time, bin by bin."""
     found = torch.zeros(len(x), like_real.shape[1], x.shape[2], dtype=x.dtype)

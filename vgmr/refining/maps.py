@@ -218,14 +218,15 @@ class ModalityMaps(ValueMaps):
             weight = torch.cat([self.projection.weight, weight])
             bias = torch.cat([self.projection.bias, bias])
         surplus = -len(weight) % 16  # rows of zeros: matrix products of odd widths are slower
-        told = self.gate_from_global if not self.learns_value and is_linear(self.gate_from_global) else None
+        own = self.gate_from_global
+        told = own if not self.learns_value and type(own) is nn.Linear and is_linear(own) else None
         shape = weight.shape[1], len(weight) + surplus
         product = nn.Linear(*shape, bias=told is None, device=weight.device, dtype=weight.dtype)
         product.weight.data = F.pad(weight, (0, 0, 0, surplus))
         if told is None:
             product.bias.data = F.pad(bias, (0, surplus))
         else:  # one sum for a sample in place of one for each step
-            told.bias = nn.Parameter(told.bias + bias, requires_grad=False)
+            told.bias.data = told.bias + bias
         self.folded = product.requires_grad_(False)
         del self.projection, self.gate_from_features, self.gate_from_latent
 
